@@ -1,0 +1,115 @@
+"""How fast raw documents become packed rows: MB of UTF-8 text a second, in one process and on all cores.
+
+    python -m benchmarks.prepare --data 'corpus/*.jsonl.gz' [--tokenizer FOLDER] [--profile]
+
+`cpu` counts the process's own time, so it holds on a shared machine. --profile shows where it goes, stage by stage.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import tyro
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from pegasus_zh.documents import find_sources, parse_records, read_documents, read_records
+from pegasus_zh.packing import choose_row_shape, encode_row, pack, padding
+from pegasus_zh.prepare import PrepareConfig, lengths_of, prepare
+from pegasus_zh.prepared_set import id_dtype
+from pegasus_zh.pseudo_summary import pseudo_summary
+from pegasus_zh.sentences import group_sentences, split_sentences
+from pegasus_zh.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
+from pegasus_zh.vocabulary import train_pegasus_vocabulary
+
+PROFILED = 3000  # documents of each file
+
+
+def main(config: PrepareConfig, tokenizer: Path | None = None, profile: bool = False) -> None:
+    """Measures prepare on each file of --data.
+
+    tokenizer: default: a vocabulary of 50,000 words of the documents themselves. profile: stage by stage, on one core.
+    """
+    loaded = load_tokenizer(tokenizer) if tokenizer else _tokenizer(config)
+    for source in find_sources(config.data):
+        (_profile if profile else _measure)(replace(config, data=(source.path,)), loaded)
+
+
+def _tokenizer(config: PrepareConfig) -> Tokenizer:
+    texts = (text for path in config.data for text in islice(read_documents([path], field=config.field), 1000))
+    return PegasusTokenizer(train_pegasus_vocabulary(texts, 50_000))
+
+
+def _measure(config: PrepareConfig, tokenizer: Tokenizer) -> None:
+    print(config.data[0])
+    for workers in (1, config.workers):
+        with TemporaryDirectory() as folder:
+            wall, cpu = time.perf_counter(), time.process_time()
+            manifest = prepare(replace(config, workers=workers), tokenizer, folder)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        megabytes = manifest.contents.bytes / 1e6
+        own = f", {megabytes / cpu:.2f} MB/s cpu" if workers == 1 else ""
+        print(f"  {f'{workers} worker' if workers else 'all cores'}: {megabytes / wall:.2f} MB/s wall{own}", flush=True)
+
+
+def _profile(config: PrepareConfig, tokenizer: Tokenizer) -> None:
+    """The stages of prepare over the same documents, one after the other."""
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        seconds[name] = time.process_time() - start
+
+    dtype = id_dtype(tokenizer.vocab_size)
+    with stage("read"):
+        (source,) = find_sources(config.data)
+        records = list(islice(read_records(source, config.field), PROFILED))
+    with stage("parse"):
+        texts = list(parse_records(records, config.field, "skip", Counter()))
+    with stage("split"):
+        most = 3 * (config.max_source + config.max_target) // 2
+        split = (split_sentences(text, faithful=config.faithful) for text in texts)
+        groups = [group for sentences in split for group in group_sentences(sentences, max_characters=most)]
+    with stage("select"):
+        chosen = [
+            pseudo_summary(group, selector=config.selector, ratio=config.ratio, unit=config.unit) for group in groups
+        ]
+    with stage("tokenize"):
+        pairs = []
+        for group, sides in zip(groups, chosen, strict=True):
+            source, target = (tokenizer.encode("".join([group[i] for i in side])) for side in sides)
+            source, target = (
+                tokenizer.frame_source(source, config.max_source),
+                tokenizer.frame_target(target, config.max_target),
+            )
+            pairs.append((np.array(source, dtype), np.array(target, dtype)))
+    lengths = lengths_of(pairs)
+    row = choose_row_shape(lengths[:1200], config.max_source, config.max_target, config.row_source, config.row_target)
+    with stage("pack"):
+        rows = pack(lengths, *row)
+    with stage("write"), TemporaryDirectory() as folder:
+        writer = ArrayRecordWriter(f"{folder}/rows", "group_size:1,uncompressed")
+        for members in rows:
+            writer.write(encode_row([pairs[i] for i in members], dtype))
+        writer.close()
+
+    megabytes, total = sum(len(text.encode()) for text in texts) / 1e6, sum(seconds.values())
+    print(
+        f"{config.data[0]}: {megabytes:.1f} MB, {len(pairs)} pairs, {megabytes / total:.2f} MB/s on one core (cpu); ",
+        end="",
+    )
+    shares = [f"{share:.1%}" for share in padding(lengths, len(rows), *row)]
+    print(f"rows of {row[0]} + {row[1]}, padding: source {shares[0]}, target {shares[1]}, all {shares[2]}")
+    for name, spent in seconds.items():
+        print(f"  {name:10}{1e3 * spent / megabytes:8.1f} ms/MB{spent / total:8.1%}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))

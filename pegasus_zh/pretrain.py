@@ -1,0 +1,252 @@
+"""T5-PEGASUS from raw text: vocabulary -> prepared rows -> training -> what the model writes."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import tyro
+from jax.experimental import multihost_utils
+
+from pegasus_zh import mt5
+from pegasus_zh.dataset import Batch, eval_batches, open_rows, train_batches
+from pegasus_zh.decoding import generate
+from pegasus_zh.documents import read_documents
+from pegasus_zh.errors import DataError
+from pegasus_zh.objective import loss
+from pegasus_zh.prepare import PrepareConfig, prepare
+from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
+from pegasus_zh.vocabulary import train_pegasus_vocabulary, train_sentencepiece
+from training.loop import LoopConfig, Task, train
+from training.mesh import MeshConfig, make_mesh
+from training.optimizer import OptimizerConfig, make_optimizer
+from training.partition import check_divisible
+from training.step import TrainState
+
+CORPUS = Path(__file__).parent / "corpus"
+VOCABULARY_CHARACTERS = 200_000_000  # read to count words; a vocabulary gains nothing from more
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pretrain T5-PEGASUS (or mT5 on pseudo-summaries) from raw Chinese text.
+
+    Without --data it trains on the corpus that comes with the project. The same command resumes a run.
+    """
+
+    preset: Literal[tuple(mt5.PRESETS)] = "tiny"
+    """Shape of the model, and the recipe that goes with it."""
+    folder: str = ""
+    """Where everything of the run goes; runs/PRESET by default."""
+    eval_data: tuple[str, ...] = ()
+    """Held-out documents; by default --eval-fraction of --data (of the built-in corpus: its own held-out part)."""
+    tokenizer: str = ""
+    """A folder with vocab.txt or spiece.model, or such a file; by default a vocabulary is made from --data."""
+    tokenizer_kind: Literal["pegasus", "sentencepiece"] = "pegasus"
+    """Which vocabulary is made: words and wordpieces (T5-PEGASUS), or SentencePiece (mT5)."""
+    vocabulary: int = 50_000
+    """Entries of the vocabulary that is made, at most."""
+    dropout: float | None = None
+    """Instead of the preset's."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; bfloat16 on TPUs and recent GPUs. Parameters stay float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes to save memory."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over the vocabulary."""
+    z_loss: float = 0.0
+    """Weight of log(Z)^2 in the loss, 1e-4 where logits drift in bfloat16."""
+    samples: int = 5
+    """Held-out pseudo-summaries written and shown at the end."""
+    distributed: bool = False
+    """One process of several: joins them through jax.distributed (a TPU pod finds the others by itself)."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+    prepare: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=lambda: PrepareConfig(eval_fraction=0.01))
+    """From raw text to packed rows."""
+    loop: tyro.conf.OmitArgPrefixes[LoopConfig] = field(default_factory=LoopConfig)
+    """Steps, batches, evaluation and checkpoints."""
+    optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = field(default_factory=OptimizerConfig)
+    """AdamW or Adafactor, and the learning rate."""
+
+    def model(self, vocabulary: int) -> mt5.MT5Config:
+        """The preset's model with this config's changes, for a tokenizer of so many entries."""
+        model = mt5.with_vocabulary(mt5.PRESETS[self.preset], vocabulary)
+        return replace(
+            model,
+            dtype=self.dtype,
+            remat=self.remat,
+            dropout=model.dropout if self.dropout is None else self.dropout,
+        )
+
+
+def recipe(preset: str) -> PretrainConfig:
+    """The defaults that go with a preset: T5-PEGASUS's own, but for `tiny`, which fits a laptop and minutes."""
+    config = PretrainConfig(preset=preset, folder=f"runs/{preset}")
+    if preset != "tiny":
+        return config
+    return replace(
+        config,
+        vocabulary=4000,
+        loop=LoopConfig(steps=300, batch_size=8, eval_every=100, save_every=100),
+        optimizer=OptimizerConfig(learning_rate=3e-3, schedule="cosine", warmup=30),
+    )
+
+
+def parse(args: list[str] | None = None) -> PretrainConfig:
+    """The command line's config: the flags given, and for the rest the recipe of the --preset given."""
+    import sys
+
+    args = sys.argv[1:] if args is None else args
+    named = [b for a, b in zip(args, args[1:], strict=False) if a == "--preset"]
+    named += [a.split("=", 1)[1] for a in args if a.startswith("--preset=")]
+    preset = named[-1] if named and named[-1] in mt5.PRESETS else "tiny"
+    return tyro.cli(PretrainConfig, prog="python -m scripts.pretrain", args=args, default=recipe(preset))
+
+
+def make_tokenizer(config: PretrainConfig, folder: Path, say: Callable = print) -> Tokenizer:
+    """The tokenizer that is given, or the one in `folder`, which is first made from the documents if it is not there."""
+    if config.tokenizer:
+        return load_tokenizer(config.tokenizer)
+    if not folder.exists():
+        say(f"{folder}: making a vocabulary of at most {config.vocabulary:,} entries from the documents")
+        prepare_config = config.prepare
+        texts = _up_to(
+            VOCABULARY_CHARACTERS,
+            read_documents(prepare_config.data, field=prepare_config.field, on_bad_record=prepare_config.on_bad_record),
+        )
+        if config.tokenizer_kind == "pegasus":
+            tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, config.vocabulary))
+        else:
+            tokenizer = SentencePieceTokenizer(train_sentencepiece(texts, config.vocabulary))
+        tokenizer.save(folder)
+    return load_tokenizer(folder)
+
+
+def _up_to(characters: int, texts: Iterator[str]) -> Iterator[str]:
+    seen = 0
+
+    def counted(text: str) -> bool:
+        nonlocal seen
+        seen += len(text)
+        return seen - len(text) < characters
+
+    return takewhile(counted, texts)
+
+
+def _count(batch: Batch) -> tuple[int, int]:
+    segments = [batch["source_segments"], batch["target_segments"]]
+    return sum(int(np.count_nonzero(s)) for s in segments), sum(s.size for s in segments)
+
+
+def pretrain(config: PretrainConfig) -> TrainState:
+    """Runs, or resumes, the whole of it in `config.folder` and returns the last state. Errors as prepare and train raise."""
+    if config.distributed:
+        jax.distributed.initialize()
+    main = jax.process_index() == 0
+    say = print if main else lambda *_: None
+    folder, eval_data = Path(config.folder), config.eval_data
+    if not config.prepare.data:
+        eval_data = (str(CORPUS / "heldout.jsonl"),)
+        config = replace(config, prepare=replace(config.prepare, data=(str(CORPUS / "train.jsonl"),)))
+    mesh = make_mesh(config.mesh)
+    shape = mt5.PRESETS[config.preset]
+    sizes = {
+        "batch_size / accumulate": ("batch", _microbatch(config.loop)),
+        "heads": ("heads", shape.heads),
+        "feed_forward": ("mlp", shape.feed_forward),
+        "width": ("embed", shape.width),
+        "vocabulary": ("vocab", config.model(config.vocabulary).vocabulary),
+    }
+    check_divisible(mesh, sizes)
+
+    if main:  # the others find what the first has prepared on the storage they share
+        tokenizer = make_tokenizer(config, folder / "tokenizer", say)
+        if eval_data:
+            prepare(replace(config.prepare, eval_fraction=0), tokenizer, folder / "data")
+            prepare(replace(config.prepare, data=eval_data, eval_fraction=0), tokenizer, folder / "heldout")
+        else:
+            prepare(config.prepare, tokenizer, folder / "data")
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("prepared")
+    tokenizer = load_tokenizer(folder / "data" / "tokenizer")
+    rows = open_rows(folder / "data", tokenizer.fingerprint).manifest
+    heldout = (folder / "heldout", "train") if eval_data else (folder / "data", "eval")
+
+    model = config.model(tokenizer.vocab_size)
+    check_divisible(mesh, {"vocabulary": ("vocab", model.vocabulary)})
+    say(f"{config.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {rows.row_source} + {rows.row_target}")
+    mine = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    loop = config.loop
+    has_eval = bool(open_or_none(*heldout))
+    task = Task(
+        init=partial(mt5.init, model),
+        loss=partial(loss, config=model, smoothing=config.label_smoothing, z_loss=config.z_loss),
+        train_batches=lambda first: train_batches(
+            folder / "data", batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine
+        ),
+        eval_batches=lambda: (
+            eval_batches(heldout[0], split=heldout[1], batch_size=_microbatch(loop), **mine) if has_eval else ()
+        ),
+        count=_count,
+        flops_per_row=mt5.flops_per_row(model, rows.row_source, rows.row_target),
+        config={"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": config.preset},
+    )
+    state = train(task, loop, make_optimizer(config.optimizer, loop.steps), mesh, folder, say)
+    if config.samples and int(state.step) >= loop.steps:
+        with jax.set_mesh(mesh):
+            show_samples(state.model, model, tokenizer, heldout, config.samples, folder / "samples.txt", say)
+    return state
+
+
+def _microbatch(loop: LoopConfig) -> int:
+    if loop.accumulate < 1 or loop.batch_size % loop.accumulate:
+        raise DataError(f"batch_size {loop.batch_size} cannot be cut into {loop.accumulate} microbatches of equal size")
+    return loop.batch_size // loop.accumulate
+
+
+def open_or_none(folder: Path, split: str):
+    """The rows of a split, or None where the split is empty."""
+    try:
+        return open_rows(folder, split=split)
+    except DataError:
+        return None
+
+
+def show_samples(
+    model: mt5.MT5,
+    config: mt5.MT5Config,
+    tokenizer: Tokenizer,
+    heldout: tuple[Path, str],
+    count: int,
+    path: Path,
+    say: Callable,
+) -> None:
+    """Shows what the model writes for the first held-out sources beside their pseudo-summaries; kept in `path`."""
+    rows = open_or_none(*heldout)
+    if rows is None:
+        return
+    batch = rows.batch(range(min(count, len(rows))))
+
+    def first(name: str, row: int) -> list[int]:
+        return batch[name][row][batch[f"{name}_segments"][row] == 1].tolist()
+
+    number = range(len(batch["source"]))
+    sources = [first("source", row) for row in number]
+    written = generate(model, config, tokenizer, sources, max_source=max(len(s) for s in sources))
+    text = ""
+    for row, output in zip(number, written, strict=False):
+        text += f"source     {tokenizer.decode(sources[row])[:120]}…\n"
+        text += f"reference  {tokenizer.decode(first('target', row))}\nwritten    {output}\n\n"
+    say("\n" + text.rstrip())
+    if jax.process_index() == 0:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)

@@ -1,0 +1,13 @@
+"""Pretrain T5-PEGASUS from raw Chinese text: python -m scripts.pretrain --help"""
+
+from training.command import run
+
+
+def main() -> None:
+    from pegasus_zh.pretrain import parse, pretrain
+
+    pretrain(parse())
+
+
+if __name__ == "__main__":
+    run(main)

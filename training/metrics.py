@@ -1,0 +1,123 @@
+"""What a run tells: a JSONL file, TensorBoard files, a progress bar and a curve, and the speed they quote.
+
+Speed: tokens per second counts real tokens, source and target, never padding. Model FLOPs utilisation is the model's own
+count of FLOPs a second (its convention is stated where it is counted) over the devices' peak for dense products.
+"""
+
+import functools
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+# Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets.
+PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+@functools.cache
+def peak_flops(kind: str) -> float:
+    """FLOP/s of one device of this kind: from PEAKS, else (a CPU) the best of a few float32 products timed here."""
+    known = [peak for name, peak in PEAKS.items() if kind.lower().startswith(name.lower())]
+    if known:
+        return known[-1]
+    n, best = 1024, float("inf")
+    device = jax.local_devices()[0]
+    x = jax.device_put(np.ones((n, n), np.float32), jax.local_devices()[0])
+    product = jax.jit(jnp.matmul)
+    for _ in range(6):  # the first compiles
+        start = time.perf_counter()
+        product(x, x).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
+
+
+class Metrics:
+    """Writes rows of numbers of one run to `metrics.jsonl` and TensorBoard files in `folder`; only process 0 writes."""
+
+    def __init__(self, folder: Path, *, first_step: int):
+        """Rows at `first_step` and later are dropped: a resumed run writes them again."""
+        self._main = jax.process_index() == 0
+        self._path = folder / "metrics.jsonl"
+        if not self._main:
+            return
+        rows = [r for r in read_metrics(self._path) if r["step"] <= first_step]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+        os.replace(temporary, self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One row: the step and the values under their names."""
+        if self._main:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes both files."""
+        if self._main:
+            self._file.close()
+            self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; none if it is missing, and a last line cut off by a kill is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def progress_bar(first_step: int, steps: int) -> tqdm:
+    """The bar of a run, on process 0 only; where there is no terminal it prints a line every half minute at most."""
+    terminal = os.isatty(2)
+    return tqdm(
+        total=steps,
+        initial=first_step,
+        unit="step",
+        disable=jax.process_index() != 0,
+        dynamic_ncols=terminal,
+        mininterval=0.5 if terminal else 30,
+    )
+
+
+def plot_curves(rows: list[dict[str, Any]], path: Path) -> None:
+    """A PNG of the losses by step, training and held out."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, style in {"cross_entropy": "-", "eval_cross_entropy": "o-"}.items():
+        points = [(r["step"], r[name]) for r in rows if name in r]
+        if points:
+            label = "held out" if name.startswith("eval") else "training"
+            axes.plot(*zip(*points, strict=True), style, markersize=3, linewidth=1.2, label=label)
+    axes.set(xlabel="step", ylabel="cross-entropy (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    temporary = path.with_suffix(".tmp")
+    figure.savefig(temporary, dpi=120, format="png")
+    os.replace(temporary, path)

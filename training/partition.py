@@ -1,0 +1,59 @@
+"""Logical names of array dimensions, and the one table that says which mesh axes each is cut along.
+
+Every function works without a mesh too (specifications are then None and nothing is moved), so a model runs as plain
+JAX on one device. Explicit mode keeps the sharding in an array's type: `jax.typeof(x)` shows it.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec, get_abstract_mesh
+
+RULES: dict[str, str | tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "embed": "fsdp",  # a parameter's model dimension, at rest; activations keep it whole
+    "heads": "tensor",
+    "mlp": "tensor",
+    "vocab": "tensor",
+}
+
+
+def spec(*names: str | None) -> PartitionSpec | None:
+    """The PartitionSpec of an array whose dimensions bear these logical names; None where no mesh is set."""
+    return None if get_abstract_mesh().empty else PartitionSpec(*(RULES[n] if n else None for n in names))
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], names: tuple[str | None, ...], std: float) -> jax.Array:
+    """A float32 parameter drawn from N(0, std²), born in its shards; the values do not depend on the mesh."""
+    return std * jax.random.normal(key, shape, jnp.float32, out_sharding=spec(*names))
+
+
+def ones(shape: tuple[int, ...]) -> jax.Array:
+    """A float32 parameter of ones, on every device (norm scales are too small to be worth cutting)."""
+    return jnp.ones(shape, jnp.float32, out_sharding=spec(*(None for _ in shape)))
+
+
+def gather(weight: jax.Array, *names: str | None, dtype: jnp.dtype | None = None) -> jax.Array:
+    """The weight as a product needs it: cast, then whole along `embed` (the all-gather of FSDP), cut along the rest.
+
+    Its transpose is the reduce-scatter of the gradient.
+    """
+    weight = weight if dtype is None else weight.astype(dtype)
+    to = spec(*(None if n == "embed" else n for n in names))
+    return weight if to is None else jax.reshard(weight, to)
+
+
+def check_divisible(mesh: jax.sharding.Mesh, sizes: dict[str, tuple[str, int]]) -> None:
+    """Raises ValueError for a dimension that the mesh cannot cut evenly.
+
+    sizes: what a person calls the dimension -> (its logical name, its size); a batch dimension is `batch`.
+    """
+    for label, (name, size) in sizes.items():
+        axes = RULES[name] if isinstance(RULES[name], tuple) else (RULES[name],)
+        parts = math.prod(mesh.shape[a] for a in axes)
+        if size % parts:
+            raise ValueError(
+                f"impossible mesh {tuple(mesh.shape.values())}: {label} = {size} is not a multiple of "
+                f"{' x '.join(axes)} = {parts}; change the mesh or {label}"
+            )

@@ -20,7 +20,7 @@ from transformers import MT5ForConditionalGeneration
 from pegasus_zh.mt5 import PRESETS, init, parameters
 from pegasus_zh.objective import loss
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.step import init_state, make_train_step
+from training.step import compile_step, init_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def ours(config: Config):
     tx = make_optimizer(OptimizerConfig(warmup=1, clip=0), steps=1000)
     state = jax.jit(lambda: init_state(partial(init, model), tx, 0))()
     batch = {k: jax.numpy.asarray(v)[None] for k, v in batch_of(config, model.vocabulary).items()}
-    step = jax.jit(make_train_step(partial(loss, config=model), tx), donate_argnums=0).lower(state, batch).compile()
+    step = compile_step(partial(loss, config=model), tx, state, batch)
 
     def run() -> float:
         nonlocal state
@@ -114,7 +114,9 @@ def main() -> None:
     for name, seconds in times.items():
         print(f"{name:>6}: {statistics.median(seconds):.3f} s a step (min {min(seconds):.3f}, max {max(seconds):.3f})")
     ratios = [b / a for a, b in zip(times["ours"], times["torch"], strict=True)]
-    print(f"steps per second, ours / torch: median {statistics.median(ratios):.2f} of {min(ratios):.2f} to {max(ratios):.2f}")
+    print(
+        f"steps per second, ours / torch: median {statistics.median(ratios):.2f} of {min(ratios):.2f} to {max(ratios):.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Greedy decoding with cached keys and values: each step computes one position per layer."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,8 +11,8 @@ import numpy as np
 from pegasus_zh.mt5 import MT5, MT5Config, embed, encode, feed_forward, logits, merge, project, rms_norm
 from pegasus_zh.tokenizers import Tokenizer
 from rope.attention import attention
-from rope.buckets import relative_bias
-from training.partition import spec
+from rope.buckets import offset_bias
+from training.partition import RULES, spec
 
 
 @partial(jax.jit, static_argnames=("config", "start_id", "eos_id", "pad_id", "max_length"))
@@ -27,7 +28,8 @@ def greedy(
 ) -> jax.Array:
     """The most probable next token again and again: ids [B, max_length] from source ids [B, S], padded with `pad_id`.
 
-    A row ends with `eos_id`, padding after it, or is cut at max_length. All rows stop when the last one has ended.
+    A row ends with `eos_id`, padding after it, or is cut at max_length; a source of padding alone gives padding. All
+    rows stop when the last one has ended. The result is whole on every device.
     """
     segments = (source != pad_id).astype(jnp.int32)
     encoded = encode(model, source, segments, config)
@@ -42,20 +44,23 @@ def greedy(
 
     def step(carry):
         t, token, finished, caches, output = carry
-        bias = relative_bias(
-            model.decoder.relative_bias, t[None], positions, bidirectional=False, max_distance=config.max_distance
-        )
+        table, far = model.decoder.relative_bias, config.max_distance
+        bias = offset_bias(table, positions - t, bidirectional=False, max_distance=far)[None, :, None]
         seen = (positions <= t)[None, None, None, :]
 
         def layer(x, inputs):
             p, keys, values, memory_keys, memory_values = inputs
             h = rms_norm(x, p.self_norm, config.epsilon)
-            q, k, v = (project(h, w, config) for w in (p.self_attention.query, p.self_attention.key, p.self_attention.value))
+            q, k, v = (
+                project(h, w, config) for w in (p.self_attention.query, p.self_attention.key, p.self_attention.value)
+            )
             keys = jax.lax.dynamic_update_slice_in_dim(keys, k, t, 1)
             values = jax.lax.dynamic_update_slice_in_dim(values, v, t, 1)
             x = x + merge(attention(q, keys, values, bias=bias, mask=seen, scale=1.0), p.self_attention.output)
             q = project(rms_norm(x, p.cross_norm, config.epsilon), p.cross_attention.query, config)
-            x = x + merge(attention(q, memory_keys, memory_values, mask=cross_mask, scale=1.0), p.cross_attention.output)
+            x = x + merge(
+                attention(q, memory_keys, memory_values, mask=cross_mask, scale=1.0), p.cross_attention.output
+            )
             x = x + feed_forward(rms_norm(x, p.feed_forward_norm, config.epsilon), p.feed_forward, config)
             return x, (keys, values)
 
@@ -76,11 +81,12 @@ def greedy(
     start = (
         jnp.zeros((), jnp.int32),
         rows(start_id, jnp.int32),
-        rows(False, bool),
+        jnp.all(segments == 0, axis=1),
         (empty, empty),
         rows(pad_id, jnp.int32, max_length),
     )
-    return jax.lax.while_loop(going, step, start)[-1]
+    output = jax.lax.while_loop(going, step, start)[-1]
+    return output if spec() is None else jax.reshard(output, spec(None, None))
 
 
 def generate(
@@ -95,6 +101,9 @@ def generate(
 ) -> list[str]:
     """What the model writes, greedily, for each framed source (ids); sources are cut to `max_source`; compiled once."""
     written: list[str] = []
+    mesh = jax.sharding.get_abstract_mesh().shape
+    parts = math.prod(mesh.get(axis, 1) for axis in RULES["batch"])
+    batch_size = -(-batch_size // parts) * parts  # what the mesh can cut
     for first in range(0, len(sources), batch_size):
         chunk = sources[first : first + batch_size]
         ids = np.full((batch_size, max_source), tokenizer.pad_id, np.int32)

@@ -15,7 +15,7 @@ from flax import struct
 
 from rope.attention import attention, dropout, segment_mask
 from rope.buckets import relative_bias
-from training.partition import gather, normal, ones, spec
+from training.partition import gather, normal, on_one_cpu, ones, spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class MT5Config:
 
 
 PRESETS: dict[str, MT5Config] = {
-    "tiny": MT5Config(vocabulary=4000, width=128, feed_forward=256, heads=2, layers=2, dropout=0.0),
+    "tiny": MT5Config(vocabulary=4000, width=128, feed_forward=256, heads=2, layers=2),
     "t5-pegasus-small": MT5Config(width=512, feed_forward=1024, heads=6, layers=8),
     "t5-pegasus-base": MT5Config(),
     "mt5-small": MT5Config(vocabulary=250_112, width=512, feed_forward=1024, heads=6, layers=8),
@@ -98,7 +98,12 @@ class MT5:
     head: jax.Array  # [D, V]
 
 
-ATTENTION = {"query": ("embed", "heads"), "key": ("embed", "heads"), "value": ("embed", "heads"), "output": ("heads", "embed")}
+ATTENTION = {
+    "query": ("embed", "heads"),
+    "key": ("embed", "heads"),
+    "value": ("embed", "heads"),
+    "output": ("heads", "embed"),
+}
 FEED_FORWARD = {"gate": ("embed", "mlp"), "linear": ("embed", "mlp"), "output": ("mlp", "embed")}
 
 
@@ -147,30 +152,37 @@ def init(config: MT5Config, key: jax.Array) -> MT5:
 
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     """x / rms(x) * scale over the last dimension, in float32, returned in x's type."""
-    x32 = x.astype(jnp.float32)
+    x32, scale = x.astype(jnp.float32), jnp.expand_dims(scale, range(x.ndim - 1))
     return (x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + epsilon) * scale).astype(x.dtype)
+
+
+def linear(x: jax.Array, kernel: jax.Array, names: tuple[str, str]) -> jax.Array:
+    """[B, T, D] and a kernel [D, F] of these logical names -> [B, T, F], summed over the devices that D is cut over.
+
+    As a product of matrices: with three dimensions XLA transposes the larger operand for the kernel's gradient, which on
+    a CPU takes as long as the product.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    cut = None if names[1] == "embed" else names[1]
+    out = jnp.matmul(flat, gather(kernel, *names, dtype=x.dtype), out_sharding=spec("batch", cut))
+    return jax.lax.reshape(out, (*x.shape[:2], out.shape[1]), out_sharding=spec("batch", None, cut))
 
 
 def project(x: jax.Array, kernel: jax.Array, config: MT5Config) -> jax.Array:
     """[B, T, D] and a kernel [D, N H] -> the heads [B, T, N, H]."""
-    heads = jnp.einsum("BTD,DE->BTE", x, gather(kernel, "embed", "heads", dtype=x.dtype))
-    return heads.reshape(*x.shape[:2], config.heads, config.head_size)
+    return linear(x, kernel, ("embed", "heads")).reshape(*x.shape[:2], config.heads, config.head_size)
 
 
 def merge(heads: jax.Array, kernel: jax.Array) -> jax.Array:
     """[B, T, N, H] and a kernel [N H, D] -> [B, T, D], summed over the devices that hold the heads."""
-    flat = heads.reshape(*heads.shape[:2], -1)
-    kernel = gather(kernel, "heads", "embed", dtype=flat.dtype)
-    return jnp.einsum("BTE,ED->BTD", flat, kernel, out_sharding=spec("batch", None, None))
+    return linear(heads.reshape(*heads.shape[:2], -1), kernel, ("heads", "embed"))
 
 
 def feed_forward(x: jax.Array, p: FeedForward, config: MT5Config, key: jax.Array | None = None) -> jax.Array:
     """(gelu(x gate) * (x linear)) output, GELU by tanh as in T5 v1.1 (Shazeer 2020, arXiv 2002.05202)."""
-    gate = jnp.einsum("BTD,DF->BTF", x, gather(p.gate, "embed", "mlp", dtype=x.dtype))
-    linear = jnp.einsum("BTD,DF->BTF", x, gather(p.linear, "embed", "mlp", dtype=x.dtype))
-    hidden = dropout(jax.nn.gelu(gate, approximate=True) * linear, config.dropout, key)
-    output = gather(p.output, "mlp", "embed", dtype=x.dtype)
-    return jnp.einsum("BTF,FD->BTD", hidden, output, out_sharding=spec("batch", None, None))
+    gate, side = linear(x, p.gate, ("embed", "mlp")), linear(x, p.linear, ("embed", "mlp"))
+    hidden = dropout(jax.nn.gelu(gate, approximate=True) * side, config.dropout, key)
+    return linear(hidden, p.output, ("mlp", "embed"))
 
 
 def embed(model: MT5, ids: jax.Array, config: MT5Config) -> jax.Array:
@@ -197,10 +209,8 @@ def run_stack(
 ) -> jax.Array:
     """All layers of the encoder, or with `encoded` [B, S, D] of the decoder, then the final norm: [B, T, D]."""
     c, causal = config, encoded is not None
-    positions = jnp.arange(x.shape[1])
-    bias = relative_bias(
-        stack.relative_bias, positions, positions, bidirectional=not causal, max_distance=c.max_distance
-    )
+    length = x.shape[1]
+    bias = relative_bias(stack.relative_bias, length, length, bidirectional=not causal, max_distance=c.max_distance)
     first, last, layer_key = jax.random.split(key, 3) if key is not None else (None, None, None)
 
     def attend(p: Attention, x, memory, bias, mask, key):
@@ -221,7 +231,9 @@ def run_stack(
         return x, None
 
     keys = jax.random.split(layer_key, c.layers) if key is not None else None
-    x, _ = jax.lax.scan(_remat(layer, c), dropout(x, c.dropout, first), (stack.blocks, keys))
+    # On one CPU the loop is unrolled: what it would stack for the backward pass costs more than a longer compilation.
+    unroll = c.layers if on_one_cpu() else 1
+    x, _ = jax.lax.scan(_remat(layer, c), dropout(x, c.dropout, first), (stack.blocks, keys), unroll=unroll)
     return dropout(rms_norm(x, stack.final_norm, c.epsilon), c.dropout, last)
 
 
@@ -253,6 +265,16 @@ def logits(model: MT5, hidden: jax.Array, config: MT5Config) -> jax.Array:
     return jnp.einsum("BTD,DV->BTV", hidden, head, preferred_element_type=jnp.float32)
 
 
+def sizes(config: MT5Config) -> dict[str, tuple[str, int]]:
+    """The dimensions that a mesh may cut, for training.partition.check_divisible."""
+    return {
+        "heads": ("heads", config.heads),
+        "feed_forward": ("mlp", config.feed_forward),
+        "width": ("embed", config.width),
+        "vocabulary": ("vocab", config.vocabulary),
+    }
+
+
 def parameters(config: MT5Config) -> int:
     """The number of parameters, by shape alone."""
     return sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda k: init(config, k), jax.random.key(0))))
@@ -267,7 +289,9 @@ def flops_per_row(config: MT5Config, source: int, target: int) -> int:
     c, inner = config, config.heads * config.head_size
     ff = 3 * c.width * c.feed_forward
     encoder = source * (4 * c.width * inner + ff) + 2 * source * source * inner
-    decoder = target * (6 * c.width * inner + ff) + 2 * source * c.width * inner + 2 * target * (target + source) * inner
+    decoder = (
+        target * (6 * c.width * inner + ff) + 2 * source * c.width * inner + 2 * target * (target + source) * inner
+    )
     return 6 * (c.layers * (encoder + decoder) + target * c.width * c.vocabulary)
 
 

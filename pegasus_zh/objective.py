@@ -18,9 +18,11 @@ CHUNK_ELEMENTS = 2**25  # logits alive at once, per device: 128 MiB of float32
 
 def _chunk_sums(hidden, head, labels, weights, smoothing: float, z_loss: float):
     """(objective, (cross-entropy, correct)) sums over one chunk [B, C, D]."""
-    logits = jnp.einsum("BTD,DV->BTV", hidden, head, preferred_element_type=jnp.float32)
+    # Flat, as one product of matrices: see mt5.linear.
+    hidden, labels, weights = (x.reshape(-1, *x.shape[2:]) for x in (hidden, labels, weights))
+    logits = jnp.matmul(hidden, head, preferred_element_type=jnp.float32, out_sharding=spec("batch", "vocab"))
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    onehot = labels[..., None] == jnp.arange(logits.shape[-1], out_sharding=spec("vocab"))
+    onehot = labels[:, None] == jnp.arange(logits.shape[1], out_sharding=spec("vocab"))[None]
     label_logit = jnp.sum(jnp.where(onehot, logits, 0.0), axis=-1)
     entropy = log_z - label_logit
     objective = entropy
@@ -35,7 +37,11 @@ def _chunk_sums(hidden, head, labels, weights, smoothing: float, z_loss: float):
 def _chunks(hidden, vocabulary: int) -> int:
     """How many chunks of target positions: a divisor of T that keeps a chunk's logits below CHUNK_ELEMENTS."""
     rows, length = jax.typeof(hidden).sharding.shard_shape(hidden.shape)[:2]
-    return next(n for n in range(1, length + 1) if length % n == 0 and (rows * length * vocabulary <= n * CHUNK_ELEMENTS or n == length))
+    return next(
+        n
+        for n in range(1, length + 1)
+        if length % n == 0 and (rows * length * vocabulary <= n * CHUNK_ELEMENTS or n == length)
+    )
 
 
 def _split(x, n: int):

@@ -1,7 +1,9 @@
-"""The one attention function of the project, and the masks of packed rows.
+"""The one attention function of the project, with the masks of packed rows and the dropout that goes with it.
 
 Letters: B batch, T query length, S key length, N heads, H head size.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +18,32 @@ def segment_mask(query_segments: jax.Array, key_segments: jax.Array, *, causal: 
     """
     mask = query_segments[:, :, None] == key_segments[:, None, :]
     if causal:
-        mask &= jnp.tril(jnp.ones(mask.shape[1:], bool))
+        mask &= jnp.tril(jnp.ones((1, *mask.shape[1:]), bool))
     return mask[:, None]
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout of any array; none without a key. The rate is exact to 2^-16."""
+    """Inverted dropout of any array; none without a key.
+
+    Which elements are kept is an integer hash (MurmurHash3's finaliser, twice) of their number and the key: two orders
+    of magnitude faster on a CPU than a random generator, fused into what surrounds it on any device, and the same on
+    every mesh. The rate is exact to 2^-32.
+    """
     if key is None or rate == 0:
         return x
-    bits = jax.random.bits(key, x.shape, jnp.uint16, out_sharding=jax.typeof(x).sharding)
-    return jnp.where(bits >= round(rate * 65536), x / (1 - rate), 0)
+    seeds = jax.random.bits(key, (2,), jnp.uint32)
+    number, sharding = jnp.uint32(0), jax.typeof(x).sharding
+    for dimension, stride in enumerate(math.prod(x.shape[d + 1 :]) for d in range(x.ndim)):
+        place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, dimension, out_sharding=sharding)
+        number = number + place * jnp.uint32(stride % 2**32)
+
+    def finalise(h: jax.Array) -> jax.Array:
+        h = (h ^ (h >> jnp.uint32(16))) * jnp.uint32(0x85EBCA6B)
+        h = (h ^ (h >> jnp.uint32(13))) * jnp.uint32(0xC2B2AE35)
+        return h ^ (h >> jnp.uint32(16))
+
+    kept = finalise(finalise(number + seeds[0]) ^ seeds[1]) >= jnp.uint32(round(rate * 2**32))
+    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
 
 
 def attention(
@@ -41,7 +59,8 @@ def attention(
 ) -> jax.Array:
     """softmax(scale * query key^T + bias, where mask) value: [B, T, N, H] from query [B, T, N, H], key and value [B, S, N, H].
 
-    bias and mask broadcast to [B, N, T, S]. scale is H^-0.5 by default (T5 uses 1). Scores and softmax are float32.
+    bias and mask broadcast to [B, N, T, S]. scale is H^-0.5 by default (T5 uses 1). Scores and softmax are
+    float32.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = jnp.einsum("BTNH,BSNH->BNTS", query * scale, key, preferred_element_type=jnp.float32)

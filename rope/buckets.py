@@ -25,14 +25,29 @@ def relative_bucket(offset: jax.Array, *, bidirectional: bool, buckets: int = 32
 
 
 def relative_bias(
-    table: jax.Array, query_positions: jax.Array, key_positions: jax.Array, *, bidirectional: bool, max_distance: int = 128
+    table: jax.Array, queries: int, keys: int, *, bidirectional: bool, max_distance: int = 128
 ) -> jax.Array:
-    """The attention bias [1, N, T, S] of a table [buckets, N], for positions [T] and [S].
+    """The attention bias [1, N, T, S] of a table [buckets, N], for queries 0..T-1 and keys 0..S-1.
 
     Offsets inside a segment do not change when segments are packed into one row, so row positions serve packed rows.
     """
-    offset = key_positions[None, :] - query_positions[:, None]
-    bucket = relative_bucket(offset, bidirectional=bidirectional, buckets=table.shape[0], max_distance=max_distance)
-    # One-hot product, not a gather: its transpose is a product too, and it keeps N cut over the mesh.
-    onehot = jax.nn.one_hot(bucket, table.shape[0], dtype=table.dtype)
-    return jnp.einsum("TSR,RN->NTS", onehot, table)[None]
+    offsets = jnp.arange(1 - queries, keys)
+    return toeplitz(offset_bias(table, offsets, bidirectional=bidirectional, max_distance=max_distance), queries)
+
+
+def offset_bias(table: jax.Array, offsets: jax.Array, *, bidirectional: bool, max_distance: int = 128) -> jax.Array:
+    """The bias [N, O] of each of O offsets = key position - query position, for a table [buckets, N]."""
+    bucket = relative_bucket(offsets, bidirectional=bidirectional, buckets=table.shape[0], max_distance=max_distance)
+    # A product with one-hot rows, not a gather: its transpose is a product too, and N stays cut over the mesh.
+    return jnp.einsum("RN,OR->NO", table, jax.nn.one_hot(bucket, table.shape[0], dtype=table.dtype))
+
+
+def toeplitz(offsets: jax.Array, queries: int) -> jax.Array:
+    """[N, T - 1 + S] for offsets 1-T..S-1 -> [1, N, T, S] with element (t, s) that of offset s - t.
+
+    T copies of the row, one element short each time, drift by one place a row: no gather, and no scatter in the transpose.
+    """
+    width = offsets.shape[1]
+    copies = jnp.broadcast_to(jnp.pad(offsets, ((0, 0), (0, 1)))[:, None], (offsets.shape[0], queries, width + 1))
+    drift = copies.reshape(offsets.shape[0], -1)[:, : queries * width].reshape(offsets.shape[0], queries, width)
+    return drift[None, :, :, queries - 1 :]

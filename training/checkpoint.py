@@ -5,12 +5,16 @@ file is noticed whatever it decodes to. Arrays are restored straight into the sh
 """
 
 import json
+import logging
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from training.partition import spec
@@ -29,25 +33,44 @@ def _checksums(tree: Any) -> list[jax.Array]:
     return [checksum(x) for x in jax.tree.leaves(tree)]
 
 
+def _host_checksums(arrays: list[np.ndarray]) -> list[np.uint32]:
+    """The same of NumPy arrays."""
+    return [np.sum(x.view(f"u{x.itemsize}"), dtype=np.uint32) for x in arrays]
+
+
 def _storable(state: TrainState) -> TrainState:
     """The state with its typed key as plain integers."""
     return state.replace(key=jax.random.key_data(state.key))
 
 
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be read, or not as it was saved."""
+
+
 class Checkpoints:
     """The checkpoints of one run, by step, in one folder. Use as a context: leaving it waits for the last write."""
 
-    def __init__(self, folder: Path, *, keep: int = 2):
-        """folder: made if missing. keep: how many of the newest checkpoints stay."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, *, keep: int | None = 2):
+        """folder: made if missing. keep: how many of the newest checkpoints stay; None to only read, changing nothing."""
+        if keep is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder; give the work folder of a finished or running training")
         self.folder = folder
         # What a killed write left behind is never a checkpoint (Orbax renames when all is written), only a loss of space.
-        self._checkpointer = ocp.training.Checkpointer(
-            folder.absolute(),
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=True,
-        )
+        try:
+            with _quiet():
+                self._checkpointer = ocp.training.Checkpointer(
+                    folder.absolute(),
+                    save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                    preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+                    cleanup_tmp_directories=keep
+                    is not None,  # a reader leaves alone what a running training is writing
+                )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # it reads the _CHECKPOINT_METADATA of all
+            raise DamagedCheckpoint(
+                f"{folder}: the metadata of a checkpoint is damaged ({_line(error)}); move the newest away, and try again"
+            ) from None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -74,43 +97,76 @@ class Checkpoints:
         self._checkpointer.wait()
 
     def config(self, step: int) -> dict[str, Any]:
-        """The config that the checkpoint of this step was saved with."""
-        return self._checkpointer.metadata(step).custom_metadata["config"]
+        """The config that the checkpoint of this step was saved with. Raises DamagedCheckpoint."""
+        return self._metadata(step).custom_metadata["config"]
 
     def restore(self, abstract: TrainState, say=print) -> TrainState | None:
-        """The newest undamaged checkpoint in the shardings of `abstract`; None if there is none.
+        """The newest undamaged checkpoint in the shardings of `abstract`; None where nothing was saved yet.
 
         A damaged one is reported through `say` and the one before it tried. Raises ValueError where a checkpoint is sound
-        but of another model or optimizer.
+        but of another model or optimizer, and where all are damaged.
         """
         target = abstract.replace(key=jax.eval_shape(jax.random.key_data, abstract.key))
         for step in reversed(self.steps):
             try:
-                about = self._checkpointer.metadata(step)
-                saved, wanted = _shapes(about.metadata), _shapes(target)
-                if saved != wanted:
-                    name = min(k for k in saved | wanted if saved.get(k) != wanted.get(k))
-                    raise ValueError(
-                        f"{self.folder}/{step}: the checkpoint is of another model or optimizer ({name} is "
-                        f"{saved.get(name)} there, {wanted.get(name)} here); give the flags it was made with, or another folder"
-                    )
-            except ValueError:
-                raise
-            except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-                say(_damaged(self.folder / str(step), error))
-                continue
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    state = self._checkpointer.load(step, target)
-                found = [int(x) for x in _checksums(state)]
-                if found != about.custom_metadata["checksums"]:
-                    raise OSError("an array is not what was saved")
-            except Exception as error:
-                say(_damaged(self.folder / str(step), error))
+                self._check_shapes(step, target)
+                state = self._load(step, target, _checksums)
+            except DamagedCheckpoint as error:
+                say(f"{error}; trying the one before it")
                 continue
             return state.replace(key=jax.random.wrap_key_data(state.key, impl="rbg"))
+        if self.steps:
+            raise ValueError(
+                f"{self.folder}: every checkpoint is damaged; put a sound copy of one there, or delete the folder to "
+                "begin again from step 0"
+            )
         return None
+
+    def restore_model(self, step: int, abstract: Any) -> Any:
+        """The model alone, as NumPy arrays of the shapes of `abstract`: needs no mesh and no memory of a device.
+
+        Raises DamagedCheckpoint, and ValueError where the checkpoint is of another model.
+        """
+        saved = self._metadata(step).metadata
+        self._check_shapes(step, {**saved, "model": abstract})
+        skipped = jax.tree.map(lambda _: ocp.PLACEHOLDER, saved)
+        arrays = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), abstract)
+        return self._load(step, TrainState(**{**skipped, "model": arrays}), _host_checksums).model
+
+    def _metadata(self, step: int) -> Any:
+        try:
+            with _quiet():
+                about = self._checkpointer.metadata(step)
+            if about.metadata is None or not {"config", "checksums"} <= (about.custom_metadata or {}).keys():
+                raise OSError("its metadata cannot be read")  # which Orbax only logs
+        except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
+            raise self._damaged(step, error) from None
+        return about
+
+    def _check_shapes(self, step: int, target: Any) -> None:
+        saved, wanted = _shapes(self._metadata(step).metadata), _shapes(target)
+        if saved != wanted:
+            name = min(k for k in saved | wanted if saved.get(k) != wanted.get(k))
+            raise ValueError(
+                f"{self.folder}/{step}: the checkpoint is of another model or optimizer ({name} is "
+                f"{saved.get(name)} there, {wanted.get(name)} here); give the flags it was made with, or another folder"
+            )
+
+    def _load(self, step: int, target: TrainState, checksums: Callable[[Any], list]) -> TrainState:
+        """The arrays of `target`, compared with their checksums; a PLACEHOLDER stays what it is."""
+        saved = self._metadata(step).custom_metadata["checksums"]
+        try:
+            with _quiet():
+                state = self._checkpointer.load(step, target)
+            loaded = {i: x for i, x in enumerate(jax.tree.leaves(state)) if x is not ocp.PLACEHOLDER}
+            if [int(x) for x in checksums(list(loaded.values()))] != [saved[i] for i in loaded]:
+                raise OSError("an array is not what was saved")
+        except Exception as error:
+            raise self._damaged(step, error) from None
+        return state
+
+    def _damaged(self, step: int, error: Exception) -> DamagedCheckpoint:
+        return DamagedCheckpoint(f"{self.folder / str(step)}: damaged checkpoint ({_line(error)})")
 
     def discard_after(self, step: int) -> None:
         """Deletes the (damaged) checkpoints of later steps, so that the run can write them again."""
@@ -118,19 +174,32 @@ class Checkpoints:
             self._checkpointer.delete(later)
 
 
+def _line(error: Exception) -> str:
+    """An error's kind and the beginning of its first line."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:160]}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from logging, in many lines, the damage that is said in one."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree.leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    reason = next(iter(str(error).strip().splitlines()), "")[:160]
-    return f"{path}: damaged checkpoint ({type(error).__name__}: {reason}); trying the one before it"
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """The config of the newest checkpoint below `folder`, read without any array; ValueError if there is none."""
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, keep=None) as checkpoints:
         if not checkpoints.steps:
             raise ValueError(f"{folder}: no checkpoint here; give the work folder of a finished or running training")
         return json.loads(json.dumps(checkpoints.config(checkpoints.steps[-1])))

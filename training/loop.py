@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from training.checkpoint import Checkpoints
 from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics
 from training.partition import RULES
-from training.step import LossFn, TrainState, init_state, make_train_step
+from training.step import LossFn, TrainState, compile_step, init_state
 
 HostBatch = dict[str, np.ndarray]
 
@@ -63,7 +63,9 @@ class TrainingStopped(ValueError):
     """Training cannot go on: the loss is not a number. The message says where the last good checkpoint is."""
 
 
-def abstract_state(task: Task, tx: optax.GradientTransformation, seed: int) -> tuple[Callable[[], TrainState], TrainState]:
+def abstract_state(
+    task: Task, tx: optax.GradientTransformation, seed: int
+) -> tuple[Callable[[], TrainState], TrainState]:
     """(the compiled initialisation, the state's shapes and shardings), under the mesh that is set."""
     make = lambda: init_state(task.init, tx, seed)  # noqa: E731
     compiled = jax.jit(make).lower().compile()
@@ -80,16 +82,21 @@ def to_mesh(batch: HostBatch, mesh: jax.sharding.Mesh, microbatches: int | None 
             # Row r goes to microbatch r % microbatches, so that every device has rows of each.
             x, lead = x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), (None,)
         rest = (None,) * (x.ndim - len(lead) - 1)
-        return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(*lead, RULES["batch"], *rest)), x)
+        return jax.make_array_from_process_local_data(
+            NamedSharding(mesh, PartitionSpec(*lead, RULES["batch"], *rest)), x
+        )
 
     return {name: place(x) for name, x in batch.items()}
 
 
 @contextmanager
 def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, so that the loop can save and leave; the handler is put back afterwards."""
+    """An event that SIGTERM sets, so that the loop can save and leave; the handler is put back afterwards.
+
+    With several processes the handler is that of jax.distributed, which tells all of them (see _preempted).
+    """
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
         yield asked
         return
     previous = signal.signal(signal.SIGTERM, lambda *_: asked.set())
@@ -124,15 +131,16 @@ def train(
 
         batches = task.train_batches(first)
         batch = to_mesh(host := next(batches), mesh, config.accumulate)
-        step = jax.jit(make_train_step(task.loss, tx), donate_argnums=0).lower(state, batch).compile()
+        step = compile_step(task.loss, tx, state, batch)
         evaluate = jax.jit(lambda model, batch: task.loss(model, batch, None))
         metrics, bar = Metrics(folder, first_step=first), progress_bar(first, config.steps)
         speed = _Speed(task, config, mesh)
         good = first  # the newest checkpoint that is known to be sound
 
-        def settle(number: int, sums) -> None:
+        def settle(number: int, sums, host: HostBatch) -> None:
             """Reads the numbers of a dispatched step; logs, and stops the run if they are not finite."""
             nonlocal good
+            speed.add(host)
             values = {name: float(s) / max(float(w), 1.0) for name, (s, w) in sums.items()}
             if not np.isfinite(values["loss"]) or not np.isfinite(values["gradient_norm"]):
                 raise TrainingStopped(
@@ -159,7 +167,8 @@ def train(
             if totals:
                 values = {f"eval_{name}": s / max(w, 1.0) for name, (s, w) in totals.items()}
                 metrics.write(number, values)
-                bar.write(f"step {number}: held out " + ", ".join(f"{k[5:]} {v:.4f}" for k, v in values.items()))
+                if not bar.disable:
+                    bar.write(f"step {number}: held out " + ", ".join(f"{k[5:]} {v:.4f}" for k, v in values.items()))
                 speed.pause()
 
         try:
@@ -167,13 +176,13 @@ def train(
                 evaluation(state.model, 0)
             pending = None
             for number in range(first + 1, config.steps + 1):
-                speed.add(host)
                 state, sums = step(state, batch)
+                dispatched = (number, sums, host)
                 if number < config.steps:
                     batch = to_mesh(host := next(batches), mesh, config.accumulate)
                 if pending is not None:
                     settle(*pending)
-                pending = (number, sums)
+                pending = dispatched
                 stop = _preempted(asked, number)
                 last = number == config.steps or stop
                 if last or number % config.save_every == 0 or number % config.eval_every == 0:
@@ -186,7 +195,9 @@ def train(
                     speed.pause()
                 if stop:
                     checkpoints.wait()
-                    say(f"SIGTERM: saved step {number} in {folder / 'checkpoints'}; the same command goes on from there")
+                    say(
+                        f"SIGTERM: saved step {number} in {folder / 'checkpoints'}; the same command goes on from there"
+                    )
                     break
         finally:
             bar.close()

@@ -32,7 +32,9 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     fixed = math.prod(s for s in sizes.values() if s != -1)
     free = [name for name, size in sizes.items() if size == -1]
     if any(s < 1 and s != -1 for s in sizes.values()) or len(free) > 1:
-        raise ValueError(f"impossible mesh {tuple(sizes.values())}: sizes are 1 or more, and at most one is -1 (the rest)")
+        raise ValueError(
+            f"impossible mesh {tuple(sizes.values())}: sizes are 1 or more, and at most one is -1 (the rest)"
+        )
     if free and len(devices) % fixed == 0:
         sizes[free[0]] = len(devices) // fixed
     if math.prod(sizes.values()) != len(devices):

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -39,13 +38,12 @@ def peak_flops(kind: str) -> float:
     if known:
         return known[-1]
     n, best = 1024, float("inf")
-    device = jax.local_devices()[0]
-    x = jax.device_put(np.ones((n, n), np.float32), jax.local_devices()[0])
-    product = jax.jit(jnp.matmul)
-    for _ in range(6):  # the first compiles
-        start = time.perf_counter()
-        product(x, x).block_until_ready()
-        best = min(best, time.perf_counter() - start)
+    with jax.set_mesh(jax.make_mesh((1,), ("alone",), devices=jax.local_devices()[:1])):
+        x, product = jnp.ones((n, n), jnp.float32), jax.jit(jnp.matmul)
+        for _ in range(6):  # the first compiles
+            start = time.perf_counter()
+            product(x, x).block_until_ready()
+            best = min(best, time.perf_counter() - start)
     return 2 * n**3 / best
 
 
@@ -53,12 +51,12 @@ class Metrics:
     """Writes rows of numbers of one run to `metrics.jsonl` and TensorBoard files in `folder`; only process 0 writes."""
 
     def __init__(self, folder: Path, *, first_step: int):
-        """Rows at `first_step` and later are dropped: a resumed run writes them again."""
+        """Rows after `first_step`, and all if it is 0, are dropped: the run writes them again."""
         self._main = jax.process_index() == 0
         self._path = folder / "metrics.jsonl"
         if not self._main:
             return
-        rows = [r for r in read_metrics(self._path) if r["step"] <= first_step]
+        rows = [r for r in read_metrics(self._path) if r["step"] <= first_step] if first_step else []
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
         os.replace(temporary, self._path)

@@ -24,6 +24,14 @@ def spec(*names: str | None) -> PartitionSpec | None:
     return None if get_abstract_mesh().empty else PartitionSpec(*(RULES[n] if n else None for n in names))
 
 
+def on_one_cpu() -> bool:
+    """Is the computation traced for a single CPU (rather than an accelerator, or a mesh of CPUs as in tests)?"""
+    mesh = get_abstract_mesh()
+    if mesh.empty:
+        return jax.default_backend() == "cpu"
+    return mesh.size == 1 and mesh.abstract_device.device_kind == "cpu"
+
+
 def normal(key: jax.Array, shape: tuple[int, ...], names: tuple[str | None, ...], std: float) -> jax.Array:
     """A float32 parameter drawn from N(0, std²), born in its shards; the values do not depend on the mesh."""
     return std * jax.random.normal(key, shape, jnp.float32, out_sharding=spec(*names))

@@ -1,0 +1,65 @@
+# make pretrain ARGS="…"   train (python -m scripts.pretrain --help lists the flags)
+# make test                the tests; make slow: the long ones
+# make parity              the comparison with torch and transformers, in an environment of its own
+# make aot                 the training step compiled for TPUs that are not here
+# make bench               every benchmark; make lint: ruff; make lock: the pinned versions anew
+
+PYTHON ?= python3
+VENV := .venv
+ENVIRONMENT := $(VENV)/.made-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+PARITY := .venv-parity
+LIBTPU := .venv-tpu
+PYTEST := -m pytest -q -n 2
+CPU := JAX_PLATFORMS=cpu
+# Temporary arrays of hundreds of megabytes in pages of 2 MB, not of 4 kB: a tenth of a CPU's step (glibc 2.35 or later).
+HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+
+.PHONY: pretrain test slow parity aot bench lint lock
+
+pretrain: $(ENVIRONMENT)
+	$(HUGE_PAGES) $(VENV)/bin/python -m scripts.pretrain $(ARGS)
+
+test: $(ENVIRONMENT)
+	$(VENV)/bin/python $(PYTEST) -m "not slow" --ignore tests/parity --ignore tests/tpu tests $(ARGS)
+
+slow: $(ENVIRONMENT)
+	$(VENV)/bin/python $(PYTEST) -m slow --ignore tests/parity --ignore tests/tpu tests $(ARGS)
+
+parity: $(PARITY)/.made
+	$(CPU) $(PARITY)/bin/python -m pytest -q tests/parity $(ARGS)
+
+aot: $(ENVIRONMENT) $(LIBTPU)/.made
+	$(CPU) TPU_LIBRARY_PATH=$(abspath $(LIBTPU))/libtpu/libtpu.so $(VENV)/bin/python -m pytest -q tests/tpu -s $(ARGS)
+
+bench: $(PARITY)/.made
+	$(CPU) $(PARITY)/bin/python -m benchmarks.run $(ARGS)
+
+lint: $(ENVIRONMENT)
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+$(ENVIRONMENT): requirements/core.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/core.txt
+	touch $@
+
+$(PARITY)/.made: requirements/core.txt requirements/parity.txt
+	rm -rf $(PARITY)
+	$(PYTHON) -m venv $(PARITY)
+	# On its own: a build without CUDA satisfies this where one is at hand, and a lock would name CUDA's packages.
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/core.txt -r requirements/parity.txt
+	touch $@
+
+# libtpu lies apart: where it is installed but no TPU is, importing jax prints errors.
+$(LIBTPU)/.made: requirements/tpu.txt $(ENVIRONMENT)
+	rm -rf $(LIBTPU)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --target $(LIBTPU) -r requirements/tpu.txt
+	touch $@
+
+UV := uv pip compile --quiet --universal --no-emit-index-url --no-annotate --python-version 3.11
+lock:
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) --extra dev pyproject.toml -o requirements/core.txt
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) --extra parity -c requirements/core.txt pyproject.toml -o requirements/parity.txt
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) requirements/tpu.in -o requirements/tpu.txt

@@ -1,0 +1,15 @@
+"""Write a checkpoint for transformers: python -m scripts.export --run FOLDER --folder FOLDER"""
+
+from training.command import run
+
+
+def main() -> None:
+    import tyro
+
+    from pegasus_zh.export import ExportConfig, export
+
+    export(tyro.cli(ExportConfig, prog="python -m scripts.export"))
+
+
+if __name__ == "__main__":
+    run(main)

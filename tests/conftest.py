@@ -1,0 +1,24 @@
+"""The tests' machine: eight CPU devices a process, whatever it has; compiled quickly rather than well, and once."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    # XLA's optimisations take minutes over the suite; level 0 leaves shapes, shardings and order of summation as they are.
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+    "NPROC": "32",  # XLA's threads: eight devices that wait for each other deadlock in fewer than they need
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+}
+# Programs compiled by one process of this run, pytest's workers and the tests' own, serve the others. The folder is new for
+# every run: compiled code of another machine or version is never met.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": folder,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }

@@ -1,0 +1,60 @@
+"""The training step, optimizer and all, compiled for TPUs that are not here: `make aot`, which provides libtpu.
+
+The compilation has a process of its own, whose standard error is the compiler's.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import json, sys
+from dataclasses import replace
+from functools import partial
+import jax
+from pegasus_zh import mt5
+from pegasus_zh.objective import loss
+from training.mesh import MeshConfig
+from training.optimizer import OptimizerConfig, make_optimizer
+from training.plan import plan, tpu_mesh
+
+preset, sizes, optimizer = json.loads(sys.argv[1])
+model = replace(mt5.PRESETS[preset], dtype="bfloat16")
+mesh = tpu_mesh("v5e:4x4", MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes))))
+source, target = (64, 512), (64, 128)
+batch = dict(source=source, source_segments=source, target=target, target_inputs=target, target_segments=target)
+tx = make_optimizer(OptimizerConfig(optimizer=optimizer), steps=1000)
+planned = plan(partial(mt5.init, model), partial(loss, config=model), tx, mesh, batch)
+name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+specs = {name(path): str(x.sharding.spec) for path, x in jax.tree.leaves_with_path(planned.state)}
+print(json.dumps({"summary": str(planned), "specs": specs, "bytes": planned.arguments + planned.temporaries,
+                  "arguments": planned.arguments, "parameters": mt5.parameters(model)}))
+"""
+
+EXPECTED = {
+    "embedding": "P('tensor', 'fsdp')",
+    "head": "P('fsdp', 'tensor')",
+    "encoder/blocks/self_attention/query": "P(None, 'fsdp', 'tensor')",
+    "decoder/blocks/cross_attention/output": "P(None, 'tensor', 'fsdp')",
+    "decoder/blocks/feed_forward/gate": "P(None, 'fsdp', 'tensor')",
+    "encoder/blocks/feed_forward/output": "P(None, 'tensor', 'fsdp')",
+}
+
+
+@pytest.mark.parametrize("sizes", [(2, 4, 2), (1, 16, 1)])
+def test_training_step_compiles_for_v5e(sizes):
+    arguments = json.dumps(["t5-pegasus-small", sizes, "adamw"])
+    done = subprocess.run([sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "involuntary full rematerialization" not in done.stderr.lower()
+    report = json.loads(done.stdout.splitlines()[-1])
+    print(f"\n{sizes}: {report['summary']}")
+    for name, spec in EXPECTED.items():
+        assert report["specs"][f"model/{name}"] == spec
+        assert report["specs"][f"optimizer/1/mu/{name}"] == report["specs"][f"optimizer/1/nu/{name}"] == spec
+    # Three float32 copies of every parameter, cut over fsdp x tensor, are nearly all of the arguments.
+    cut = 12 * report["parameters"] / (sizes[1] * sizes[2])
+    assert cut < report["arguments"] < 1.1 * cut
+    assert report["bytes"] < 16 * 2**30

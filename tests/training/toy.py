@@ -1,0 +1,112 @@
+"""A model of a few hundred parameters with everything the engine treats in its own way, and data that is a function of the step.
+
+Each token is to give the next token of a fixed permutation of the vocabulary: learnable within tens of steps.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from rope.attention import dropout
+from training.loop import HostBatch, LoopConfig, Task
+from training.partition import gather, normal, ones, spec
+from training.step import Batch, Sums
+
+VOCABULARY, WIDTH, INNER, LAYERS, LENGTH = 32, 8, 16, 3, 6
+
+
+@struct.dataclass
+class Block:
+    norm: jax.Array  # [L, D]
+    up: jax.Array  # [L, D, F]
+    down: jax.Array  # [L, F, D]
+
+
+@struct.dataclass
+class Toy:
+    embedding: jax.Array  # [V, D]
+    blocks: Block
+    bias: jax.Array  # [V]
+
+
+def init(key: jax.Array) -> Toy:
+    embedding, up, down, bias = jax.random.split(key, 4)
+    return Toy(
+        embedding=normal(embedding, (VOCABULARY, WIDTH), ("vocab", "embed"), 1.0),
+        blocks=Block(
+            norm=ones((LAYERS, WIDTH)),
+            up=normal(up, (LAYERS, WIDTH, INNER), (None, "embed", "mlp"), 0.3),
+            down=normal(down, (LAYERS, INNER, WIDTH), (None, "mlp", "embed"), 0.3),
+        ),
+        bias=normal(bias, (VOCABULARY,), ("vocab",), 0.1),
+    )
+
+
+def loss(model: Toy, batch: Batch, key: jax.Array | None, *, rate: float = 0.1) -> Sums:
+    table = gather(model.embedding, "vocab", "embed")
+    x = table.at[batch["ids"]].get(out_sharding=spec("batch", None, None))
+
+    def layer(x, inputs):
+        block, key = inputs
+        hidden = jnp.einsum("BTD,DF->BTF", x * block.norm[None, None], gather(block.up, "embed", "mlp"))
+        out = dropout(jax.nn.gelu(hidden), rate, key)
+        down = gather(block.down, "mlp", "embed")
+        return x + jnp.einsum("BTF,FD->BTD", out, down, out_sharding=spec("batch", None, None)), None
+
+    keys = jax.random.split(key, LAYERS) if key is not None else None
+    x, _ = jax.lax.scan(layer, x, (model.blocks, keys))
+    logits = jnp.einsum("BTD,VD->BTV", x, table) + model.bias[None, None]
+    onehot = jax.nn.one_hot(batch["labels"], VOCABULARY, dtype=jnp.float32)
+    logits = jax.reshard(logits, spec("batch", None, None)) if spec() is not None else logits
+    entropy = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits * onehot, axis=-1)
+    weights = batch["weights"]
+    total = jnp.sum(entropy * weights)
+    return {"loss": (total, weights.sum()), "cross_entropy": (total, weights.sum())}
+
+
+def batch(size: int, step: int, seed: int = 0) -> HostBatch:
+    """Rows of weights 0 and 1, so that microbatches weigh differently."""
+    random = np.random.default_rng((seed, step))
+    ids = random.integers(0, VOCABULARY, (size, LENGTH), dtype=np.int32)
+    weights = (random.random((size, LENGTH)) < random.random((size, 1))).astype(np.float32)
+    return {"ids": ids, "labels": (ids * 5 + 3) % VOCABULARY, "weights": weights}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Batches of `size` rows, of which this process gets its share; counts how often they were asked for."""
+
+    size: int
+    asked: list[int]
+
+    def share(self, step: int) -> HostBatch:
+        part, count = jax.process_index(), jax.process_count()
+        rows = slice(part * self.size // count, (part + 1) * self.size // count)
+        return {name: x[rows] for name, x in batch(self.size, step).items()}
+
+    def train(self, first: int) -> Iterator[HostBatch]:
+        self.asked.append(first)
+        while True:
+            yield self.share(first)
+            first += 1
+
+    def held_out(self) -> list[HostBatch]:
+        return [self.share(10**6 + n) for n in range(2)]
+
+
+def task(config: LoopConfig, **changes) -> Task:
+    rows = Rows(config.batch_size, [])
+    fields = {
+        "init": init,
+        "loss": loss,
+        "train_batches": rows.train,
+        "eval_batches": rows.held_out,
+        "count": lambda host: (int(host["weights"].sum()), host["weights"].size),
+        "flops_per_row": 1000,
+        "config": {"model": "toy"},
+    }
+    return Task(**fields | changes)

@@ -27,7 +27,7 @@ from scripts.export import main
 from tests.pegasus_zh.random_model import TINY, on_mesh, random_model
 from training.checkpoint import Checkpoints
 from training.mesh import MeshConfig, make_mesh
-from training.step import init_state
+from training.step import TrainState, init_state
 
 LINES = (Path(__file__).parents[1] / "goldens" / "lines.txt").read_text(encoding="utf-8").split("\n")
 CONFIG = replace(TINY, vocabulary=160, dropout=0.1)
@@ -36,14 +36,18 @@ TOKENIZER = PegasusTokenizer(SPECIALS + list("，。今天气不错我们"))
 silent = lambda _: None  # noqa: E731
 
 
+@jax.jit
+def state_of(model, step: int) -> TrainState:
+    return init_state(lambda _: model, optax.adamw(1e-3), seed=0).replace(step=step)
+
+
 def save_run(folder: Path, models: dict, config: MT5Config = CONFIG, tokenizer=TOKENIZER) -> Path:
     """What a training leaves behind: its checkpoints by step, with their optimizer, and the data's tokenizer."""
     tokenizer.save(folder / "data" / "tokenizer")
     about = {"model": dataclasses.asdict(config), "tokenizer": tokenizer.fingerprint, "preset": "tiny"}
     with Checkpoints(folder / "checkpoints") as checkpoints:
         for step, model in models.items():
-            state = init_state(lambda _, model=model: model, optax.sgd(1e-3, momentum=0.9), seed=0)
-            checkpoints.save(state.replace(step=state.step + step), about)
+            checkpoints.save(state_of(model, step), about)
     return folder
 
 

@@ -51,7 +51,7 @@ def assert_same(found, expected, tolerance: float = 1e-5) -> None:
 TOY_BATCHES = [toy.batch(16, step) for step in range(3)]
 
 
-@pytest.fixture(scope="module", params=[("adamw", 1), ("adamw", 2), ("adafactor", 1), ("adafactor", 2)])
+@pytest.fixture(scope="module", params=[("adamw", 2), ("adafactor", 1)])
 def toy_alone(request):
     """(optimizer, accumulate, what one device computes)."""
     return *request.param, run(toy.task(LOOP), TOY_BATCHES, *request.param, mesh_of(1, 1, 1))
@@ -94,17 +94,17 @@ T5_BATCHES = [t5_batch(seed) for seed in range(2)]
 
 @pytest.fixture(scope="module")
 def t5_alone():
-    return run(T5, T5_BATCHES, "adamw", 2, mesh_of(1, 1, 1), rate=1e-3)
+    return run(T5, T5_BATCHES, "adamw", 1, mesh_of(1, 1, 1), rate=1e-3)
 
 
 @pytest.mark.parametrize("sizes", MESHES)
 def test_every_mesh_trains_t5_like_one_device(t5_alone, sizes):
-    """Dropout, accumulation, label smoothing and z-loss."""
-    assert_same(run(T5, T5_BATCHES, "adamw", 2, mesh_of(*sizes), rate=1e-3), t5_alone)
+    """Dropout, label smoothing and z-loss."""
+    assert_same(run(T5, T5_BATCHES, "adamw", 1, mesh_of(*sizes), rate=1e-3), t5_alone)
 
 
-def test_t5_with_adafactor_on_a_mesh():
-    found, alone = (run(T5, T5_BATCHES, "adafactor", 1, mesh_of(*sizes)) for sizes in [(2, 2, 2), (1, 1, 1)])
+def test_t5_with_adafactor_and_microbatches_on_a_mesh():
+    found, alone = (run(T5, T5_BATCHES, "adafactor", 2, mesh_of(*sizes)) for sizes in [(2, 2, 2), (1, 1, 1)])
     assert_same(found, alone)
 
 
@@ -116,7 +116,7 @@ def test_rows_are_dealt_to_the_microbatches():
     for name, x in batch.items():
         assert placed[name].shape == (4, 4, *x.shape[1:])
         for r in range(16):
-            np.testing.assert_array_equal(placed[name][r % 4, r // 4], x[r])
+            np.testing.assert_array_equal(np.asarray(placed[name])[r % 4, r // 4], x[r])
         assert {shard.data.shape[:2] for shard in placed[name].addressable_shards} == {(4, 1)}
     np.testing.assert_array_equal(to_mesh(batch, mesh)["ids"], batch["ids"])
 

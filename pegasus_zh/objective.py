@@ -70,9 +70,9 @@ def _forward(hidden, head, labels, weights, smoothing, z_loss):
         h, y, w = c
         grad = jax.value_and_grad(_chunk_sums, argnums=(0, 1), has_aux=True)
         (objective, (entropy, correct)), (dh, dhead) = grad(h, head, y, w, smoothing, z_loss)
-        return head_gradient + dhead, (dh, jnp.stack([objective, entropy, correct]))
+        return head_gradient + dhead.astype(jnp.float32), (dh, jnp.stack([objective, entropy, correct]))
 
-    zero = jnp.zeros_like(head)
+    zero = jnp.zeros_like(head, jnp.float32)  # a sum over chunks, so float32 whatever the head's type
     dhead, (dhidden, sums) = jax.lax.scan(chunk, zero, tuple(_split(x, n) for x in (hidden, labels, weights)))
     dhidden = jnp.moveaxis(dhidden, 0, 1).reshape(hidden.shape)
     return tuple(sums.sum(0)), (dhidden, dhead)
@@ -80,7 +80,7 @@ def _forward(hidden, head, labels, weights, smoothing, z_loss):
 
 def _backward(smoothing, z_loss, gradients, cotangents):
     dhidden, dhead = (g * cotangents[0].astype(g.dtype) for g in gradients)
-    return dhidden, dhead, None, None
+    return dhidden, dhead.astype(dhidden.dtype), None, None
 
 
 cross_entropy.defvjp(_forward, _backward)

@@ -237,7 +237,7 @@ def test_recomputation_changes_nothing(unpacked, wanted, remat):
 
 def test_a_fresh_model_predicts_like_chance():
     # The head gives a normalised hidden state logits of variance 1, hence an expected loss of log V + 1/2.
-    config = replace(TINY, width=64, vocabulary=512)
+    config = replace(TINY, width=64, vocabulary=512, layers=1)
     batch = rows([[pair] for pair in random_pairs(6, config)], *SHAPE)
     key = jax.random.key(1, impl="rbg")
     value, weight = jax.jit(lambda key: loss(init(config, key), batch, None, config=config)["loss"])(key)

@@ -1,0 +1,226 @@
+"""The loop: what resumes equals what was never interrupted, to the bit; what stops says why."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training import toy, train_toy
+from training.checkpoint import Checkpoints
+from training.loop import LoopConfig, TrainingStopped, abstract_state, train
+from training.mesh import MeshConfig, make_mesh
+from training.metrics import read_metrics
+from training.optimizer import OptimizerConfig, make_optimizer
+from training.step import TrainState
+
+CONFIG = LoopConfig(steps=12, batch_size=8, log_every=1, eval_every=4, save_every=3)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup=3)
+NUMBERS = ("step", "loss", "gradient_norm", "eval_loss")
+
+
+def run(folder: Path, config: LoopConfig = CONFIG, *, said: list[str] | None = None, optimizer=OPTIMIZER, **changes):
+    task, tx = toy.task(config, **changes), make_optimizer(optimizer, 12)
+    mesh = make_mesh(MeshConfig(fsdp=2), jax.devices()[:2])
+    return train(task, config, tx, mesh, folder, ([] if said is None else said).append)
+
+
+def numbers(folder: Path) -> list[dict]:
+    """The rows of metrics without what depends on the clock."""
+    return [{k: row[k] for k in NUMBERS if k in row} for row in read_metrics(folder / "metrics.jsonl")]
+
+
+def steps_logged(folder: Path, name: str = "loss") -> list[int]:
+    return [row["step"] for row in read_metrics(folder / "metrics.jsonl") if name in row]
+
+
+def arrays(state: TrainState) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))]
+
+
+def assert_equal(found: TrainState, expected: TrainState) -> None:
+    for mine, other in zip(arrays(found), arrays(expected), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[Path, TrainState]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, run(folder)
+
+
+def test_a_run_learns_and_leaves_its_files(undisturbed):
+    folder, state = undisturbed
+    assert int(state.step) == 12
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert steps_logged(folder) == list(range(1, 13)) and steps_logged(folder, "eval_loss") == [0, 4, 8, 12]
+    assert rows[-1]["eval_loss"] < 0.8 * rows[0]["eval_loss"]
+    for row in rows:
+        if "loss" in row:
+            tokens = toy.batch(8, row["step"] - 1)["weights"]
+            assert row["padding"] == pytest.approx(1 - tokens.mean())
+            assert row["tokens_per_second"] > 0 and 0 < row["mfu"] < 1
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    (events,) = (folder / "tensorboard").iterdir()
+    assert events.read_bytes().count(b"eval_loss") == 4
+    with Checkpoints(folder / "checkpoints", keep=None) as checkpoints:
+        assert checkpoints.steps == [9, 12]
+        assert checkpoints.config(12) == {"model": "toy"}
+    assert {p.name for p in folder.iterdir()} == {"checkpoints", "metrics.jsonl", "tensorboard", "loss.png"}
+
+
+def test_two_halves_equal_the_whole(undisturbed, tmp_path):
+    """At 7, which is no step of saving or evaluating: the end of a run always is both."""
+    said: list[str] = []
+    assert int(run(tmp_path, replace(CONFIG, steps=7), said=said).step) == 7
+    assert_equal(run(tmp_path, said=said), undisturbed[1])
+    assert said == [f"{tmp_path}: resumed at step 7 of 12"]
+    extra = {"step": 7, "eval_loss": pytest.approx(numbers(tmp_path)[9]["eval_loss"])}
+    assert [row for row in numbers(tmp_path) if row != extra] == numbers(undisturbed[0])
+
+
+def test_a_finished_run_says_so_and_changes_nothing(undisturbed):
+    folder, state = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    said: list[str] = []
+    assert_equal(run(folder, said=said, train_batches=None), state)
+    assert said == [f"{folder}: finished at step 12 of 12"]
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_cut_line_of_metrics_is_survived(undisturbed, tmp_path):
+    run(tmp_path, replace(CONFIG, steps=8))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 9, "lo')
+    run(tmp_path)
+    assert numbers(tmp_path) == numbers(undisturbed[0])
+
+
+def test_sigterm_saves_and_the_rest_equals_the_whole(undisturbed, tmp_path):
+    def batches(first: int) -> Iterator[toy.HostBatch]:
+        for number, batch in enumerate(toy.task(CONFIG).train_batches(first), first):
+            if number == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    said: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    stopped = run(tmp_path, said=said, train_batches=batches)
+    assert 5 <= int(stopped.step) <= 6 and signal.getsignal(signal.SIGTERM) is before
+    assert said == [
+        f"SIGTERM: saved step {stopped.step} in {tmp_path / 'checkpoints'}; the same command goes on from there"
+    ]
+    assert_equal(run(tmp_path), undisturbed[1])
+    assert numbers(tmp_path) == numbers(undisturbed[0])
+
+
+def test_kills_at_any_time_change_nothing(tmp_path):
+    """kill -9 while it starts, steps, logs and saves: the same parameters in the end, no row repeated, none skipped."""
+    steps, whole, killed = 24, tmp_path / "whole", tmp_path / "killed"
+    expected = train_toy.run(whole, steps)
+    command = [sys.executable, train_toy.__file__, killed, str(steps)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    seed, kills = random.randrange(2**32), []
+    chance = random.Random(seed)
+    for _ in range(3):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        began = len(read_metrics(killed / "metrics.jsonl"))
+        while process.poll() is None and len(read_metrics(killed / "metrics.jsonl")) <= began:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.7))
+        process.kill()
+        process.communicate()
+        kills.append(len(read_metrics(killed / "metrics.jsonl")))
+    assert kills[0] < steps, "killed too late to test anything"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, (seed, kills, done.stderr)
+    assert_equal(train_toy.run(killed, steps), expected)
+    assert numbers(killed) == numbers(whole), (seed, kills)
+    assert sorted(p.name for p in (killed / "checkpoints").iterdir()) == ["23", "24"], (seed, kills)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run(undisturbed, tmp_path):
+    """A batch of broken weights: the good checkpoint stays, no row tells of the step, and the message says it all."""
+
+    def batches(first: int) -> Iterator[toy.HostBatch]:
+        for number, batch in enumerate(toy.task(CONFIG).train_batches(first), first):
+            yield batch | ({"weights": np.full_like(batch["weights"], np.nan)} if number == 7 else {})
+
+    with pytest.raises(TrainingStopped, match=r"^step 8: the loss is nan.* Last good checkpoint: step 6 in .*lower") as e:
+        run(tmp_path, train_batches=batches)
+    assert "\n" not in str(e.value)
+    assert steps_logged(tmp_path) == list(range(1, 8))
+    said: list[str] = []
+    assert_equal(run(tmp_path, said=said), undisturbed[1])
+    assert said == [f"{tmp_path}: resumed at step 6 of 12"]
+    assert numbers(tmp_path) == numbers(undisturbed[0])
+
+
+def test_a_broken_state_is_never_saved(tmp_path):
+    """The loss of a step comes from the parameters before it: where they overflow, the step after would tell of it."""
+    wild = replace(OPTIMIZER, learning_rate=1e30, warmup=1, clip=0)
+    config = replace(CONFIG, save_every=1)
+    with pytest.raises(TrainingStopped, match=r"^step 2: .*Last good checkpoint: step 1 "):
+        run(tmp_path, config, optimizer=wild)
+
+
+def test_checkpoints_none_of_which_is_sound_are_not_overwritten(tmp_path):
+    run(tmp_path, replace(CONFIG, steps=4, save_every=2))
+    for path in (tmp_path / "checkpoints").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    said: list[str] = []
+    with pytest.raises(ValueError, match="every checkpoint is damaged; .* delete the folder") as raised:
+        run(tmp_path, said=said)
+    assert "\n" not in str(raised.value) and len(said) == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_damaged_checkpoint_is_written_again(undisturbed, tmp_path):
+    run(tmp_path)
+    (tmp_path / "checkpoints" / "12" / "state" / "manifest.ocdbt").unlink()
+    said: list[str] = []
+    assert_equal(run(tmp_path, said=said), undisturbed[1])
+    assert "12: damaged checkpoint" in said[0] and said[1] == f"{tmp_path}: resumed at step 9 of 12"
+    assert numbers(tmp_path) == numbers(undisturbed[0])
+    said.clear()
+    run(tmp_path, said=said)
+    assert said == [f"{tmp_path}: finished at step 12 of 12"]
+
+
+def test_nothing_compiles_after_the_first_steps(tmp_path):
+    """One program for the step, one for the evaluation, whether resumed or not; saving may compile once more."""
+    compiled: list[str] = []
+
+    def listener(event: str, _: float, **fields) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(str(fields.get("fun_name", "?")))
+
+    seen: list[tuple[int, int]] = []
+
+    def batches(first: int) -> Iterator[toy.HostBatch]:
+        for number, batch in enumerate(toy.task(CONFIG).train_batches(first), first):
+            seen.append((number, len(compiled)))
+            yield batch
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        jax.clear_caches()
+        for steps in (6, 12):
+            run(tmp_path, replace(CONFIG, steps=steps), train_batches=batches)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    counts = dict(seen)
+    assert compiled.count("jit(step)") == 2, compiled  # one for each of the two runs
+    # Between the first save and the end of each run nothing is compiled.
+    assert counts[5] == counts[4] and counts[11] == counts[9], (counts, compiled)

@@ -59,6 +59,32 @@ def test_adamw_equals_its_formulas():
     np.testing.assert_allclose(ours, p, atol=5e-6)
 
 
+def test_adafactor_equals_its_formulas():
+    """Algorithm 5 of the paper: factored second moment, clipping of the update, step relative to the parameter's scale."""
+    config = OptimizerConfig(optimizer="adafactor", learning_rate=0.1, warmup=1, weight_decay=0.05, clip=0)
+    p, gradients = random(0, 130, 150) * 0.3, [random(n, 130, 150) * 3.0**n for n in (1, 2, 3)]
+    ours = run(config, {"kernel": jnp.asarray(p)}, [{"kernel": jnp.asarray(g)} for g in gradients])["kernel"]
+    p, rows, columns = p.astype(np.float64), 0.0, 0.0
+    for n, g in enumerate(gradients, 1):
+        decay = 1 - n**-0.8
+        rows = decay * rows + (1 - decay) * (g.astype(np.float64) ** 2).mean(1)
+        columns = decay * columns + (1 - decay) * (g.astype(np.float64) ** 2).mean(0)
+        update = g / np.sqrt(np.outer(rows, columns) / rows.mean())
+        update /= max(1.0, np.sqrt((update**2).mean()))
+        p = p - 0.1 * (update * max(np.sqrt((p**2).mean()), 1e-3) + 0.05 * p)
+    np.testing.assert_allclose(ours, p, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_without_a_gradient_only_what_decays_changes(optimizer):
+    config = OptimizerConfig(optimizer=optimizer, learning_rate=0.1, warmup=1, weight_decay=0.5)
+    params = {"head": jnp.ones((3, 4)), "final_norm": jnp.ones(3), "relative_bias": jnp.ones((2, 2))}
+    after = run(config, params, [jax.tree.map(jnp.zeros_like, params)] * 2)
+    np.testing.assert_allclose(after["head"], 0.95**2, rtol=1e-6)
+    for name in ("final_norm", "relative_bias"):
+        np.testing.assert_array_equal(after[name], params[name])
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_a_stack_of_layers_trains_as_its_layers_alone(optimizer):
     config = OptimizerConfig(optimizer=optimizer, learning_rate=0.05, warmup=1, clip=0)

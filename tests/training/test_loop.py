@@ -1,6 +1,5 @@
 """The loop: what resumes equals what was never interrupted, to the bit; what stops says why."""
 
-import json
 import os
 import random
 import signal
@@ -17,7 +16,7 @@ import pytest
 
 from tests.training import toy, train_toy
 from training.checkpoint import Checkpoints
-from training.loop import LoopConfig, TrainingStopped, abstract_state, train
+from training.loop import LoopConfig, TrainingStopped, train
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig, make_optimizer

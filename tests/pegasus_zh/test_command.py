@@ -127,7 +127,7 @@ BROKEN = {
     "missing path": (None, "No such file"),
     "empty file": (b"", "empty"),
     "not UTF-8": (b'{"text": "\xff\xfe"}\n', "UTF-8"),
-    "broken JSON": ('{"text": "一。二。三。"}\n{"text": \n'.encode(), ":2"),
+    "broken JSON": ('{"text": "一。二。三。"}\n{"text": \n'.encode(), "line 2"),
     "missing field": ('{"body": "一。二。三。"}\n'.encode(), "text"),
     "one sentence": ('{"text": "只有一句话。"}\n'.encode(), "three sentences"),
 }

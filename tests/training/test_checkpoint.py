@@ -114,9 +114,12 @@ def test_damage_is_never_restored(saved, tmp_path, kind):
                 assert used[name] == 2 and line.startswith(f"{copy / '3'}: damaged checkpoint (") and "\n" not in line
         shutil.rmtree(copy)
     gc.collect()  # Orbax's own, of the reads that failed, while their exceptions are ignored
-    needed = [str(largest(folder / "3").relative_to(folder)), "3/state/_METADATA", "3/state/manifest.ocdbt"]
-    assert [used[name] for name in needed] == [2, 2, 2]
-    assert "flipped" in kind or used["3/_CHECKPOINT_METADATA"] == 2
+    assert used[str(largest(folder / "3").relative_to(folder))] == 2
+    if (
+        "flipped" not in kind
+    ):  # one bit of a description may change nothing that is read; the arrays were compared above
+        described = ["3/state/_METADATA", "3/state/manifest.ocdbt", "3/_CHECKPOINT_METADATA"]
+        assert [used[name] for name in described] == [2, 2, 2]
 
 
 def test_nothing_sound_is_an_error_and_nothing_saved_is_none(tmp_path):

@@ -30,7 +30,7 @@ def _chunk_sums(hidden, head, labels, weights, smoothing: float, z_loss: float):
         objective = (1 - smoothing) * entropy + smoothing * (log_z - logits.mean(-1))
     if z_loss:
         objective = objective + z_loss * jnp.square(log_z)
-    correct = label_logit >= logits.max(-1)
+    correct = (label_logit >= logits.max(-1)).astype(jnp.float32)
     return jnp.sum(objective * weights), (jnp.sum(entropy * weights), jnp.sum(correct * weights))
 
 

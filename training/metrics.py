@@ -34,9 +34,9 @@ PEAKS = {
 @functools.cache
 def peak_flops(kind: str) -> float:
     """FLOP/s of one device of this kind: from PEAKS, else (a CPU) the best of a few float32 products timed here."""
-    known = [peak for name, peak in PEAKS.items() if kind.lower().startswith(name.lower())]
+    known = [name for name in PEAKS if kind.lower().startswith(name.lower())]
     if known:
-        return known[-1]
+        return PEAKS[max(known, key=len)]  # "TPU v5 lite" is not the "TPU v5"
     n, best = 1024, float("inf")
     with jax.set_mesh(jax.make_mesh((1,), ("alone",), devices=jax.local_devices()[:1])):
         x, product = jnp.ones((n, n), jnp.float32), jax.jit(jnp.matmul)

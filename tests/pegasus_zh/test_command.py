@@ -3,7 +3,9 @@
 import gzip
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,18 +29,19 @@ RUN = [
     "1",
     "--keep",
     "9",
-    "--mesh.data",
-    "1",
+    "--schedule",  # does not depend on --steps, so that all runs share one compiled program
+    "constant",
 ]
 ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # one device
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "scripts.pretrain", *RUN, *arguments]
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "scripts.pretrain", *RUN, *map(str, arguments)]
 
 
-def pretrain(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+def pretrain(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
+    environment = ENVIRONMENT | environment
+    return subprocess.run(command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture(scope="module")
@@ -90,21 +93,27 @@ def test_a_run_leaves_what_it_promises(finished):
 
 
 def test_a_finished_run_says_so_and_goes_on_with_more_steps(finished, documents, tmp_path):
-    folder, _ = finished
+    shutil.copytree(finished[0], folder := tmp_path / "run")
+    run = ["--data", documents, "--folder", folder, "--samples", "0", "--steps"]
     before = (folder / "metrics.jsonl").read_bytes()
-    again = pretrain("--data", str(documents), "--folder", str(folder), "--steps", "8")
-    assert again.returncode == 0 and "finished at step 8 of 8" in again.stdout
+    again = pretrain(*run, "8")
+    assert again.returncode == 0 and f"{folder}: finished at step 8 of 8" in again.stdout
     assert (folder / "metrics.jsonl").read_bytes() == before
+    more = pretrain(*run, "10")
+    assert more.returncode == 0 and f"{folder}: resumed at step 8 of 10" in more.stdout
+    assert [step for step, _ in losses(folder)] == list(range(1, 11))
+    assert losses(folder)[:8] == losses(finished[0])
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_and_resumed_equals_undisturbed_to_the_bit(finished, documents, tmp_path, how):
-    arguments = ["--data", str(documents), "--folder", str(tmp_path / "run"), "--steps", "8", "--save-every", "2"]
+    run = ["--data", documents, "--folder", tmp_path / "run"]
+    arguments = [*run, "--steps", "8", "--save-every", "2", "--samples", "0"]
     process = subprocess.Popen(command(*arguments), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 150
     while time.monotonic() < deadline and not (metrics.exists() and len(losses(tmp_path / "run")) >= 3):
-        time.sleep(0.02)
+        time.sleep(0.002)
     process.send_signal(how)
     process.communicate(timeout=100)
     assert process.returncode == (0 if how == signal.SIGTERM else -how)
@@ -116,19 +125,21 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(finished, documents, t
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_the_good_checkpoint_kept(documents, tmp_path):
-    wild = ["--learning-rate", "1e30", "--warmup", "4", "--clip", "0", "--schedule", "constant", "--save-every", "1"]
-    done = pretrain("--data", str(documents), "--folder", str(tmp_path / "run"), "--steps", "8", *wild)
-    assert done.returncode == 1
+    wild = ["--learning-rate", "1e30", "--warmup", "1", "--clip", "0", "--save-every", "1"]
+    done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "8", *wild)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert "Last good checkpoint" in line and "Traceback" not in done.stderr
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert "error: step 2: the loss is " in line and f"Last good checkpoint: step 1 in {checkpoints}" in line
+    assert [p.name for p in checkpoints.iterdir()] == ["1"]
 
 
 BROKEN = {
     "missing path": (None, "No such file"),
     "empty file": (b"", "empty"),
-    "not UTF-8": (b'{"text": "\xff\xfe"}\n', "UTF-8"),
-    "broken JSON": ('{"text": "一。二。三。"}\n{"text": \n'.encode(), "line 2"),
-    "missing field": ('{"body": "一。二。三。"}\n'.encode(), "text"),
+    "not UTF-8": (b'{"text": "\xff\xfe"}\n', "line 1: byte 0xff is not UTF-8"),
+    "broken JSON": ('{"text": "一。二。三。"}\n{"text": \n'.encode(), "line 2: broken JSON"),
+    "missing field": ('{"body": "一。二。三。"}\n'.encode(), "line 1: no field 'text'; give --field one of: body"),
     "one sentence": ('{"text": "只有一句话。"}\n'.encode(), "three sentences"),
 }
 
@@ -143,7 +154,8 @@ def test_bad_documents_are_one_line_and_leave_nothing(kind, tmp_path):
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert expected in line and "bad.jsonl" in line, line
-    assert not list((tmp_path / "run").glob("data/manifest.json")) and not (tmp_path / "run" / "checkpoints").exists()
+    left = {path.name for path in tmp_path.glob("run/**/*") if path.is_file()}
+    assert left <= {"vocab.txt", "settings.json", "shard-00000.json"}, left  # whole, as all that is written is
 
 
 def test_bad_records_are_skipped_when_asked(documents, tmp_path):
@@ -170,9 +182,77 @@ def test_impossible_settings_are_one_line(documents, tmp_path, arguments, expect
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_set_of_another_tokenizer_or_a_truncated_shard_is_refused(finished, documents, tmp_path):
-    other = pretrain("--data", str(CORPUS), "--folder", str(tmp_path / "other"), "--steps", "1", "--vocabulary", "1200")
-    assert other.returncode == 0, other.stderr
-    arguments = ["--data", str(CORPUS), "--folder", str(tmp_path / "other"), "--steps", "2"]
-    done = pretrain(*arguments, "--tokenizer", str(finished[0] / "tokenizer"))
-    assert done.returncode == 1 and "tokenizer" in done.stderr and "Traceback" not in done.stderr
+def test_a_set_of_another_tokenizer_is_refused(finished, documents, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    other = tmp_path / "other.txt"
+    other.write_text((finished[0] / "tokenizer" / "vocab.txt").read_text("utf-8") + "[new]\n", "utf-8")
+    done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "9", "--tokenizer", other)
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.strip().splitlines()
+    assert (
+        f"{tmp_path / 'run' / 'data'} holds a set made with another tokenizer" in line and "give another folder" in line
+    )
+
+
+def test_a_truncated_shard_is_prepared_again(finished, documents, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    shard = tmp_path / "run" / "data" / "train-00000.array_record"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "8", "--samples", "0")
+    assert done.returncode == 0, done.stderr
+    assert shard.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [(["--preset", "huge"], "invalid choice 'huge'"), (["--stepz", "4"], "--steps")]
+)
+def test_an_unknown_flag_is_refused_by_name_before_anything_is_written(tmp_path, arguments, expected):
+    done = pretrain("--folder", tmp_path / "run", *arguments)
+    assert done.returncode == 2 and expected in done.stderr and arguments[-1] in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_the_mesh_cannot_cut(tmp_path):
+    flags = ENVIRONMENT["XLA_FLAGS"] + " --xla_force_host_platform_device_count=3"
+    done = pretrain("--folder", tmp_path / "run", XLA_FLAGS=flags)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: impossible mesh (3, 1, 1): batch_size / accumulate = 4 is not a multiple of data x fsdp = 3; "
+        "change the mesh or batch_size / accumulate\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_prepare_and_train_as_one(finished, documents, tmp_path):
+    """As mpirun starts them, two devices each: the first prepares, both train, and the losses are those of one device."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = ENVIRONMENT | {
+        "XLA_FLAGS": ENVIRONMENT["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "OMPI_MCA_orte_hnp_uri": "1.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+    }
+    arguments = ["--data", documents, "--folder", tmp_path / "run", "--steps", "8", "--distributed"]
+    both = [
+        subprocess.Popen(
+            command(*arguments, "--mesh.fsdp", "2", "--mesh.tensor", "2"),
+            cwd=ROOT,
+            env=environment | {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        printed = [process.communicate(timeout=250)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert np.array(losses(tmp_path / "run")) == pytest.approx(np.array(losses(finished[0])), rel=1e-4)
+    assert printed[0].count("written") == 1 and "written" not in printed[1] and "held out" not in printed[1]
+    assert (tmp_path / "run" / "samples.txt").read_text("utf-8").count("written") == 1

@@ -174,7 +174,6 @@ def test_a_broken_state_is_never_saved(tmp_path):
         run(tmp_path, config, optimizer=wild)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_checkpoints_none_of_which_is_sound_are_not_overwritten(tmp_path):
     run(tmp_path, replace(CONFIG, steps=4, save_every=2))
     for path in (tmp_path / "checkpoints").rglob("*"):
@@ -188,7 +187,6 @@ def test_checkpoints_none_of_which_is_sound_are_not_overwritten(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_checkpoint_is_written_again(undisturbed, tmp_path):
     run(tmp_path)
     (tmp_path / "checkpoints" / "12" / "state" / "manifest.ocdbt").unlink()

@@ -1,6 +1,6 @@
-"""A model of a few hundred parameters with everything the engine treats in its own way, and data that is a function of the step.
+"""A small model with everything the engine treats in its own way, and data that is a function of the step.
 
-Each token is to give the next token of a fixed permutation of the vocabulary: learnable within tens of steps.
+Its matrices are just large enough for Adafactor to factor their moments. Each token is to give the next token of a fixed permutation of the vocabulary: learnable within tens of steps.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from training.loop import HostBatch, LoopConfig, Task
 from training.partition import gather, normal, ones, spec
 from training.step import Batch, Sums
 
-VOCABULARY, WIDTH, INNER, LAYERS, LENGTH = 32, 8, 16, 3, 6
+VOCABULARY, WIDTH, INNER, LAYERS, LENGTH = 128, 128, 128, 3, 6
 
 
 @struct.dataclass
@@ -36,11 +36,11 @@ class Toy:
 def init(key: jax.Array) -> Toy:
     embedding, up, down, bias = jax.random.split(key, 4)
     return Toy(
-        embedding=normal(embedding, (VOCABULARY, WIDTH), ("vocab", "embed"), 1.0),
+        embedding=normal(embedding, (VOCABULARY, WIDTH), ("vocab", "embed"), 0.3),
         blocks=Block(
             norm=ones((LAYERS, WIDTH)),
-            up=normal(up, (LAYERS, WIDTH, INNER), (None, "embed", "mlp"), 0.3),
-            down=normal(down, (LAYERS, INNER, WIDTH), (None, "mlp", "embed"), 0.3),
+            up=normal(up, (LAYERS, WIDTH, INNER), (None, "embed", "mlp"), WIDTH**-0.5),
+            down=normal(down, (LAYERS, INNER, WIDTH), (None, "mlp", "embed"), INNER**-0.5),
         ),
         bias=normal(bias, (VOCABULARY,), ("vocab",), 0.1),
     )

@@ -1,0 +1,26 @@
+"""How a script ends: what a user can mend is one line and status 1, and a fault of the program is a traceback."""
+
+import pytest
+
+from training.command import run
+from training.loop import TrainingStopped
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("no such mesh"), OSError("disk full"), TrainingStopped("step 8: nan")])
+def test_what_a_user_can_mend_is_one_line(error):
+    with pytest.raises(SystemExit) as left:
+        run(lambda: fail(error))
+    assert left.value.code == f"error: {error}"  # printed to stderr with status 1, as sys.exit does with any string
+
+
+def test_an_interruption_and_faults():
+    with pytest.raises(SystemExit) as left:
+        run(lambda: fail(KeyboardInterrupt()))
+    assert left.value.code == "interrupted"
+    with pytest.raises(KeyError):
+        run(lambda: fail(KeyError("a fault")))
+    run(lambda: None)

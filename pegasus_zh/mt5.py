@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.attention import attention, dropout, segment_mask
-from rope.buckets import relative_bias
+from rope.attention import attention, dropout, segment_mask, segment_positions
+from rope.buckets import relative_bias, relative_bucket
 from training.partition import gather, normal, on_one_cpu, ones, spec
 
 
@@ -40,6 +40,12 @@ class MT5Config:
     """Dropout of embeddings, attention weights, feed-forward and residual branches while training."""
     epsilon: float = 1e-6
     """RMSNorm's epsilon."""
+    gelu: Literal["tanh", "erf"] = "tanh"
+    """T5 v1.1's approximation by tanh, or the exact function as bert4keras has it."""
+    scaled_output: bool = False
+    """The decoder's output times D^-0.5 before the head, as in T5 v1.0 and bert4keras."""
+    cross_bias: bool = False
+    """The decoder's relative bias in its cross-attention too, as T5-PEGASUS was trained by bert4keras."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
     remat: Literal["none", "dots", "full"] = "none"
@@ -179,9 +185,9 @@ def merge(heads: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def feed_forward(x: jax.Array, p: FeedForward, config: MT5Config, key: jax.Array | None = None) -> jax.Array:
-    """(gelu(x gate) * (x linear)) output, GELU by tanh as in T5 v1.1 (Shazeer 2020, arXiv 2002.05202)."""
+    """(gelu(x gate) * (x linear)) output (Shazeer 2020, arXiv 2002.05202)."""
     gate, side = linear(x, p.gate, ("embed", "mlp")), linear(x, p.linear, ("embed", "mlp"))
-    hidden = dropout(jax.nn.gelu(gate, approximate=True) * side, config.dropout, key)
+    hidden = dropout(jax.nn.gelu(gate, approximate=config.gelu == "tanh") * side, config.dropout, key)
     return linear(hidden, p.output, ("mlp", "embed"))
 
 
@@ -206,6 +212,7 @@ def run_stack(
     key: jax.Array | None,
     encoded: jax.Array | None = None,
     cross_mask: jax.Array | None = None,
+    cross_bias: jax.Array | None = None,
 ) -> jax.Array:
     """All layers of the encoder, or with `encoded` [B, S, D] of the decoder, then the final norm: [B, T, D]."""
     c, causal = config, encoded is not None
@@ -225,7 +232,7 @@ def run_stack(
         x = x + dropout(attend(p.self_attention, h, h, bias, mask, keys[0]), c.dropout, keys[1])
         if encoded is not None:
             h = rms_norm(x, p.cross_norm, c.epsilon)
-            x = x + dropout(attend(p.cross_attention, h, encoded, None, cross_mask, keys[2]), c.dropout, keys[3])
+            x = x + dropout(attend(p.cross_attention, h, encoded, cross_bias, cross_mask, keys[2]), c.dropout, keys[3])
         h = rms_norm(x, p.feed_forward_norm, c.epsilon)
         x = x + dropout(feed_forward(h, p.feed_forward, c, keys[4]), c.dropout, keys[5])
         return x, None
@@ -255,8 +262,27 @@ def decode(
 ) -> jax.Array:
     """Target inputs [B, T] (labels shifted right) and what `encode` made -> hidden states [B, T, D], before the head."""
     mask = segment_mask(segments, segments, causal=True)
-    cross_mask = segment_mask(segments, source_segments)
-    return run_stack(model.decoder, embed(model, inputs, config), mask, config, key, encoded, cross_mask)
+    cross_mask, cross_bias = segment_mask(segments, source_segments), None
+    if config.cross_bias:
+        offsets = segment_positions(source_segments)[:, None, :] - segment_positions(segments)[:, :, None]
+        cross_bias = cross_attention_bias(model, offsets, config)
+    x = run_stack(model.decoder, embed(model, inputs, config), mask, config, key, encoded, cross_mask, cross_bias)
+    return scale_output(x, config)
+
+
+def cross_attention_bias(model: MT5, offsets: jax.Array, config: MT5Config) -> jax.Array:
+    """The decoder's relative bias [B, N, T, S] at offsets [B, T, S] = source position - target position.
+
+    The buckets are those of causal self-attention: all keys right of the query fall in bucket 0.
+    """
+    table = model.decoder.relative_bias
+    buckets = relative_bucket(offsets, bidirectional=False, buckets=len(table), max_distance=config.max_distance)
+    return jnp.moveaxis(table.at[buckets].get(out_sharding=spec("batch", None, None, "heads")), -1, 1)
+
+
+def scale_output(hidden: jax.Array, config: MT5Config) -> jax.Array:
+    """What goes into the head."""
+    return hidden * config.width**-0.5 if config.scaled_output else hidden
 
 
 def logits(model: MT5, hidden: jax.Array, config: MT5Config) -> jax.Array:

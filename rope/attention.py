@@ -22,6 +22,13 @@ def segment_mask(query_segments: jax.Array, key_segments: jax.Array, *, causal: 
     return mask[:, None]
 
 
+def segment_positions(segments: jax.Array) -> jax.Array:
+    """int32 [B, T]: the position of each token in its segment, from 0, where segments [B, T] lie side by side."""
+    places = jax.lax.broadcasted_iota(jnp.int32, segments.shape, 1, out_sharding=jax.typeof(segments).sharding)
+    begins = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
+    return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
+
+
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Inverted dropout of any array; none without a key.
 

@@ -1,7 +1,8 @@
 # make pretrain ARGS="…"   train (python -m scripts.pretrain --help lists the flags)
 # make test                the tests; make slow: the long ones
 # make parity              the comparison with torch and transformers, in an environment of its own
-# make aot                 the training step compiled for TPUs that are not here
+# make plan ARGS="…"       does a preset fit a TPU slice that is not here? (python -m scripts.plan --help)
+# make aot                 the training step compiled for TPUs that are not here, as tests
 # make bench               every benchmark; make lint: ruff; make lock: the pinned versions anew
 
 PYTHON ?= python3
@@ -11,10 +12,11 @@ PARITY := .venv-parity
 LIBTPU := .venv-tpu
 PYTEST := -m pytest -q -n 2
 CPU := JAX_PLATFORMS=cpu
+NO_TPU = $(CPU) TPU_LIBRARY_PATH=$(abspath $(LIBTPU))/libtpu/libtpu.so
 # Temporary arrays of hundreds of megabytes in pages of 2 MB, not of 4 kB: a tenth of a CPU's step (glibc 2.35 or later).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: pretrain test slow parity aot bench lint lock
+.PHONY: pretrain test slow parity plan aot bench lint lock
 
 pretrain: $(ENVIRONMENT)
 	$(HUGE_PAGES) $(VENV)/bin/python -m scripts.pretrain $(ARGS)
@@ -28,8 +30,11 @@ slow: $(ENVIRONMENT)
 parity: $(PARITY)/.made
 	$(CPU) $(PARITY)/bin/python -m pytest -q tests/parity $(ARGS)
 
+plan: $(ENVIRONMENT) $(LIBTPU)/.made
+	$(NO_TPU) $(VENV)/bin/python -m scripts.plan $(ARGS)
+
 aot: $(ENVIRONMENT) $(LIBTPU)/.made
-	$(CPU) TPU_LIBRARY_PATH=$(abspath $(LIBTPU))/libtpu/libtpu.so $(VENV)/bin/python -m pytest -q tests/tpu -s $(ARGS)
+	$(NO_TPU) $(VENV)/bin/python -m pytest -q tests/tpu -s $(ARGS)
 
 bench: $(PARITY)/.made
 	$(CPU) $(PARITY)/bin/python -m benchmarks.run $(ARGS)

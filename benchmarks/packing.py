@@ -25,7 +25,7 @@ from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.tokenizers import PegasusTokenizer
 from pegasus_zh.vocabulary import train_pegasus_vocabulary
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.step import compile_step, init_state
+from training.step import compile_step, init_state, make_train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def main() -> None:
         batch = {k: jax.numpy.asarray(v)[None] for k, v in batch.items()}
         tokens = sum(int(np.count_nonzero(batch[f"{side}_segments"])) for side in ("source", "target"))
         positions = batch["source"].size + batch["target"].size
-        step = compile_step(partial(loss, config=model), tx, state, batch)
+        step = compile_step(make_train_step(partial(loss, config=model), tx), state, batch)
 
         def run() -> float:
             nonlocal state

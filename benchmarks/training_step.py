@@ -20,7 +20,7 @@ from transformers import MT5ForConditionalGeneration
 from pegasus_zh.mt5 import PRESETS, init, parameters
 from pegasus_zh.objective import loss
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.step import compile_step, init_state
+from training.step import compile_step, init_state, make_train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def ours(config: Config):
     tx = make_optimizer(OptimizerConfig(warmup=1, clip=0), steps=1000)
     state = jax.jit(lambda: init_state(partial(init, model), tx, 0))()
     batch = {k: jax.numpy.asarray(v)[None] for k, v in batch_of(config, model.vocabulary).items()}
-    step = compile_step(partial(loss, config=model), tx, state, batch)
+    step = compile_step(make_train_step(partial(loss, config=model), tx), state, batch)
 
     def run() -> float:
         nonlocal state

@@ -89,7 +89,6 @@ def train_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-    tokenizer_fingerprint: str | None = None,
 ) -> Iterator[Batch]:
     """Endless batches from number `start_step` on, this process's share of each; every epoch is a new global shuffle.
 
@@ -97,7 +96,7 @@ def train_batches(
     target_inputs and target_segments, see packing.decode_rows. Raises DataError as open_rows does, and ValueError for a
     batch size that does not divide among the processes.
     """
-    rows = open_rows(folder, tokenizer_fingerprint, split=split)
+    rows = open_rows(folder, split=split)
     order = grain.MapDataset.range(len(rows)).shuffle(seed=seed % 2**32).repeat()
     return _batches(rows, order, batch_size, start_step, process_index, process_count)
 
@@ -109,10 +108,9 @@ def eval_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-    tokenizer_fingerprint: str | None = None,
 ) -> Iterator[Batch]:
     """Every row once, in order, as train_batches gives them; the last batch is filled with empty rows."""
-    rows = open_rows(folder, tokenizer_fingerprint, split=split)
+    rows = open_rows(folder, split=split)
     batches = -(-len(rows) // batch_size)
     order = grain.MapDataset.range(batches * batch_size)
     return _batches(rows, order, batch_size, 0, process_index, process_count)

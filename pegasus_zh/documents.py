@@ -11,6 +11,7 @@ Text and JSON files may be gzipped (`.gz`), and are UTF-8. Reading has two steps
 while worker processes parse: `read_records` finds where each document lies, `parse_record` makes its text.
 """
 
+import functools
 import glob
 import gzip
 import heapq
@@ -141,7 +142,14 @@ def _text_blocks(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
                 "put one between documents, or use .jsonl"
             )
     if block:
+        if len(block) == number > 100:
+            _say_once(f"{path}: no blank line, so its {number:,} lines are one document; put one between documents")
         yield Record(path, number - len(block) + 1, b"\n".join(block))
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    print(text, flush=True)
 
 
 def _parquet_records(path: str, field: str) -> Iterator[Record]:
@@ -150,14 +158,22 @@ def _parquet_records(path: str, field: str) -> Iterator[Record]:
 
     try:
         with pq.ParquetFile(path) as file:
+            if file.schema_arrow.names.count(field) > 1:
+                raise DataError(f"{path}: two columns are named {field!r}; rename one")
             if field not in file.schema_arrow.names:
                 raise DataError(
                     f"{path}: no column {field!r}; give --field one of: {', '.join(file.schema_arrow.names)}"
                 )
             kind = file.schema_arrow.field(field).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not any(
+                is_text(plain) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+            ):
                 raise DataError(f"{path}: column {field!r} holds {kind}, not strings; give another --field")
-            batches = (batch.column(0).cast(pa.large_binary()) for batch in file.iter_batches(256, columns=[field]))
+            batches = (
+                batch.column(0).cast(pa.large_string()).cast(pa.large_binary())
+                for batch in file.iter_batches(256, columns=[field])
+            )
             for row, text in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1):
                 yield Record(path, row, text)
     except (pa.ArrowException, OSError) as error:
@@ -252,7 +268,13 @@ def parse_record(record: Record, field: str = "text") -> str:
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadRecord("broken JSON", f"{path}, line {line}: broken JSON ({error}); repair it, or {SKIP}") from error
+        problem = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        hint = "; a JSON array must be rewritten, one object a line" if text.lstrip().startswith("[") else ""
+        raise BadRecord(
+            "broken JSON", f"{path}, line {line}: broken JSON ({problem}){hint}; repair it, or {SKIP}"
+        ) from error
+    if isinstance(fields, list):
+        raise BadRecord("not a JSON object", f"{path}, line {line}: a JSON array; write one object a line, or {SKIP}")
     if not isinstance(fields, dict):
         raise BadRecord("not a JSON object", f"{path}, line {line}: not a JSON object with a field {field!r}; {SKIP}")
     if field not in fields:

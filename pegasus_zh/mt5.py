@@ -51,6 +51,10 @@ class MT5Config:
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes: nothing, all but weight products (dots), or whole layers (full)."""
 
+    def __post_init__(self):
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}: it must be at least 0 and below 1")
+
 
 PRESETS: dict[str, MT5Config] = {
     "tiny": MT5Config(vocabulary=4000, width=128, feed_forward=256, heads=2, layers=2),

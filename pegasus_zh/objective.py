@@ -34,9 +34,10 @@ def _chunk_sums(hidden, head, labels, weights, smoothing: float, z_loss: float):
     return jnp.sum(objective * weights), (jnp.sum(entropy * weights), jnp.sum(correct * weights))
 
 
-def _chunks(hidden, vocabulary: int) -> int:
-    """How many chunks of target positions: a divisor of T that keeps a chunk's logits below CHUNK_ELEMENTS."""
+def _chunks(hidden, head) -> int:
+    """How many chunks of target positions: a divisor of T that keeps a chunk's logits below CHUNK_ELEMENTS a device."""
     rows, length = jax.typeof(hidden).sharding.shard_shape(hidden.shape)[:2]
+    vocabulary = jax.typeof(head).sharding.shard_shape(head.shape)[1]
     return next(
         n
         for n in range(1, length + 1)
@@ -57,14 +58,14 @@ def cross_entropy(hidden, head, labels, weights, smoothing: float = 0.0, z_loss:
     cross-entropy against labels smoothed with a uniform share `smoothing`, plus z_loss * log(Z)^2 (PaLM, arXiv
     2204.02311, section 5). Only the objective has a gradient, in hidden and head.
     """
-    n = _chunks(hidden, head.shape[1])
+    n = _chunks(hidden, head)
     chunk = lambda c: _chunk_sums(c[0], head, c[1], c[2], smoothing, z_loss)  # noqa: E731
     objective, (entropy, correct) = jax.lax.map(chunk, tuple(_split(x, n) for x in (hidden, labels, weights)))
     return objective.sum(), entropy.sum(), correct.sum()
 
 
 def _forward(hidden, head, labels, weights, smoothing, z_loss):
-    n = _chunks(hidden, head.shape[1])
+    n = _chunks(hidden, head)
 
     def chunk(head_gradient, c):
         h, y, w = c
@@ -84,6 +85,12 @@ def _backward(smoothing, z_loss, gradients, cotangents):
 
 
 cross_entropy.defvjp(_forward, _backward)
+
+
+def batch_shapes(rows: int, source: int, target: int) -> dict[str, tuple[int, int]]:
+    """The arrays of a batch that `loss` takes, all int32; see packing.decode_rows."""
+    shapes = dict.fromkeys(("source", "source_segments"), (rows, source))
+    return shapes | dict.fromkeys(("target", "target_inputs", "target_segments"), (rows, target))
 
 
 def loss(

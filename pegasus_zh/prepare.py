@@ -38,7 +38,6 @@ from pegasus_zh.prepared_set import (
     finished_shard,
     id_dtype,
     journal,
-    locked,
     read_settings,
     total_contents,
     write_json,
@@ -46,6 +45,7 @@ from pegasus_zh.prepared_set import (
 from pegasus_zh.pseudo_summary import SELECTORS, Unit, pseudo_summary
 from pegasus_zh.sentences import group_sentences, split_sentences
 from pegasus_zh.tokenizers import Tokenizer, load_tokenizer
+from training.lock import locked
 
 SAMPLE_BYTES = 1_000_000  # of documents by which the shape of a row is chosen
 BLOCK = 256  # documents that go through the stages together
@@ -176,7 +176,7 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> 
     """
     folder, sources = Path(folder), find_sources(config.data)
     settings = settings_of(config, tokenizer, sources)
-    with locked(folder):
+    with locked(folder, wait=True):
         try:
             if not (found := read_settings(folder, settings)):
                 found = settings | {"row": _choose_row(config, tokenizer, sources)}
@@ -218,7 +218,7 @@ def _choose_row(config: PrepareConfig, tokenizer: Tokenizer, sources: Sequence[S
     if config.row_source and config.row_target:
         return config.row_source, config.row_target
     records = next(record_chunks(mixed_records(sources, config.field), SAMPLE_BYTES), ())
-    texts = list(parse_records(records, config.field, "skip", Counter()))
+    texts = [text[:SAMPLE_BYTES] for text in parse_records(records, config.field, "skip", Counter())]
     sample = [*chain.from_iterable(document_pairs(texts, config, tokenizer))]
     lengths = lengths_of(sample) if sample else np.array([[config.max_source, config.max_target - 1]])
     return choose_row_shape(lengths, config.max_source, config.max_target, config.row_source, config.row_target)

@@ -9,13 +9,11 @@
 Every file is written under another name and renamed, so that none is ever half-written.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -104,6 +102,11 @@ class Manifest:
     def files(self, split: str) -> list[ShardFile]:
         """The files of a split, in order."""
         return [file for file in self.contents.files if file.split == split]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the training rows and their order."""
+        return hashlib.sha256("".join(file.sha256 for file in self.files("train")).encode()).hexdigest()
 
     @property
     def dtype(self) -> str:
@@ -200,30 +203,12 @@ def read_settings(folder: Path, wanted: dict) -> dict | None:
     try:
         found = json.loads(path.read_bytes())
         changed = {name: found[name] for name in wanted if found[name] != wanted[name]}
+        source, target = found["row"]
     except _NOT_AS_WRITTEN as error:
         raise DataError(f"{path} is damaged ({error}): delete the folder, or give another") from error
     if changed:
         sources = "other documents (by path, size and time)" if changed.pop("sources", None) else None
-        others = [f"another {name} ({str(value)[:20]})" for name, value in changed.items()]
+        others = [f"{name} {str(value)[:20]!r} (here {str(wanted[name])[:20]!r})" for name, value in changed.items()]
         differences = ", ".join(filter(None, [sources, *others]))
         raise DataError(f"{folder} holds a set made with {differences}: give another folder, or delete this one")
     return found
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Makes the folder, and holds it for one process alone; the system frees it should that process be killed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be used as a folder ({error.strerror}): give another") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another run that prepares {folder}", flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -1,8 +1,11 @@
 """T5-PEGASUS from raw text: vocabulary -> prepared rows -> training -> what the model writes."""
 
 import dataclasses
+import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
@@ -17,17 +20,19 @@ from jax.experimental import multihost_utils
 from pegasus_zh import mt5
 from pegasus_zh.dataset import Batch, eval_batches, open_rows, train_batches
 from pegasus_zh.decoding import generate
-from pegasus_zh.documents import read_documents
+from pegasus_zh.documents import find_sources, mixed_records, parse_records
 from pegasus_zh.errors import DataError
 from pegasus_zh.objective import loss
 from pegasus_zh.prepare import PrepareConfig, prepare
+from pegasus_zh.prepared_set import read_manifest, write_json
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
 from pegasus_zh.vocabulary import train_pegasus_vocabulary, train_sentencepiece
-from training.loop import LoopConfig, Task, train
-from training.mesh import MeshConfig, make_mesh
+from training.lock import locked
+from training.loop import LoopConfig, Task, microbatch, train
+from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
-from training.step import TrainState
+from training.step import TrainState, init_state, make_train_step
 
 CORPUS = Path(__file__).parent / "corpus"
 VOCABULARY_CHARACTERS = 200_000_000  # read to count words; a vocabulary gains nothing from more
@@ -42,10 +47,12 @@ class PretrainConfig:
 
     preset: Literal[tuple(mt5.PRESETS)] = "tiny"
     """Shape of the model, and the recipe that goes with it."""
-    folder: str = ""
+    folder: str = "runs/tiny"
     """Where everything of the run goes; runs/PRESET by default."""
     eval_data: tuple[str, ...] = ()
     """Held-out documents; by default --eval-fraction of --data (of the built-in corpus: its own held-out part)."""
+    prepared: str = ""
+    """A set that scripts.prepare made, instead of --data."""
     tokenizer: str = ""
     """A folder with vocab.txt or spiece.model, or such a file; by default a vocabulary is made from --data."""
     tokenizer_kind: Literal["pegasus", "sentencepiece"] = "pegasus"
@@ -107,25 +114,36 @@ def parse(args: list[str] | None = None) -> PretrainConfig:
     named = [b for a, b in zip(args, args[1:], strict=False) if a == "--preset"]
     named += [a.split("=", 1)[1] for a in args if a.startswith("--preset=")]
     preset = named[-1] if named and named[-1] in mt5.PRESETS else "tiny"
-    return tyro.cli(PretrainConfig, prog="python -m scripts.pretrain", args=args, default=recipe(preset))
+    config = tyro.cli(PretrainConfig, prog="python -m scripts.pretrain", args=args, default=recipe(preset))
+    if "--data" in args and not any(config.prepare.data):
+        raise DataError("--data is empty: name files or patterns, or leave it out for the built-in corpus")
+    return config
 
 
 def make_tokenizer(config: PretrainConfig, folder: Path, say: Callable = print) -> Tokenizer:
-    """The tokenizer that is given, or the one in `folder`, which is first made from the documents if it is not there."""
+    """The tokenizer that is given, or the one in `folder`, which is first made from the documents if it is not there.
+
+    Raises DataError where the one in `folder` was asked for with other settings.
+    """
     if config.tokenizer:
         return load_tokenizer(config.tokenizer)
-    if not folder.exists():
+    asked, made = {"kind": config.tokenizer_kind, "vocabulary": config.vocabulary}, folder / "made.json"
+    if not made.exists():  # written last
         say(f"{folder}: making a vocabulary of at most {config.vocabulary:,} entries from the documents")
-        prepare_config = config.prepare
-        texts = _up_to(
-            VOCABULARY_CHARACTERS,
-            read_documents(prepare_config.data, field=prepare_config.field, on_bad_record=prepare_config.on_bad_record),
-        )
+        given = config.prepare
+        # A mixture of all files, so that the part that is read stands for the whole.
+        records = mixed_records(find_sources(given.data), given.field)
+        texts = _up_to(VOCABULARY_CHARACTERS, parse_records(records, given.field, given.on_bad_record, Counter()))
         if config.tokenizer_kind == "pegasus":
             tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, config.vocabulary))
         else:
             tokenizer = SentencePieceTokenizer(train_sentencepiece(texts, config.vocabulary))
         tokenizer.save(folder)
+        write_json(made, asked)
+    elif (found := json.loads(made.read_bytes())) != asked:
+        raise DataError(
+            f"{folder} holds a vocabulary made with {found}, not {asked}: delete it, or give another --folder"
+        )
     return load_tokenizer(folder)
 
 
@@ -148,72 +166,81 @@ def _count(batch: Batch) -> tuple[int, int]:
 def pretrain(config: PretrainConfig) -> TrainState:
     """Runs, or resumes, the whole of it in `config.folder` and returns the last state. Errors as prepare and train raise."""
     if config.distributed:
-        jax.distributed.initialize()
-    main = jax.process_index() == 0
-    say = print if main else lambda *_: None
-    folder, eval_data = Path(config.folder), config.eval_data
-    if not config.prepare.data:
+        join_processes()
+    with locked(Path(config.folder)) if jax.process_index() == 0 else nullcontext():
+        return _pretrain(config, print if jax.process_index() == 0 else lambda *_: None)
+
+
+def _pretrain(config: PretrainConfig, say: Callable) -> TrainState:
+    folder, eval_data, loop = Path(config.folder), config.eval_data, config.loop
+    if config.prepared and (config.prepare.data or config.tokenizer):
+        raise DataError("--prepared names a set with its tokenizer: leave out --data and --tokenizer")
+    if not config.prepare.data and not config.prepared:
+        if eval_data:
+            raise DataError("--eval-data goes with --data or --prepared: the built-in corpus has its own held-out part")
         # Short rows for the short corpus: they pad more, and their attention costs a laptop a third of longer ones'.
         built_in = replace(config.prepare, data=(str(CORPUS / "train.jsonl"),), row_source=512, row_target=160)
         config, eval_data = replace(config, prepare=built_in), (str(CORPUS / "heldout.jsonl"),)
     mesh = make_mesh(config.mesh)
-    batch = {"batch_size / accumulate": ("batch", _microbatch(config.loop))}
-    check_divisible(mesh, batch | mt5.sizes(config.model(config.vocabulary)))
+    rows = microbatch(loop.batch_size, loop.accumulate)
+    sizes = mt5.sizes(config.model(config.vocabulary))
+    if config.tokenizer or config.prepared:
+        del sizes["vocabulary"]  # not known yet
+    check_divisible(mesh, {"batch_size / accumulate": ("batch", rows)} | sizes)
 
-    if main:  # the others find what the first has prepared on the storage they share
-        tokenizer = make_tokenizer(config, folder / "tokenizer", say)
-        made = prepare(
-            replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, folder / "data"
-        )
-        if eval_data:  # in rows of the same shape, so that the evaluation compiles once
-            shape = {"row_source": made.row_source, "row_target": made.row_target}
-            prepare(replace(config.prepare, data=eval_data, eval_fraction=0, **shape), tokenizer, folder / "heldout")
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("prepared")
-    tokenizer = load_tokenizer(folder / "data" / "tokenizer")
-    rows = open_rows(folder / "data", tokenizer.fingerprint).manifest
-    heldout = (folder / "heldout", "train") if eval_data else (folder / "data", "eval")
-
+    data, heldout = _prepared(config, eval_data, folder, say)
+    tokenizer = load_tokenizer(data / "tokenizer")
+    manifest = open_rows(data, tokenizer.fingerprint).manifest
     model = config.model(tokenizer.vocab_size)
     check_divisible(mesh, mt5.sizes(model))
-    say(
-        f"{config.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {rows.row_source} + {rows.row_target}"
-    )
-    mine = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    loop = config.loop
-    has_eval = bool(open_or_none(*heldout))
+    shape = (manifest.row_source, manifest.row_target)
+    say(f"{config.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {shape[0]} + {shape[1]}")
+    tx = make_optimizer(config.optimizer, loop.steps)
+    objective = partial(loss, config=model, smoothing=config.label_smoothing, z_loss=config.z_loss)
+    index, count = data_share(mesh)
+    mine = {"process_index": index, "process_count": count}
     task = Task(
-        init=partial(mt5.init, model),
-        loss=partial(loss, config=model, smoothing=config.label_smoothing, z_loss=config.z_loss),
+        init=partial(init_state, partial(mt5.init, model), tx, loop.seed),
+        step=make_train_step(objective, tx),
+        evaluate=lambda model, batch: objective(model, batch, None),
         train_batches=lambda first: train_batches(
-            folder / "data", batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine
+            data, batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine
         ),
-        eval_batches=lambda: (
-            eval_batches(heldout[0], split=heldout[1], batch_size=_microbatch(loop), **mine) if has_eval else ()
-        ),
+        eval_batches=lambda: eval_batches(heldout[0], split=heldout[1], batch_size=rows, **mine) if heldout else (),
         count=_count,
-        flops_per_row=mt5.flops_per_row(model, rows.row_source, rows.row_target),
+        flops_per_row=mt5.flops_per_row(model, *shape),
         config={"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": config.preset},
+        fixed={"data": manifest.fingerprint},
     )
-    state = train(task, loop, make_optimizer(config.optimizer, loop.steps), mesh, folder, say)
-    if config.samples and int(state.step) >= loop.steps:
+    if not heldout:
+        say("no document is held out, so nothing is evaluated: give --eval-data, or a larger --eval-fraction")
+    state = train(task, loop, mesh, folder, say)
+    if config.samples and heldout and int(state.step) >= loop.steps:
         with jax.set_mesh(mesh):
             show_samples(state.model, model, tokenizer, heldout, config.samples, folder / "samples.txt", say)
     return state
 
 
-def _microbatch(loop: LoopConfig) -> int:
-    if loop.accumulate < 1 or loop.batch_size % loop.accumulate:
-        raise DataError(f"batch_size {loop.batch_size} cannot be cut into {loop.accumulate} microbatches of equal size")
-    return loop.batch_size // loop.accumulate
-
-
-def open_or_none(folder: Path, split: str):
-    """The rows of a split, or None where the split is empty."""
-    try:
-        return open_rows(folder, split=split)
-    except DataError:
-        return None
+def _prepared(
+    config: PretrainConfig, eval_data: tuple[str, ...], folder: Path, say: Callable
+) -> tuple[Path, tuple[Path, str] | None]:
+    """The prepared set, and (set, split) of the held-out rows if there are any; made by the first process if need be."""
+    data = Path(config.prepared) if config.prepared else folder / "data"
+    if jax.process_index() == 0:  # the others find what the first has prepared on the storage they share
+        shape = {}
+        if not config.prepared:
+            tokenizer = make_tokenizer(config, folder / "tokenizer", say)
+            prepare(replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, data)
+        if eval_data:  # in rows of the same shape, so that the evaluation compiles once
+            made = read_manifest(data)
+            shape = {"row_source": made.row_source, "row_target": made.row_target, "eval_fraction": 0.0}
+            heldout = replace(config.prepare, data=eval_data, **shape)
+            prepare(heldout, load_tokenizer(data / "tokenizer"), folder / "heldout")
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("prepared")
+    if eval_data:
+        return data, (folder / "heldout", "train")
+    return data, (data, "eval") if read_manifest(data).files("eval") else None
 
 
 def show_samples(
@@ -226,9 +253,7 @@ def show_samples(
     say: Callable,
 ) -> None:
     """Shows what the model writes for the first held-out sources beside their pseudo-summaries; kept in `path`."""
-    rows = open_or_none(*heldout)
-    if rows is None:
-        return
+    rows = open_rows(heldout[0], split=heldout[1])
     batch = rows.batch(range(min(count, len(rows))))
 
     def first(name: str, row: int) -> list[int]:

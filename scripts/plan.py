@@ -4,15 +4,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+import jax
 import tyro
 
 from pegasus_zh import mt5
-from pegasus_zh.objective import loss
+from pegasus_zh.objective import batch_shapes, loss
 from training.command import run
+from training.loop import microbatch
 from training.mesh import MeshConfig
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.plan import plan, tpu_mesh
+from training.step import init_state, make_train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +48,14 @@ def main() -> None:
     config = tyro.cli(PlanConfig, prog="python -m scripts.plan")
     model = replace(mt5.PRESETS[config.preset], dtype=config.dtype, remat=config.remat)
     mesh = tpu_mesh(config.topology, config.mesh)
-    rows = config.rows // config.accumulate
+    rows = microbatch(config.rows, config.accumulate)
     check_divisible(mesh, {"rows / accumulate": ("batch", rows)} | mt5.sizes(model))
-    source, target = (config.rows, config.source), (config.rows, config.target)
-    batch = {"source": source, "source_segments": source} | dict.fromkeys(
-        ("target", "target_inputs", "target_segments"), target
-    )
+    shapes = batch_shapes(rows, config.source, config.target)
+    batch = {name: jax.ShapeDtypeStruct((config.accumulate, *shape), "int32") for name, shape in shapes.items()}
     tx = make_optimizer(OptimizerConfig(optimizer=config.optimizer), steps=1_000_000)
-    planned = plan(partial(mt5.init, model), partial(loss, config=model), tx, mesh, batch, config.accumulate)
+    step = make_train_step(partial(loss, config=model), tx)
+    print(f"compiling {config.preset} for {config.topology}: a minute or more", flush=True)
+    planned = plan(partial(init_state, partial(mt5.init, model), tx, 0), step, mesh, batch)
     print(f"{config.preset} on {config.topology}, data x fsdp x tensor = {tuple(mesh.shape.values())}: {planned}")
 
 

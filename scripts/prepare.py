@@ -1,26 +1,19 @@
-"""Raw documents -> a prepared set of packed rows, the input of pretraining.
-
-python scripts/prepare.py --tokenizer FOLDER --out FOLDER --data 'corpus/*.jsonl.gz' tfds:wikipedia/20230601.zh:text
-"""
+"""Raw documents -> a prepared set of packed rows: python -m scripts.prepare --help"""
 
 if __name__ == "__main__":  # the imports too: worker processes import this file again
-    import sys
     from pathlib import Path
 
     import tyro
 
-    from pegasus_zh.errors import DataError
     from pegasus_zh.prepare import PrepareConfig, prepare
     from pegasus_zh.tokenizers import load_tokenizer
+    from training.command import run
 
-    def main(config: PrepareConfig, tokenizer: Path, out: Path) -> None:
-        """Prepares --data into the folder --out, or goes on where an earlier run was stopped.
+    def main(config: PrepareConfig, tokenizer: Path, folder: Path) -> None:
+        """Prepares --data into --folder, or goes on where an earlier run was stopped; scripts.pretrain --prepared trains on it.
 
-        tokenizer: the folder that holds vocab.txt or spiece.model.
+        tokenizer: a folder that holds vocab.txt or spiece.model, or such a file. folder: where the set goes.
         """
-        prepare(config, load_tokenizer(tokenizer), out)
+        prepare(config, load_tokenizer(tokenizer), folder)
 
-    try:
-        tyro.cli(main, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    run(lambda: tyro.cli(main, prog="python -m scripts.prepare", config=(tyro.conf.OmitArgPrefixes,)))

@@ -4,8 +4,9 @@ A checkpoint is the whole TrainState; beside it lie the config that made it and 
 file is noticed whatever it decodes to. Arrays are restored straight into the shards of the mesh in use.
 """
 
-import json
 import logging
+import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from training.partition import spec
@@ -90,11 +92,24 @@ class Checkpoints:
         if step in self.steps:
             return
         about = {"config": config, "checksums": [int(x) for x in _checksums(state)]}
-        self._checkpointer.save_async(step, state, custom_metadata=about)
+        with self._writing():
+            self._checkpointer.save_async(step, state, custom_metadata=about)
 
     def wait(self) -> None:
-        """Returns when the last save is on disk."""
-        self._checkpointer.wait()
+        """Returns when the last save is on disk. Raises OSError as `save`."""
+        with self._writing():
+            self._checkpointer.wait()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with _quiet():
+                yield
+        except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
+            raise OSError(
+                f"{self.folder}: a checkpoint cannot be written ({_line(error)}); make room, and the same command goes on "
+                f"from step {max(self.steps, default=0)}"
+            ) from error
 
     def config(self, step: int) -> dict[str, Any]:
         """The config that the checkpoint of this step was saved with. Raises DamagedCheckpoint."""
@@ -108,11 +123,14 @@ class Checkpoints:
         """
         target = abstract.replace(key=jax.eval_shape(jax.random.key_data, abstract.key))
         for step in reversed(self.steps):
+            state = damage = None
             try:
                 self._check_shapes(step, target)
                 state = self._load(step, target, _checksums)
             except DamagedCheckpoint as error:
-                say(f"{error}; trying the one before it")
+                damage = error
+            if not _on_all(damage is None):  # one process alone must not go on from another step than the rest
+                say(f"{damage or f'{self.folder / str(step)}: damaged for another process'}; trying the one before it")
                 continue
             return state.replace(key=jax.random.wrap_key_data(state.key, impl="rbg"))
         if self.steps:
@@ -162,16 +180,31 @@ class Checkpoints:
             if [int(x) for x in checksums(list(loaded.values()))] != [saved[i] for i in loaded]:
                 raise OSError("an array is not what was saved")
         except Exception as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise  # too large for this machine is not damaged
             raise self._damaged(step, error) from None
         return state
 
     def _damaged(self, step: int, error: Exception) -> DamagedCheckpoint:
         return DamagedCheckpoint(f"{self.folder / str(step)}: damaged checkpoint ({_line(error)})")
 
-    def discard_after(self, step: int) -> None:
-        """Deletes the (damaged) checkpoints of later steps, so that the run can write them again."""
-        for later in [s for s in self.steps if s > step]:
-            self._checkpointer.delete(later)
+    def set_aside_after(self, step: int, say=print) -> None:
+        """Moves the (damaged) checkpoints of later steps out of the folder, so that the run can write them again."""
+        later = [s for s in self.steps if s > step]
+        for number in later if jax.process_index() == 0 else []:
+            aside = self.folder.with_name(f"damaged-checkpoint-{number}")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(self.folder / str(number), aside)
+            say(f"{self.folder / str(number)}: moved to {aside}; delete it when you have looked at it")
+        if later:
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices("set aside")
+            self._checkpointer.reload()
+
+
+def _on_all(answer: bool) -> bool:
+    """Is it so on every process?"""
+    return answer if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(answer)).all())
 
 
 def _line(error: Exception) -> str:
@@ -195,11 +228,3 @@ def _quiet() -> Iterator[None]:
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree.leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config of the newest checkpoint below `folder`, read without any array; ValueError if there is none."""
-    with Checkpoints(folder, keep=None) as checkpoints:
-        if not checkpoints.steps:
-            raise ValueError(f"{folder}: no checkpoint here; give the work folder of a finished or running training")
-        return json.loads(json.dumps(checkpoints.config(checkpoints.steps[-1])))

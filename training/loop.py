@@ -9,19 +9,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from training.checkpoint import Checkpoints
+from training.mesh import data_share
 from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics
 from training.partition import RULES
-from training.step import LossFn, TrainState, compile_step, init_state
+from training.step import Batch, Step, Sums, TrainState, abstract_state, compile_step
 
 HostBatch = dict[str, np.ndarray]
 
@@ -39,42 +40,53 @@ class LoopConfig:
     eval_every: int = 1000
     """Steps between evaluations on the held-out rows; also done at the end."""
     save_every: int = 1000
-    """Steps between checkpoints; also at the end and on SIGTERM."""
+    """Steps between checkpoints; also at the end, on SIGTERM and on Ctrl-C."""
     keep: int = 2
     """Newest checkpoints that are kept."""
     seed: int = 0
     """Of initialisation, dropout and the order of the data."""
+    eval_batches: int = 100
+    """Held-out batches of an evaluation, at most."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if not 0 <= self.seed < 2**32 or self.eval_batches < 0:
+            raise ValueError(f"seed {self.seed}, eval_batches {self.eval_batches}: from 0, and a seed below 2^32")
 
 
-@dataclass(frozen=True)
+def microbatch(batch_size: int, accumulate: int) -> int:
+    """The rows of one microbatch. Raises ValueError where they do not divide."""
+    if batch_size < 1 or accumulate < 1 or batch_size % accumulate:
+        raise ValueError(f"batch_size {batch_size} cannot be cut into {accumulate} microbatches of equal size")
+    return batch_size // accumulate
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What a package gives the engine to train."""
 
-    init: Callable[[jax.Array], Any]  # key -> model
-    loss: LossFn  # (model, batch, key) -> sums; dropout without a key is off
+    init: Callable[[], TrainState]  # step 0; traced
+    step: Step  # see training.step.make_train_step
+    evaluate: Callable[[Any, Batch], Sums]  # (model, batch) -> sums
     train_batches: Callable[[int], Iterator[HostBatch]]  # first step -> this process's rows of that batch and all later
     eval_batches: Callable[[], Iterable[HostBatch]]  # this process's rows of the held-out batches
-    count: Callable[[HostBatch], tuple[int, int]]  # host batch -> (real tokens, positions)
-    flops_per_row: int  # of a training step, by the model's own convention
     config: dict[str, Any]  # saved with every checkpoint
+    fixed: dict[str, Any]  # of it or beside it, what may not change when a run is resumed: the data and its order
+    weights: Any | None = None  # arrays of the host for a new run's model, instead of those of `init`
+    review: Callable[[Any, int], dict[str, float]] | None = None  # (model, step) -> more numbers of an evaluation
+    count: Callable[[HostBatch], tuple[int, int]] | None = None  # host batch -> (real tokens, positions)
+    flops_per_row: int = 0  # of a training step, by the model's own convention
 
 
 class TrainingStopped(ValueError):
     """Training cannot go on: the loss is not a number. The message says where the last good checkpoint is."""
 
 
-def abstract_state(
-    task: Task, tx: optax.GradientTransformation, seed: int
-) -> tuple[Callable[[], TrainState], TrainState]:
-    """(the compiled initialisation, the state's shapes and shardings), under the mesh that is set."""
-    make = lambda: init_state(task.init, tx, seed)  # noqa: E731
-    compiled = jax.jit(make).lower().compile()
-    shape = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
-    return compiled, jax.tree.map(shape, jax.eval_shape(make), compiled.output_shardings)
-
-
 def to_mesh(batch: HostBatch, mesh: jax.sharding.Mesh, microbatches: int | None = None) -> dict[str, jax.Array]:
     """This process's rows [b, ...] of every array -> global arrays cut over the mesh, [microbatches, rows, ...] if given."""
+    _, parts = data_share(mesh)
 
     def place(x: np.ndarray) -> jax.Array:
         lead: tuple = ()
@@ -82,90 +94,110 @@ def to_mesh(batch: HostBatch, mesh: jax.sharding.Mesh, microbatches: int | None 
             # Row r goes to microbatch r % microbatches, so that every device has rows of each.
             x, lead = x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), (None,)
         rest = (None,) * (x.ndim - len(lead) - 1)
+        sharding = NamedSharding(mesh, PartitionSpec(*lead, RULES["batch"], *rest))
+        rows = x.shape[len(lead)] * parts
         return jax.make_array_from_process_local_data(
-            NamedSharding(mesh, PartitionSpec(*lead, RULES["batch"], *rest)), x
+            sharding, x, (*x.shape[: len(lead)], rows, *x.shape[len(lead) + 1 :])
         )
 
     return {name: place(x) for name, x in batch.items()}
 
 
 @contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, so that the loop can save and leave; the handler is put back afterwards.
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that SIGTERM or a first Ctrl-C sets, so that the loop can save and leave; a second Ctrl-C interrupts.
 
-    With several processes the handler is that of jax.distributed, which tells all of them (see _preempted).
+    With several processes the handler is that of jax.distributed for SIGTERM, which tells all of them (see _preempted).
     """
     asked = threading.Event()
     if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+
+    def ask(number: int, _) -> None:
+        asked.set()
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def train(
-    task: Task, config: LoopConfig, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, folder: Path, say=print
-) -> TrainState:
+def train(task: Task, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path, say=print) -> TrainState:
     """Trains until `config.steps`, from the newest good checkpoint in `folder` if there is one; returns the last state.
 
-    Raises TrainingStopped where the loss is not finite. On SIGTERM it saves and returns early.
+    Raises TrainingStopped where the loss is not finite, and ValueError where the folder's run had another model,
+    optimizer or order of the data. On SIGTERM or Ctrl-C it saves and returns early.
     """
+    fixed = {**task.fixed, "batch_size": config.batch_size, "seed": config.seed}
     with (
         jax.set_mesh(mesh),
         Checkpoints(folder / "checkpoints", keep=config.keep) as checkpoints,
-        _sigterm() as asked,
+        _asked_to_stop() as asked,
     ):
-        init, abstract = abstract_state(task, tx, config.seed)
+        abstract = abstract_state(task.init)
         state = checkpoints.restore(abstract, say)
         first = int(state.step) if state is not None else 0
-        checkpoints.discard_after(first)
+        checkpoints.set_aside_after(first, say)
         if first:
+            _check_fixed(folder, checkpoints.config(first)["fixed"], fixed)
             done = "finished" if first >= config.steps else "resumed"
             say(f"{folder}: {done} at step {first} of {config.steps}")
-        state = init() if state is None else state
+        if state is None:
+            state = jax.jit(task.init)()
+            if task.weights is not None:
+                state = state.replace(model=jax.tree.map(_placed, task.weights, abstract.model))
         if first >= config.steps:
             return state
 
         batches = task.train_batches(first)
         batch = to_mesh(host := next(batches), mesh, config.accumulate)
-        step = compile_step(task.loss, tx, state, batch)
-        evaluate = jax.jit(lambda model, batch: task.loss(model, batch, None))
+        say("compiling the training step")
+        step, evaluate = compile_step(task.step, state, batch), jax.jit(task.evaluate)
         metrics, bar = Metrics(folder, first_step=first), progress_bar(first, config.steps)
         speed = _Speed(task, config, mesh)
-        good = first  # the newest checkpoint that is known to be sound
+        good = first  # the newest checkpoint, 0 for none
 
         def settle(number: int, sums, host: HostBatch) -> None:
             """Reads the numbers of a dispatched step; logs, and stops the run if they are not finite."""
             nonlocal good
             speed.add(host)
             values = {name: float(s) / max(float(w), 1.0) for name, (s, w) in sums.items()}
-            if not np.isfinite(values["loss"]) or not np.isfinite(values["gradient_norm"]):
+            if not np.isfinite([values[name] for name in ("loss", "gradient_norm", "update_norm")]).all():
+                saved = (
+                    f"Last good checkpoint: step {good} in {folder / 'checkpoints'}"
+                    if good
+                    else "Nothing was saved yet"
+                )
                 raise TrainingStopped(
-                    f"step {number}: the loss is {values['loss']}, its gradient's norm {values['gradient_norm']}; stopped. "
-                    f"Last good checkpoint: step {good} in {folder / 'checkpoints'}. Try a lower learning rate or float32"
+                    f"step {number}: the loss is {values['loss']}, the norm of its gradient {values['gradient_norm']} "
+                    f"and of the update {values['update_norm']}; stopped. "
+                    f"{saved}. Try a lower learning rate or float32"
                 )
             if number % config.log_every == 0 or number == config.steps:
-                values |= speed.values(number)
+                values |= speed.values()
                 metrics.write(number, values)
                 bar.set_postfix_str(_postfix(values), refresh=False)
             bar.update(number - bar.n)
 
         def save(state: TrainState, number: int) -> None:
             nonlocal good
-            checkpoints.save(state, task.config)
+            checkpoints.save(state, {**task.config, "fixed": fixed})
             good = number
 
         def evaluation(model, number: int) -> None:
             totals: dict[str, np.ndarray] = {}
-            for rows in task.eval_batches():
+            for rows in islice(task.eval_batches(), config.eval_batches):
                 sums = evaluate(model, to_mesh(rows, mesh))
                 for name, pair in sums.items():
                     totals[name] = totals.get(name, 0) + np.array([float(x) for x in pair])
-            if totals:
-                values = {f"eval_{name}": s / max(w, 1.0) for name, (s, w) in totals.items()}
+            values = {name: s / max(w, 1.0) for name, (s, w) in totals.items()}
+            values |= task.review(model, number) if task.review else {}
+            if values:
+                values = {f"eval_{name}": value for name, value in values.items()}
                 metrics.write(number, values)
                 if not bar.disable:
                     bar.write(f"step {number}: held out " + ", ".join(f"{k[5:]} {v:.4f}" for k, v in values.items()))
@@ -196,7 +228,7 @@ def train(
                 if stop:
                     checkpoints.wait()
                     say(
-                        f"SIGTERM: saved step {number} in {folder / 'checkpoints'}; the same command goes on from there"
+                        f"stopped: saved step {number} in {folder / 'checkpoints'}; the same command goes on from there"
                     )
                     break
         finally:
@@ -221,35 +253,55 @@ class _Speed:
     def __init__(self, task: Task, config: LoopConfig, mesh: jax.sharding.Mesh):
         self._task = task
         self._step_flops = task.flops_per_row * config.batch_size
-        self._peak = peak_flops(mesh.devices.flat[0].device_kind) * mesh.size
+        self._parts = data_share(mesh)[1]
+        self._peak = peak_flops(mesh.devices.flat[0].device_kind) * mesh.size if self._step_flops else 0
         if mesh.devices.flat[0].platform == "cpu":
             self._peak /= mesh.size  # fake devices share one processor
-        self._since, self._start = 0, time.perf_counter()
-        self._tokens = self._positions = self._steps = 0
+        self.pause()
 
     def add(self, host: HostBatch) -> None:
-        tokens, positions = self._task.count(host)
-        self._tokens += tokens * jax.process_count()
-        self._positions += positions * jax.process_count()
         self._steps += 1
+        if self._task.count:
+            tokens, positions = self._task.count(host)
+            self._tokens += tokens * self._parts
+            self._positions += positions * self._parts
 
     def pause(self) -> None:
         self._start = time.perf_counter()
         self._tokens = self._positions = self._steps = 0
 
-    def values(self, number: int) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         seconds, steps = time.perf_counter() - self._start, self._steps
-        values = {
-            "tokens_per_second": self._tokens / seconds,
-            "padding": 1 - self._tokens / max(self._positions, 1),
-            "mfu": steps * self._step_flops / seconds / self._peak,
-        }
+        values = {"steps_per_second": steps / seconds}
+        if self._positions:
+            values |= {"tokens_per_second": self._tokens / seconds, "padding": 1 - self._tokens / self._positions}
+        if self._step_flops:
+            values["mfu"] = steps * self._step_flops / seconds / self._peak
         self.pause()
         return values
 
 
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "padding": "padding {:.1%}",
+    "mfu": "MFU {:.1%}",
+}
+
+
 def _postfix(values: dict[str, float]) -> str:
-    return (
-        f"loss {values['loss']:.3f}, {values['tokens_per_second']:,.0f} tokens/s, "
-        f"padding {values['padding']:.1%}, MFU {values['mfu']:.1%}"
-    )
+    return ", ".join(text.format(values[name]) for name, text in _SHOWN.items() if name in values)
+
+
+def _placed(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
+    """A host's array on the mesh; every process has the whole, and each device gets its shard."""
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: np.asarray(x[index], like.dtype))
+
+
+def _check_fixed(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name, value in wanted.items():
+        if saved.get(name) != value:
+            raise ValueError(
+                f"{folder}: its run had {name} {saved.get(name)}, not {value}, and to go on would repeat or skip data; "
+                "give what it had, or another folder"
+            )

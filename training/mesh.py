@@ -6,6 +6,7 @@ crossed by `data` alone.
 """
 
 import math
+import os
 from dataclasses import dataclass
 
 import jax
@@ -51,3 +52,47 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * len(AXES))
+
+
+def data_share(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): this process holds part `index` of `count` equal parts of every batch.
+
+    Processes whose devices hold the same rows, as where `tensor` crosses hosts, have the same part. Raises ValueError for
+    a mesh that gives the processes unequal or scattered parts.
+    """
+    shards = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
+    held: dict[int, set[int]] = {}
+    for part, devices in enumerate(shards):
+        for device in devices:
+            held.setdefault(device.process_index, set()).add(part)
+    size = len(held[jax.process_index()])
+    for parts in held.values():
+        if (
+            len(parts) != size
+            or len(shards) % size
+            or parts != {*range(min(parts), min(parts) + size)}
+            or min(parts) % size
+        ):
+            raise ValueError(
+                f"impossible mesh {tuple(mesh.shape.values())}: the processes would hold unequal parts of a batch; "
+                "choose a tensor that divides the devices of a process, or is a multiple of them"
+            )
+    return min(held[jax.process_index()]) // size, len(shards) // size
+
+
+def join_processes() -> None:
+    """Joins the processes of a job through jax.distributed; ValueError where they cannot be found.
+
+    On TPU pods, under Slurm and under mpirun they are found without help, elsewhere by the environment:
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = [os.environ.get(name) for name in names]
+    try:
+        if any(given[1:]):
+            jax.distributed.initialize(given[0], int(given[1] or ""), int(given[2] or ""))
+        else:
+            jax.distributed.initialize()
+    except ValueError as error:
+        found = ", ".join(f"{name}={value}" for name, value in zip(names, given, strict=True))
+        raise ValueError(f"the processes of the job cannot be joined ({error}): {found}; set all three") from None

@@ -79,19 +79,21 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; none if it is missing, and a last line cut off by a kill is left out."""
+    """The rows of a metrics.jsonl; none if it is missing; a line cut off by a kill is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 
 def progress_bar(first_step: int, steps: int) -> tqdm:
     """The bar of a run, on process 0 only; where there is no terminal it prints a line every half minute at most."""
-    terminal = os.isatty(2)
+    terminal = os.isatty(2) and os.get_terminal_size(2).columns > 0
     return tqdm(
         total=steps,
         initial=first_step,
@@ -103,19 +105,20 @@ def progress_bar(first_step: int, steps: int) -> tqdm:
 
 
 def plot_curves(rows: list[dict[str, Any]], path: Path) -> None:
-    """A PNG of the losses by step, training and held out."""
+    """A PNG of the loss by step, training and held out."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for name, style in {"cross_entropy": "-", "eval_cross_entropy": "o-"}.items():
+    for name, style in {"loss": "-", "eval_loss": "o-"}.items():
         points = [(r["step"], r[name]) for r in rows if name in r]
         if points:
             label = "held out" if name.startswith("eval") else "training"
             axes.plot(*zip(*points, strict=True), style, markersize=3, linewidth=1.2, label=label)
-    axes.set(xlabel="step", ylabel="cross-entropy (nats per token)")
+    axes.set(xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     temporary = path.with_suffix(".tmp")
     figure.savefig(temporary, dpi=120, format="png")
     os.replace(temporary, path)

@@ -4,6 +4,7 @@ Layers are stacked along a leading axis under the attribute name `blocks`; rules
 clipping and parameter scale) look at one layer of the stack, so a stacked model trains as the same model unstacked.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -35,6 +36,19 @@ class OptimizerConfig:
     """AdamW: added to the square root of the second moment."""
     clip: float = 1.0
     """Largest global norm of the gradient; 0 for no clipping."""
+
+    def __post_init__(self):
+        for name, low, high in [
+            ("learning_rate", 0, math.inf),
+            ("weight_decay", 0, math.inf),
+            ("beta1", 0, 1),
+            ("beta2", 0, 1),
+            ("epsilon", 0, math.inf),
+            ("clip", 0, math.inf),
+            ("warmup", 0, math.inf),
+        ]:
+            if not low <= (value := getattr(self, name)) < high:
+                raise ValueError(f"{name} is {value}: it must be at least {low} and below {high}")
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], jax.Array]:

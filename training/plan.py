@@ -3,23 +3,21 @@
 Needs libtpu (the `tpu` extra), no TPU. It proves that the program compiles and fits, and says nothing about speed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import jax
-import optax
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from training.mesh import MeshConfig, make_mesh
 from training.partition import RULES
-from training.step import LossFn, TrainState, compile_step, init_state
+from training.step import Step, TrainState, abstract_state, compile_step
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes on each chip, and FLOPs of a step over all chips by XLA's own count."""
+    """Bytes on each chip, and its FLOPs of a step by XLA's own count."""
 
     state: TrainState  # shapes and shardings
     arguments: int  # parameters, optimizer state and batch
@@ -42,40 +40,21 @@ def tpu_mesh(topology: str, config: MeshConfig) -> Mesh:
     except Exception as error:
         raise ValueError(
             f"no TPU topology {topology!r} ({str(error).splitlines()[0][:120]}); names are like v5e:4x4, "
-            "and libtpu must be installed (pip install libtpu, the `tpu` extra)"
+            "and libtpu must be there (`make plan` sees to it)"
         ) from error
     return make_mesh(config, list(devices))
 
 
-def abstract(make, mesh: Mesh) -> Any:
-    """The shapes and shardings of what `make()` returns, nothing computed."""
-
-    def leaf(x):
-        sharding = x.sharding if isinstance(x.sharding, NamedSharding) else None
-        spec = sharding.spec if sharding else PartitionSpec()
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
-
-    return jax.tree.map(leaf, jax.eval_shape(make))
-
-
-def plan(
-    init,
-    loss: LossFn,
-    tx: optax.GradientTransformation,
-    mesh: Mesh,
-    batch: dict[str, tuple[int, ...]],
-    microbatches: int = 1,
-) -> Plan:
-    """Compiles the training step for `mesh`. batch: the name and shape [rows, ...] of each int32 array of one step."""
+def plan(init: Callable[[], TrainState], step: Step, mesh: Mesh, batch: dict[str, jax.ShapeDtypeStruct]) -> Plan:
+    """Compiles the step for `mesh`. batch: the arrays of one step, (microbatches, rows, ...)."""
     with jax.set_mesh(mesh):
-        state = abstract(partial(init_state, init, tx, 0), mesh)
+        state = abstract_state(init)
 
-        def array(shape: tuple[int, ...]):
-            shape = (microbatches, shape[0] // microbatches, *shape[1:])
-            spec = PartitionSpec(None, RULES["batch"], *(None for _ in shape[2:]))
-            return jax.ShapeDtypeStruct(shape, "int32", sharding=NamedSharding(mesh, spec))
+        def cut(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            spec = PartitionSpec(None, RULES["batch"], *(None for _ in x.shape[2:]))
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
 
-        compiled = compile_step(loss, tx, state, {name: array(shape) for name, shape in batch.items()})
+        compiled = compile_step(step, state, jax.tree.map(cut, batch))
     memory = compiled.memory_analysis()
     return Plan(
         state=state,

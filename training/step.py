@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec, get_mesh
 
 from training.partition import on_one_cpu, spec
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
-LossFn = Callable[[Any, Batch, jax.Array | None], Sums]
+LossFn = Callable[[Any, Batch, jax.Array | None], Sums]  # (model, batch, key), dropout without a key is off
 
 
 @struct.dataclass
@@ -41,12 +42,14 @@ def init_state(init: Callable[[jax.Array], Any], tx: optax.GradientTransformatio
     return jax.tree.map(lambda x: x if x.ndim else jax.reshard(x, spec()), state)
 
 
-def make_train_step(
-    loss_fn: LossFn, tx: optax.GradientTransformation
-) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
+Step = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+
+
+def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> Step:
     """The step over a batch of shape (microbatches, rows, ...): one update from the mean over all of it.
 
-    Returns the new state and the sums of the loss function, with the gradient's norm under `gradient_norm`.
+    Returns the new state and the sums of the loss function, with the norms of gradient and update under `gradient_norm`
+    and `update_norm`.
     """
 
     def gradients(model, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
@@ -59,30 +62,39 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(next(iter(batch.values()))))
-        total = gradients(state.model, jax.tree.map(lambda x: x[0], batch), keys[0])
-        if len(keys) > 1:
-            rest = jax.tree.map(lambda x: x[1:], (batch, keys))
+        first = jax.tree.map(lambda x: x[0], (batch, keys))
+        if len(keys) == 1:
+            sums, grads = gradients(state.model, *first)
+        else:
+            zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradients, state.model, *first))
             add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(state.model, *part)), None)  # noqa: E731
-            total, _ = jax.lax.scan(add, total, rest)
-        sums, grads = total
+            (sums, grads), _ = jax.lax.scan(add, zeros, (batch, keys))
         weight = jnp.maximum(sums["loss"][1], 1)
         grads = jax.tree.map(lambda g: g / weight, grads)
         updates, optimizer = tx.update(grads, state.optimizer, state.model)
-        sums["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
+        sums["gradient_norm"], sums["update_norm"] = ((optax.tree.norm(x), jnp.ones(())) for x in (grads, updates))
         model = optax.apply_updates(state.model, updates)
         return state.replace(step=state.step + 1, model=model, optimizer=optimizer), sums
 
     return step
 
 
-def compile_step(
-    loss_fn: LossFn, tx: optax.GradientTransformation, state: TrainState, batch: Batch
-) -> jax.stages.Compiled:
-    """The training step compiled for this state and batch (arrays, or their shapes and shardings); it donates the state.
+def compile_step(step: Step, state: TrainState, batch: Batch) -> jax.stages.Compiled:
+    """The step compiled for this state and batch (arrays, or their shapes and shardings); it donates the state.
 
     Compiled ahead, so a second shape is an error rather than a second compilation.
     """
     # XLA's YNNPACK fusions sum the bias gradient over a batch 30 times slower than plain XLA (jax 0.10.2 and 0.12).
     options = {"xla_cpu_experimental_ynn_fusion_type": ""} if on_one_cpu() else {}
-    lowered = jax.jit(make_train_step(loss_fn, tx), donate_argnums=0).lower(state, batch)
-    return lowered.compile(compiler_options=options)
+    return jax.jit(step, donate_argnums=0).lower(state, batch).compile(compiler_options=options)
+
+
+def abstract_state(init: Callable[[], TrainState]) -> TrainState:
+    """The shapes and shardings of what `init()` returns, under the mesh that is set; nothing is computed."""
+    mesh = get_mesh()
+
+    def leaf(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = x.sharding.spec if isinstance(x.sharding, NamedSharding) else PartitionSpec()
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(leaf, jax.eval_shape(init))

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.lock import locked
+
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "pegasus_zh" / "corpus" / "train.jsonl"
 SMALL = ["--vocabulary", "1500", "--max-source", "64", "--max-target", "32", "--row-source", "64", "--row-target", "32"]
@@ -124,14 +126,14 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(finished, documents, t
         np.testing.assert_array_equal(mine, undisturbed)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_the_good_checkpoint_kept(documents, tmp_path):
+def test_an_update_that_is_no_number_stops_the_run_and_is_not_saved(documents, tmp_path):
     wild = ["--learning-rate", "1e30", "--warmup", "1", "--clip", "0", "--save-every", "1"]
     done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "8", *wild)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     checkpoints = tmp_path / "run" / "checkpoints"
-    assert "error: step 2: the loss is " in line and f"Last good checkpoint: step 1 in {checkpoints}" in line
-    assert [p.name for p in checkpoints.iterdir()] == ["1"]
+    assert "error: step 1: the loss is " in line and "Nothing was saved yet" in line
+    assert not list(checkpoints.iterdir())
 
 
 BROKEN = {
@@ -155,7 +157,9 @@ def test_bad_documents_are_one_line_and_leave_nothing(kind, tmp_path):
     (line,) = done.stderr.strip().splitlines()
     assert expected in line and "bad.jsonl" in line, line
     left = {path.name for path in tmp_path.glob("run/**/*") if path.is_file()}
-    assert left <= {"vocab.txt", "settings.json", "shard-00000.json"}, left  # whole, as all that is written is
+    assert left <= {".lock", "vocab.txt", "made.json", "settings.json", "shard-00000.json"}, (
+        left
+    )  # whole, as all that is written is
 
 
 def test_bad_records_are_skipped_when_asked(documents, tmp_path):
@@ -189,9 +193,7 @@ def test_a_set_of_another_tokenizer_is_refused(finished, documents, tmp_path):
     done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "9", "--tokenizer", other)
     assert done.returncode == 1, done.stdout
     (line,) = done.stderr.strip().splitlines()
-    assert (
-        f"{tmp_path / 'run' / 'data'} holds a set made with another tokenizer" in line and "give another folder" in line
-    )
+    assert f"{tmp_path / 'run' / 'data'} holds a set made with tokenizer " in line and "give another folder" in line
 
 
 def test_a_truncated_shard_is_prepared_again(finished, documents, tmp_path):
@@ -221,26 +223,59 @@ def test_a_batch_that_the_mesh_cannot_cut(tmp_path):
         "error: impossible mesh (3, 1, 1): batch_size / accumulate = 4 is not a multiple of data x fsdp = 3; "
         "change the mesh or batch_size / accumulate\n"
     )
-    assert not (tmp_path / "run").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+REFUSED = {
+    "another order of the data": (["--batch-size", "8"], "its run had batch_size 4, not 8"),
+    "another vocabulary": (["--vocabulary", "900"], "holds a vocabulary made with"),
+    "nothing kept": (["--keep", "0"], "keep is 0: it must be 1 or more"),
+    "no step": (["--steps", "0"], "steps is 0: it must be 1 or more"),
+    "ascent": (["--clip", "-1"], "clip is -1.0: it must be at least 0"),
+    "all dropped": (["--dropout", "1"], "dropout is 1.0: it must be at least 0 and below 1"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_would_lose_work_is_refused_and_changes_nothing(finished, documents, tmp_path, kind):
+    shutil.copytree(finished[0], tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    arguments, expected = REFUSED[kind]
+    done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "9", *arguments)
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr
+    assert expected in done.stderr, done.stderr
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == {path: content for path, content in before.items() if path.name != ".lock"}
+
+
+def test_one_run_at_a_time_in_a_folder(documents, tmp_path):
+    with locked(tmp_path / "run"):
+        done = pretrain("--data", documents, "--folder", tmp_path / "run")
+    assert done.returncode == 1 and "another run is at work there" in done.stderr
+
+
+def test_a_prepared_set_is_trained_on(finished, tmp_path):
+    done = pretrain("--prepared", finished[0] / "data", "--folder", tmp_path / "run", "--steps", "8", "--samples", "0")
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "run") == losses(finished[0]) and not (tmp_path / "run" / "data").exists()
 
 
 def test_two_processes_prepare_and_train_as_one(finished, documents, tmp_path):
-    """As mpirun starts them, two devices each: the first prepares, both train, and the losses are those of one device."""
+    """Two devices each: the first prepares, both train, and the losses are those of one device."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = ENVIRONMENT | {
         "XLA_FLAGS": ENVIRONMENT["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2",
         "JAX_COORDINATOR_ADDRESS": address,
-        "OMPI_MCA_orte_hnp_uri": "1.0;tcp://127.0.0.1:1",
-        "OMPI_COMM_WORLD_SIZE": "2",
+        "JAX_NUM_PROCESSES": "2",
     }
     arguments = ["--data", documents, "--folder", tmp_path / "run", "--steps", "8", "--distributed"]
     both = [
         subprocess.Popen(
             command(*arguments, "--mesh.fsdp", "2", "--mesh.tensor", "2"),
             cwd=ROOT,
-            env=environment | {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": str(rank)},
+            env=environment | {"JAX_PROCESS_ID": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -127,7 +127,7 @@ def faulty(tmp_path_factory) -> Path:
         ("gbk.txt", ["line 2", "byte 0xd6 is not UTF-8", "convert"]),
         ("broken.jsonl", ["line 2", "broken JSON", "repair"]),
         ("deep.jsonl", ["line 1", "broken JSON", "repair"]),
-        ("list.jsonl", ["line 1", "not a JSON object", "--on-bad-record skip"]),
+        ("list.jsonl", ["line 1", "a JSON array; write one object a line", "--on-bad-record skip"]),
         ("other.jsonl", ["line 1", "no field 'text'", "title, body"]),
         ("number.jsonl", ["line 1", "field 'text' is int", "--on-bad-record skip"]),
         ("half.jsonl", ["line 1", "surrogate"]),

@@ -190,7 +190,7 @@ def test_two_runs_into_one_folder(whole, tokenizer, tmp_path, capsys):
     [({"ratio": 0.3}, "ratio"), ({"eval_fraction": 0.1}, "eval_fraction"), ({"max_source": 300}, "max_source")],
 )
 def test_other_settings_are_refused(whole, tokenizer, change, word):
-    with pytest.raises(DataError, match=rf"another {word} .*: give another folder"):
+    with pytest.raises(DataError, match=rf"made with {word} .* \(here .*: give another folder"):
         prepare(replace(CONFIG, **change), tokenizer, whole)
 
 
@@ -199,7 +199,7 @@ def test_another_tokenizer_or_document_is_refused(tokenizer, tmp_path):
     documents.write_bytes(CORPUS.read_bytes())
     config = replace(CONFIG, data=(str(documents),))
     prepare(config, tokenizer, tmp_path / "set")
-    with pytest.raises(DataError, match="another tokenizer"):
+    with pytest.raises(DataError, match="made with tokenizer"):
         prepare(config, PegasusTokenizer(tokenizer.vocabulary[:-1]), tmp_path / "set")
     with documents.open("a") as file:
         file.write('{"text": "新的一行"}\n')
@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_clear_line_and_nothing_half_written(whole, tokenizer
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
-    assert {path.name for path in tmp_path.iterdir()} == {"settings.json", "tokenizer"}
+    assert {path.name for path in tmp_path.iterdir()} == {"settings.json", "tokenizer", ".lock"}
     prepare(CONFIG, tokenizer, tmp_path)
     assert contents(tmp_path) == contents(whole)
 

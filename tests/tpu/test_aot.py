@@ -15,18 +15,19 @@ from dataclasses import replace
 from functools import partial
 import jax
 from pegasus_zh import mt5
-from pegasus_zh.objective import loss
+from pegasus_zh.objective import batch_shapes, loss
 from training.mesh import MeshConfig
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.plan import plan, tpu_mesh
+from training.step import init_state, make_train_step
 
 preset, sizes, optimizer = json.loads(sys.argv[1])
 model = replace(mt5.PRESETS[preset], dtype="bfloat16")
 mesh = tpu_mesh("v5e:4x4", MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes))))
-source, target = (64, 512), (64, 128)
-batch = dict(source=source, source_segments=source, target=target, target_inputs=target, target_segments=target)
+batch = {name: jax.ShapeDtypeStruct((1, *shape), "int32") for name, shape in batch_shapes(64, 512, 128).items()}
 tx = make_optimizer(OptimizerConfig(optimizer=optimizer), steps=1000)
-planned = plan(partial(mt5.init, model), partial(loss, config=model), tx, mesh, batch)
+init = partial(init_state, partial(mt5.init, model), tx, 0)
+planned = plan(init, make_train_step(partial(loss, config=model), tx), mesh, batch)
 name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
 specs = {name(path): str(x.sharding.spec) for path, x in jax.tree.leaves_with_path(planned.state)}
 print(json.dumps({"summary": str(planned), "specs": specs, "bytes": planned.arguments + planned.temporaries,

@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,12 +13,13 @@ from jax.sharding import AxisType, Mesh
 
 from pegasus_zh import mt5, objective
 from tests.training import toy
-from training.loop import LoopConfig, Task, abstract_state, to_mesh, train
-from training.mesh import MeshConfig, make_mesh
+from training.checkpoint import Checkpoints
+from training.loop import LoopConfig, to_mesh, train
+from training.mesh import AXES, MeshConfig, data_share, make_mesh
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
-from training.step import compile_step
+from training.step import abstract_state, compile_step
 
 MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1), (1, 2, 4)]
 LOOP = LoopConfig(batch_size=16)
@@ -28,14 +29,14 @@ def mesh_of(data: int, fsdp: int, tensor: int) -> Mesh:
     return make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), jax.devices()[: data * fsdp * tensor])
 
 
-def run(task: Task, batches: list[dict[str, np.ndarray]], optimizer: str, accumulate: int, mesh: Mesh, rate=1e-2):
+def run(model, batches: list[dict[str, np.ndarray]], optimizer: str, accumulate: int, mesh: Mesh, rate=1e-2):
     """(losses, gradient norms, parameters) of one step for each batch."""
     config = OptimizerConfig(optimizer=optimizer, learning_rate=rate, warmup=1, schedule="rsqrt")
     tx = make_optimizer(config, len(batches))
     with jax.set_mesh(mesh):
-        init, abstract = abstract_state(task, tx, seed=0)
-        state, numbers = init(), []
-        step = compile_step(task.loss, tx, abstract, to_mesh(batches[0], mesh, accumulate))
+        task = toy.task(LOOP, tx, **model)
+        state, numbers = jax.jit(task.init)(), []
+        step = compile_step(task.step, abstract_state(task.init), to_mesh(batches[0], mesh, accumulate))
         for batch in batches:
             state, sums = step(state, to_mesh(batch, mesh, accumulate))
             numbers.append([float(s / w) for s, w in (sums["loss"], sums["gradient_norm"])])
@@ -54,14 +55,14 @@ TOY_BATCHES = [toy.batch(16, step) for step in range(3)]
 @pytest.fixture(scope="module", params=[("adamw", 2), ("adafactor", 1)])
 def toy_alone(request):
     """(optimizer, accumulate, what one device computes)."""
-    return *request.param, run(toy.task(LOOP), TOY_BATCHES, *request.param, mesh_of(1, 1, 1))
+    return *request.param, run({}, TOY_BATCHES, *request.param, mesh_of(1, 1, 1))
 
 
 @pytest.mark.parametrize("sizes", MESHES)
 def test_every_mesh_trains_like_one_device(toy_alone, sizes):
     """With dropout: its masks too are the same."""
     optimizer, accumulate, alone = toy_alone
-    assert_same(run(toy.task(LOOP), TOY_BATCHES, optimizer, accumulate, mesh_of(*sizes)), alone)
+    assert_same(run({}, TOY_BATCHES, optimizer, accumulate, mesh_of(*sizes)), alone)
 
 
 MODEL = mt5.MT5Config(vocabulary=64, width=16, feed_forward=32, heads=4, head_size=8, layers=2, dropout=0.1)
@@ -86,9 +87,10 @@ def t5_batch(seed: int, rows: int = 16, source: int = 12, target: int = 8) -> di
     }
 
 
-T5 = toy.task(
-    LOOP, init=partial(mt5.init, MODEL), loss=partial(objective.loss, config=MODEL, smoothing=0.1, z_loss=1e-4)
-)
+T5 = {
+    "init": partial(mt5.init, MODEL),
+    "loss": partial(objective.loss, config=MODEL, smoothing=0.1, z_loss=1e-4),
+}
 T5_BATCHES = [t5_batch(seed) for seed in range(2)]
 
 
@@ -119,11 +121,41 @@ def test_rows_are_dealt_to_the_microbatches():
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_microbatches_add_up_to_the_batch(accumulate):
     """Exactly the mean over all tokens, although the microbatches weigh differently (dropout is off: masks would differ)."""
-    task = toy.task(LOOP, loss=partial(toy.loss, rate=0.0))
+    task = {"loss": partial(toy.loss, rate=0.0)}
     weights = TOY_BATCHES[0]["weights"]
     assert len({weights[m::accumulate].sum() for m in range(accumulate)}) > 1
     cut, whole = (run(task, TOY_BATCHES, "adamw", k, mesh_of(1, 1, 1)) for k in (accumulate, 1))
     assert_same(cut, whole)
+
+
+class Device:
+    def __init__(self, process: int):
+        self.process_index = process
+
+
+@pytest.mark.parametrize(
+    ("sizes", "devices_of_each", "here", "share"),
+    [
+        ((4, 1, 2), 4, 0, (0, 2)),
+        ((4, 1, 2), 4, 1, (1, 2)),
+        ((2, 2, 2), 2, 3, (3, 4)),
+        ((1, 1, 8), 4, 1, (0, 1)),  # tensor crosses the processes: both hold every row
+        ((2, 1, 4), 2, 1, (0, 2)),
+        ((2, 1, 4), 2, 2, (1, 2)),
+    ],
+)
+def test_the_share_of_a_process(monkeypatch, sizes, devices_of_each, here, share):
+    monkeypatch.setattr(jax, "process_index", lambda: here)
+    devices = np.array([Device(n // devices_of_each) for n in range(8)]).reshape(sizes)
+    mesh = SimpleNamespace(devices=devices, shape=dict(zip(AXES, sizes, strict=True)))
+    assert data_share(mesh) == share
+
+
+def test_processes_that_hold_scattered_rows_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
+    devices = np.array([Device(n % 2) for n in range(8)]).reshape(8, 1, 1)
+    with pytest.raises(ValueError, match="unequal parts"):
+        data_share(SimpleNamespace(devices=devices, shape={"data": 8, "fsdp": 1, "tensor": 1}))
 
 
 def test_a_mesh_has_the_sizes_asked_for():
@@ -167,11 +199,11 @@ def test_two_processes_train_like_one(tmp_path):
     two = [sys.executable, script, tmp_path / "two"]
     subprocess.run(two, check=True, timeout=240)
     config = LoopConfig(steps=6, batch_size=16, accumulate=2, log_every=2, eval_every=3, save_every=3)
-    task, tx = toy.task(config), make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=2), 6)
+    task = toy.task(config, make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=2), 6))
     mesh = mesh_of(2, 2, 2)
-    one = train(task, config, tx, mesh, tmp_path / "one")
+    one = train(task, config, mesh, tmp_path / "one")
     # The finished run gives what it saved.
-    again = train(task, config, tx, mesh, tmp_path / "two")
+    again = train(task, config, mesh, tmp_path / "two")
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), again.model, one.model)
     numbers = [
         [
@@ -191,8 +223,6 @@ def test_sigterm_to_one_of_two_processes_stops_both(tmp_path):
     done = subprocess.run(
         [sys.executable, script, tmp_path, "--sigterm"], check=True, timeout=240, capture_output=True, text=True
     )
-    assert done.stdout.count("SIGTERM: saved step") == 1, done.stdout  # only the first process speaks
-    stopped = replace(LOOP, steps=0)
-    with jax.default_device(jax.devices()[0]):
-        state = train(toy.task(stopped), stopped, make_optimizer(OptimizerConfig(), 0), mesh_of(1, 1, 1), tmp_path)
-    assert 2 <= int(state.step) < 1000
+    assert done.stdout.count("stopped: saved step") == 1, done.stdout  # only the first process speaks
+    with Checkpoints(tmp_path / "checkpoints", keep=None) as checkpoints:
+        assert 2 <= checkpoints.steps[-1] < 1000

@@ -11,7 +11,7 @@ import pytest
 from pegasus_zh import mt5, objective
 from tests.training import test_mesh, toy
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.step import TrainState, compile_step, init_state
+from training.step import TrainState, compile_step, init_state, make_train_step
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -51,4 +51,4 @@ def compiled() -> tuple[TrainState, jax.stages.Compiled]:
     """The toy's step on one device, without a mesh."""
     tx = make_optimizer(OptimizerConfig(weight_decay=0.0), 10)
     state = jax.jit(lambda: init_state(toy.init, tx, 0))()
-    return state, compile_step(toy.loss, tx, state, microbatches(toy.batch(4, 0)))
+    return state, compile_step(make_train_step(toy.loss, tx), state, microbatches(toy.batch(4, 0)))

@@ -5,16 +5,18 @@ Its matrices are just large enough for Adafactor to factor their moments. Each t
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import struct
 
 from rope.attention import dropout
 from training.loop import HostBatch, LoopConfig, Task
 from training.partition import gather, normal, ones, spec
-from training.step import Batch, Sums
+from training.step import Batch, Sums, init_state, make_train_step
 
 VOCABULARY, WIDTH, INNER, LAYERS, LENGTH = 128, 128, 128, 3, 6
 
@@ -98,15 +100,17 @@ class Rows:
         return [self.share(10**6 + n) for n in range(2)]
 
 
-def task(config: LoopConfig, **changes) -> Task:
+def task(config: LoopConfig, tx: optax.GradientTransformation, *, init=init, loss=loss, **changes) -> Task:
     rows = Rows(config.batch_size, [])
     fields = {
-        "init": init,
-        "loss": loss,
+        "init": partial(init_state, init, tx, config.seed),
+        "step": make_train_step(loss, tx),
+        "evaluate": lambda model, batch: loss(model, batch, None),
         "train_batches": rows.train,
         "eval_batches": rows.held_out,
         "count": lambda host: (np.count_nonzero(host["weights"]), host["weights"].size),
         "flops_per_row": 1000,
         "config": {"model": "toy"},
+        "fixed": {"data": "toy"},
     }
     return Task(**fields | changes)

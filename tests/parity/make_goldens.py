@@ -19,6 +19,7 @@ from pegasus_zh.export import huggingface_tensors
 from pegasus_zh.pretrain import CORPUS
 from pegasus_zh.vocabulary import train_pegasus_vocabulary
 from tests.parity.reference import reference_model, reference_outputs
+from tests.parity.scores import reference_scores
 from tests.pegasus_zh.random_model import SHAPE, TINY, random_model, random_pairs, rows
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -71,8 +72,16 @@ def token_golden() -> dict[str, list]:
     return {"vocabulary": vocabulary, "ids": [encode(line) for line in lines]}
 
 
+def score_golden() -> list[dict[str, float]]:
+    """Rouge and BLEU of the pairs of summaries.jsonl by the packages `rouge` and nltk."""
+    pairs = map(json.loads, (GOLDENS / "summaries.jsonl").read_text(encoding="utf-8").splitlines())
+    return [reference_scores(pair["reference"], pair["written"]) for pair in pairs]
+
+
 if __name__ == "__main__":
     np.savez_compressed(GOLDENS / "mt5.npz", **model_golden())
     np.savez_compressed(GOLDENS / "buckets.npz", **bucket_golden())
     text = json.dumps(token_golden(), ensure_ascii=False, separators=(",", ":"))
     (GOLDENS / "tokens.json").write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(score_golden(), indent=0)
+    (GOLDENS / "scores.json").write_text(text + "\n", encoding="utf-8")

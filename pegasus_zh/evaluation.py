@@ -1,0 +1,214 @@
+"""How close written summaries come to their references: Rouge-1, Rouge-2, Rouge-L and BLEU on characters.
+
+The figures are those of T5-PEGASUS's finetune.py (March 2021), to the last bit: the characters of both texts, separated by
+spaces and lower-cased, go to the package `rouge`, whose newest release was then 1.0.0, and to nltk's `sentence_bleu` with
+smoothing method 1; an empty summary scores 0, and the mean is over the examples. `rouge` is unmaintained, so its rules are
+written out here, the odd ones too:
+
+* Rouge-1 and Rouge-2 count a repeated n-gram as often as both texts have it (1.0.1 and 0.3.2 count it once), but Rouge-L
+  counts the distinct characters of a longest common subsequence. So Rouge-L may exceed Rouge-1, as it does in some of the
+  published figures.
+* A full stop "." (not 。) ends a sentence and is no character; Rouge-L takes the union over all pairs of sentences.
+
+Against nltk and `rouge`: tests/parity/test_evaluation.py.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from pegasus_zh.documents import JSON_SUFFIXES, Source, find_sources, read_records
+from pegasus_zh.errors import DataError
+from pegasus_zh.prepared_set import write_json
+
+METRICS = {"rouge-1": "Rouge-1", "rouge-2": "Rouge-2", "rouge-l": "Rouge-L", "bleu": "BLEU"}  # and their headings
+RESAMPLES = 2000
+Scores = Mapping[str, np.ndarray]  # metric -> one figure per example, 0 to 1
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Score what models wrote against references: Rouge and BLEU on characters, with 95 % bootstrap intervals.
+
+    Files over the same references are also compared with the first, example by example.
+    """
+
+    files: Positional[tuple[str, ...]]
+    """JSON lines (.jsonl, .jsonl.gz) with a reference and what was written, one file a system."""
+    reference_field: str = "reference"
+    """The field with the summary wanted."""
+    written_field: str = "written"
+    """The field with the summary to score."""
+    json: str = ""
+    """A file for the figures, as fractions of 1."""
+
+
+def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> list[dict]:
+    """Prints a table in percent and returns its figures, those of `--json`. Raises DataError."""
+    if strange := [name for name in config.files if not name.endswith(JSON_SUFFIXES)]:
+        raise DataError(f"{strange[0]}: not JSON lines by its name; give files that end with .jsonl or .jsonl.gz")
+    if not config.files:
+        raise DataError("no files given; name those with what was written, such as written.jsonl")
+    sources = find_sources(config.files)
+    systems = [read_pairs(source, config.reference_field, config.written_field) for source in sources]
+    paths = [source.path for source in sources]
+    width = max(map(len, paths)) + 2  # the line of a difference is indented
+    say(f"{'':{width}}  {'n':>7}" + "".join(f"  {heading:<22}" for heading in METRICS.values()).rstrip())
+    report: list[dict] = []
+    for path, (references, written) in zip(paths, systems, strict=True):
+        found = scores(references, written)
+        row = {"file": path, "examples": len(references), "scores": _figures(found)}
+        say(f"{path:{width}}  {len(references):7,}" + _line(row["scores"], ""))
+        if not report:
+            first = found
+        elif references == systems[0][0]:
+            row["difference"] = _figures(found, first)
+            say(f"{'  - ' + paths[0]:{width}}  {'':7}" + _line(row["difference"], "+"))
+        else:
+            say(f"  not the references of {paths[0]}: no difference")
+        report.append(row)
+    if config.json:
+        write_json(Path(config.json), {"files": report})
+    return report
+
+
+def read_pairs(source: Source, reference_field: str, written_field: str) -> tuple[list[str], list[str]]:
+    """(references, written) of a file of JSON lines. Raises DataError with file, line and remedy."""
+    options = {reference_field: "--reference-field", written_field: "--written-field"}
+    references, written = [], []
+    for path, line, data in read_records(source):
+        place = f"{path}, line {line}"
+        try:
+            fields = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{place}: broken JSON ({error}); repair it, or write the file again") from None
+        if not isinstance(fields, dict):
+            raise DataError(f"{place}: not a JSON object; each line is one, with a reference and what was written")
+        for name, option in options.items():
+            if name not in fields:
+                raise DataError(f"{place}: no field {name!r}; give {option} one of: {', '.join(list(fields)[:20])}")
+            if not isinstance(fields[name], str):
+                kind = type(fields[name]).__name__
+                raise DataError(f"{place}: field {name!r} is {kind}, not a string; give another {option}")
+        if not fields[reference_field].strip():
+            raise DataError(f"{place}: the reference is empty; leave such examples out, for all systems")
+        references.append(fields[reference_field])
+        written.append(fields[written_field])
+    if not references:
+        raise DataError(f"{source.path}: no examples, only blank lines; write the file again")
+    return references, written
+
+
+def scores(references: Sequence[str], candidates: Sequence[str]) -> dict[str, np.ndarray]:
+    """Rouge-1, Rouge-2, Rouge-L (F) and BLEU of each candidate, from 0 to 1."""
+    pairs = zip(references, candidates, strict=True)
+    progress = tqdm(pairs, "evaluate", len(references), unit="example", delay=3, leave=False, disable=None)
+    table = np.array([_score(*pair) for pair in progress]).reshape(-1, len(METRICS))
+    return dict(zip(METRICS, table.T, strict=True))
+
+
+def intervals(
+    scores: Scores, against: Scores | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """The 95 % bootstrap interval (percentiles of resampled means) of each metric's mean over the examples.
+
+    With `against`, another system's scores of the same examples, that of the mean difference: resampling examples keeps
+    each pair together, so what makes an example hard for both cancels.
+    """
+    values = np.stack([scores[name] if against is None else scores[name] - against[name] for name in scores], axis=1)
+    rng, size = np.random.default_rng(seed), len(values)
+    # How often a resample holds each example is all that its mean needs, and one draw serves all metrics.
+    means = [np.bincount(rng.integers(size, size=size), minlength=size) @ values / size for _ in range(resamples)]
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(scores)}
+
+
+def _figures(found: Scores, against: Scores | None = None) -> dict[str, dict]:
+    bounds = intervals(found, against)
+    means = {name: x.mean() - (0 if against is None else against[name].mean()) for name, x in found.items()}
+    return {name: {"mean": float(means[name]), "low": bounds[name][0], "high": bounds[name][1]} for name in found}
+
+
+def _line(figures: dict[str, dict], sign: str) -> str:
+    """The cells of a row in percent; `sign` "+" marks positive differences."""
+    cells = [[f"{100 * x[key]:{sign}.2f}" for key in ("mean", "low", "high")] for x in figures.values()]
+    return "".join(f"  {f'{mean} [{low}, {high}]':<22}" for mean, low, high in cells).rstrip()
+
+
+def _score(reference: str, candidate: str) -> tuple[float, float, float, float]:
+    # In this order, as there: the few capitals whose small letter is two characters stay one unit.
+    reference, candidate = (" ".join(text).lower() for text in (reference, candidate))
+    if not candidate.strip():
+        return 0.0, 0.0, 0.0, 0.0
+    return *_rouge(_sentences(reference), _sentences(candidate)), _bleu(reference.split(" "), candidate.split(" "))
+
+
+def _sentences(spaced: str) -> list[list[str]]:
+    """The characters of each sentence; one of spaces alone, as between two full stops, is an empty string."""
+    return [part.split() or [""] for part in spaced.split(".") if part]
+
+
+def _rouge(reference: list[list[str]], candidate: list[list[str]]) -> tuple[float, float, float]:
+    wanted, found = sum(reference, []), sum(candidate, [])
+    by_count = (_f_score(_overlap(wanted, found, n), len(wanted) + 1 - n, len(found) + 1 - n) for n in (1, 2))
+    common = set().union(*(_longest_common(r, c) for r in reference for c in candidate))
+    return *by_count, _f_score(len(common), len(set(wanted)), len(set(found)))
+
+
+def _f_score(overlap: int, wanted: int, found: int) -> float:
+    if not overlap:
+        return 0.0
+    precision, recall = overlap / found, overlap / wanted
+    return 2.0 * ((precision * recall) / (precision + recall + 1e-8))
+
+
+def _overlap(wanted: list[str], found: list[str], n: int) -> int:
+    """How many n-grams the two share, repeated ones as often as both have them."""
+    counts, limits = (Counter(zip(*(units[k:] for k in range(n)), strict=False)) for units in (found, wanted))
+    return sum(min(count, limits[ngram]) for ngram, count in counts.items() if ngram in limits)
+
+
+def _longest_common(reference: list[str], candidate: list[str]) -> set[str]:
+    """The distinct characters of a longest common subsequence: of several, that which `rouge` finds.
+
+    Which one decides how many are distinct, so a length (rapidfuzz) or another's path will not do. Bit j of rows[i] is 0
+    where candidate[j] lengthens the subsequence of reference[: i + 1] and candidate[:j] (Hyyrö, 2004).
+    """
+    places: dict[str, int] = {}
+    for j, character in enumerate(candidate):
+        places[character] = places.get(character, 0) | 1 << j
+    row = ones = (1 << len(candidate)) - 1
+    rows = []
+    for character in reference:
+        matches = row & places.get(character, 0)
+        row = (row + matches | row - matches) & ones
+        rows.append(row)
+    found: set[str] = set()
+    i, j = len(reference) - 1, len(candidate) - 1
+    while i >= 0 and j >= 0:
+        if reference[i] == candidate[j]:
+            found.add(reference[i])
+            i, j = i - 1, j - 1
+        elif rows[i] >> j & 1:
+            j -= 1
+        else:
+            i -= 1
+    return found
+
+
+def _bleu(reference: list[str], candidate: list[str]) -> float:
+    """Sentence BLEU of 1- to 4-grams; 0.1 stands for the matches of an order without any (smoothing method 1)."""
+    overlaps = [_overlap(reference, candidate, n) for n in range(1, 5)]
+    if not overlaps[0]:
+        return 0.0
+    brevity = min(1.0, math.exp(1 - len(reference) / len(candidate)))
+    precisions = ((overlap or 0.1) / max(1, len(candidate) + 1 - n) for n, overlap in enumerate(overlaps, 1))
+    return brevity * math.exp(math.fsum(0.25 * math.log(p) for p in precisions))

@@ -1,0 +1,15 @@
+"""Score written summaries against references: python -m scripts.evaluate FILE [FILE …]"""
+
+from training.command import run
+
+
+def main() -> None:
+    import tyro
+
+    from pegasus_zh.evaluation import EvaluateConfig, evaluate
+
+    evaluate(tyro.cli(EvaluateConfig, prog="python -m scripts.evaluate"))
+
+
+if __name__ == "__main__":
+    run(main)

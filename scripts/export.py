@@ -1,4 +1,4 @@
-"""Write a checkpoint for transformers: python -m scripts.export --run FOLDER --folder FOLDER"""
+"""Write a model for transformers: python -m scripts.export --model PATH --folder FOLDER"""
 
 from training.command import run
 

@@ -15,7 +15,7 @@ from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer, Wo
 from transformers.models.mt5.modeling_mt5 import MT5Attention
 
 from pegasus_zh.documents import read_documents
-from pegasus_zh.export import huggingface_tensors
+from pegasus_zh.huggingface import huggingface_tensors
 from pegasus_zh.pretrain import CORPUS
 from pegasus_zh.vocabulary import train_pegasus_vocabulary
 from tests.parity.reference import reference_model, reference_outputs

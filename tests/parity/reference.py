@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import MT5ForConditionalGeneration
 
-from pegasus_zh.export import write_folder
+from pegasus_zh.huggingface import write_folder
 from pegasus_zh.mt5 import MT5, MT5Config
 from pegasus_zh.tokenizers import PegasusTokenizer
 from pegasus_zh.vocabulary import SPECIALS

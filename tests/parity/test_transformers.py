@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, MT5ForConditionalGeneration
 
 from pegasus_zh.decoding import generate, greedy
 from pegasus_zh.documents import read_documents
-from pegasus_zh.export import huggingface_tensors, write_folder
+from pegasus_zh.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.mt5 import PRESETS, MT5Config, decode, encode, logits
 from pegasus_zh.objective import loss
 from pegasus_zh.pretrain import CORPUS
@@ -27,7 +27,7 @@ SHAPES = {
     "tiny": TINY,
     "t5-pegasus-small": replace(PRESETS["t5-pegasus-small"], vocabulary=1008, layers=2),
 }
-# Where RoFormerTokenizer's ids are known to differ (see pegasus_zh/export.py): special tokens in the text, and jieba's
+# Where RoFormerTokenizer's ids are known to differ (see pegasus_zh/huggingface_tokenizer.py): special tokens in the text, and jieba's
 # two words with punctuation in them, which the vocabulary here does not have.
 DIFFERENT = ("[CLS]", "[SEP]", "C++")
 

@@ -19,7 +19,9 @@ import tokenizers
 from safetensors import numpy as safetensors
 
 from pegasus_zh.errors import DataError
-from pegasus_zh.export import ExportConfig, export, huggingface_tensors, read_model, write_folder
+from pegasus_zh.export import ExportConfig, export
+from pegasus_zh.huggingface import huggingface_tensors, write_folder
+from pegasus_zh.load import read_model
 from pegasus_zh.mt5 import MT5Config, init
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
 from pegasus_zh.vocabulary import SPECIALS, train_sentencepiece
@@ -64,7 +66,7 @@ def run(saved, tmp_path):
 
 
 def to(run: Path, **options) -> ExportConfig:
-    return ExportConfig(run=str(run), folder=str(run.parent / "out"), **options)
+    return ExportConfig(model=str(run), folder=str(run.parent / "out"), **options)
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -117,7 +119,7 @@ def test_names_shapes_and_values_of_transformers(run):
     assert {k for k in kinds if "EncDec" in k} == {
         f"decoder.block.N.layer.1.EncDecAttention.{x}.weight" for x in "qkvo"
     }
-    assert said[1:] == [
+    assert said[2:] == [
         "from transformers import AutoTokenizer, MT5ForConditionalGeneration",
         f"tokenizer = AutoTokenizer.from_pretrained('{out}')",
         f"model = MT5ForConditionalGeneration.from_pretrained('{out}')",
@@ -267,7 +269,9 @@ def test_tokenizer_files_of_sentencepiece(tmp_path):
 
 
 def test_the_script(run, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["export", "--run", str(run), "--folder", str(run.parent / "out"), "--step", "10"])
+    monkeypatch.setattr(
+        sys, "argv", ["export", "--model", str(run), "--folder", str(run.parent / "out"), "--step", "10"]
+    )
     main()
     assert "from transformers import" in capsys.readouterr().out
     with pytest.raises(DataError, match="--overwrite"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pegasus_zh import objective
-from pegasus_zh.export import huggingface_tensors
+from pegasus_zh.huggingface import huggingface_tensors
 from pegasus_zh.mt5 import (
     PRESETS,
     decode,

@@ -137,6 +137,10 @@ class SentencePieceTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
 
+    def piece_id(self, piece: str) -> int:
+        """The id of one piece as the model spells it ("▁" for a space); `unk_id` where it has none."""
+        return self._processor.piece_to_id(piece)
+
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
         return _truncate(ids, max_length - 1) + [self.eos_id]
 

@@ -1,0 +1,15 @@
+"""Begin T5-PEGASUS from mT5: python -m scripts.transplant --model MT5 --folder FOLDER --tokenizer vocab.txt"""
+
+from training.command import run
+
+
+def main() -> None:
+    import tyro
+
+    from pegasus_zh.surgery import TransplantConfig, transplant
+
+    transplant(tyro.cli(TransplantConfig, prog="python -m scripts.transplant"))
+
+
+if __name__ == "__main__":
+    run(main)

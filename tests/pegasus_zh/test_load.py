@@ -166,6 +166,11 @@ def test_google_models_are_as_their_config_says(tmp_path):
     # transformers 5 writes tie_word_embeddings: true for mT5 and for T5 v1.1, whatever they are.
     edit(tmp_path, tie_word_embeddings=True, dense_act_fn="gelu_new")
     assert load(tmp_path).config == config
+    edit(tmp_path, dense_act_fn=None, feed_forward_proj="gated-gelu_python")
+    assert load(tmp_path).config == replace(config, gelu="erf")
+    edit(tmp_path, dense_act_fn="gelu_new")  # which transformers prefers
+    assert load(tmp_path).config == config
+    edit(tmp_path, feed_forward_proj="gated-gelu")
     edit(tmp_path, model_type="t5", scale_decoder_outputs=False)
     assert load(tmp_path).config == config
     edit(tmp_path, scale_decoder_outputs=None)

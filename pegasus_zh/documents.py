@@ -310,9 +310,13 @@ def read_documents(
     field: str = "text",
     on_bad_record: OnBadRecord = "stop",
     skipped: Counter[str] | None = None,
+    mixed: bool = False,
 ) -> Iterator[str]:
-    """The texts of all documents of `data` (see find_sources), in order; `skipped` counts the bad ones left out."""
-    for source in find_sources(data):
-        yield from parse_records(
-            read_records(source, field), field, on_bad_record, Counter() if skipped is None else skipped
-        )
+    """The texts of all documents of `data` (see find_sources), in order, or with `mixed` those of all files side by side.
+
+    `skipped` counts the bad ones left out.
+    """
+    sources = find_sources(data)
+    in_order = chain.from_iterable(read_records(source, field) for source in sources)
+    records = mixed_records(sources, field) if mixed else in_order
+    yield from parse_records(records, field, on_bad_record, Counter() if skipped is None else skipped)

@@ -177,7 +177,7 @@ def _model_config(about: dict[str, Any], checkpoint: Path) -> MT5Config:
 
 
 def _run_tokenizer(run: Path, fingerprint: str) -> Tokenizer:
-    folder = (run if (run / "checkpoints").is_dir() else run.absolute().parent) / "data" / "tokenizer"
+    folder = (run if (run / "checkpoints").is_dir() else run.absolute().parent) / "tokenizer"
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != fingerprint:
         raise DataError(f"{folder}: not the tokenizer that the checkpoint was trained with; put that one there")

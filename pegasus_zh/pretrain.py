@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +18,7 @@ from jax.experimental import multihost_utils
 from pegasus_zh import mt5
 from pegasus_zh.dataset import Batch, eval_batches, open_rows, train_batches
 from pegasus_zh.decoding import generate
-from pegasus_zh.documents import find_sources, mixed_records, parse_records
+from pegasus_zh.documents import read_documents
 from pegasus_zh.errors import DataError
 from pegasus_zh.objective import loss
 from pegasus_zh.prepare import PrepareConfig, prepare
@@ -35,7 +33,6 @@ from training.partition import check_divisible
 from training.step import TrainState, init_state, make_train_step
 
 CORPUS = Path(__file__).parent / "corpus"
-VOCABULARY_CHARACTERS = 200_000_000  # read to count words; a vocabulary gains nothing from more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +128,7 @@ def make_tokenizer(config: PretrainConfig, folder: Path, say: Callable = print) 
     if not made.exists():  # written last
         say(f"{folder}: making a vocabulary of at most {config.vocabulary:,} entries from the documents")
         given = config.prepare
-        # A mixture of all files, so that the part that is read stands for the whole.
-        records = mixed_records(find_sources(given.data), given.field)
-        texts = _up_to(VOCABULARY_CHARACTERS, parse_records(records, given.field, given.on_bad_record, Counter()))
+        texts = read_documents(given.data, field=given.field, on_bad_record=given.on_bad_record, mixed=True)
         if config.tokenizer_kind == "pegasus":
             tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, config.vocabulary))
         else:
@@ -145,17 +140,6 @@ def make_tokenizer(config: PretrainConfig, folder: Path, say: Callable = print) 
             f"{folder} holds a vocabulary made with {found}, not {asked}: delete it, or give another --folder"
         )
     return load_tokenizer(folder)
-
-
-def _up_to(characters: int, texts: Iterator[str]) -> Iterator[str]:
-    seen = 0
-
-    def counted(text: str) -> bool:
-        nonlocal seen
-        seen += len(text)
-        return seen - len(text) < characters
-
-    return takewhile(counted, texts)
 
 
 def _count(batch: Batch) -> tuple[int, int]:
@@ -236,6 +220,8 @@ def _prepared(
             shape = {"row_source": made.row_source, "row_target": made.row_target, "eval_fraction": 0.0}
             heldout = replace(config.prepare, data=eval_data, **shape)
             prepare(heldout, load_tokenizer(data / "tokenizer"), folder / "heldout")
+        if not (folder / "tokenizer" / "made.json").exists():
+            load_tokenizer(data / "tokenizer").save(folder / "tokenizer")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepared")
     if eval_data:

@@ -5,9 +5,8 @@ mT5 instead of from nothing. Ids change: the special tokens stay first, then com
 the vocabulary, and those that it lacks go to the end.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +19,6 @@ from pegasus_zh.load import load
 from pegasus_zh.mt5 import MT5, with_vocabulary
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
 from pegasus_zh.vocabulary import SPECIALS, train_pegasus_vocabulary
-
-VOCABULARY_CHARACTERS = 200_000_000  # read to count words; a vocabulary gains nothing from more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,22 +124,10 @@ def move_rows(model: MT5, plan: Transplant, rows: int) -> MT5:
 def _vocabulary(config: TransplantConfig, say: Callable[[str], None]) -> list[str]:
     if not config.tokenizer:
         say(f"making a vocabulary of at most {config.vocabulary:,} entries from the documents")
-        texts = read_documents(config.data, field=config.field)
-        return train_pegasus_vocabulary(_up_to(VOCABULARY_CHARACTERS, texts), config.vocabulary)
+        return train_pegasus_vocabulary(read_documents(config.data, field=config.field, mixed=True), config.vocabulary)
     tokenizer = load_tokenizer(config.tokenizer)
     if not isinstance(tokenizer, PegasusTokenizer) or tokenizer.vocab_size < len(SPECIALS):
         raise DataError(
             f"{config.tokenizer}: not a vocab.txt in Chinese BERT's layout with its {len(SPECIALS)} first ids"
         )
     return tokenizer.vocabulary
-
-
-def _up_to(characters: int, texts: Iterator[str]) -> Iterator[str]:
-    seen = 0
-
-    def counted(text: str) -> bool:
-        nonlocal seen
-        seen += len(text)
-        return seen - len(text) < characters
-
-    return takewhile(counted, texts)

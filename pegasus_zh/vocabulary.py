@@ -27,16 +27,16 @@ _LATIN_SAMPLE = 2_000_000  # word occurrences shown to the wordpiece trainer
 _LINE = 1000  # characters; sentencepiece drops lines of more than 4192 bytes
 
 
-def train_pegasus_vocabulary(texts: Iterable[str], size: int) -> list[str]:
+def train_pegasus_vocabulary(texts: Iterable[str], size: int, max_characters: int = 200_000_000) -> list[str]:
     """A vocabulary for `PegasusTokenizer`, in id order, of `size` tokens (fewer if the texts have no more).
 
     Chinese BERT's 106 special tokens; ASCII; the characters, most frequent first, up to 0.9995 of all occurrences; then
     jieba's words, Latin pieces and further characters by count. Ties are broken by the string, so the result depends on
-    the texts alone. One pass over `texts`. Raises `DataError` if `size` cannot hold the special tokens and ASCII.
+    the texts alone. One pass over `texts`, which ends after `max_characters`: a vocabulary gains nothing from more. Raises `DataError` if `size` cannot hold the special tokens and ASCII.
     """
     if size < (least := len(SPECIALS) + len(_ASCII)):
         raise DataError(f"vocabulary size {size} is too small: the special tokens and ASCII alone need {least}")
-    counts = _count_words(texts)
+    counts = _count_words(texts, max_characters)
     characters, latin, candidates = Counter(), Counter(), Counter()
     for word, count in counts.items():
         letters = "".join(split_plain(word))
@@ -84,14 +84,16 @@ def train_sentencepiece(texts: Iterable[str], size: int, max_characters: int = 1
     return model.getvalue()
 
 
-def _count_words(texts: Iterable[str]) -> Counter[str]:
+def _count_words(texts: Iterable[str], max_characters: int) -> Counter[str]:
     counts: Counter[str] = Counter()
-    floor = 0
+    floor = read = 0
     for text in texts:
         counts.update(words(text))
         if len(counts) > _MAX_DISTINCT_WORDS:  # numbers and foreign words never end: drop the rarest
             floor += 1
             counts = Counter({word: count for word, count in counts.items() if count > floor})
+        if (read := read + len(text)) >= max_characters:
+            break
     return counts
 
 

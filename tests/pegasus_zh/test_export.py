@@ -45,7 +45,7 @@ def state_of(model, step: int) -> TrainState:
 
 def save_run(folder: Path, models: dict, config: MT5Config = CONFIG, tokenizer=TOKENIZER) -> Path:
     """What a training leaves behind: its checkpoints by step, with their optimizer, and the data's tokenizer."""
-    tokenizer.save(folder / "data" / "tokenizer")
+    tokenizer.save(folder / "tokenizer")
     about = {"model": dataclasses.asdict(config), "tokenizer": tokenizer.fingerprint, "preset": "tiny"}
     with Checkpoints(folder / "checkpoints") as checkpoints:
         for step, model in models.items():
@@ -193,7 +193,7 @@ def test_a_folder_without_checkpoints_is_refused_and_not_made(tmp_path):
 
 
 def test_other_checkpoints_and_tokenizers_are_refused(run):
-    PegasusTokenizer(SPECIALS).save(run / "data" / "tokenizer")
+    PegasusTokenizer(SPECIALS).save(run / "tokenizer")
     with pytest.raises(DataError, match="not the tokenizer that the checkpoint was trained with"):
         export(to(run), silent)
     with Checkpoints(run / "checkpoints") as checkpoints:

@@ -43,7 +43,7 @@ def export(config: ExportConfig, say: Callable[[str], None] = print) -> Path:
         loaded.config,
         loaded.tokenizer,
         dtype=config.dtype,
-        without_cross_bias=config.without_cross_bias,
+        cross_bias="leave out" if config.without_cross_bias else "refuse",
         overwrite=config.overwrite,
     )
     changes = ["the scale of the output is in lm_head"] if loaded.config.scaled_output else []

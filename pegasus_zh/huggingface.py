@@ -5,7 +5,7 @@ The model is mT5 exactly, so nothing but names and the side of a transposition c
 the head, and a bias in the cross-attention has no counterpart. Our own key `pegasus_zh` in config.json says what holds
 for the weights as they are written.
 
-Start, end and padding ids and the greatest length are saved too, so that `generate` writes what `decoding.greedy` does.
+Start, end and padding ids and the greatest length are saved too, so that `generate` writes what `decoding.write` does.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -28,6 +28,7 @@ from pegasus_zh.tokenizers import Tokenizer
 MAX_LENGTH = 128  # of what `generate` writes unless told otherwise: T5-PEGASUS's target length, start token included
 SAFETENSORS_NAMES = {"float32": "F32", "bfloat16": "BF16"}
 OWN_KEY = "pegasus_zh"
+OWN_TYPE = "t5-pegasus"  # an mT5 with a cross_bias, which no class of transformers computes
 SWITCHES = {
     "gelu": ("tanh", "erf"),
     "scaled_output": (False, True),
@@ -89,7 +90,7 @@ def huggingface_tensors(model: MT5) -> Iterator[tuple[str, Any]]:
 def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
     """(the model of a config.json of mT5 or T5 v1.1, whether our own key says its switches). Raises DataError."""
     kind, gate = about.get("model_type"), about.get("feed_forward_proj")
-    if kind not in ("mt5", "t5"):
+    if kind not in ("mt5", "t5", OWN_TYPE):
         raise DataError(f"{file}: model_type is {kind!r}; only mt5 and t5 (v1.1) are read")
     gate = gate or ("gated-gelu" if kind == "mt5" else "relu")  # transformers' defaults
     activation = about.get("dense_act_fn") or {"gated-gelu": "gelu_new"}.get(gate, gate.rpartition("-")[2])
@@ -116,15 +117,18 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
     return replace(config, **own), True
 
 
-def written_config(config: MT5Config, out: Path, *, without_cross_bias: bool = False) -> MT5Config:
+CrossBias = Literal["refuse", "keep", "leave out"]
+
+
+def written_config(config: MT5Config, out: Path, cross_bias: CrossBias) -> MT5Config:
     """What holds for the weights as `write_folder` writes them. Raises DataError where transformers has no place for it."""
-    if config.cross_bias and not without_cross_bias:
+    if config.cross_bias and cross_bias == "refuse":
         raise DataError(
             f"{out}: not written: the model has the decoder's relative bias in its cross-attention (cross_bias), as "
             "bert4keras trains it, and transformers has no place for that; add --without-cross-bias to leave it out, which "
             "makes another, worse model"
         )
-    return replace(config, scaled_output=False, cross_bias=False)
+    return replace(config, scaled_output=False, cross_bias=config.cross_bias and cross_bias == "keep")
 
 
 def write_folder(
@@ -134,17 +138,18 @@ def write_folder(
     tokenizer: Tokenizer,
     *,
     dtype: str = "float32",
-    without_cross_bias: bool = False,
+    cross_bias: CrossBias = "refuse",
     overwrite: bool = False,
 ) -> None:
     """Writes model and tokenizer for transformers into the new folder `out`, whole or not at all.
 
-    Raises `DataError` where `out` exists and is not empty, unless `overwrite` is given and it is an earlier export, and
-    where the model has a cross_bias, unless it is to be left out.
+    A model with a cross_bias is refused, or written without it, or kept as it is for this project's own code alone: its
+    model_type is then one that transformers does not know. Raises `DataError` for what is refused, and where `out` exists
+    and is not empty, unless `overwrite` is given and it is an earlier export.
     """
     out = out.absolute()
     check_free(out, overwrite)
-    written = written_config(config, out, without_cross_bias=without_cross_bias)
+    written = written_config(config, out, cross_bias)
     if config.scaled_output:
         model = model.replace(head=model.head * np.float32(config.width**-0.5))
     temporary, replaced = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
@@ -195,7 +200,7 @@ def write_safetensors(path: Path, tensors: Iterator[tuple[str, np.ndarray]], dty
 def _model_json(config: MT5Config, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
     return {
         "architectures": ["MT5ForConditionalGeneration"],
-        "model_type": "mt5",
+        "model_type": OWN_TYPE if config.cross_bias else "mt5",
         **{name: getattr(config, ours) for name, ours in (_SIZES | _SETTINGS).items()},
         "num_decoder_layers": config.layers,
         "feed_forward_proj": _GATES[config.gelu],

@@ -17,9 +17,9 @@ from jax.experimental import multihost_utils
 
 from pegasus_zh import mt5
 from pegasus_zh.dataset import Batch, eval_batches, open_rows, train_batches
-from pegasus_zh.decoding import generate
 from pegasus_zh.documents import read_documents
 from pegasus_zh.errors import DataError
+from pegasus_zh.generation import Writing, generate
 from pegasus_zh.objective import loss
 from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.prepared_set import read_manifest, write_json
@@ -247,7 +247,8 @@ def show_samples(
 
     number = range(len(batch["source"]))
     sources = [first("source", row) for row in number]
-    written = generate(model, config, tokenizer, sources, max_source=max(len(s) for s in sources))
+    writing = Writing(max_source=max(map(len, sources)), max_target=128, batch_size=len(sources))
+    written = generate(model, config, tokenizer, sources, writing)
     text = ""
     for row, output in zip(number, written, strict=False):
         text += f"source     {tokenizer.decode(sources[row])[:120]}…\n"

@@ -21,8 +21,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from training.checkpoint import Checkpoints
 from training.mesh import data_share
 from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics
-from training.partition import RULES
-from training.step import Batch, Step, Sums, TrainState, abstract_state, compile_step
+from training.partition import RULES, abstract, place
+from training.step import Batch, Step, Sums, TrainState, compile_step
 
 HostBatch = dict[str, np.ndarray]
 
@@ -138,8 +138,8 @@ def train(task: Task, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path,
         Checkpoints(folder / "checkpoints", keep=config.keep) as checkpoints,
         _asked_to_stop() as asked,
     ):
-        abstract = abstract_state(task.init)
-        state = checkpoints.restore(abstract, say)
+        target = abstract(task.init)
+        state = checkpoints.restore(target, say)
         first = int(state.step) if state is not None else 0
         checkpoints.set_aside_after(first, say)
         if first:
@@ -149,7 +149,7 @@ def train(task: Task, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path,
         if state is None:
             state = jax.jit(task.init)()
             if task.weights is not None:
-                state = state.replace(model=jax.tree.map(_placed, task.weights, abstract.model))
+                state = state.replace(model=place(task.weights, target.model))
         if first >= config.steps:
             return state
 
@@ -291,11 +291,6 @@ _SHOWN = {
 
 def _postfix(values: dict[str, float]) -> str:
     return ", ".join(text.format(values[name]) for name, text in _SHOWN.items() if name in values)
-
-
-def _placed(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """A host's array on the mesh; every process has the whole, and each device gets its shard."""
-    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: np.asarray(x[index], like.dtype))
 
 
 def _check_fixed(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -5,10 +5,14 @@ JAX on one device. Explicit mode keeps the sharding in an array's type: `jax.typ
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec, get_abstract_mesh
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, get_abstract_mesh, get_mesh
 
 RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
@@ -20,8 +24,9 @@ RULES: dict[str, str | tuple[str, ...]] = {
 
 
 def spec(*names: str | None) -> PartitionSpec | None:
-    """The PartitionSpec of an array whose dimensions bear these logical names; None where no mesh is set."""
-    return None if get_abstract_mesh().empty else PartitionSpec(*(RULES[n] if n else None for n in names))
+    """The PartitionSpec of an array whose dimensions bear these logical names; None without a mesh of Explicit axes."""
+    explicit = AxisType.Explicit in get_abstract_mesh().axis_types
+    return PartitionSpec(*(RULES[n] if n else None for n in names)) if explicit else None
 
 
 def on_one_cpu() -> bool:
@@ -50,6 +55,33 @@ def gather(weight: jax.Array, *names: str | None, dtype: jnp.dtype | None = None
     weight = weight if dtype is None else weight.astype(dtype)
     to = spec(*(None if n == "embed" else n for n in names))
     return weight if to is None else jax.reshard(weight, to)
+
+
+def abstract(make: Callable[[], Any]) -> Any:
+    """The shapes and shardings of what `make()` returns, under the mesh that is set; nothing is computed."""
+    mesh = get_mesh()
+
+    def leaf(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = x.sharding.spec if isinstance(x.sharding, NamedSharding) else PartitionSpec()
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(leaf, jax.eval_shape(make))
+
+
+def place(arrays: Any, like: Any) -> Any:
+    """Arrays of the host, whole on every process, in the shards that `like` (see `abstract`) says."""
+
+    def leaf(x: np.ndarray, to: jax.ShapeDtypeStruct) -> jax.Array:
+        return jax.make_array_from_callback(to.shape, to.sharding, lambda index: np.asarray(x[index], to.dtype))
+
+    return jax.tree.map(leaf, arrays, like)
+
+
+def to_host(tree: Any) -> Any:
+    """The arrays of a mesh, whole, as NumPy arrays; every process calls it and gets all."""
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(np.asarray, tree)
 
 
 def check_divisible(mesh: jax.sharding.Mesh, sizes: dict[str, tuple[str, int]]) -> None:

@@ -11,8 +11,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from training.mesh import MeshConfig, make_mesh
-from training.partition import RULES
-from training.step import Step, TrainState, abstract_state, compile_step
+from training.partition import RULES, abstract
+from training.step import Step, TrainState, compile_step
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def tpu_mesh(topology: str, config: MeshConfig) -> Mesh:
 def plan(init: Callable[[], TrainState], step: Step, mesh: Mesh, batch: dict[str, jax.ShapeDtypeStruct]) -> Plan:
     """Compiles the step for `mesh`. batch: the arrays of one step, (microbatches, rows, ...)."""
     with jax.set_mesh(mesh):
-        state = abstract_state(init)
+        state = abstract(init)
 
         def cut(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
             spec = PartitionSpec(None, RULES["batch"], *(None for _ in x.shape[2:]))

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import NamedSharding, PartitionSpec, get_mesh
 
 from training.partition import on_one_cpu, spec
 
@@ -87,14 +86,3 @@ def compile_step(step: Step, state: TrainState, batch: Batch) -> jax.stages.Comp
     # XLA's YNNPACK fusions sum the bias gradient over a batch 30 times slower than plain XLA (jax 0.10.2 and 0.12).
     options = {"xla_cpu_experimental_ynn_fusion_type": ""} if on_one_cpu() else {}
     return jax.jit(step, donate_argnums=0).lower(state, batch).compile(compiler_options=options)
-
-
-def abstract_state(init: Callable[[], TrainState]) -> TrainState:
-    """The shapes and shardings of what `init()` returns, under the mesh that is set; nothing is computed."""
-    mesh = get_mesh()
-
-    def leaf(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        spec = x.sharding.spec if isinstance(x.sharding, NamedSharding) else PartitionSpec()
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
-
-    return jax.tree.map(leaf, jax.eval_shape(init))

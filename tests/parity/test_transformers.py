@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MT5ForConditionalGeneration
 
-from pegasus_zh.decoding import generate, greedy
+from pegasus_zh.decoding import Marks, Search, write
 from pegasus_zh.documents import read_documents
+from pegasus_zh.generation import Writing, generate
 from pegasus_zh.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.mt5 import PRESETS, MT5Config, decode, encode, logits
 from pegasus_zh.objective import loss
@@ -84,20 +85,24 @@ def test_gradients_of_all_parameters(case):
         close(found[name], wanted[name], name)
 
 
-def test_greedy_outputs(case):
-    config, model, reference, batch = case
+@pytest.mark.parametrize("search", [Search(), Search(beams=4), Search(beams=3, length_penalty=0.0)], ids=str)
+def test_200_outputs(case, search):
+    config, model, reference, _ = case
     longest = 24
-    run = partial(greedy, model, batch["source"], config=config, start_id=START, pad_id=0, max_length=longest)
-    eos = token_of_some_rows(run(eos_id=-1))
-    found = np.asarray(run(eos_id=eos))
+    source = rows([[pair] for pair in random_pairs(200, config, seed=5, source=40)], 40, 24)["source"]
+    marks = Marks(start=START, end=-1)
+    run = partial(write, model, source, np.zeros(200, np.uint32), config=config, search=search, length=longest)
+    end = token_of_some_rows(run(marks=marks)[0])
+    found = np.asarray(run(marks=replace(marks, end=end))[0])
     written = reference.generate(
-        input_ids=torch.from_numpy(batch["source"]).long(),
-        attention_mask=torch.from_numpy(batch["source_segments"]).long(),
+        input_ids=torch.from_numpy(source).long(),
+        attention_mask=torch.from_numpy(source > 0).long(),
         do_sample=False,
-        num_beams=1,
+        num_beams=search.beams,
+        length_penalty=search.length_penalty,
         max_length=longest + 1,
         decoder_start_token_id=START,
-        eos_token_id=eos,
+        eos_token_id=end,
         suppress_tokens=[0],
     ).numpy()[:, 1:]
     assert len(set((found != 0).sum(1))) > 1
@@ -140,7 +145,7 @@ def test_exported_folder(make, tmp_path):
     sources = lines()[:4]
     written = reference.generate(**theirs(sources, padding=True, return_tensors="pt"))
     framed = [tokenizer.frame_source(tokenizer.encode(line), 384) for line in sources]
-    ours = generate(model, config, tokenizer, framed, max_source=64, batch_size=4)
+    ours = list(generate(model, config, tokenizer, framed, Writing(max_source=64, max_target=128, batch_size=4)))
     assert any(ours)
     assert [tokenizer.decode(row[1:]) for row in written.tolist()] == ours
 

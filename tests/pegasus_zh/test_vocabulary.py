@@ -118,8 +118,9 @@ def test_vocabulary_depends_on_the_texts_alone():
 def test_counting_keeps_the_frequent_words_in_bounded_memory(monkeypatch):
     monkeypatch.setattr(vocabulary, "_MAX_DISTINCT_WORDS", 300)
     numbers = [f"{n} 今天天气很好" for n in range(100_000, 101_000)]
-    counts = vocabulary._count_words(numbers)
+    counts = vocabulary._count_words(numbers, 10**9)
     assert len(counts) <= 300 and counts["今天天气"] + counts["今天"] == 1000
+    assert vocabulary._count_words(["今天"] * 10, 4) == {"今天": 2}
 
 
 def test_long_codes_are_no_tokens():

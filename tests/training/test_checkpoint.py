@@ -14,7 +14,7 @@ from training.checkpoint import Checkpoints, DamagedCheckpoint
 from training.loop import LoopConfig
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.step import abstract_state
+from training.partition import abstract
 
 TX = make_optimizer(OptimizerConfig(), 10)
 TASK = toy.task(LoopConfig(batch_size=8), TX)
@@ -37,7 +37,7 @@ def save(folder: Path, steps=(1, 2, 3)):
 
 def restore(folder: Path, said: list[str], fsdp: int = 4):
     with jax.set_mesh(make_mesh(MeshConfig(fsdp=fsdp))), Checkpoints(folder) as checkpoints:
-        return checkpoints.restore(abstract_state(TASK.init), said.append)
+        return checkpoints.restore(abstract(TASK.init), said.append)
 
 
 def test_restores_to_the_bit_on_another_mesh_and_keeps_the_newest(tmp_path):
@@ -126,7 +126,7 @@ def test_another_model_is_refused(tmp_path):
     tx = make_optimizer(OptimizerConfig(optimizer="adafactor"), 10)
     with jax.set_mesh(make_mesh(MeshConfig())), Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(ValueError, match="another model or optimizer"):
-            checkpoints.restore(abstract_state(toy.task(LoopConfig(), tx).init))
+            checkpoints.restore(abstract(toy.task(LoopConfig(), tx).init))
 
 
 def test_what_a_kill_left_behind_is_ignored_and_removed(tmp_path):

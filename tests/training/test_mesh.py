@@ -18,8 +18,8 @@ from training.loop import LoopConfig, to_mesh, train
 from training.mesh import AXES, MeshConfig, data_share, make_mesh
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.partition import check_divisible
-from training.step import abstract_state, compile_step
+from training.partition import abstract, check_divisible
+from training.step import compile_step
 
 MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1), (1, 2, 4)]
 LOOP = LoopConfig(batch_size=16)
@@ -36,7 +36,7 @@ def run(model, batches: list[dict[str, np.ndarray]], optimizer: str, accumulate:
     with jax.set_mesh(mesh):
         task = toy.task(LOOP, tx, **model)
         state, numbers = jax.jit(task.init)(), []
-        step = compile_step(task.step, abstract_state(task.init), to_mesh(batches[0], mesh, accumulate))
+        step = compile_step(task.step, abstract(task.init), to_mesh(batches[0], mesh, accumulate))
         for batch in batches:
             state, sums = step(state, to_mesh(batch, mesh, accumulate))
             numbers.append([float(s / w) for s, w in (sums["loss"], sums["gradient_norm"])])

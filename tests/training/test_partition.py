@@ -12,8 +12,7 @@ from tests.training import toy
 from training.loop import LoopConfig
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.partition import gather, normal, on_one_cpu, ones, spec
-from training.step import abstract_state
+from training.partition import abstract, gather, normal, on_one_cpu, ones, spec
 
 MODEL = mt5.MT5Config(vocabulary=512, width=128, feed_forward=256, heads=4, head_size=64, layers=2)
 WHOLE = {"query": 3, "key": 3, "value": 3, "gate": 3, "linear": 3}
@@ -43,7 +42,7 @@ def state_of(optimizer: str):
     tx = make_optimizer(OptimizerConfig(optimizer=optimizer), 10)
     task = toy.task(LoopConfig(), tx, init=partial(mt5.init, MODEL))
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
-        return jax.jit(task.init)(), abstract_state(task.init)
+        return jax.jit(task.init)(), abstract(task.init)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

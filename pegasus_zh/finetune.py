@@ -1,0 +1,268 @@
+"""Fine-tuning on (source, reference) pairs, by T5-PEGASUS's recipe: the epoch with the best validation BLEU is kept.
+
+One pair a row, padded to the longest there is. After each epoch the validation sources are written for, greedily, and
+scored; the best model lies in `best/` as a folder that transformers, scripts.generate and scripts.export read.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import tyro
+
+from pegasus_zh import mt5
+from pegasus_zh.errors import DataError
+from pegasus_zh.evaluation import scores
+from pegasus_zh.generation import Writing, generate
+from pegasus_zh.huggingface import write_folder
+from pegasus_zh.load import Loaded, Semantics, load
+from pegasus_zh.objective import loss
+from pegasus_zh.packing import decode_rows, encode_row
+from pegasus_zh.pairs import read_pairs
+from pegasus_zh.prepared_set import id_dtype, write_json
+from pegasus_zh.tokenizers import Tokenizer
+from training.lock import locked
+from training.loop import HostBatch, LoopConfig, Task, microbatch, train
+from training.mesh import MeshConfig, data_share, join_processes, make_mesh
+from training.optimizer import OptimizerConfig, make_optimizer
+from training.partition import RULES, check_divisible, to_host
+from training.step import init_state, make_train_step
+
+Ids = tuple[np.ndarray, np.ndarray]  # of a framed source and its framed reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Fine-tune a model on pairs of texts. The defaults are T5-PEGASUS's; the same command resumes a run."""
+
+    model: str
+    """A work folder of scripts.pretrain or scripts.finetune, a folder of transformers, or a bert4keras checkpoint."""
+    data: str
+    """.tsv (reference TAB source) or .jsonl (see --field), also .gz."""
+    folder: str
+    """Where everything of the run goes; the best model into best/ in it."""
+    valid: str = ""
+    """Pairs to choose the best epoch by; by default --valid-examples of --data, which are then not trained on."""
+    valid_examples: int = 500
+    """Pairs to choose the best epoch by, at most."""
+    examples: int = 0
+    """Train on so many pairs, drawn by --seed; 0: all."""
+    field: str = "source"
+    """The JSON field with what the model reads."""
+    reference_field: str = "reference"
+    """The JSON field with what it is to write."""
+    epochs: int = 40
+    """Passes over the training pairs."""
+    batch_size: int = 32
+    """Pairs of an update."""
+    accumulate: int = 1
+    """Microbatches that an update's pairs are cut into, to save memory."""
+    eval_epochs: int = 1
+    """Epochs between evaluations."""
+    max_source: int = 256
+    """Ids of a source, special tokens included; longer ones are cut."""
+    max_target: int = 32
+    """Ids of a reference, special tokens included; longer ones are cut."""
+    seed: int = 0
+    """Of the examples drawn, their order, and dropout."""
+    dropout: float | None = None
+    """Instead of the model's."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters stay float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes to save memory."""
+    semantics: Semantics = "auto"
+    """What the weights were trained by, where the source does not tell."""
+    distributed: bool = False
+    """One process of several; see scripts.pretrain."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+    optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-4, weight_decay=0, warmup=1, clip=0, epsilon=1e-7)
+    )
+    """Keras's Adam at 2e-4."""
+
+    def __post_init__(self):
+        for name, least in [("valid_examples", 1), ("examples", 0), ("epochs", 1), ("eval_epochs", 1), ("seed", 0)]:
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+
+
+def finetune(config: FinetuneConfig) -> dict[str, float]:
+    """Runs, or resumes, the whole of it; returns the best epoch's validation scores. Raises DataError and ValueError."""
+    if config.distributed:
+        join_processes()
+    main = jax.process_index() == 0
+    say = print if main else lambda *_: None
+    loaded = load(config.model, semantics=config.semantics, say=say)
+    say(loaded.source)
+    training, valid = read_data(config)
+    folder = Path(config.folder)
+    if not main:
+        return tune(config, loaded, training, valid, folder, say)
+    with locked(folder):
+        return tune(config, loaded, training, valid, folder, say)
+
+
+def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The (source, reference) pairs that are trained on, and those that choose the epoch."""
+
+    def read(path: str) -> list[tuple[str, str]]:
+        pairs = []
+        for number, pair in enumerate(read_pairs(path, config.field, config.reference_field), 1):
+            if not pair.source.strip() or not (pair.reference or "").strip():
+                raise DataError(
+                    f"{path}, line {number}: a pair needs a source and a reference; mend or remove the line"
+                )
+            pairs.append((pair.source, pair.reference))
+        if not pairs:
+            raise DataError(f"{path}: no pair in it")
+        return pairs
+
+    training = read(config.data)
+    order = np.random.default_rng(config.seed).permutation(len(training))
+    if config.valid:
+        valid = read(config.valid)[: config.valid_examples]
+    else:
+        # By the text, not the seed: no run is trained on what another is chosen by.
+        ranked = sorted(range(len(training)), key=lambda i: hashlib.sha256(repr(training[i]).encode()).digest())
+        held = set(ranked[: min(config.valid_examples, len(training) // 2)])
+        valid, order = [training[i] for i in sorted(held)], [i for i in order if i not in held]
+    if config.examples > len(order):
+        raise DataError(f"{config.data}: {len(order)} pairs to train on, not the {config.examples} of --examples")
+    chosen = [training[i] for i in order[: config.examples or None]]
+    if not chosen or not valid:
+        raise DataError(f"{config.data}: {len(training)} pair(s) are too few to train on some and choose by others")
+    return chosen, valid
+
+
+def tune(
+    config: FinetuneConfig,
+    loaded: Loaded,
+    training: Sequence[tuple[str, str]],
+    valid: Sequence[tuple[str, str]],
+    folder: Path,
+    say: Callable = print,
+) -> dict[str, float]:
+    """Trains on the pairs in `folder`, keeping the best epoch in `best/`; returns its validation scores."""
+    tokenizer, mesh = loaded.tokenizer, make_mesh(config.mesh)
+    model = replace(loaded.config, dtype=config.dtype, remat=config.remat)
+    if config.dropout is not None:
+        model = replace(model, dropout=config.dropout)
+    ids, held = (
+        [_frame(tokenizer, pair, config.max_source, config.max_target) for pair in pairs] for pairs in (training, valid)
+    )
+    parts = math.prod(mesh.shape[axis] for axis in RULES["batch"]) * config.accumulate
+    rows = -(-min(config.batch_size, len(ids)) // parts) * parts  # what the mesh can cut; the last are empty
+    check_divisible(mesh, {"batch_size": ("batch", microbatch(rows, config.accumulate))} | mt5.sizes(model))
+    shape = tuple(-(-max(len(pair[side]) for pair in (*ids, *held)) // 8) * 8 for side in (0, 1))
+    per_epoch = -(-len(ids) // rows)
+    loop = LoopConfig(
+        steps=config.epochs * per_epoch,
+        batch_size=rows,
+        accumulate=config.accumulate,
+        log_every=min(10, per_epoch),
+        eval_every=config.eval_epochs * per_epoch,
+        save_every=config.eval_epochs * per_epoch,
+        eval_batches=-(-len(held) // rows),
+        seed=config.seed,
+    )
+    say(
+        f"{len(ids):,} pairs to train on, {len(held):,} to choose by; rows of {shape[0]} + {shape[1]}, {rows} an update"
+    )
+    tx = make_optimizer(config.optimizer, loop.steps)
+    objective = partial(loss, config=model)
+    batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows, share=data_share(mesh))
+    best = _Best(folder, model, tokenizer, say)
+    writing = Writing(max_source=config.max_source, max_target=config.max_target, batch_size=rows)
+
+    def review(arrays: mt5.MT5, step: int) -> dict[str, float]:
+        if step == 0:
+            return {}
+        written = list(generate(arrays, model, tokenizer, [list(source) for source, _ in held], writing))
+        found = {name: 100 * float(x.mean()) for name, x in scores([r for _, r in valid], written).items()}
+        best.offer(arrays, step, found, list(zip(valid, written, strict=True)))
+        return found
+
+    task = Task(
+        init=partial(init_state, partial(mt5.init, model), tx, config.seed),
+        step=make_train_step(objective, tx),
+        evaluate=lambda arrays, batch: objective(arrays, batch, None),
+        train_batches=lambda first: map(batch, _epochs(ids, rows, config.seed, first)),
+        eval_batches=lambda: (batch(held[i : i + rows]) for i in range(0, len(held), rows)),
+        config={"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint},
+        fixed={"pairs": hashlib.sha256(repr((training, shape)).encode()).hexdigest()},
+        weights=loaded.model,
+        review=review,
+        count=lambda host: tuple(
+            sum(int(f(host[f"{side}_segments"])) for side in ("source", "target")) for f in (np.count_nonzero, np.size)
+        ),
+        flops_per_row=mt5.flops_per_row(model, *shape),
+    )
+    if jax.process_index() == 0:
+        tokenizer.save(folder / "tokenizer")
+    train(task, loop, mesh, folder, say)
+    found = best.found
+    say(
+        f"{folder / 'best'}: step {found['step']:.0f}; "
+        + ", ".join(f"{k} {found[k]:.2f}" for k in found if k != "step")
+    )
+    return found
+
+
+def _frame(tokenizer: Tokenizer, pair: tuple[str, str], max_source: int, max_target: int) -> Ids:
+    dtype = id_dtype(tokenizer.vocab_size)
+    source, reference = map(tokenizer.encode, pair)
+    framed = (tokenizer.frame_source(source, max_source), tokenizer.frame_target(reference, max_target))
+    return tuple(np.array(x, dtype) for x in framed)
+
+
+def _epochs(ids: list[Ids], rows: int, seed: int, first: int) -> Iterator[list[Ids]]:
+    """The pairs of batch `first` and all later; every epoch is a new order, and its last batch may have fewer."""
+    per_epoch = -(-len(ids) // rows)
+    while True:
+        epoch, number = divmod(first, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(len(ids))
+        yield [ids[i] for i in order[number * rows : (number + 1) * rows]]
+        first += 1
+
+
+def _batch(
+    pairs: list[Ids], tokenizer: Tokenizer, shape: tuple[int, int], rows: int, share: tuple[int, int]
+) -> HostBatch:
+    """This process's share of a batch, one pair a row, empty rows at its end."""
+    dtype, (index, count) = id_dtype(tokenizer.vocab_size), share
+    records = [encode_row([pair], dtype) for pair in pairs] + [b""] * (rows - len(pairs))
+    mine = records[index * rows // count : (index + 1) * rows // count]
+    return decode_rows(mine, dtype, *shape, tokenizer.pad_id, tokenizer.start_id)
+
+
+class _Best:
+    """The best model by BLEU so far, in best/ of the run's folder; best.json tells which, also to a resumed run."""
+
+    def __init__(self, folder: Path, config: mt5.MT5Config, tokenizer: Tokenizer, say: Callable):
+        self._folder, self._config, self._tokenizer, self._say = folder, config, tokenizer, say
+        path = folder / "best.json"
+        self.found: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
+
+    def offer(self, model: mt5.MT5, step: int, found: dict[str, float], written: list) -> None:
+        """Keeps the model if it is better than the one before."""
+        if self.found and found["bleu"] <= self.found["bleu"]:
+            return
+        model = to_host(model)
+        self.found = {"step": step, **found}
+        if jax.process_index() == 0:
+            folder = self._folder / "best"
+            write_folder(folder, model, self._config, self._tokenizer, overwrite=True, cross_bias="keep")
+            write_json(self._folder / "best.json", self.found)
+            rows = ({"source": s, "reference": r, "written": w} for (s, r), w in written)
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (folder / "validation.jsonl").write_text(lines, encoding="utf-8")

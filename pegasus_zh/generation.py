@@ -1,0 +1,182 @@
+"""Texts in, texts out: inputs of like length decoded together, one compiled program for each length bucket."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from pegasus_zh.decoding import Marks, Search, write
+from pegasus_zh.errors import DataError
+from pegasus_zh.load import load
+from pegasus_zh.mt5 import MT5, MT5Config, init
+from pegasus_zh.pairs import Pair, read_pairs
+from pegasus_zh.tokenizers import Tokenizer
+from training.mesh import MeshConfig, make_mesh
+from training.partition import RULES, abstract, place, spec
+
+WINDOW = 16  # batches that are sorted by length together, and then written out in order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """What is written, whatever the inputs."""
+
+    max_source: int = 256
+    """Ids of an input, special tokens included; longer ones are cut."""
+    max_target: int = 32
+    """Ids of what is written, start token included."""
+    batch_size: int = 32
+    """Inputs decoded together."""
+    seed: int = 0
+    """Of what is drawn at random; each input's own draw depends on it and the input's number alone."""
+    search: tyro.conf.OmitArgPrefixes[Search] = dataclasses.field(default_factory=Search)
+    """Greedy, beams, or at random."""
+
+    def __post_init__(self):
+        for name, least in (("max_source", 3), ("max_target", 3), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+
+
+def bucket(length: int, longest: int) -> int:
+    """The positions that inputs of this length are padded to: few lengths, less than a third of each padding (from 64 on)."""
+    step = 32 if length <= 128 else 64 if length <= 512 else 128
+    return min(-(-length // step) * step, longest)
+
+
+def generate(
+    model: MT5,
+    config: MT5Config,
+    tokenizer: Tokenizer,
+    sources: Iterable[Sequence[int]],
+    writing: Writing,
+    first: int = 0,
+) -> Iterator[str]:
+    """What the model writes for each framed source (ids), in order; under the mesh that is set, if one is.
+
+    Sources are taken a window at a time (WINDOW batches), and decoded in order of their length. first: the number of the
+    first, on which what is drawn at random depends.
+    """
+    mesh = jax.sharding.get_abstract_mesh().shape
+    parts = math.prod(mesh.get(axis, 1) for axis in RULES["batch"])
+    rows = -(-writing.batch_size // parts) * parts  # what the mesh can cut
+    marks = Marks(start=tokenizer.start_id, end=tokenizer.eos_id, pad=tokenizer.pad_id)
+    sources = iter(sources)
+    while window := list(islice(sources, WINDOW * rows)):
+        texts: dict[int, str] = {}
+        order = sorted(range(len(window)), key=lambda i: -len(window[i]))
+        for chosen in (order[i : i + rows] for i in range(0, len(order), rows)):
+            length = bucket(min(len(window[chosen[0]]), writing.max_source), writing.max_source)
+            ids, seeds = np.full((rows, length), marks.pad, np.int32), np.zeros(rows, np.uint32)
+            for row, i in enumerate(chosen):
+                source = window[i][:length]
+                ids[row, : len(source)] = source
+                seeds[row] = np.random.SeedSequence([writing.seed, first + i]).generate_state(1)[0]
+            found, _ = write(
+                model,
+                jax.device_put(ids, spec("batch", None)),
+                jax.device_put(seeds, spec("batch")),
+                config=config,
+                search=writing.search,
+                marks=marks,
+                length=writing.max_target - 1,
+            )
+            texts |= {i: tokenizer.decode(ids.tolist()) for i, ids in zip(chosen, np.asarray(found), strict=False)}
+        yield from (texts[i] for i in range(len(window)))
+        first += len(window)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Write a text for each input: of a file, of standard input, or one after the other at a prompt."""
+
+    model: str
+    """A work folder of scripts.pretrain or scripts.finetune, a folder of transformers, or a bert4keras checkpoint."""
+    input: str = ""
+    """.jsonl (see --field), .tsv (the last column) or .txt, one input a line, also .gz; - is standard input as .txt; none
+    gives a prompt."""
+    out: str = ""
+    """A JSONL file of {source, reference, written}; by default standard output."""
+    field: str = "source"
+    """The JSON field with an input's text."""
+    reference_field: str = "reference"
+    """The JSON field with what a person wrote, copied to the output where there is one; of a .tsv the first column."""
+    semantics: Literal["auto", "mt5", "bert4keras"] = "auto"
+    """What the weights were trained by, where the source does not tell."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+    writing: tyro.conf.OmitArgPrefixes[Writing] = dataclasses.field(default_factory=Writing)
+    """Lengths, batch and search."""
+
+
+def run_generation(config: GenerateConfig, say: Callable = print) -> None:
+    """Reads, decodes and writes as `config` says. Raises DataError and ValueError."""
+    if config.out and not config.input:
+        raise DataError("--out goes with --input")
+    inputs = list(read_pairs(config.input, config.field, config.reference_field)) if config.input else None
+    loaded = load(config.model, semantics=config.semantics, say=lambda line: print(line, file=sys.stderr))
+    model_config = dataclasses.replace(loaded.config, dtype=config.dtype)
+    tokenizer, writing = loaded.tokenizer, config.writing
+    with jax.set_mesh(make_mesh(config.mesh)):
+        model = place(loaded.model, abstract(partial(init, model_config, jax.random.key(0))))
+
+        def written(sources: Iterable[str], first: int = 0) -> Iterator[str]:
+            framed = (tokenizer.frame_source(tokenizer.encode(s), writing.max_source) for s in sources)
+            return generate(model, model_config, tokenizer, framed, writing, first)
+
+        if inputs is None:
+            _prompt(lambda text: next(written([text])))
+        elif config.out:
+            _write_file(config, inputs, written)
+        else:
+            for text in written(x.source for x in inputs):
+                say(text)
+
+
+def _prompt(answer: Callable[[str], str]) -> None:
+    while True:
+        try:
+            text = input("> ")
+        except EOFError:
+            return
+        if text.strip():
+            print(answer(text), flush=True)
+
+
+def _write_file(config: GenerateConfig, inputs: list[Pair], written: Callable) -> None:
+    """Writes config.out whole; what a killed run had written is kept beside it under a name that tells its settings."""
+    out = Path(config.out)
+    identity = hashlib.sha256(repr((dataclasses.replace(config, out=""), inputs)).encode()).hexdigest()[:12]
+    partial = out.with_name(f".{out.name}.{identity}.partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = partial.read_bytes().count(b"\n") if partial.exists() else 0
+    with open(partial, "r+b" if done else "wb") as file:
+        if done:  # a last line may be cut
+            file.truncate(partial.read_bytes().rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+        rest = inputs[done:]
+        texts = tqdm(
+            written((x.source for x in rest), done), total=len(inputs), initial=done, unit="text", disable=None
+        )
+        for x, text in zip(rest, texts, strict=True):
+            row = {"source": x.source, "reference": x.reference, "written": text}
+            row = {name: value for name, value in row.items() if value is not None}
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
+            file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, out)

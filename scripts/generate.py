@@ -1,0 +1,15 @@
+"""Write a text for each input: python -m scripts.generate --help"""
+
+from training.command import run
+
+
+def main() -> None:
+    import tyro
+
+    from pegasus_zh.generation import GenerateConfig, run_generation
+
+    run_generation(tyro.cli(GenerateConfig, prog="python -m scripts.generate"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,178 @@
+"""Texts in, texts out: order, buckets, files, kills."""
+
+import gzip
+import io
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from pegasus_zh.decoding import Marks, Search, write
+from pegasus_zh.errors import DataError
+from pegasus_zh.generation import GenerateConfig, Writing, bucket, generate, run_generation
+from pegasus_zh.huggingface import write_folder
+from pegasus_zh.pairs import Pair, read_pairs
+from pegasus_zh.tokenizers import PegasusTokenizer
+from pegasus_zh.vocabulary import SPECIALS
+from tests.pegasus_zh.random_model import TINY, on_mesh, random_model
+from training.mesh import MeshConfig, make_mesh
+
+CHARACTERS = [chr(c) for c in range(0x4E00, 0x4E00 + 55)]
+TOKENIZER = PegasusTokenizer(SPECIALS + CHARACTERS)
+CONFIG = replace(TINY, vocabulary=176)
+MODEL = random_model(CONFIG, seed=1)
+MODEL = MODEL.replace(head=MODEL.head.at[:, : TOKENIZER.eos_id].multiply(0.1))  # few special tokens
+TEXTS = ["".join(CHARACTERS[(7 * i) % 40 : (7 * i) % 40 + 2 + i % 13]) for i in range(11)]
+WRITING = Writing(max_source=12, max_target=10, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def framed():
+    return [TOKENIZER.frame_source(TOKENIZER.encode(text), 12) for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def written(framed):
+    return list(generate(MODEL, CONFIG, TOKENIZER, framed, WRITING))
+
+
+def test_text_to_text(framed, written):
+    ids, _ = write(
+        MODEL,
+        np.array([source + [0] * (12 - len(source)) for source in framed]),
+        np.zeros(len(framed), np.uint32),
+        config=CONFIG,
+        search=Search(),
+        marks=Marks(start=TOKENIZER.start_id, end=TOKENIZER.eos_id),
+        length=9,  # and the start token
+    )
+    assert written == [TOKENIZER.decode(row.tolist()) for row in np.asarray(ids)]
+    assert len(set(written) - {""}) > 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_batches_and_windows_change_nothing(monkeypatch, framed, batch_size):
+    search = Search(temperature=0.9)
+    drawn = list(generate(MODEL, CONFIG, TOKENIZER, framed, replace(WRITING, search=search)))
+    monkeypatch.setattr("pegasus_zh.generation.WINDOW", 2)
+    writing = replace(WRITING, search=search, batch_size=batch_size)
+    assert list(generate(MODEL, CONFIG, TOKENIZER, iter(framed), writing)) == drawn
+    rest = generate(MODEL, CONFIG, TOKENIZER, framed[5:], writing, first=5)
+    assert list(rest) == drawn[5:]
+    assert list(generate(MODEL, CONFIG, TOKENIZER, framed, replace(writing, seed=1))) != drawn
+
+
+def test_batches_that_the_mesh_cannot_cut(framed, written):
+    with jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:8])):
+        assert (
+            list(generate(on_mesh(MODEL, CONFIG), CONFIG, TOKENIZER, framed, replace(WRITING, batch_size=3))) == written
+        )
+
+
+def test_a_longer_source_is_cut(framed, written):
+    longer = [source + [110] * 5 if len(source) == 12 else source for source in framed]
+    assert longer != framed
+    assert list(generate(MODEL, CONFIG, TOKENIZER, longer, WRITING)) == written
+
+
+def test_no_source_no_text():
+    assert list(generate(MODEL, CONFIG, TOKENIZER, [], WRITING)) == []
+
+
+def test_buckets_are_few_and_hold_what_is_in_them():
+    lengths = range(1, 1025)
+    buckets = [bucket(n, 1024) for n in lengths]
+    assert all(n <= b for n, b in zip(lengths, buckets, strict=True)) and buckets == sorted(buckets)
+    assert len(set(buckets)) == 4 + 6 + 4 and bucket(200, 210) == 210
+    assert all(b / n < 1.5 for n, b in zip(lengths, buckets, strict=True) if n > 64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model"
+    write_folder(path, jax.device_get(MODEL), CONFIG, TOKENIZER)
+    return path
+
+
+def run(folder, path, tmp_path, **changes):
+    config = GenerateConfig(
+        model=str(folder), input=str(path), out=str(tmp_path / "out.jsonl"), semantics="mt5", writing=WRITING
+    )
+    run_generation(replace(config, **changes))
+    return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_file_is_written_for_and_a_killed_run_goes_on(monkeypatch, folder, framed, written, tmp_path):
+    path = tmp_path / "in.tsv.gz"
+    path.write_bytes(gzip.compress("".join(f"题{i}\t{text}\n" for i, text in enumerate(TEXTS)).encode()))
+    expected = [
+        {"source": text, "reference": f"题{i}", "written": w}
+        for i, (text, w) in enumerate(zip(TEXTS, written, strict=True))
+    ]
+    assert run(folder, path, tmp_path) == expected
+    monkeypatch.setattr("pegasus_zh.generation.WINDOW", 1)
+    (tmp_path / "out.jsonl").unlink()
+    calls = []
+
+    def killed(*args, **fields):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return write(*args, **fields)
+
+    monkeypatch.setattr("pegasus_zh.generation.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, path, tmp_path)
+    (partial,) = tmp_path.glob(".out.jsonl.*.partial")
+    assert len(partial.read_text("utf-8").splitlines()) == 8 and not (tmp_path / "out.jsonl").exists()
+    partial.write_bytes(partial.read_bytes() + b'{"source": "cut')
+    sizes = []
+    monkeypatch.setattr("pegasus_zh.generation.write", lambda *a, **k: sizes.append(1) or write(*a, **k))
+    assert run(folder, path, tmp_path) == expected
+    assert len(sizes) == 1 and not list(tmp_path.glob("*.partial"))
+
+
+def test_standard_input_and_the_prompt(monkeypatch, capsys, folder, written):
+    config = GenerateConfig(model=str(folder), input="-", semantics="mt5", writing=WRITING)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(TEXTS[:3]) + "\n"))
+    run_generation(config)
+    assert capsys.readouterr().out.splitlines() == written[:3]
+    monkeypatch.setattr("sys.stdin", io.StringIO(TEXTS[1] + "\n\n" + TEXTS[2] + "\n"))
+    run_generation(replace(config, input=""))
+    assert capsys.readouterr().out.replace("> ", "").splitlines() == written[1:3]
+
+
+FILES = {
+    "a.jsonl": ('{"source": "甲", "reference": "乙"}\n{"source": "丙"}\n', [Pair("甲", "乙"), Pair("丙", None)]),
+    "a.tsv": ("乙\t甲\n丙\n", [Pair("甲", "乙"), Pair("丙", None)]),
+    "a.txt": ("\ufeff甲\r\n乙", [Pair("甲", None), Pair("乙", None)]),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_pairs(tmp_path, name):
+    content, expected = FILES[name]
+    (tmp_path / name).write_bytes(content.encode())
+    assert list(read_pairs(str(tmp_path / name))) == expected
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content.encode()))
+    assert list(read_pairs(str(tmp_path / f"{name}.gz"))) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"source": "a"}\n{"text": "b"}\n', r"a.jsonl, line 2: no text in field 'source'.*: text$"),
+        ("a.jsonl", b'{"source"\n', "a.jsonl, line 1: broken JSON"),
+        ("a.txt", b"\xff\xfe", "a.txt: not UTF-8"),
+        ("a.csv", b"a", "unknown kind of file"),
+        ("a.tsv.gz", b"plain", "a.tsv.gz: Not a gzipped file"),
+        ("missing.txt", None, "missing.txt: No such file"),
+    ],
+)
+def test_faults_have_a_place_and_a_remedy(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        list(read_pairs(str(tmp_path / name)))

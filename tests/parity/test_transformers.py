@@ -105,6 +105,8 @@ def test_200_outputs(case, search):
         eos_token_id=end,
         suppress_tokens=[0],
     ).numpy()[:, 1:]
+    # Where the padding id is 0, transformers' beam search fills rows with the end token.
+    written[np.cumsum(written == end, 1) - (written == end) > 0] = 0
     assert len(set((found != 0).sum(1))) > 1
     np.testing.assert_array_equal(found[:, : written.shape[1]], written)
     assert not found[:, written.shape[1] :].any()

@@ -20,6 +20,7 @@ from pegasus_zh.dataset import Batch, eval_batches, open_rows, train_batches
 from pegasus_zh.documents import read_documents
 from pegasus_zh.errors import DataError
 from pegasus_zh.generation import Writing, generate
+from pegasus_zh.load import load
 from pegasus_zh.objective import loss
 from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.prepared_set import read_manifest, write_json
@@ -44,6 +45,9 @@ class PretrainConfig:
 
     preset: Literal[tuple(mt5.PRESETS)] = "tiny"
     """Shape of the model, and the recipe that goes with it."""
+    start: str = ""
+    """Go on from this model with its tokenizer, instead of random weights of a preset: a folder of scripts.transplant or of
+    transformers, a bert4keras checkpoint, or another run."""
     folder: str = "runs/tiny"
     """Where everything of the run goes; runs/PRESET by default."""
     eval_data: tuple[str, ...] = ()
@@ -79,9 +83,9 @@ class PretrainConfig:
     optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = field(default_factory=OptimizerConfig)
     """AdamW or Adafactor, and the learning rate."""
 
-    def model(self, vocabulary: int) -> mt5.MT5Config:
-        """The preset's model with this config's changes, for a tokenizer of so many entries."""
-        model = mt5.with_vocabulary(mt5.PRESETS[self.preset], vocabulary)
+    def model(self, vocabulary: int, start: mt5.MT5Config | None = None) -> mt5.MT5Config:
+        """The preset's model for a tokenizer of so many entries, or that to start from, with this config's changes."""
+        model = start or mt5.with_vocabulary(mt5.PRESETS[self.preset], vocabulary)
         return replace(
             model,
             dtype=self.dtype,
@@ -157,6 +161,8 @@ def pretrain(config: PretrainConfig) -> TrainState:
 
 def _pretrain(config: PretrainConfig, say: Callable) -> TrainState:
     folder, eval_data, loop = Path(config.folder), config.eval_data, config.loop
+    if config.start and config.tokenizer:
+        raise DataError("--start has its own tokenizer: leave out --tokenizer")
     if config.prepared and (config.prepare.data or config.tokenizer):
         raise DataError("--prepared names a set with its tokenizer: leave out --data and --tokenizer")
     if not config.prepare.data and not config.prepared:
@@ -167,18 +173,23 @@ def _pretrain(config: PretrainConfig, say: Callable) -> TrainState:
         config, eval_data = replace(config, prepare=built_in), (str(CORPUS / "heldout.jsonl"),)
     mesh = make_mesh(config.mesh)
     rows = microbatch(loop.batch_size, loop.accumulate)
-    sizes = mt5.sizes(config.model(config.vocabulary))
+    start = load(config.start, say=say) if config.start else None
+    if start:
+        say(start.source)
+    sizes = mt5.sizes(config.model(config.vocabulary, start and start.config))
     if config.tokenizer or config.prepared:
         del sizes["vocabulary"]  # not known yet
     check_divisible(mesh, {"batch_size / accumulate": ("batch", rows)} | sizes)
 
-    data, heldout = _prepared(config, eval_data, folder, say)
-    tokenizer = load_tokenizer(data / "tokenizer")
+    data, heldout = _prepared(config, start and start.tokenizer, eval_data, folder, say)
+    tokenizer = start.tokenizer if start else load_tokenizer(data / "tokenizer")
     manifest = open_rows(data, tokenizer.fingerprint).manifest
-    model = config.model(tokenizer.vocab_size)
+    model = config.model(tokenizer.vocab_size, start and start.config)
     check_divisible(mesh, mt5.sizes(model))
     shape = (manifest.row_source, manifest.row_target)
-    say(f"{config.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {shape[0]} + {shape[1]}")
+    say(
+        f"{config.start or config.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {shape[0]} + {shape[1]}"
+    )
     tx = make_optimizer(config.optimizer, loop.steps)
     objective = partial(loss, config=model, smoothing=config.label_smoothing, z_loss=config.z_loss)
     index, count = data_share(mesh)
@@ -195,6 +206,7 @@ def _pretrain(config: PretrainConfig, say: Callable) -> TrainState:
         flops_per_row=mt5.flops_per_row(model, *shape),
         config={"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": config.preset},
         fixed={"data": manifest.fingerprint},
+        weights=start and start.model,
     )
     if not heldout:
         say("no document is held out, so nothing is evaluated: give --eval-data, or a larger --eval-fraction")
@@ -206,14 +218,14 @@ def _pretrain(config: PretrainConfig, say: Callable) -> TrainState:
 
 
 def _prepared(
-    config: PretrainConfig, eval_data: tuple[str, ...], folder: Path, say: Callable
+    config: PretrainConfig, tokenizer: Tokenizer | None, eval_data: tuple[str, ...], folder: Path, say: Callable
 ) -> tuple[Path, tuple[Path, str] | None]:
     """The prepared set, and (set, split) of the held-out rows if there are any; made by the first process if need be."""
     data = Path(config.prepared) if config.prepared else folder / "data"
     if jax.process_index() == 0:  # the others find what the first has prepared on the storage they share
         shape = {}
         if not config.prepared:
-            tokenizer = make_tokenizer(config, folder / "tokenizer", say)
+            tokenizer = tokenizer or make_tokenizer(config, folder / "tokenizer", say)
             prepare(replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, data)
         if eval_data:  # in rows of the same shape, so that the evaluation compiles once
             made = read_manifest(data)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from training.lock import locked
+from training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "pegasus_zh" / "corpus" / "train.jsonl"
@@ -291,3 +292,12 @@ def test_two_processes_prepare_and_train_as_one(finished, documents, tmp_path):
     assert np.array(losses(tmp_path / "run")) == pytest.approx(np.array(losses(finished[0])), rel=1e-4)
     assert printed[0].count("written") == 1 and "written" not in printed[1] and "held out" not in printed[1]
     assert (tmp_path / "run" / "samples.txt").read_text("utf-8").count("written") == 1
+
+
+def test_a_run_begins_with_the_weights_of_another(finished, documents, tmp_path):
+    arguments = ["--start", finished[0], "--data", documents, "--folder", tmp_path / "run", "--steps", "2"]
+    done = pretrain(*arguments, "--learning-rate", "0")
+    assert done.returncode == 0, done.stderr
+    last = [row for row in read_metrics(finished[0] / "metrics.jsonl") if row["step"] == 8 and "eval_loss" in row]
+    first = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "eval_loss" in row]
+    assert [row["eval_loss"] for row in first] == pytest.approx([last[0]["eval_loss"]] * 2, rel=1e-5)

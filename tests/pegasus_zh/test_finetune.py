@@ -1,0 +1,157 @@
+"""Fine-tuning: it learns, keeps the best, resumes to the bit, keeps training and validation apart."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from pegasus_zh.errors import DataError
+from pegasus_zh.finetune import FinetuneConfig, _epochs, finetune, read_data
+from pegasus_zh.generation import Writing, generate
+from pegasus_zh.huggingface import write_folder
+from pegasus_zh.load import load
+from pegasus_zh.tokenizers import PegasusTokenizer
+from pegasus_zh.vocabulary import SPECIALS
+from tests.pegasus_zh.random_model import TINY, random_model
+from training.loop import TrainingStopped
+from training.metrics import read_metrics
+from training.optimizer import OptimizerConfig
+
+CHARACTERS = [chr(c) for c in range(0x4E00, 0x4E00 + 38)]
+TOKENIZER = PegasusTokenizer(SPECIALS + CHARACTERS)
+CONFIG = replace(TINY, vocabulary=144, width=32, feed_forward=48)
+RATE = OptimizerConfig(learning_rate=1e-2, weight_decay=0, warmup=1, clip=1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "model"
+    write_folder(folder, jax.device_get(random_model(CONFIG)), CONFIG, TOKENIZER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """The reference is the first two characters of the source."""
+    random = np.random.default_rng(0)
+    texts = ["".join(random.choice(CHARACTERS, random.integers(4, 9))) for _ in range(80)]
+    path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    path.write_text("".join(f"{text[:2]}\t{text}\n" for text in texts), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(model, pairs):
+    return FinetuneConfig(
+        model=str(model),
+        data=str(pairs),
+        folder="",
+        valid_examples=16,
+        epochs=6,
+        batch_size=16,
+        max_source=16,
+        max_target=8,
+        semantics="bert4keras",
+        optimizer=RATE,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return folder, finetune(replace(config, folder=str(folder)))
+
+
+def rows(folder):
+    return [
+        {k: v for k, v in row.items() if "second" not in k and k != "mfu"}
+        for row in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
+def test_it_learns_and_keeps_the_best_epoch(finished, config):
+    folder, found = finished
+    evaluations = {row["step"]: row for row in rows(folder) if "eval_bleu" in row}
+    assert sorted(evaluations) == [4, 8, 12, 16, 20, 24]
+    best = max(evaluations.values(), key=lambda row: row["eval_bleu"])
+    assert found == json.loads((folder / "best.json").read_text())
+    assert found["step"] == best["step"] and found["bleu"] == best["eval_bleu"]
+    losses = [row["eval_loss"] for row in rows(folder) if "eval_loss" in row]
+    assert losses[-1] < 0.8 * losses[0]
+    # What lies in best/ writes what was scored, and has the switches it was trained with.
+    loaded = load(folder / "best")
+    assert (loaded.config.gelu, loaded.config.cross_bias) == ("erf", True)
+    kept = [json.loads(line) for line in (folder / "best" / "validation.jsonl").read_text("utf-8").splitlines()]
+    assert [(row["source"], row["reference"]) for row in kept] == read_data(config)[1]
+    sources = [TOKENIZER.frame_source(TOKENIZER.encode(row["source"]), 16) for row in kept]
+    written = generate(loaded.model, loaded.config, TOKENIZER, sources, Writing(max_source=16, max_target=8))
+    assert list(written) == [row["written"] for row in kept]
+
+
+def test_a_stopped_run_resumes_to_the_bit(finished, config, tmp_path, monkeypatch):
+    monkeypatch.setattr("pegasus_zh.finetune.scores", fail_at(3))
+    config = replace(config, folder=str(tmp_path / "run"))
+    with pytest.raises(TrainingStopped):
+        finetune(config)
+    monkeypatch.undo()
+    assert finetune(config) == finished[1]
+    assert rows(tmp_path / "run") == rows(finished[0])
+    assert finetune(config) == finished[1]  # again: it is finished
+
+
+def fail_at(call: int):
+    from pegasus_zh.evaluation import scores
+
+    calls = []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == call:
+            raise TrainingStopped("the power went")
+        return scores(*args)
+
+    return failing
+
+
+def test_epochs_hold_every_pair_once_and_start_anywhere():
+    ids = list(range(10))
+    batches = _epochs(ids, 4, 3, 0)
+    found = [next(batches) for _ in range(6)]
+    assert [len(batch) for batch in found] == [4, 4, 2] * 2
+    assert sorted(sum(found[:3], [])) == sorted(sum(found[3:], [])) == ids and found[:3] != found[3:]
+    assert next(_epochs(ids, 4, 3, 4)) == found[4]
+
+
+def test_training_and_validation_do_not_meet(config):
+    whole, valid = read_data(config)
+    assert len(whole) == 64 and len(valid) == 16 and not set(whole) & set(valid)
+    for seed in (1, 2):
+        few, same = read_data(replace(config, examples=10, seed=seed))
+        assert same == valid and len(few) == 10 and set(few) < set(whole)
+    assert read_data(replace(config, examples=10, seed=1))[0] != few
+    training, given = read_data(replace(config, valid=config.data))
+    assert len(training) == 80 and len(given) == 16
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "message"),
+    [
+        ("甲\t乙丙\n丁\n", {}, "line 2: a pair needs a source and a reference"),
+        ("", {}, "no pair in it"),
+        ("甲\t乙丙\n", {}, r"1 pair\(s\) are too few"),
+        ("甲\t乙丙\n甲\t丁\n", {"examples": 5}, "1 pairs to train on, not the 5"),
+    ],
+)
+def test_bad_pairs_are_one_line(config, tmp_path, content, changes, message):
+    path = tmp_path / "bad.tsv"
+    path.write_text(content, "utf-8")
+    with pytest.raises(DataError, match=f"bad.tsv.*{message}"):
+        finetune(replace(config, data=str(path), folder=str(tmp_path / "run"), **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_pairs_are_refused_by_a_run(finished, config):
+    with pytest.raises(ValueError, match="its run had (pairs|seed)"):
+        finetune(replace(config, folder=str(finished[0]), seed=1))

@@ -82,12 +82,17 @@ class Memory:
     layers: tuple[Block, ...]  # the decoder's, unstacked: a slice of a stack in a loop would be a copy a step
 
 
+def unstacked(model: MT5, config: MT5Config) -> tuple[Block, ...]:
+    """The decoder's layers one by one."""
+    layer = lambda i: jax.tree.map(lambda x: x[i], model.decoder.blocks)  # noqa: E731
+    return tuple(map(layer, range(config.layers)))
+
+
 def remember(model: MT5, source: jax.Array, config: MT5Config, pad: int) -> Memory:
     """Source ids [B, S] -> what the decoding steps read again and again."""
     seen = source != pad
     encoded = encode(model, source, seen.astype(jnp.int32), config)
-    layer = lambda i: jax.tree.map(lambda x: x[i], model.decoder.blocks)  # noqa: E731
-    layers = tuple(map(layer, range(config.layers)))
+    layers = unstacked(model, config)
     keys = tuple(project(encoded, p.cross_attention.key, config) for p in layers)
     values = tuple(project(encoded, p.cross_attention.value, config) for p in layers)
     return Memory(keys=keys, values=values, seen=seen, layers=layers)

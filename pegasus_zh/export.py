@@ -7,8 +7,9 @@ from typing import Literal
 
 import jax
 
-from pegasus_zh.huggingface import check_free, write_folder
+from pegasus_zh.huggingface import check_free, check_new, write_folder
 from pegasus_zh.load import Semantics, load
+from pegasus_zh.serving import write_serving
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +30,20 @@ class ExportConfig:
     """Leave out the bias of the cross-attention, for which transformers has no place."""
     overwrite: bool = False
     """Replace an earlier export in the same place."""
+    stablehlo: bool = False
+    """Write the encoder and one decoding step as StableHLO instead, to serve the model without this code."""
 
 
 def export(config: ExportConfig, say: Callable[[str], None] = print) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises what `load` and `write_folder` raise."""
     out = Path(config.folder)
-    check_free(out, config.overwrite)
+    check_new(out) if config.stablehlo else check_free(out, config.overwrite)
     loaded = load(config.model, semantics=config.semantics, step=config.step, say=say)
     say(loaded.source)
+    if config.stablehlo:
+        write_serving(out, loaded, config.dtype)
+        say(f"{out}: encoder.stablehlo, decode_step.stablehlo and weights.safetensors; docs/export.md shows their use")
+        return out
     write_folder(
         out,
         loaded.model,

@@ -167,6 +167,12 @@ def write_folder(
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def check_new(out: Path) -> None:
+    """The target must be new, or an empty folder. Raises DataError."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists already; name another folder")
+
+
 def check_free(out: Path, overwrite: bool) -> None:
     """The target must be new, or empty, or an earlier export that may be replaced. Raises DataError."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):

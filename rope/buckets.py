@@ -49,5 +49,6 @@ def toeplitz(offsets: jax.Array, queries: int) -> jax.Array:
     """
     width = offsets.shape[1]
     copies = jnp.broadcast_to(jnp.pad(offsets, ((0, 0), (0, 1)))[:, None], (offsets.shape[0], queries, width + 1))
-    drift = copies.reshape(offsets.shape[0], -1)[:, : queries * width].reshape(offsets.shape[0], queries, width)
+    # Without the last T elements: as rows of T, since of symbolic lengths (jax.export) no product can be compared with 0.
+    drift = copies.reshape(offsets.shape[0], width + 1, queries)[:, :width].reshape(offsets.shape[0], queries, width)
     return drift[None, :, :, queries - 1 :]

@@ -47,8 +47,10 @@ def toeplitz(offsets: jax.Array, queries: int) -> jax.Array:
 
     T copies of the row, one element short each time, drift by one place a row: no gather, and no scatter in the transpose.
     """
-    width = offsets.shape[1]
-    copies = jnp.broadcast_to(jnp.pad(offsets, ((0, 0), (0, 1)))[:, None], (offsets.shape[0], queries, width + 1))
-    # Without the last T elements: as rows of T, since of symbolic lengths (jax.export) no product can be compared with 0.
-    drift = copies.reshape(offsets.shape[0], width + 1, queries)[:, :width].reshape(offsets.shape[0], queries, width)
+    heads, width = offsets.shape
+    copies = jnp.broadcast_to(jnp.pad(offsets, ((0, 0), (0, 1)))[:, None], (heads, queries, width + 1))
+    # All but the last T elements: as rows of T, for of symbolic lengths (jax.export) no product compares with 0.
+    same = jax.typeof(copies).sharding
+    rows = jax.lax.reshape(copies, (heads, width + 1, queries), out_sharding=same)[:, :width]
+    drift = jax.lax.reshape(rows, (heads, queries, width), out_sharding=same)
     return drift[None, :, :, queries - 1 :]

@@ -1,5 +1,5 @@
 # make pretrain ARGS="…"   train (python -m scripts.pretrain --help lists the flags)
-# make test                the tests; make slow: the long ones
+# make test                the tests; make slow: the long ones (two processes, kills at any time)
 # make parity              the comparison with torch and transformers, in an environment of its own
 # make plan ARGS="…"       does a preset fit a TPU slice that is not here? (python -m scripts.plan --help)
 # make aot                 the training step compiled for TPUs that are not here, as tests

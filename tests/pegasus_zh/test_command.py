@@ -261,6 +261,7 @@ def test_a_prepared_set_is_trained_on(finished, tmp_path):
     assert losses(tmp_path / "run") == losses(finished[0]) and not (tmp_path / "run" / "data").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_and_train_as_one(finished, documents, tmp_path):
     """Two devices each: the first prepares, both train, and the losses are those of one device."""
     with socket.socket() as free:

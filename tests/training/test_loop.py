@@ -130,6 +130,7 @@ def test_sigterm_saves_and_the_rest_equals_the_whole(undisturbed, tmp_path):
     assert numbers(tmp_path) == numbers(undisturbed[0])
 
 
+@pytest.mark.slow
 def test_kills_at_any_time_change_nothing(tmp_path):
     """kill -9 while it starts, steps, logs and saves: the same parameters in the end, no row repeated, none skipped."""
     steps, whole, killed = 24, tmp_path / "whole", tmp_path / "killed"

@@ -2,13 +2,13 @@
 
 Letters: B rows, K beams of a row, P target positions, S source length, N heads, H head size, V vocabulary.
 
-The cache of a layer, [B, P K, N, H], holds the keys of all beams where they were computed. A hypothesis is the `path` of
+The cache of a layer, [B, N, H, P K], holds the keys of all beams where they were computed. A hypothesis is the `path` of
 beams that its tokens came through (int32 [B, K, P]), so beams change places by rewriting the path, never the cache; and
 what the encoder made exists once a row, not once a beam.
 """
 
+import functools
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,10 @@ from pegasus_zh.mt5 import (
     rms_norm,
     scale_output,
 )
-from rope.attention import attention
+from rope.attention import cached_attention
 from rope.buckets import offset_bias
 from training.partition import spec
+from training.step import compiler_options
 
 NEVER = -1e9  # the score of what may not be chosen: finite, so that sums of it stay numbers
 
@@ -76,8 +77,8 @@ class Marks:
 class Memory:
     """What decoding needs of the sources: per layer the keys and values of the encoder's output."""
 
-    keys: tuple[jax.Array, ...]  # [B, S, N, H] each
-    values: tuple[jax.Array, ...]
+    keys: tuple[jax.Array, ...]  # [B, N, H, S] each
+    values: tuple[jax.Array, ...]  # [B, N, S, H] each
     seen: jax.Array  # bool [B, S], False for padding
     layers: tuple[Block, ...]  # the decoder's, unstacked: a slice of a stack in a loop would be a copy a step
 
@@ -93,18 +94,18 @@ def remember(model: MT5, source: jax.Array, config: MT5Config, pad: int) -> Memo
     seen = source != pad
     encoded = encode(model, source, seen.astype(jnp.int32), config)
     layers = unstacked(model, config)
-    keys = tuple(project(encoded, p.cross_attention.key, config) for p in layers)
-    values = tuple(project(encoded, p.cross_attention.value, config) for p in layers)
+    keys = tuple(project(encoded, p.cross_attention.key, config).transpose(0, 2, 3, 1) for p in layers)
+    values = tuple(project(encoded, p.cross_attention.value, config).transpose(0, 2, 1, 3) for p in layers)
     return Memory(keys=keys, values=values, seen=seen, layers=layers)
 
 
-Cache = list[tuple[jax.Array, jax.Array]]  # keys and values of each layer, [B, P, K, N, H]
+Cache = list[tuple[jax.Array, jax.Array]]  # keys [B, N, H, P K] and values [B, N, P K, H] of each layer
 
 
 def empty_cache(memory: Memory, beams: int, positions: int) -> Cache:
-    rows, _, heads, size = memory.keys[0].shape
-    zeros = jnp.zeros((rows, positions, beams, heads, size), memory.keys[0].dtype)
-    return [(zeros, zeros) for _ in memory.layers]
+    rows, heads, size, _ = memory.keys[0].shape
+    keys = jnp.zeros((rows, heads, size, positions * beams), memory.keys[0].dtype)
+    return [(keys, keys.swapaxes(2, 3)) for _ in memory.layers]
 
 
 def decode_step(
@@ -131,20 +132,18 @@ def decode_step(
         q, k, v = (
             project(h, w, config) for w in (p.self_attention.query, p.self_attention.key, p.self_attention.value)
         )
-        keys = jax.lax.dynamic_update_slice_in_dim(keys, k[:, None], t, 1)
-        values = jax.lax.dynamic_update_slice_in_dim(values, v[:, None], t, 1)
+        keys = jax.lax.dynamic_update_slice_in_dim(keys, k.transpose(0, 2, 3, 1), t * beams, 3)
+        values = jax.lax.dynamic_update_slice_in_dim(values, v.transpose(0, 2, 1, 3), t * beams, 2)
         updated.append((keys, values))
-        keys, values = (c.reshape(rows, length * beams, *c.shape[3:]) for c in (keys, values))
-        x = x + merge(attention(q, keys, values, bias=bias, mask=seen, scale=1.0), p.self_attention.output)
+        x = x + merge(cached_attention(q, keys, values, bias=bias, mask=seen, scale=1.0), p.self_attention.output)
         q = project(rms_norm(x, p.cross_norm, config.epsilon), p.cross_attention.query, config)
-        mixed = attention(q, memory_keys, memory_values, bias=cross_bias, mask=cross_seen, scale=1.0)
+        mixed = cached_attention(q, memory_keys, memory_values, bias=cross_bias, mask=cross_seen, scale=1.0)
         x = x + merge(mixed, p.cross_attention.output)
         x = x + feed_forward(rms_norm(x, p.feed_forward_norm, config.epsilon), p.feed_forward, config)
     hidden = scale_output(rms_norm(x, model.decoder.final_norm, config.epsilon), config)
     return logits(model, hidden, config), updated
 
 
-@partial(jax.jit, static_argnames=("config", "search", "marks", "length"))
 def write(
     model: MT5,
     source: jax.Array,
@@ -160,6 +159,18 @@ def write(
     A row ends with the end token, padding after it, or is cut at `length`; a source of padding alone gives padding. All
     rows stop when the last one has ended. `seeds` uint32 [B] decide what is drawn. The result is whole on every device.
     """
+    options = tuple(compiler_options().items())
+    return _compiled(options)(model, source, seeds, config=config, search=search, marks=marks, length=length)
+
+
+@functools.cache
+def _compiled(options: tuple[tuple[str, str], ...]):
+    return jax.jit(
+        _write, static_argnames=("config", "search", "marks", "length"), compiler_options=dict(options) or None
+    )
+
+
+def _write(model, source, seeds, *, config, search, marks, length):
     method = _one if search.beams == 1 else _transformers_beams if search.length_penalty is not None else _seed_beams
 
     def search_(model: MT5, source: jax.Array, seeds: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -32,8 +32,8 @@ def named(model: MT5) -> Arrays:
 def functions(config: MT5Config, like: MT5, pad: int):
     """(encoder, decode_step) of arrays by name instead of a model.
 
-    encoder(weights, source [b, s]) -> memory: keys, values [L, b, s, N, H] and seen [b, s]. decode_step(weights, memory,
-    keys, values [L, b, p, N, H], token [b], t) -> float32 logits [b, V] of the token after position t, and keys and
+    encoder(weights, source [b, s]) -> memory: keys [L, b, N, H, s], values [L, b, N, s, H] and seen [b, s]. decode_step(weights,
+    memory, keys [L, b, N, H, p], values [L, b, N, p, H], token [b], t) -> float32 logits [b, V] of the token after position t, and keys and
     values with position t in them.
     """
     structure, names = jax.tree.structure(like), list(named(like))
@@ -53,11 +53,10 @@ def functions(config: MT5Config, like: MT5, pad: int):
             seen=memory["seen"],
             layers=unstacked(model, config),
         )
-        cache = [(k[:, :, None], v[:, :, None]) for k, v in zip(keys, values, strict=True)]
-        path = jnp.zeros((token.shape[0], 1, keys.shape[2]), jnp.int32)
+        cache = list(zip(keys, values, strict=True))
+        path = jnp.zeros((token.shape[0], 1, keys.shape[-1]), jnp.int32)
         logits, cache = decode_step(model, whole, cache, path, token[:, None], t, config)
-        keys, values = (jnp.stack([pair[i][:, :, 0] for pair in cache]) for i in (0, 1))
-        return logits[:, 0], keys, values
+        return logits[:, 0], *map(jnp.stack, zip(*cache, strict=True))
 
     return encoder, step
 
@@ -72,13 +71,13 @@ def write_serving(out: Path, loaded: Loaded, dtype: str = "float32") -> None:
     shape = lambda *dimensions, of=type_: jax.ShapeDtypeStruct(dimensions, of)  # noqa: E731
     weights = {name: shape(*x.shape) for name, x in named(loaded.model).items()}
     b, s, p = export.symbolic_shape("b, s, p")
-    kept = (config.layers, b, s, config.heads, config.head_size)
-    cache = shape(config.layers, b, p, config.heads, config.head_size)
-    memory = {"keys": shape(*kept), "values": shape(*kept), "seen": shape(b, s, of=jnp.bool_)}
+    lead, size = (config.layers, b, config.heads), config.head_size
+    cache = shape(*lead, size, p), shape(*lead, p, size)
+    memory = {"keys": shape(*lead, size, s), "values": shape(*lead, s, size), "seen": shape(b, s, of=jnp.bool_)}
     token, t = shape(b, of=jnp.int32), shape(of=jnp.int32)
     programs = {
         "encoder": (encoder, (weights, shape(b, s, of=jnp.int32))),
-        "decode_step": (step, (weights, memory, cache, cache, token, t)),
+        "decode_step": (step, (weights, memory, *cache, token, t)),
     }
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
@@ -92,7 +91,8 @@ def write_serving(out: Path, loaded: Loaded, dtype: str = "float32") -> None:
             "start": tokenizer.start_id,
             "end": tokenizer.eos_id,
             "pad": tokenizer.pad_id,
-            "cache": [config.layers, "b", "p", config.heads, config.head_size],
+            "keys": [config.layers, "b", config.heads, config.head_size, "p"],
+            "values": [config.layers, "b", config.heads, "p", config.head_size],
             "dtype": dtype,
             "platforms": PLATFORMS,
             "source": loaded.source,

@@ -71,9 +71,25 @@ def attention(
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = jnp.einsum("BTNH,BSNH->BNTS", query * scale, key, preferred_element_type=jnp.float32)
+    weights = dropout(_weights(scores, bias, mask), dropout_rate, dropout_key)
+    return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(value.dtype), value)
+
+
+def cached_attention(
+    query: jax.Array, keys: jax.Array, values: jax.Array, *, bias=None, mask=None, scale: float | None = None
+) -> jax.Array:
+    """`attention` for a few queries [B, T, N, H] over keys [B, N, H, S] and values [B, N, S, H] kept for many steps.
+
+    The products read keys and values as they lie there; of `attention`'s own order XLA would make a copy a step.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = jnp.einsum("BTNH,BNHS->BNTS", query * scale, keys, preferred_element_type=jnp.float32)
+    return jnp.einsum("BNTS,BNSH->BTNH", _weights(scores, bias, mask).astype(values.dtype), values)
+
+
+def _weights(scores: jax.Array, bias: jax.Array | None, mask: jax.Array | None) -> jax.Array:
     if bias is not None:
         scores = scores + bias
     if mask is not None:
         scores = jnp.where(mask, scores, MASKED)
-    weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_key)
-    return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(value.dtype), value)
+    return jax.nn.softmax(scores, axis=-1)

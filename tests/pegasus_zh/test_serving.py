@@ -32,8 +32,8 @@ encoder, step = (export.deserialize(open(f"{folder}/{name}.stablehlo", "rb").rea
 
 length = 12
 memory = jax.jit(encoder)(weights, source)
-layers, _, _, heads, size = about["cache"]
-keys = values = jnp.zeros((layers, len(source), length, heads, size), about["dtype"])
+shapes = ([{"b": len(source), "p": length}.get(n, n) for n in about[name]] for name in ("keys", "values"))
+keys, values = (jnp.zeros(shape, about["dtype"]) for shape in shapes)
 token, written = np.full(len(source), about["start"], np.int32), []
 for t in range(length):
     logits, keys, values = jax.jit(step)(weights, memory, keys, values, token, np.int32(t))

@@ -248,7 +248,7 @@ def _transformers_beams(model, memory, seeds, config, search, marks, length):
         t, tokens, path, written, scores, opened, pool, pool_scores, cache = carry
         path = _arrive(path, t)
         predicted, cache = decode_step(model, memory, cache, path, tokens, t, config)
-        best, origins, tokens = _best_tokens(scores, _log_softmax(predicted, marks), 2 * beams)
+        best, origins, tokens = _best_tokens(scores, predicted, 2 * beams, marks.pad)
         path, written = _follow(path, written, origins, tokens, t)
         ends = (tokens == marks.end) | (t + 1 == length)
         scale = (t + 1).astype(jnp.float32) ** -search.length_penalty
@@ -285,8 +285,7 @@ def _seed_beams(model, memory, seeds, config, search, marks, length):
         t, tokens, path, written, scores, opened, width, answer, answer_score, cache = carry
         path = _arrive(path, t)
         predicted, cache = decode_step(model, memory, cache, path, tokens, t, config)
-        log_p = jnp.log(jnp.exp(_log_softmax(predicted, marks)) + 1e-12)
-        scores, origins, tokens = _best_tokens(scores, log_p, beams)
+        scores, origins, tokens = _best_tokens(scores, predicted, beams, marks.pad, least=1e-12)
         path, written = _follow(path, written, origins, tokens, t)
         answer = jnp.where(opened[:, None], written[:, 0], answer)
         answer_score = jnp.where(opened, scores[:, 0], answer_score)
@@ -318,17 +317,18 @@ def _beginning(memory: Memory, marks: Marks, beams: int, length: int):
     )
 
 
-def _log_softmax(scores: jax.Array, marks: Marks) -> jax.Array:
-    """Log-probabilities; padding, which is never written, keeps its share as in transformers' suppress_tokens."""
-    return jnp.where(_places(scores) == marks.pad, NEVER, jax.nn.log_softmax(scores, -1))
-
-
-def _best_tokens(scores: jax.Array, log_p: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _best_tokens(
+    scores: jax.Array, logits: jax.Array, count: int, pad: int, least: float = 0.0
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The `count` best continuations of a row's hypotheses: (scores, beams, tokens), each [B, count], best first.
 
-    scores [B, K], log-probabilities [B, K, V].
+    scores [B, K], logits [B, K, V]; `least` is added to probabilities. Padding, which is never written, keeps its share of
+    the probability, as in transformers' suppress_tokens.
     """
-    top, tokens = jax.lax.top_k(log_p, count)
+    top, tokens = jax.lax.top_k(jnp.where(_places(logits) == pad, NEVER, logits), count)
+    top = top - jax.nn.logsumexp(logits, -1, keepdims=True)
+    if least:
+        top = jnp.log(jnp.exp(top) + least)
     best, places = jax.lax.top_k((scores[..., None] + top).reshape(len(top), -1), count)
     return best, places // count, jnp.take_along_axis(tokens.reshape(len(top), -1), places, 1)
 

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -44,11 +45,13 @@ from pegasus_zh.prepared_set import (
 )
 from pegasus_zh.pseudo_summary import SELECTORS, Unit, pseudo_summary
 from pegasus_zh.sentences import group_sentences, split_sentences
+from pegasus_zh.span_corruption import corrupt
 from pegasus_zh.tokenizers import Tokenizer, load_tokenizer
 from training.lock import locked
 
 SAMPLE_BYTES = 1_000_000  # of documents by which the shape of a row is chosen
 BLOCK = 256  # documents that go through the stages together
+SPANS = "span-corruption"
 KEPT = "then run the same command again; finished shards are kept"
 Pair = tuple[np.ndarray, np.ndarray]  # ids of source and target
 
@@ -59,7 +62,7 @@ class PrepareConfig:
 
     data: tuple[str, ...] = ()  # files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet
     field: str = "text"  # the JSON field or Parquet column with a document's text
-    selector: str = "lcs"  # rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq
+    selector: str = "lcs"  # rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as T5
     unit: Unit = "character"  # what the selector compares
     faithful: bool = False  # cut sentences exactly as T5-PEGASUS did: at line ends and "。" alone
     ratio: float = 0.25  # sentences become target until it has more than this times the source's characters
@@ -71,7 +74,7 @@ class PrepareConfig:
     eval_fraction: float = 0.0  # documents held out for evaluation, by a hash of their text
     workers: int = 0  # processes; 0: one a core, 1: none beside this one
     on_bad_record: OnBadRecord = "stop"  # skip: leave bad documents out and count them by reason
-    selector_seed: int = 0  # of the selector "random"
+    selector_seed: int = 0  # of random and span-corruption
 
     def __post_init__(self):
         for name, low, high in [
@@ -87,8 +90,8 @@ class PrepareConfig:
         ]:
             if not low <= (value := getattr(self, name)) < high:
                 raise DataError(f"{name} is {value}: it must be at least {low} and below {high}")
-        if self.selector not in SELECTORS:
-            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(SELECTORS)}")
+        if self.selector not in (*SELECTORS, SPANS):
+            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join([*SELECTORS, SPANS])}")
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
             raise DataError("a row must hold the longest pair: row_source >= max_source and row_target >= max_target")
 
@@ -102,6 +105,8 @@ def document_pairs(texts: Sequence[str], config: PrepareConfig, tokenizer: Token
     dtype, most = id_dtype(tokenizer.vocab_size), 3 * (config.max_source + config.max_target) // 2
     split = [split_sentences(text, faithful=config.faithful) for text in texts]
     groups = [(n, group) for n, text in enumerate(split) for group in group_sentences(text, max_characters=most)]
+    if config.selector == SPANS:
+        return _span_pairs(len(texts), groups, config, tokenizer)
     rule = {"selector": config.selector, "ratio": config.ratio, "unit": config.unit, "seed": config.selector_seed}
     chosen = [(n, group, pseudo_summary(group, **rule)) for n, group in groups]
     sides = [(n, *("".join([group[i] for i in side]) for side in pair)) for n, group, pair in chosen]
@@ -112,6 +117,24 @@ def document_pairs(texts: Sequence[str], config: PrepareConfig, tokenizer: Token
             source = tokenizer.frame_source(source, config.max_source)
             target = tokenizer.frame_target(target, config.max_target)
             pairs[n].append((np.array(source, dtype), np.array(target, dtype)))
+    return pairs
+
+
+def _span_pairs(
+    texts: int, groups: Sequence[tuple[int, list[str]]], config: PrepareConfig, tokenizer: Tokenizer
+) -> list[list[Pair]]:
+    dtype, pairs = id_dtype(tokenizer.vocab_size), [[] for _ in range(texts)]
+    # Of so many ids source and target, sentinels included, are not cut.
+    longest = int(min((config.max_source - 2) / 0.9, (config.max_target - 3) / 0.2))
+    for n, group in groups:
+        text = "".join(group)
+        ids = tokenizer.encode(text)[:longest]
+        source, target = corrupt(ids, np.random.default_rng([config.selector_seed, zlib.crc32(text.encode())]))
+        if target:
+            source = tokenizer.frame_source(source, config.max_source)
+            pairs[n].append(
+                (np.array(source, dtype), np.array(tokenizer.frame_target(target, config.max_target), dtype))
+            )
     return pairs
 
 
@@ -175,6 +198,8 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> 
     other settings, tokenizer or files; for a full disk; and for a killed worker.
     """
     folder, sources = Path(folder), find_sources(config.data)
+    if config.selector == SPANS and tokenizer.kind != "pegasus":
+        raise DataError("span-corruption marks spans by [unused1] to [unused99]: use a vocab.txt, not sentencepiece")
     settings = settings_of(config, tokenizer, sources)
     with locked(folder, wait=True):
         try:

@@ -4,9 +4,12 @@ Letters: B batch, T query length, S key length, N heads, H head size.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+
+from training.partition import on_one_cpu
 
 MASKED = -1e9  # finite, so that a query that sees nothing has a uniform distribution and not NaN
 
@@ -83,8 +86,14 @@ def cached_attention(
     The products read keys and values as they lie there; of `attention`'s own order XLA would make a copy a step.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = jnp.einsum("BTNH,BNHS->BNTS", query * scale, keys, preferred_element_type=jnp.float32)
-    return jnp.einsum("BNTS,BNSH->BTNH", _weights(scores, bias, mask).astype(values.dtype), values)
+    if not on_one_cpu():
+        scores = jnp.einsum("BTNH,BNHS->BNTS", query * scale, keys, preferred_element_type=jnp.float32)
+        return jnp.einsum("BNTS,BNSH->BTNH", _weights(scores, bias, mask).astype(values.dtype), values)
+    # One query after the other: XLA's CPU makes one loop of products with vectors, but a call for each small matrix.
+    queries, single = range(query.shape[1]), partial(jnp.einsum, preferred_element_type=jnp.float32)
+    scores = jnp.stack([single("BNH,BNHS->BNS", query[:, t] * scale, keys) for t in queries], 2)
+    weights = _weights(scores, bias, mask).astype(values.dtype)
+    return jnp.stack([jnp.einsum("BNS,BNSH->BNH", weights[:, :, t], values) for t in queries], 1)
 
 
 def _weights(scores: jax.Array, bias: jax.Array | None, mask: jax.Array | None) -> jax.Array:

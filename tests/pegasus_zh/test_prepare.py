@@ -303,3 +303,25 @@ def test_settings_are_on_record(whole):
     assert settings["row"] == [manifest.row_source, manifest.row_target]
     assert manifest.settings == {name: value for name, value in settings.items() if name != "row"}
     assert settings["sources"] == [[CORPUS.name, CORPUS.stat().st_size, CORPUS.stat().st_mtime_ns]]
+
+
+def test_span_corruption(tokenizer, tmp_path):
+    """The pairs of T5's objective: uncut, the same in every process, and the text again when put together."""
+    config = PrepareConfig(data=(str(CORPUS),), selector="span-corruption", workers=1)
+    texts = list(read_documents((str(CORPUS),)))[:20]
+    pairs = document_pairs(texts, config, tokenizer)
+    again = document_pairs(texts, config, tokenizer)
+    for text, found, same in zip(texts, pairs, again, strict=True):
+        assert found and len(found) == len(same)
+        for (source, target), (source_again, target_again) in zip(found, same, strict=True):
+            np.testing.assert_array_equal(source, source_again)
+            np.testing.assert_array_equal(target, target_again)
+            assert len(source) <= 384 and len(target) <= 127 and (source[0], source[-1], target[-1]) == (101, 102, 102)
+            spans = np.split(target[:-1], np.flatnonzero(target[:-1] < 100)[1:])
+            lost = {span[0]: span[1:].tolist() for span in spans}
+            whole = [i for token in source[1:-1].tolist() for i in lost.get(token, [token])]
+            assert tokenizer.decode(whole).replace(" ", "")[:20] in tokenizer.decode(tokenizer.encode(text)).replace(
+                " ", ""
+            )
+    with pytest.raises(DataError, match="use a vocab.txt, not sentencepiece"):
+        prepare(config, SentencePieceTokenizer(train_sentencepiece(texts, 2000)), tmp_path)

@@ -24,7 +24,7 @@ from pegasus_zh.evaluation import scores
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.huggingface import write_folder
 from pegasus_zh.load import Loaded, Semantics, load
-from pegasus_zh.objective import loss
+from pegasus_zh.objective import count_tokens, loss
 from pegasus_zh.packing import decode_rows, encode_row
 from pegasus_zh.pairs import read_pairs
 from pegasus_zh.prepared_set import id_dtype, write_json
@@ -202,9 +202,7 @@ def tune(
         fixed={"pairs": hashlib.sha256(repr((training, shape)).encode()).hexdigest()},
         weights=loaded.model,
         review=review,
-        count=lambda host: tuple(
-            sum(int(f(host[f"{side}_segments"])) for side in ("source", "target")) for f in (np.count_nonzero, np.size)
-        ),
+        count=count_tokens,
         flops_per_row=mt5.flops_per_row(model, *shape),
     )
     if jax.process_index() == 0:
@@ -262,7 +260,7 @@ class _Best:
         if jax.process_index() == 0:
             folder = self._folder / "best"
             write_folder(folder, model, self._config, self._tokenizer, overwrite=True, cross_bias="keep")
-            write_json(self._folder / "best.json", self.found)
             rows = ({"source": s, "reference": r, "written": w} for (s, r), w in written)
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (folder / "validation.jsonl").write_text(lines, encoding="utf-8")
+            write_json(self._folder / "best.json", self.found)  # last: it says that all is there

@@ -8,6 +8,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pegasus_zh.mt5 import MT5, MT5Config, decode, encode
 from training.partition import gather, spec
@@ -91,6 +92,12 @@ def batch_shapes(rows: int, source: int, target: int) -> dict[str, tuple[int, in
     """The arrays of a batch that `loss` takes, all int32; see packing.decode_rows."""
     shapes = dict.fromkeys(("source", "source_segments"), (rows, source))
     return shapes | dict.fromkeys(("target", "target_inputs", "target_segments"), (rows, target))
+
+
+def count_tokens(batch: dict[str, np.ndarray]) -> tuple[int, int]:
+    """(real tokens, positions) of a batch, source and target together."""
+    segments = [batch["source_segments"], batch["target_segments"]]
+    return sum(int(np.count_nonzero(s)) for s in segments), sum(s.size for s in segments)
 
 
 def loss(

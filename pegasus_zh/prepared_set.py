@@ -203,7 +203,8 @@ def read_settings(folder: Path, wanted: dict) -> dict | None:
     try:
         found = json.loads(path.read_bytes())
         changed = {name: found[name] for name in wanted if found[name] != wanted[name]}
-        source, target = found["row"]
+        if len(found["row"]) != 2:
+            raise ValueError("no shape of a row")
     except _NOT_AS_WRITTEN as error:
         raise DataError(f"{path} is damaged ({error}): delete the folder, or give another") from error
     if changed:

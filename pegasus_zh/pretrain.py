@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 
 from pegasus_zh import mt5
-from pegasus_zh.dataset import Batch, eval_batches, open_rows, train_batches
+from pegasus_zh.dataset import eval_batches, open_rows, train_batches
 from pegasus_zh.documents import read_documents
 from pegasus_zh.errors import DataError
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.load import load
-from pegasus_zh.objective import loss
+from pegasus_zh.objective import count_tokens, loss
 from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.prepared_set import read_manifest, write_json
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
@@ -146,11 +145,6 @@ def make_tokenizer(config: PretrainConfig, folder: Path, say: Callable = print) 
     return load_tokenizer(folder)
 
 
-def _count(batch: Batch) -> tuple[int, int]:
-    segments = [batch["source_segments"], batch["target_segments"]]
-    return sum(int(np.count_nonzero(s)) for s in segments), sum(s.size for s in segments)
-
-
 def pretrain(config: PretrainConfig) -> TrainState:
     """Runs, or resumes, the whole of it in `config.folder` and returns the last state. Errors as prepare and train raise."""
     if config.distributed:
@@ -202,7 +196,7 @@ def _pretrain(config: PretrainConfig, say: Callable) -> TrainState:
             data, batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine
         ),
         eval_batches=lambda: eval_batches(heldout[0], split=heldout[1], batch_size=rows, **mine) if heldout else (),
-        count=_count,
+        count=count_tokens,
         flops_per_row=mt5.flops_per_row(model, *shape),
         config={"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": config.preset},
         fixed={"data": manifest.fingerprint},
@@ -223,14 +217,13 @@ def _prepared(
     """The prepared set, and (set, split) of the held-out rows if there are any; made by the first process if need be."""
     data = Path(config.prepared) if config.prepared else folder / "data"
     if jax.process_index() == 0:  # the others find what the first has prepared on the storage they share
-        shape = {}
         if not config.prepared:
             tokenizer = tokenizer or make_tokenizer(config, folder / "tokenizer", say)
             prepare(replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, data)
         if eval_data:  # in rows of the same shape, so that the evaluation compiles once
             made = read_manifest(data)
-            shape = {"row_source": made.row_source, "row_target": made.row_target, "eval_fraction": 0.0}
-            heldout = replace(config.prepare, data=eval_data, **shape)
+            shape = {"row_source": made.row_source, "row_target": made.row_target}
+            heldout = replace(config.prepare, data=eval_data, eval_fraction=0, **shape)
             prepare(heldout, load_tokenizer(data / "tokenizer"), folder / "heldout")
         if not (folder / "tokenizer" / "made.json").exists():
             load_tokenizer(data / "tokenizer").save(folder / "tokenizer")

@@ -10,22 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pegasus_zh.mt5 import MT5Config
-
-
-def bucket(offset: int, both_sides: bool, buckets: int, max_distance: int) -> int:
-    """The bucket of a key `offset` positions right of the query."""
-    first = 0
-    if both_sides:
-        buckets //= 2
-        first = buckets if offset > 0 else 0
-        distance = abs(offset)
-    else:
-        distance = -offset if offset < 0 else 0
-    exact = buckets // 2
-    if distance < exact:
-        return first + distance
-    steps = math.log(distance / exact) / math.log(max_distance / exact) * (buckets - exact)
-    return first + min(exact + int(steps + 1e-9), buckets - 1)
+from tests.rope.test_buckets import plain_bucket
 
 
 def reference_logits(
@@ -49,7 +34,7 @@ def stack(w: Mapping, name: str, config: MT5Config, ids: Sequence[int], encoded:
         return x / math.sqrt(sum(x * x) / len(x) + config.epsilon) * scale
 
     def bias(query: int, key: int, head: int) -> float:
-        return table[bucket(key - query, not is_decoder, config.buckets, config.max_distance), head]
+        return table[plain_bucket(key - query, not is_decoder, config.buckets, config.max_distance), head]
 
     for layer in range(config.layers):
         place = f"{name}.block.{layer}.layer"

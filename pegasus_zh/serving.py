@@ -42,7 +42,7 @@ def functions(config: MT5Config, like: MT5, pad: int):
         return jax.tree.unflatten(structure, [weights[name] for name in names])
 
     def encoder(weights: Arrays, source: jax.Array) -> Arrays:
-        memory = remember(model_of(weights), source, config, pad)
+        memory = remember(model_of(weights), source, (source != pad).astype(jnp.int32), config)
         return {"keys": jnp.stack(memory.keys), "values": jnp.stack(memory.values), "seen": memory.seen}
 
     def step(weights: Arrays, memory: Arrays, keys: jax.Array, values: jax.Array, token: jax.Array, t: jax.Array):

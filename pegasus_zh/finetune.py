@@ -32,6 +32,7 @@ from pegasus_zh.tokenizers import Tokenizer
 from training.lock import locked
 from training.loop import HostBatch, LoopConfig, Task, microbatch, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh
+from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import RULES, check_divisible, to_host
 from training.step import init_state, make_train_step
@@ -101,7 +102,7 @@ def finetune(config: FinetuneConfig) -> dict[str, float]:
     if config.distributed:
         join_processes()
     main = jax.process_index() == 0
-    say = print if main else lambda *_: None
+    say = print if main else silent
     loaded = load(config.model, semantics=config.semantics, say=say)
     say(loaded.source)
     training, valid = read_data(config)
@@ -115,22 +116,10 @@ def finetune(config: FinetuneConfig) -> dict[str, float]:
 def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The (source, reference) pairs that are trained on, and those that choose the epoch."""
 
-    def read(path: str) -> list[tuple[str, str]]:
-        pairs = []
-        for number, pair in enumerate(read_pairs(path, config.field, config.reference_field), 1):
-            if not pair.source.strip() or not (pair.reference or "").strip():
-                raise DataError(
-                    f"{path}, line {number}: a pair needs a source and a reference; mend or remove the line"
-                )
-            pairs.append((pair.source, pair.reference))
-        if not pairs:
-            raise DataError(f"{path}: no pair in it")
-        return pairs
-
-    training = read(config.data)
+    training = read_whole_pairs(config.data, config.field, config.reference_field)
     order = np.random.default_rng(config.seed).permutation(len(training))
     if config.valid:
-        valid = read(config.valid)[: config.valid_examples]
+        valid = read_whole_pairs(config.valid, config.field, config.reference_field)[: config.valid_examples]
     else:
         # By the text, not the seed: no run is trained on what another is chosen by.
         ranked = sorted(range(len(training)), key=lambda i: hashlib.sha256(repr(training[i]).encode()).digest())
@@ -144,6 +133,18 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
     return chosen, valid
 
 
+def read_whole_pairs(path: str, field: str = "source", reference_field: str = "reference") -> list[tuple[str, str]]:
+    """The (source, reference) pairs of a file. Raises DataError where one of the two is missing."""
+    pairs = []
+    for number, pair in enumerate(read_pairs(path, field, reference_field), 1):
+        if not pair.source.strip() or not (pair.reference or "").strip():
+            raise DataError(f"{path}, line {number}: a pair needs a source and a reference; mend or remove the line")
+        pairs.append((pair.source, pair.reference))
+    if not pairs:
+        raise DataError(f"{path}: no pair in it")
+    return pairs
+
+
 def tune(
     config: FinetuneConfig,
     loaded: Loaded,
@@ -152,7 +153,10 @@ def tune(
     folder: Path,
     say: Callable = print,
 ) -> dict[str, float]:
-    """Trains on the pairs in `folder`, keeping the best epoch in `best/`; returns its validation scores."""
+    """Trains on the pairs in `folder`, keeping the best epoch in `best/`; returns its validation scores.
+
+    Begins with random weights where `loaded` has none. Returns nothing where it was told to stop before the end.
+    """
     tokenizer, mesh = loaded.tokenizer, make_mesh(config.mesh)
     model = replace(loaded.config, dtype=config.dtype, remat=config.remat)
     if config.dropout is not None:
@@ -207,7 +211,8 @@ def tune(
     )
     if jax.process_index() == 0:
         tokenizer.save(folder / "tokenizer")
-    train(task, loop, mesh, folder, say)
+    if int(train(task, loop, mesh, folder, say).step) < loop.steps:
+        return {}
     found = best.found
     say(
         f"{folder / 'best'}: step {found['step']:.0f}; "

@@ -35,7 +35,7 @@ _SPARE_ROWS = 256
 class Loaded:
     """A model of NumPy arrays, its config and tokenizer, and one line on what was read and which switches are set."""
 
-    model: MT5
+    model: MT5 | None  # None: random weights, to be made where they are used
     config: MT5Config
     tokenizer: Tokenizer
     source: str

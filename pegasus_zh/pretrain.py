@@ -28,6 +28,7 @@ from pegasus_zh.vocabulary import train_pegasus_vocabulary, train_sentencepiece
 from training.lock import locked
 from training.loop import LoopConfig, Task, microbatch, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh
+from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.step import TrainState, init_state, make_train_step
@@ -145,12 +146,12 @@ def make_tokenizer(config: PretrainConfig, folder: Path, say: Callable = print) 
     return load_tokenizer(folder)
 
 
-def pretrain(config: PretrainConfig) -> TrainState:
+def pretrain(config: PretrainConfig, say: Callable = print) -> TrainState:
     """Runs, or resumes, the whole of it in `config.folder` and returns the last state. Errors as prepare and train raise."""
     if config.distributed:
         join_processes()
     with locked(Path(config.folder)) if jax.process_index() == 0 else nullcontext():
-        return _pretrain(config, print if jax.process_index() == 0 else lambda *_: None)
+        return _pretrain(config, say if jax.process_index() == 0 else silent)
 
 
 def _pretrain(config: PretrainConfig, say: Callable) -> TrainState:

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from training.checkpoint import Checkpoints
 from training.mesh import data_share
-from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics
+from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics, silent
 from training.partition import RULES, abstract, place
 from training.step import Batch, Step, Sums, TrainState, compile_step
 
@@ -157,7 +157,8 @@ def train(task: Task, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path,
         batch = to_mesh(host := next(batches), mesh, config.accumulate)
         say("compiling the training step")
         step, evaluate = compile_step(task.step, state, batch), jax.jit(task.evaluate)
-        metrics, bar = Metrics(folder, first_step=first), progress_bar(first, config.steps)
+        metrics = Metrics(folder, first_step=first)
+        bar = progress_bar(first, config.steps, shown=say is not silent)
         speed = _Speed(task, config, mesh)
         good = first  # the newest checkpoint, 0 for none
 

@@ -1,0 +1,286 @@
+"""Does pretraining on pseudo-summaries help where few examples are at hand?
+
+One small model is pretrained for each objective and seed under one budget (updates, rows, row shape, vocabulary, recipe),
+fine-tuned on 10, 100, ... examples of each task, and scored on the task's test part. A cell is one (task, number of examples,
+objective, seed): its seed decides the initial weights, the order of the pretraining, the examples drawn and the
+fine-tuning, so that repeats are independent; the test part and what chooses the epoch are the same for all.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby, product
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from pegasus_zh import mt5
+from pegasus_zh.documents import read_documents
+from pegasus_zh.errors import DataError
+from pegasus_zh.evaluation import scores
+from pegasus_zh.few_shot_report import write_report
+from pegasus_zh.finetune import FinetuneConfig, read_whole_pairs, tune
+from pegasus_zh.generation import Writing, generate
+from pegasus_zh.load import Loaded, load
+from pegasus_zh.prepare import PrepareConfig, prepare
+from pegasus_zh.prepared_set import write_json
+from pegasus_zh.pretrain import PretrainConfig, make_tokenizer, pretrain, recipe
+from pegasus_zh.tokenizers import Tokenizer
+from training.lock import locked
+from training.mesh import MeshConfig, make_mesh
+from training.metrics import progress_bar, silent
+from training.partition import abstract, place
+
+NONE = "none"  # the objective of a model that is not pretrained
+PAIRS = {"max_source": 128, "max_target": 48, "row_source": 256, "row_target": 96}  # of the pretraining
+LENGTHS = {"max_source": 128, "max_target": 32}  # of the tasks
+BATCH = 32  # examples of an update
+SEEN = 40  # characters of a source by which it is looked for in the documents
+
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotConfig:
+    """Compare pretraining objectives by what a model then learns from few examples; the same command goes on."""
+
+    documents: tuple[str, ...]
+    """Raw documents to pretrain on, as --data of scripts.pretrain."""
+    tasks: tuple[str, ...]
+    """A file of pairs for each task: .tsv (reference TAB source) or .jsonl (source, reference), also .gz."""
+    folder: str = "runs/few-shot"
+    """Where everything goes; few_shot.md, .csv and .png are the result."""
+    objectives: tuple[str, ...] = ("lcs", "random", "span-corruption", NONE)
+    """Selectors of scripts.prepare, span-corruption, or none; the first is compared with each of the others."""
+    examples: tuple[int, ...] = (10, 100, 1000, 0)
+    """Numbers of training examples; 0: all there are."""
+    seeds: int = 3
+    """Independent repeats."""
+    preset: Literal[tuple(mt5.PRESETS)] = "tiny"
+    """Shape of the model, and the pretraining's recipe."""
+    pretrain_steps: int = 1500
+    """Updates of each pretraining."""
+    updates: int = 150
+    """Updates of each fine-tuning, rounded up to whole epochs."""
+    learning_rate: float = 1e-3
+    """Of the fine-tuning; T5-PEGASUS's 2e-4 for its own size."""
+    test_examples: int = 200
+    """Pairs of a task that are scored."""
+    valid_examples: int = 100
+    """Pairs of a task that choose the epoch."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+
+    def __post_init__(self):
+        for name in ("seeds", "pretrain_steps", "updates", "test_examples", "valid_examples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("documents", "tasks", "objectives", "examples"):
+            if not (given := getattr(self, name)) or len({*given}) < len(given):
+                raise ValueError(f"{name} is {given}: give one or more, each once")
+        if min(self.examples) < 0:
+            raise ValueError(f"examples is {self.examples}: numbers from 0")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task's pairs, each source in one part alone."""
+
+    name: str
+    test: Pairs
+    valid: Pairs
+    training: Pairs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuning."""
+
+    task: Task
+    examples: int
+    objective: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}-{self.examples}-{self.objective}-{self.seed}"
+
+
+def few_shot(config: FewShotConfig, say: Callable = print) -> None:
+    """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError as what it calls."""
+    folder, basis = Path(config.folder), recipe(config.preset)
+    tasks = [read_task(path, config) for path in config.tasks]
+    if len({task.name for task in tasks}) < len(tasks):
+        raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
+    rows = {
+        objective: PrepareConfig(data=config.documents, selector=objective, **PAIRS)
+        for objective in config.objectives
+        if objective != NONE
+    }
+    with locked(folder):
+        check_settings(config, tasks, folder / "settings.json")
+        basis = replace(basis, dtype=config.dtype, mesh=config.mesh, samples=0)
+        documents = PrepareConfig(data=config.documents)
+        tokenizer = make_tokenizer(replace(basis, prepare=documents), folder / "tokenizer", say)
+        for objective, given in rows.items():
+            prepare(given, tokenizer, folder / "data" / objective)
+        seen = share_seen(config.documents, tasks, folder / "seen.json")
+        notes = [
+            f"{task.name}: {len(task.training):,} pairs to train on, {len(task.valid)} to choose by, "
+            f"{len(task.test)} to test; {seen[task.name]:.0%} of the test sources stand in the documents"
+            for task in tasks
+        ]
+        say("\n".join(notes))
+        (folder / "cells").mkdir(exist_ok=True)
+        cells = [*_cells(config, tasks, say)]
+        missing = [cell for cell in cells if not _path(folder, cell).exists()]
+        bar = progress_bar(len(cells) - len(missing), len(cells), unit="cell")
+        for (objective, seed), group in groupby(missing, lambda cell: (cell.objective, cell.seed)):
+            bar.set_description(f"pretraining {objective}, seed {seed}")
+            start = begin(config, basis, tokenizer, objective, seed)
+            for cell in group:
+                bar.set_description(cell.name)
+                run_cell(config, start, cell, folder)
+                bar.update()
+        bar.close()
+        results = [json.loads(_path(folder, cell).read_bytes()) for cell in cells]
+        say(write_report(folder, results, {task.name: copied(task) for task in tasks}, notes))
+
+
+def read_task(path: str, config: FewShotConfig) -> Task:
+    """The pairs of a file in three parts, by a hash of the source: no seed and no order of the file changes them."""
+    pairs = dict(read_whole_pairs(path))  # by source: one that comes twice is in one part
+    ranked = sorted(pairs.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
+    held = config.test_examples + config.valid_examples
+    if len(ranked) <= held:
+        raise DataError(
+            f"{path}: {len(ranked)} pairs of different sources, and {held} of them are to test and to choose by; "
+            "give more pairs, or fewer --test-examples and --valid-examples"
+        )
+    name = Path(path).name.split(".")[0]
+    return Task(name, ranked[: config.test_examples], ranked[config.test_examples : held], ranked[held:])
+
+
+def check_settings(config: FewShotConfig, tasks: Sequence[Task], path: Path) -> None:
+    """Keeps what a folder's cells were made with. Raises DataError where it differs; further tasks may come."""
+    fields = ("preset", "pretrain_steps", "updates", "learning_rate", "test_examples", "valid_examples", "dtype")
+    wanted = {name: getattr(config, name) for name in fields}
+    wanted |= {f"task {task.name}": hashlib.sha256(repr(task).encode()).hexdigest() for task in tasks}
+    found = json.loads(path.read_bytes()) if path.exists() else {}
+    for name, value in wanted.items():
+        if found.get(name, value) != value:
+            raise DataError(
+                f"{path.parent}: its cells were made with {name} {found[name]}, not {value}: give that, or another --folder"
+            )
+    write_json(path, found | wanted)
+
+
+def share_seen(documents: Sequence[str], tasks: Sequence[Task], path: Path) -> dict[str, float]:
+    """The share of each task's test sources that stand in the documents, by their first characters; kept in `path`."""
+    found = json.loads(path.read_bytes()) if path.exists() else {}
+    begins = {task.name: [_dense(source)[:SEEN] for source, _ in task.test] for task in tasks}
+    if wanted := {begin for name in begins.keys() - found.keys() for begin in begins[name]}:
+        seen = set()
+        for text in map(_dense, read_documents(documents)):
+            seen |= {begin for begin in wanted if begin in text}
+        found |= {name: float(np.mean([begin in seen for begin in begins[name]])) for name in begins}
+        write_json(path, found)
+    return found
+
+
+def _dense(text: str) -> str:
+    return "".join(text.split())
+
+
+def _cells(config: FewShotConfig, tasks: Sequence[Task], say: Callable) -> Iterator[Cell]:
+    for task, size in product(tasks, config.examples):
+        if size > len(task.training):
+            say(f"{task.name}: no {size:,} examples to train on; left out")
+    for seed, objective, task in product(range(config.seeds), config.objectives, tasks):
+        sizes = {size or len(task.training) for size in config.examples}
+        yield from (Cell(task, n, objective, seed) for n in sorted(sizes) if n <= len(task.training))
+
+
+def _path(folder: Path, cell: Cell) -> Path:
+    return folder / "cells" / f"{cell.name}.json"
+
+
+def begin(config: FewShotConfig, basis: PretrainConfig, tokenizer: Tokenizer, objective: str, seed: int) -> Loaded:
+    """The pretrained model, or for none the weights that this seed's pretrainings begin with."""
+    if objective == NONE:
+        return Loaded(None, basis.model(tokenizer.vocab_size), tokenizer, NONE)
+    folder = Path(config.folder)
+    run = folder / "pretrained" / f"{objective}-{seed}"
+    state = pretrain(
+        replace(
+            basis,
+            folder=str(run),
+            prepared=str(folder / "data" / objective),
+            loop=replace(basis.loop, steps=config.pretrain_steps, save_every=1000, seed=seed),
+        ),
+        silent,
+    )
+    _go_on(int(state.step) == config.pretrain_steps)
+    return load(run, say=silent)
+
+
+def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> None:
+    """Fine-tunes on the seed's examples, writes for the test sources greedily, and keeps texts and scores."""
+    task, tuning = cell.task, folder / "tuning" / cell.name
+    drawn = np.random.default_rng(cell.seed).permutation(len(task.training))[: cell.examples]
+    epochs = -(-config.updates // -(-cell.examples // BATCH))
+    found = tune(
+        FinetuneConfig(
+            model="",
+            data="",
+            folder="",
+            epochs=epochs,
+            eval_epochs=-(-epochs // 4),
+            batch_size=BATCH,
+            seed=cell.seed,
+            dtype=config.dtype,
+            mesh=config.mesh,
+            optimizer=replace(
+                FinetuneConfig(model="", data="", folder="").optimizer, learning_rate=config.learning_rate
+            ),
+            **LENGTHS,
+        ),
+        start,
+        [task.training[i] for i in drawn],
+        task.valid,
+        tuning,
+        silent,
+    )
+    _go_on(bool(found))
+    best = load(tuning / "best", say=silent)
+    tokenizer, sources = best.tokenizer, [source for source, _ in task.test]
+    with jax.set_mesh(make_mesh(config.mesh)):
+        model = place(best.model, abstract(partial(mt5.init, best.config, jax.random.key(0))))
+        framed = [tokenizer.frame_source(tokenizer.encode(source), LENGTHS["max_source"]) for source in sources]
+        writing = Writing(batch_size=BATCH, **LENGTHS)
+        written = [*generate(model, replace(best.config, dtype=config.dtype), tokenizer, framed, writing)]
+    figures = scores([reference for _, reference in task.test], written)
+    about = {"task": task.name, "examples": cell.examples, "objective": cell.objective, "seed": cell.seed}
+    lists = {name: x.tolist() for name, x in figures.items()}
+    write_json(_path(folder, cell), {**about, "best": found, "scores": lists, "written": written})
+    shutil.rmtree(tuning)
+
+
+def copied(task: Task) -> float:
+    """The Rouge-L of copying: each test source's first characters, as many as the median reference of the training has."""
+    length = int(np.median([len(reference) for _, reference in task.training]))
+    found = scores([reference for _, reference in task.test], [source[:length] for source, _ in task.test])
+    return float(found["rouge-l"].mean())
+
+
+def _go_on(finished: bool) -> None:
+    """Ends the command where training was told to stop: it has saved, and the same command goes on."""
+    if not finished:
+        raise KeyboardInterrupt

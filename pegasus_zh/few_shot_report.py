@@ -1,0 +1,131 @@
+"""What the cells of the few-shot experiment say: a row for each, tables with intervals, and a picture."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pegasus_zh.evaluation import METRICS, RESAMPLES
+
+Figures = Mapping[tuple[str, int, str], np.ndarray]  # (task, examples, objective) -> Rouge-L [seeds, test examples]
+COLUMNS = ("task", "examples", "objective", "seed")
+
+
+class Estimate(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
+    """Of values [seeds, test examples], by a bootstrap of both: resampled seeds, and examples that are the same for all.
+
+    Of differences between two objectives, seed by seed and example by example, it keeps each pair together.
+    """
+    rng = np.random.default_rng(seed)
+    # How often each seed and each example is drawn is all that a resample's mean needs.
+    seeds, examples = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in values.shape)
+    low, high = np.percentile(np.einsum("rs,se,re->r", seeds, values, examples, optimize=True), [2.5, 97.5])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def write_report(
+    folder: Path, cells: Sequence[dict[str, Any]], copied: Mapping[str, float], notes: Sequence[str]
+) -> str:
+    """few_shot.csv, few_shot.md and few_shot.png in `folder`, of the cells' files; returns the tables.
+
+    copied: for each task the Rouge-L of its sources' first characters. notes: lines on the data.
+    """
+    figures: dict[tuple[str, int, str], list] = {}
+    for cell in sorted(cells, key=lambda cell: cell["seed"]):
+        figures.setdefault((cell["task"], cell["examples"], cell["objective"]), []).append(cell["scores"]["rouge-l"])
+    arrays = {key: np.array(x) for key, x in figures.items()}
+    tables = _tables(arrays, copied, notes)
+    _replace(folder / "few_shot.csv", _csv(cells).encode())
+    _replace(folder / "few_shot.md", tables.encode())
+    _replace(folder / "few_shot.png", _picture(arrays, copied))
+    return tables
+
+
+def _csv(cells: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*COLUMNS, *METRICS, "best_step"])
+    for cell in cells:
+        means = [f"{np.mean(cell['scores'][name]):.5f}" for name in METRICS]
+        table.writerow([*(cell[name] for name in COLUMNS), *means, cell["best"]["step"]])
+    return text.getvalue()
+
+
+def _tables(figures: Figures, copied: Mapping[str, float], notes: Sequence[str]) -> str:
+    rows, objectives = list(dict.fromkeys(key[:2] for key in figures)), list(dict.fromkeys(key[2] for key in figures))
+    first, *others = objectives
+    seeds = len(next(iter(figures.values())))
+    absolute = [[_percent(estimate(figures[*row, x]), "") for x in objectives] for row in rows]
+    paired = [[_percent(estimate(figures[*row, first] - figures[*row, x]), "+") for x in others] for row in rows]
+    parts = [
+        f"Rouge-L in percent, mean of {seeds} seed(s) and the test examples [95 % interval]",
+        _table(
+            ["copied", *objectives],
+            rows,
+            [[f"{100 * copied[r[0]]:.2f}", *x] for r, x in zip(rows, absolute, strict=True)],
+        ),
+    ]
+    if others:
+        parts += [
+            f"Difference, seed by seed and example by example: {first} is better where all of the interval is above 0",
+            _table([f"{first} - {x}" for x in others], rows, paired),
+        ]
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+
+
+def _percent(x: Estimate, sign: str) -> str:
+    mean, low, high = (f"{100 * value:{sign}.2f}" for value in x)
+    return f"{mean} [{low}, {high}]"
+
+
+def _table(heads: Sequence[str], rows: Sequence[tuple[str, int]], cells: Sequence[Sequence[str]]) -> str:
+    lines = [["task", "examples", *heads], ["---", *["---:"] * (1 + len(heads))]]
+    lines += [[task, f"{examples:,}", *x] for (task, examples), x in zip(rows, cells, strict=True)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _picture(figures: Figures, copied: Mapping[str, float]) -> bytes:
+    """One panel a task: Rouge-L by examples, a line an objective in its interval, a dot a seed."""
+    from matplotlib.figure import Figure
+
+    tasks, objectives = (list(dict.fromkeys(key[i] for key in figures)) for i in (0, 2))
+    figure = Figure(figsize=(5.2 * len(tasks), 4.2), layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        sizes = sorted({key[1] for key in figures if key[0] == task})
+        for number, objective in enumerate(objectives):
+            values = [100 * figures[task, n, objective] for n in sizes]
+            found = [estimate(x) for x in values]
+            places = np.array(sizes) * 1.06 ** (number - (len(objectives) - 1) / 2)  # beside each other
+            (line,) = axes.plot(places, [x.mean for x in found], "-", linewidth=1.6, label=objective)
+            color = line.get_color()
+            axes.fill_between(places, [x.low for x in found], [x.high for x in found], color=color, alpha=0.12, lw=0)
+            for x, seeds in zip(places, values, strict=True):
+                axes.plot([x] * len(seeds), seeds.mean(1), "o", color=color, markersize=3.5)
+        axes.axhline(100 * copied[task], color="0.4", linestyle="--", linewidth=1, label="first characters copied")
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axes.set_xticks([], minor=True)
+        axes.set(title=task, xlabel="training examples", ylabel="Rouge-L, %", ylim=(0, None))
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    file = io.BytesIO()
+    figure.savefig(file, dpi=130, format="png")
+    return file.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -9,6 +9,7 @@ fine-tuning, so that repeats are independent; the test part and what chooses the
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,7 +40,7 @@ from training.partition import abstract, place
 NONE = "none"  # the objective of a model that is not pretrained
 PAIRS = {"max_source": 128, "max_target": 48, "row_source": 256, "row_target": 96}  # of the pretraining
 LENGTHS = {"max_source": 128, "max_target": 32}  # of the tasks
-BATCH = 32  # examples of an update
+BATCH = 16  # examples of an update
 SEEN = 40  # characters of a source by which it is looked for in the documents
 
 Pairs = list[tuple[str, str]]
@@ -63,9 +64,9 @@ class FewShotConfig:
     """Independent repeats."""
     preset: Literal[tuple(mt5.PRESETS)] = "tiny"
     """Shape of the model, and the pretraining's recipe."""
-    pretrain_steps: int = 1500
+    pretrain_steps: int = 600
     """Updates of each pretraining."""
-    updates: int = 150
+    updates: int = 100
     """Updates of each fine-tuning, rounded up to whole epochs."""
     learning_rate: float = 1e-3
     """Of the fine-tuning; T5-PEGASUS's 2e-4 for its own size."""
@@ -143,10 +144,10 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
         missing = [cell for cell in cells if not _path(folder, cell).exists()]
         bar = progress_bar(len(cells) - len(missing), len(cells), unit="cell")
         for (objective, seed), group in groupby(missing, lambda cell: (cell.objective, cell.seed)):
-            bar.set_description(f"pretraining {objective}, seed {seed}")
+            bar.set_description(f"pretraining {objective}, seed {seed}", refresh=sys.stderr.isatty())
             start = begin(config, basis, tokenizer, objective, seed)
             for cell in group:
-                bar.set_description(cell.name)
+                bar.set_description(cell.name, refresh=sys.stderr.isatty())
                 run_cell(config, start, cell, folder)
                 bar.update()
         bar.close()

@@ -64,7 +64,7 @@ class FewShotConfig:
     """Independent repeats."""
     preset: Literal[tuple(mt5.PRESETS)] = "tiny"
     """Shape of the model, and the pretraining's recipe."""
-    pretrain_steps: int = 600
+    pretrain_steps: int = 500
     """Updates of each pretraining."""
     updates: int = 100
     """Updates of each fine-tuning, rounded up to whole epochs."""
@@ -186,12 +186,12 @@ def check_settings(config: FewShotConfig, tasks: Sequence[Task], path: Path) -> 
 def share_seen(documents: Sequence[str], tasks: Sequence[Task], path: Path) -> dict[str, float]:
     """The share of each task's test sources that stand in the documents, by their first characters; kept in `path`."""
     found = json.loads(path.read_bytes()) if path.exists() else {}
-    begins = {task.name: [_dense(source)[:SEEN] for source, _ in task.test] for task in tasks}
-    if wanted := {begin for name in begins.keys() - found.keys() for begin in begins[name]}:
+    new = {task.name: [_dense(source)[:SEEN] for source, _ in task.test] for task in tasks if task.name not in found}
+    if wanted := {begin for begins in new.values() for begin in begins}:
         seen = set()
         for text in map(_dense, read_documents(documents)):
             seen |= {begin for begin in wanted if begin in text}
-        found |= {name: float(np.mean([begin in seen for begin in begins[name]])) for name in begins}
+        found |= {name: float(np.mean([begin in seen for begin in begins])) for name, begins in new.items()}
         write_json(path, found)
     return found
 
@@ -243,7 +243,7 @@ def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> 
             data="",
             folder="",
             epochs=epochs,
-            eval_epochs=-(-epochs // 4),
+            eval_epochs=-(-epochs // 3),
             batch_size=BATCH,
             seed=cell.seed,
             dtype=config.dtype,

@@ -119,7 +119,7 @@ def _picture(figures: Figures, copied: Mapping[str, float]) -> bytes:
         axes.set_xticks([], minor=True)
         axes.set(title=task, xlabel="training examples", ylabel="Rouge-L, %", ylim=(0, None))
         axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(objectives) + 1)
     file = io.BytesIO()
     figure.savefig(file, dpi=130, format="png")
     return file.getvalue()

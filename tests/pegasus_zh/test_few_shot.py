@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pegasus_zh import few_shot as few_shot_module
+from pegasus_zh import mt5
 from pegasus_zh.documents import read_documents
 from pegasus_zh.errors import DataError
 from pegasus_zh.few_shot import FewShotConfig, few_shot, read_task, share_seen
@@ -15,6 +17,16 @@ from pegasus_zh.few_shot_report import estimate, write_report
 from pegasus_zh.pretrain import CORPUS
 
 DOCUMENTS = (str(CORPUS / "heldout.jsonl"),)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """Fewer positions than a laptop's experiment has, and a smaller model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(mt5.PRESETS, "tiny", mt5.MT5Config(width=16, feed_forward=16, heads=2, head_size=8, layers=1))
+        patch.setattr(few_shot_module, "PAIRS", {"max_source": 24, "max_target": 8, "row_source": 32, "row_target": 16})
+        patch.setattr(few_shot_module, "LENGTHS", {"max_source": 24, "max_target": 8})
+        yield
 
 
 @pytest.fixture(scope="module")

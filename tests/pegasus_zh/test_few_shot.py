@@ -5,34 +5,39 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from pegasus_zh import few_shot as few_shot_module
-from pegasus_zh import mt5
+from pegasus_zh import finetune, mt5, pretrain
 from pegasus_zh.documents import read_documents
 from pegasus_zh.errors import DataError
 from pegasus_zh.few_shot import FewShotConfig, few_shot, read_task, share_seen
 from pegasus_zh.few_shot_report import estimate, write_report
-from pegasus_zh.pretrain import CORPUS
+from training.mesh import make_mesh
 
-DOCUMENTS = (str(CORPUS / "heldout.jsonl"),)
+DOCUMENTS = (str(pretrain.CORPUS / "heldout.jsonl"),)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small():
-    """Fewer positions than a laptop's experiment has, and a smaller model."""
+    """Fewer positions than a laptop's experiment has, a smaller model, and one device, for which less is compiled."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(mt5.PRESETS, "tiny", mt5.MT5Config(width=16, feed_forward=16, heads=2, head_size=8, layers=1))
         patch.setattr(few_shot_module, "PAIRS", {"max_source": 24, "max_target": 8, "row_source": 32, "row_target": 16})
         patch.setattr(few_shot_module, "LENGTHS", {"max_source": 24, "max_target": 8})
+        for module in (few_shot_module, finetune, pretrain):
+            patch.setattr(module, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
         yield
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("few-shot")
-    texts = [text for text in read_documents([str(CORPUS / "train.jsonl")])][:10] + [*read_documents(DOCUMENTS)][:10]
+    texts = [text for text in read_documents([str(pretrain.CORPUS / "train.jsonl")])][:10] + [
+        *read_documents(DOCUMENTS)
+    ][:10]
     path = folder / "titles.tsv"
     path.write_text("".join(f"{x[:6]}\t{''.join(x.split())[:60]}\n" for x in texts), "utf-8")
     return FewShotConfig(
@@ -43,7 +48,7 @@ def config(tmp_path_factory):
         examples=(2, 1000, 0),
         seeds=2,
         pretrain_steps=1,
-        updates=2,
+        updates=1,
         test_examples=8,
         valid_examples=4,
     )
@@ -141,7 +146,7 @@ def test_differences_are_paired(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"updates": 3}, "its cells were made with updates 2, not 3: give that, or another --folder"),
+        ({"updates": 3}, "its cells were made with updates 1, not 3: give that, or another --folder"),
         ({"test_examples": 16}, "titles.tsv: 20 pairs of different sources, and 20 of them"),
         ({"objectives": ("lcs", "best")}, "selector is 'best'"),
         ({"tasks": ("a/titles.tsv",)}, "a/titles.tsv: No such file"),

@@ -64,9 +64,9 @@ class FewShotConfig:
     """Independent repeats."""
     preset: Literal[tuple(mt5.PRESETS)] = "tiny"
     """Shape of the model, and the pretraining's recipe."""
-    pretrain_steps: int = 400
+    pretrain_steps: int = 500
     """Updates of each pretraining."""
-    updates: int = 80
+    updates: int = 64
     """Updates of each fine-tuning, rounded up to whole epochs."""
     learning_rate: float = 1e-3
     """Of the fine-tuning; T5-PEGASUS's 2e-4 for its own size."""

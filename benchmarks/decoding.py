@@ -33,6 +33,9 @@ from pegasus_zh.vocabulary import train_pegasus_vocabulary
 @dataclass(frozen=True, kw_only=True)
 class Config:
     data: str
+    """A file that scripts.generate reads."""
+    field: str = "source"
+    """The JSON field with an input's text."""
     preset: str = "t5-pegasus-small"
     inputs: int = 256
     beams: tuple[int, ...] = (1, 4)
@@ -46,7 +49,7 @@ class Config:
 
 def main() -> None:
     config = tyro.cli(Config)
-    texts = [pair.source for pair in islice(read_pairs(config.data), config.inputs)]
+    texts = [pair.source for pair in islice(read_pairs(config.data, config.field), config.inputs)]
     preset = PRESETS[config.preset]
     tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, min(preset.vocabulary, 50_000)))
     # The preset's own vocabulary, however few words the inputs have.

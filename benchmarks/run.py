@@ -15,7 +15,8 @@ class Config:
 
 
 def main() -> None:
-    data = ["--data", *tyro.cli(Config).data]
+    files = tyro.cli(Config).data
+    data, inputs = ["--data", *files], ["--data", files[0], "--field", "text"]
     commands = [
         ["pseudo_summaries", *data],
         ["tokenizers", *data],
@@ -23,6 +24,8 @@ def main() -> None:
         ["packing", *data],
         ["training_step", "--preset", "tiny", "--rows", "16"],
         ["training_step", "--preset", "t5-pegasus-small"],
+        ["decoding", *inputs, "--preset", "tiny"],
+        ["decoding", *inputs, "--preset", "t5-pegasus-small"],
     ]
     for name, *arguments in commands:
         print(f"\n== benchmarks.{name} {' '.join(arguments)}", flush=True)

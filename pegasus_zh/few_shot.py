@@ -40,7 +40,7 @@ from training.partition import abstract, place
 NONE = "none"  # the objective of a model that is not pretrained
 PAIRS = {"max_source": 128, "max_target": 48, "row_source": 256, "row_target": 96}  # of the pretraining
 LENGTHS = {"max_source": 128, "max_target": 32}  # of the tasks
-BATCH = 16  # examples of an update
+BATCH = 32  # examples of an update
 SEEN = 40  # characters of a source by which it is looked for in the documents
 
 Pairs = list[tuple[str, str]]
@@ -64,9 +64,9 @@ class FewShotConfig:
     """Independent repeats."""
     preset: Literal[tuple(mt5.PRESETS)] = "tiny"
     """Shape of the model, and the pretraining's recipe."""
-    pretrain_steps: int = 500
+    pretrain_steps: int = 400
     """Updates of each pretraining."""
-    updates: int = 64
+    updates: int = 40
     """Updates of each fine-tuning, rounded up to whole epochs."""
     learning_rate: float = 1e-3
     """Of the fine-tuning; T5-PEGASUS's 2e-4 for its own size."""

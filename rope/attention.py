@@ -4,12 +4,9 @@ Letters: B batch, T query length, S key length, N heads, H head size.
 """
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
-
-from training.partition import on_one_cpu
 
 MASKED = -1e9  # finite, so that a query that sees nothing has a uniform distribution and not NaN
 
@@ -83,17 +80,13 @@ def cached_attention(
 ) -> jax.Array:
     """`attention` for a few queries [B, T, N, H] over keys [B, N, H, S] and values [B, N, S, H] kept for many steps.
 
-    The products read keys and values as they lie there; of `attention`'s own order XLA would make a copy a step.
+    The products read keys and values as they lie there, and the second one's result is turned after it: of `attention`'s own
+    order XLA would make a copy a step, and on a CPU a naive loop of the second product.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if not on_one_cpu():
-        scores = jnp.einsum("BTNH,BNHS->BNTS", query * scale, keys, preferred_element_type=jnp.float32)
-        return jnp.einsum("BNTS,BNSH->BTNH", _weights(scores, bias, mask).astype(values.dtype), values)
-    # One query after the other: XLA's CPU makes one loop of products with vectors, but a call for each small matrix.
-    queries, single = range(query.shape[1]), partial(jnp.einsum, preferred_element_type=jnp.float32)
-    scores = jnp.stack([single("BNH,BNHS->BNS", query[:, t] * scale, keys) for t in queries], 2)
-    weights = _weights(scores, bias, mask).astype(values.dtype)
-    return jnp.stack([jnp.einsum("BNS,BNSH->BNH", weights[:, :, t], values) for t in queries], 1)
+    scores = jnp.einsum("BTNH,BNHS->BNTS", query * scale, keys, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum("BNTS,BNSH->BNTH", _weights(scores, bias, mask).astype(values.dtype), values)
+    return mixed.swapaxes(1, 2)
 
 
 def _weights(scores: jax.Array, bias: jax.Array | None, mask: jax.Array | None) -> jax.Array:

@@ -80,7 +80,7 @@ def main() -> None:
                     attention_mask=torch.from_numpy(ids != 0).long(),
                     num_beams=beams,
                     do_sample=False,
-                    max_new_tokens=config.max_target - 1,
+                    max_new_tokens=config.max_target,
                 )
             written += [tokenizer.decode(row[1:]) for row in out.tolist()]
         return written

@@ -125,7 +125,18 @@ def _config_by_json(file: Path) -> MT5Config:
         **sizes,
         head_size=head_size or sizes["width"] // sizes["heads"],
         buckets=about.get("relative_attention_num_buckets", MT5Config.buckets),
+        dropout=_dropout(about, file),
     )
+
+
+def _dropout(about: dict[str, Any], file: Path) -> float:
+    """Of fine-tuning; as bert4keras, none where the config names none."""
+    rate = about.get("dropout_rate", about.get("hidden_dropout_prob"))
+    if rate is None:
+        return 0.0
+    if type(rate) not in (int, float) or not 0 <= rate < 1:
+        raise DataError(f"{file}: the rate of dropout is {rate!r}; give one from 0, below 1")
+    return float(rate)
 
 
 def _config_by_shapes(stored: Mapping[str, Stored], index: Path) -> MT5Config:

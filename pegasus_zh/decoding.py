@@ -204,11 +204,11 @@ def _one(model, memory, seeds, config, search, marks, length):
 
     def step(carry):
         t, token, finished, cache, output, score = carry
-        scores, cache = decode_step(model, memory, cache, path, token, t, config)
-        scores = _allowed(scores[:, 0], marks)
+        predicted, cache = decode_step(model, memory, cache, path, token, t, config)
+        scores = _allowed(predicted[:, 0], marks)
         chosen = _top(scores, 1)[1][:, 0] if search.temperature is None else _draw(scores, seeds, t, search)
         chosen = jnp.where(finished, marks.pad, chosen)
-        gained = jnp.take_along_axis(scores, chosen[:, None], 1)[:, 0] - jax.nn.logsumexp(scores, -1)
+        gained = jnp.take_along_axis(scores, chosen[:, None], 1)[:, 0] - jax.nn.logsumexp(predicted[:, 0], -1)
         output = jax.lax.dynamic_update_slice_in_dim(output, chosen[:, None], t, 1)
         score = score + jnp.where(finished, 0, gained)
         return t + 1, chosen[:, None], finished | (chosen == marks.end), cache, output, score

@@ -1,4 +1,4 @@
-"""A model from any source -> a folder that transformers loads: MT5ForConditionalGeneration and its tokenizer."""
+"""A model from any source -> a folder that transformers loads, or StableHLO programs that need neither it nor this code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 
+from pegasus_zh.errors import DataError
 from pegasus_zh.huggingface import check_free, check_new, write_folder
 from pegasus_zh.load import Semantics, load
 from pegasus_zh.serving import write_serving
@@ -37,6 +38,10 @@ class ExportConfig:
 def export(config: ExportConfig, say: Callable[[str], None] = print) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises what `load` and `write_folder` raise."""
     out = Path(config.folder)
+    if config.stablehlo and (config.overwrite or config.without_cross_bias):
+        raise DataError(
+            "--stablehlo keeps the model as it is, in a new folder: no --overwrite, no --without-cross-bias"
+        )
     check_new(out) if config.stablehlo else check_free(out, config.overwrite)
     loaded = load(config.model, semantics=config.semantics, step=config.step, say=say)
     say(loaded.source)

@@ -28,9 +28,9 @@ from pegasus_zh.objective import count_tokens, loss
 from pegasus_zh.packing import decode_rows, encode_row
 from pegasus_zh.pairs import read_pairs
 from pegasus_zh.prepared_set import id_dtype, write_json
-from pegasus_zh.tokenizers import Tokenizer
+from pegasus_zh.tokenizers import Tokenizer, keep_tokenizer
 from training.lock import locked
-from training.loop import HostBatch, LoopConfig, Task, microbatch, train
+from training.loop import HostBatch, LoopConfig, Task, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
@@ -121,10 +121,11 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
     if config.valid:
         valid = read_whole_pairs(config.valid, config.field, config.reference_field)[: config.valid_examples]
     else:
-        # By the text, not the seed: no run is trained on what another is chosen by.
-        ranked = sorted(range(len(training)), key=lambda i: hashlib.sha256(repr(training[i]).encode()).digest())
+        # By the source, not the seed: a run is not trained on what it, or one of another seed, is chosen by.
+        ranked = sorted(range(len(training)), key=lambda i: hashlib.sha256(training[i][0].encode()).digest())
         held = set(ranked[: min(config.valid_examples, len(training) // 2)])
-        valid, order = [training[i] for i in sorted(held)], [i for i in order if i not in held]
+        valid, sources = [training[i] for i in sorted(held)], {training[i][0] for i in held}
+        order = [i for i in order if training[i][0] not in sources]
     if config.examples > len(order):
         raise DataError(f"{config.data}: {len(order)} pairs to train on, not the {config.examples} of --examples")
     chosen = [training[i] for i in order[: config.examples or None]]
@@ -138,7 +139,10 @@ def read_whole_pairs(path: str, field: str = "source", reference_field: str = "r
     pairs = []
     for number, pair in enumerate(read_pairs(path, field, reference_field), 1):
         if not pair.source.strip() or not (pair.reference or "").strip():
-            raise DataError(f"{path}, line {number}: a pair needs a source and a reference; mend or remove the line")
+            raise DataError(
+                f"{path}, line {number}: a pair needs a source and a reference; mend or remove the line"
+                + (", or give --reference-field" if ".jsonl" in path else "")
+            )
         pairs.append((pair.source, pair.reference))
     if not pairs:
         raise DataError(f"{path}: no pair in it")
@@ -166,7 +170,7 @@ def tune(
     )
     parts = math.prod(mesh.shape[axis] for axis in RULES["batch"]) * config.accumulate
     rows = -(-min(config.batch_size, len(ids)) // parts) * parts  # what the mesh can cut; the last are empty
-    check_divisible(mesh, {"batch_size": ("batch", microbatch(rows, config.accumulate))} | mt5.sizes(model))
+    check_divisible(mesh, mt5.sizes(model))
     shape = tuple(-(-max(len(pair[side]) for pair in (*ids, *held)) // 8) * 8 for side in (0, 1))
     per_epoch = -(-len(ids) // rows)
     loop = LoopConfig(
@@ -189,7 +193,8 @@ def tune(
     writing = Writing(max_source=config.max_source, max_target=config.max_target, batch_size=rows)
 
     def review(arrays: mt5.MT5, step: int) -> dict[str, float]:
-        if step == 0:
+        if step == 0:  # a new run: what an earlier one in the same place left counts no more
+            best.found = {}
             return {}
         written = list(generate(arrays, model, tokenizer, [list(source) for source, _ in held], writing))
         found = {name: 100 * float(x.mean()) for name, x in scores([r for _, r in valid], written).items()}
@@ -203,14 +208,20 @@ def tune(
         train_batches=lambda first: map(batch, _epochs(ids, rows, config.seed, first)),
         eval_batches=lambda: (batch(held[i : i + rows]) for i in range(0, len(held), rows)),
         config={"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint},
-        fixed={"pairs": hashlib.sha256(repr((training, shape)).encode()).hexdigest()},
+        fixed={
+            "model": loaded.fingerprint,
+            "tokenizer": tokenizer.fingerprint,
+            "pairs to train on": _digest(training),
+            "pairs to choose by": _digest(valid),
+            "rows": list(shape),
+        },
         weights=loaded.model,
         review=review,
         count=count_tokens,
         flops_per_row=mt5.flops_per_row(model, *shape),
     )
     if jax.process_index() == 0:
-        tokenizer.save(folder / "tokenizer")
+        keep_tokenizer(tokenizer, folder / "tokenizer")
     if int(train(task, loop, mesh, folder, say).step) < loop.steps:
         return {}
     found = best.found
@@ -219,6 +230,10 @@ def tune(
         + ", ".join(f"{k} {found[k]:.2f}" for k in found if k != "step")
     )
     return found
+
+
+def _digest(pairs: Sequence[tuple[str, str]]) -> str:
+    return hashlib.sha256(repr([*map(tuple, pairs)]).encode()).hexdigest()[:16]
 
 
 def _frame(tokenizer: Tokenizer, pair: tuple[str, str], max_source: int, max_target: int) -> Ids:

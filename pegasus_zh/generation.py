@@ -1,13 +1,15 @@
 """Texts in, texts out: inputs of like length decoded together, one compiled program for each length bucket."""
 
 import dataclasses
+import fcntl
 import hashlib
+import itertools
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +22,7 @@ from tqdm import tqdm
 
 from pegasus_zh.decoding import Marks, Search, write
 from pegasus_zh.errors import DataError
-from pegasus_zh.load import load
+from pegasus_zh.load import Semantics, load
 from pegasus_zh.mt5 import MT5, MT5Config, init
 from pegasus_zh.pairs import Pair, read_pairs
 from pegasus_zh.tokenizers import Tokenizer
@@ -37,7 +39,7 @@ class Writing:
     max_source: int = 256
     """Ids of an input, special tokens included; longer ones are cut."""
     max_target: int = 32
-    """Ids of what is written, start token included."""
+    """Ids written at most, the end token included."""
     batch_size: int = 32
     """Inputs decoded together."""
     seed: int = 0
@@ -92,7 +94,7 @@ def generate(
                 config=config,
                 search=writing.search,
                 marks=marks,
-                length=writing.max_target - 1,
+                length=writing.max_target,
             )
             texts |= {i: tokenizer.decode(ids.tolist()) for i, ids in zip(chosen, np.asarray(found), strict=False)}
         yield from (texts[i] for i in range(len(window)))
@@ -114,7 +116,9 @@ class GenerateConfig:
     """The JSON field with an input's text."""
     reference_field: str = "reference"
     """The JSON field with what a person wrote, copied to the output where there is one; of a .tsv the first column."""
-    semantics: Literal["auto", "mt5", "bert4keras"] = "auto"
+    step: int | None = None
+    """Which checkpoint of several; of a run by default the newest undamaged one."""
+    semantics: Semantics = "auto"
     """What the weights were trained by, where the source does not tell."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation."""
@@ -129,9 +133,13 @@ def run_generation(config: GenerateConfig, say: Callable = print) -> None:
     if config.out and not config.input:
         raise DataError("--out goes with --input")
     inputs = list(read_pairs(config.input, config.field, config.reference_field)) if config.input else None
-    loaded = load(config.model, semantics=config.semantics, say=lambda line: print(line, file=sys.stderr))
-    model_config = dataclasses.replace(loaded.config, dtype=config.dtype)
-    tokenizer, writing = loaded.tokenizer, config.writing
+    loaded = load(
+        config.model, semantics=config.semantics, step=config.step, say=lambda line: print(line, file=sys.stderr)
+    )
+    model_config = replace(loaded.config, dtype=config.dtype)
+    # No more rows than there are texts: a prompt has one.
+    rows = min(config.writing.batch_size, 1 if inputs is None else max(len(inputs), 1))
+    tokenizer, writing = loaded.tokenizer, replace(config.writing, batch_size=rows)
     with jax.set_mesh(make_mesh(config.mesh)):
         model = place(loaded.model, abstract(partial(init, model_config, jax.random.key(0))))
 
@@ -140,9 +148,10 @@ def run_generation(config: GenerateConfig, say: Callable = print) -> None:
             return generate(model, model_config, tokenizer, framed, writing, first)
 
         if inputs is None:
-            _prompt(lambda text: next(written([text])))
+            number = itertools.count()
+            _prompt(lambda text: next(written([text], next(number))))
         elif config.out:
-            _write_file(config, inputs, written)
+            _write_file(config, loaded.fingerprint, inputs, written)
         else:
             for text in written(x.source for x in inputs):
                 say(text)
@@ -158,17 +167,21 @@ def _prompt(answer: Callable[[str], str]) -> None:
             print(answer(text), flush=True)
 
 
-def _write_file(config: GenerateConfig, inputs: list[Pair], written: Callable) -> None:
+def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], written: Callable) -> None:
     """Writes config.out whole; what a killed run had written is kept beside it under a name that tells its settings."""
     out = Path(config.out)
-    identity = hashlib.sha256(repr((dataclasses.replace(config, out=""), inputs)).encode()).hexdigest()[:12]
+    identity = hashlib.sha256(repr((replace(config, out=""), weights, inputs)).encode()).hexdigest()[:12]
     partial = out.with_name(f".{out.name}.{identity}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = partial.read_bytes().count(b"\n") if partial.exists() else 0
-    with open(partial, "r+b" if done else "wb") as file:
-        if done:  # a last line may be cut
-            file.truncate(partial.read_bytes().rfind(b"\n") + 1)
-            file.seek(0, os.SEEK_END)
+    with open(partial, "a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{out}: the same command is at work on it; wait for it, or give another --out") from None
+        file.seek(0)
+        kept = file.read()
+        done = kept.count(b"\n")
+        file.truncate(kept.rfind(b"\n") + 1)  # a last line may be cut
         rest = inputs[done:]
         texts = tqdm(
             written((x.source for x in rest), done), total=len(inputs), initial=done, unit="text", disable=None

@@ -6,9 +6,10 @@ Weights do not say which of the two they were trained for, so the kind of their 
 `pegasus_zh`, or the caller's `semantics`, says it.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,12 @@ class Loaded:
     config: MT5Config
     tokenizer: Tokenizer
     source: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights, wherever they lie: by which a resumed run knows what it began with."""
+        leaves = jax.tree.leaves(self.model)
+        return f"{reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc), leaves, 0):08x}"
 
 
 def load(

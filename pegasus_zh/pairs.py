@@ -38,6 +38,8 @@ def read_pairs(path: str, field: str = "source", reference_field: str = "referen
                     yield _of_json(line, f"{path}, line {number}", field, reference_field)
                 elif kind == ".tsv":
                     *before, source = line.split("\t")
+                    if len(before) > 1:
+                        raise DataError(f"{path}, line {number}: {len(before)} tabs; a line is reference TAB source")
                     yield Pair(source, before[0] if before else None)
                 else:
                     yield Pair(line, None)

@@ -23,7 +23,7 @@ from pegasus_zh.load import load
 from pegasus_zh.objective import count_tokens, loss
 from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.prepared_set import read_manifest, write_json
-from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
+from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, Tokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.vocabulary import train_pegasus_vocabulary, train_sentencepiece
 from training.lock import locked
 from training.loop import LoopConfig, Task, microbatch, train
@@ -200,7 +200,7 @@ def _pretrain(config: PretrainConfig, say: Callable) -> TrainState:
         count=count_tokens,
         flops_per_row=mt5.flops_per_row(model, *shape),
         config={"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": config.preset},
-        fixed={"data": manifest.fingerprint},
+        fixed={"data": manifest.fingerprint, "start": start and start.fingerprint},
         weights=start and start.model,
     )
     if not heldout:
@@ -227,7 +227,7 @@ def _prepared(
             heldout = replace(config.prepare, data=eval_data, eval_fraction=0, **shape)
             prepare(heldout, load_tokenizer(data / "tokenizer"), folder / "heldout")
         if not (folder / "tokenizer" / "made.json").exists():
-            load_tokenizer(data / "tokenizer").save(folder / "tokenizer")
+            keep_tokenizer(load_tokenizer(data / "tokenizer"), folder / "tokenizer")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepared")
     if eval_data:

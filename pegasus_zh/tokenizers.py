@@ -239,6 +239,15 @@ def _spell(character: str) -> str:
     return character
 
 
+def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Saves it in a run's folder. Raises DataError where the run has another one, which its checkpoints need."""
+    if any((folder / name).exists() for name in (PEGASUS_FILE, SENTENCEPIECE_FILE)):
+        if load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
+            raise DataError(f"{folder}: the run there has another tokenizer; give another --folder")
+    else:
+        tokenizer.save(folder)
+
+
 def _check_vocabulary(vocabulary: list[str], source: str) -> dict[str, int]:
     ids: dict[str, int] = {}
     for i, token in enumerate(vocabulary):

@@ -15,6 +15,7 @@ from pegasus_zh.load import load
 from pegasus_zh.tokenizers import PegasusTokenizer
 from pegasus_zh.vocabulary import SPECIALS
 from tests.pegasus_zh.random_model import TINY, random_model
+from training.checkpoint import Checkpoints
 from training.loop import TrainingStopped
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig
@@ -152,6 +153,47 @@ def test_bad_pairs_are_one_line(config, tmp_path, content, changes, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_other_pairs_are_refused_by_a_run(finished, config):
-    with pytest.raises(ValueError, match="its run had (pairs|seed)"):
-        finetune(replace(config, folder=str(finished[0]), seed=1))
+def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
+    folder, best = finished
+    kept = {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
+    lines = open(config.data, encoding="utf-8").read().splitlines(keepends=True)
+    fewer, others = tmp_path / "fewer.tsv", tmp_path / "valid.tsv"
+    fewer.write_text("".join(lines[:-1]), "utf-8")
+    others.write_text("".join(lines[:16]), "utf-8")
+    write_folder(tmp_path / "model", jax.device_get(random_model(CONFIG, seed=9)), CONFIG, TOKENIZER)
+    words = PegasusTokenizer(SPECIALS + CHARACTERS[::-1])
+    write_folder(tmp_path / "words", jax.device_get(random_model(CONFIG)), CONFIG, words)
+    for changes, message in [
+        ({"seed": 1}, "its run had "),
+        ({"data": str(fewer)}, "its run had pairs to "),
+        ({"valid": str(others), "data": config.data}, "its run had pairs to "),
+        ({"model": str(tmp_path / "model")}, "its run had model "),
+        ({"model": str(tmp_path / "words")}, "the run there has another tokenizer"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            finetune(replace(config, folder=str(folder), **changes))
+    assert kept == {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
+    assert json.loads((folder / "best.json").read_text()) == best
+
+
+def test_what_a_lost_run_left_does_not_count(finished, config, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "best.json").write_text(json.dumps({"step": 4, "bleu": 100.0}))
+    assert finetune(replace(config, folder=str(folder))) == finished[1]
+
+
+def test_a_kill_between_the_best_model_and_its_checkpoint(finished, config, tmp_path, monkeypatch):
+    config, save, calls = replace(config, folder=str(tmp_path / "run")), Checkpoints.save, []
+
+    def fail(self, *args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise TrainingStopped("the power went")
+        return save(self, *args)
+
+    monkeypatch.setattr(Checkpoints, "save", fail)
+    with pytest.raises(TrainingStopped):
+        finetune(config)
+    monkeypatch.undo()
+    assert finetune(config) == finished[1] and rows(tmp_path / "run") == rows(finished[0])

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -46,7 +47,7 @@ def test_text_to_text(framed, written):
         config=CONFIG,
         search=Search(),
         marks=Marks(start=TOKENIZER.start_id, end=TOKENIZER.eos_id),
-        length=9,  # and the start token
+        length=10,
     )
     assert written == [TOKENIZER.decode(row.tolist()) for row in np.asarray(ids)]
     assert len(set(written) - {""}) > 2
@@ -69,6 +70,16 @@ def test_batches_that_the_mesh_cannot_cut(framed, written):
         assert (
             list(generate(on_mesh(MODEL, CONFIG), CONFIG, TOKENIZER, framed, replace(WRITING, batch_size=3))) == written
         )
+
+
+def test_lengths_of_several_buckets_change_nothing():
+    random = np.random.default_rng(0)
+    texts = [random.choice(CHARACTERS, n).tolist() for n in (70, 3, 40, 20, 31, 66, 5)]
+    sources = [TOKENIZER.frame_source(TOKENIZER.encode("".join(text)), 80) for text in texts]
+    writing = replace(WRITING, max_source=80, batch_size=2)
+    assert len({bucket(len(source), 80) for source in sources}) == 3
+    alone = [next(generate(MODEL, CONFIG, TOKENIZER, [x], replace(writing, batch_size=1))) for x in sources]
+    assert list(generate(MODEL, CONFIG, TOKENIZER, sources, writing)) == alone and len(set(alone)) > 3
 
 
 def test_a_longer_source_is_cut(framed, written):
@@ -144,6 +155,40 @@ def test_standard_input_and_the_prompt(monkeypatch, capsys, folder, written):
     assert capsys.readouterr().out.replace("> ", "").splitlines() == written[1:3]
 
 
+def test_the_prompt_draws_anew(monkeypatch, capsys, folder):
+    writing = replace(WRITING, search=Search(temperature=2.0))
+    monkeypatch.setattr("sys.stdin", io.StringIO((TEXTS[3] + "\n") * 3))
+    run_generation(GenerateConfig(model=str(folder), semantics="mt5", writing=writing))
+    assert len(set(capsys.readouterr().out.replace("> ", "").splitlines())) > 1
+
+
+def test_another_model_or_process_does_not_go_on_with_the_same_file(monkeypatch, folder, tmp_path):
+    path, mine = tmp_path / "in.txt", tmp_path / "model"
+    path.write_text("\n".join(TEXTS), "utf-8")
+    shutil.copytree(folder, mine)
+    monkeypatch.setattr("pegasus_zh.generation.WINDOW", 1)
+    calls = []
+
+    def killed(*args, **fields):
+        if calls:
+            with pytest.raises(DataError, match="the same command is at work"):  # a second one beside it
+                run(mine, path, tmp_path)
+            raise KeyboardInterrupt
+        calls.append(1)
+        return write(*args, **fields)
+
+    monkeypatch.setattr("pegasus_zh.generation.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(mine, path, tmp_path)
+    monkeypatch.setattr("pegasus_zh.generation.write", write)
+    other = random_model(CONFIG, seed=5)
+    write_folder(mine, jax.device_get(other), CONFIG, TOKENIZER, overwrite=True)
+    framed = [TOKENIZER.frame_source(TOKENIZER.encode(text), 12) for text in TEXTS]
+    assert [row["written"] for row in run(mine, path, tmp_path)] == list(
+        generate(other, CONFIG, TOKENIZER, framed, WRITING)
+    )
+
+
 FILES = {
     "a.jsonl": ('{"source": "甲", "reference": "乙"}\n{"source": "丙"}\n', [Pair("甲", "乙"), Pair("丙", None)]),
     "a.tsv": ("乙\t甲\n丙\n", [Pair("甲", "乙"), Pair("丙", None)]),
@@ -167,6 +212,7 @@ def test_files_of_pairs(tmp_path, name):
         ("a.jsonl", b'{"source"\n', "a.jsonl, line 1: broken JSON"),
         ("a.txt", b"\xff\xfe", "a.txt: not UTF-8"),
         ("a.csv", b"a", "unknown kind of file"),
+        ("a.tsv", "乙\t甲\n乙\t甲\t丙\n".encode(), "a.tsv, line 2: 2 tabs"),
         ("a.tsv.gz", b"plain", "a.tsv.gz: Not a gzipped file"),
         ("missing.txt", None, "missing.txt: No such file"),
     ],

@@ -26,7 +26,7 @@ from tyro.conf import Positional
 
 from pegasus_zh.documents import JSON_SUFFIXES, Source, find_sources, read_records
 from pegasus_zh.errors import DataError
-from pegasus_zh.prepared_set import write_json
+from training.whole import write_json
 
 METRICS = {"rouge-1": "Rouge-1", "rouge-2": "Rouge-2", "rouge-l": "Rouge-L", "bleu": "BLEU"}  # and their headings
 RESAMPLES = 2000

@@ -29,13 +29,13 @@ from pegasus_zh.finetune import FinetuneConfig, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.load import Loaded, load
 from pegasus_zh.prepare import PrepareConfig, prepare
-from pegasus_zh.prepared_set import write_json
 from pegasus_zh.pretrain import PretrainConfig, make_tokenizer, pretrain, recipe
 from pegasus_zh.tokenizers import Tokenizer
 from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar, silent
 from training.partition import abstract, place
+from training.whole import write_json
 
 NONE = "none"  # the objective of a model that is not pretrained
 PAIRS = {"max_source": 128, "max_target": 48, "row_source": 256, "row_target": 96}  # of the pretraining

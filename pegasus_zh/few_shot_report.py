@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pegasus_zh.evaluation import METRICS, RESAMPLES
+from training.whole import write_bytes
 
 Figures = Mapping[tuple[str, int, str], np.ndarray]  # (task, examples, objective) -> Rouge-L [seeds, test examples]
 COLUMNS = ("task", "examples", "objective", "seed")
@@ -47,9 +47,9 @@ def write_report(
         figures.setdefault((cell["task"], cell["examples"], cell["objective"]), []).append(cell["scores"]["rouge-l"])
     arrays = {key: np.array(x) for key, x in figures.items()}
     tables = _tables(arrays, copied, notes)
-    _replace(folder / "few_shot.csv", _csv(cells).encode())
-    _replace(folder / "few_shot.md", tables.encode())
-    _replace(folder / "few_shot.png", _picture(arrays, copied))
+    write_bytes(folder / "few_shot.csv", _csv(cells).encode())
+    write_bytes(folder / "few_shot.md", tables.encode())
+    write_bytes(folder / "few_shot.png", _picture(arrays, copied))
     return tables
 
 
@@ -123,9 +123,3 @@ def _picture(figures: Figures, copied: Mapping[str, float]) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, dpi=130, format="png")
     return file.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -27,7 +27,7 @@ from pegasus_zh.load import Loaded, Semantics, load
 from pegasus_zh.objective import count_tokens, loss
 from pegasus_zh.packing import decode_rows, encode_row
 from pegasus_zh.pairs import read_pairs
-from pegasus_zh.prepared_set import id_dtype, write_json
+from pegasus_zh.prepared_set import id_dtype
 from pegasus_zh.tokenizers import Tokenizer, keep_tokenizer
 from training.lock import locked
 from training.loop import HostBatch, LoopConfig, Task, train
@@ -36,6 +36,7 @@ from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import RULES, check_divisible, to_host
 from training.step import init_state, make_train_step
+from training.whole import write_json
 
 Ids = tuple[np.ndarray, np.ndarray]  # of a framed source and its framed reference
 

@@ -10,8 +10,6 @@ Start, end and padding ids and the greatest length are saved too, so that `gener
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from pegasus_zh.errors import DataError
 from pegasus_zh.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.mt5 import MT5, MT5Config
 from pegasus_zh.tokenizers import Tokenizer
+from training.whole import whole
 
 MAX_LENGTH = 128  # of what `generate` writes unless told otherwise: T5-PEGASUS's target length, start token included
 SAFETENSORS_NAMES = {"float32": "F32", "bfloat16": "BF16"}
@@ -152,19 +151,12 @@ def write_folder(
     written = written_config(config, out, cross_bias)
     if config.scaled_output:
         model = model.replace(head=model.head * np.float32(config.width**-0.5))
-    temporary, replaced = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    temporary.mkdir(parents=True)
-    try:
+    with whole(out) as temporary:
+        temporary.mkdir()
         write_safetensors(temporary / "model.safetensors", huggingface_tensors(model), dtype)
         _write_json(temporary / "config.json", _model_json(written, tokenizer, dtype))
         _write_json(temporary / "generation_config.json", _generation_json(tokenizer))
         write_tokenizer(tokenizer, temporary)
-        if out.exists():
-            os.replace(out, replaced)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def check_new(out: Path) -> None:

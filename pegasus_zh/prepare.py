@@ -41,13 +41,13 @@ from pegasus_zh.prepared_set import (
     journal,
     read_settings,
     total_contents,
-    write_json,
 )
 from pegasus_zh.pseudo_summary import SELECTORS, Unit, pseudo_summary
 from pegasus_zh.sentences import group_sentences, split_sentences
 from pegasus_zh.span_corruption import corrupt
 from pegasus_zh.tokenizers import Tokenizer, load_tokenizer
 from training.lock import locked
+from training.whole import whole, write_json
 
 SAMPLE_BYTES = 1_000_000  # of documents by which the shape of a row is chosen
 BLOCK = 256  # documents that go through the stages together
@@ -175,17 +175,13 @@ class ShardMaker:
         lengths, dtype = lengths_of(pairs), id_dtype(self.tokenizer.vocab_size)
         rows = pack(lengths, self.config.row_source, self.config.row_target)
         path = self.folder / f"{split}-{index:05d}.array_record"
-        temporary = path.with_suffix(".tmp")
-        try:
+        with whole(path) as temporary:
             # Ids hardly compress (zstd: 16%), and uncompressed ones are read in half the time.
             writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
             for row in rows:
                 writer.write(encode_row([pairs[i] for i in row], dtype))
             writer.close()
             size, sha256 = temporary.stat().st_size, checksum(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return ShardFile(split, path.name, len(rows), len(pairs), *lengths.sum(0).tolist(), size, sha256)
 
 

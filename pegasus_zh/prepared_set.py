@@ -6,7 +6,7 @@
     shard-00003.json          the journal of a finished shard, with the checksums of its files
     manifest.json             written last: without it the set is unfinished
 
-Every file is written under another name and renamed, so that none is ever half-written.
+Every file is written whole (training/whole.py), so that none is ever half-written.
 """
 
 import hashlib
@@ -180,19 +180,6 @@ def checksum(path: Path) -> str:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, fields: dict) -> None:
-    """Writes atomically."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(fields, file, ensure_ascii=False, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_settings(folder: Path, wanted: dict) -> dict | None:

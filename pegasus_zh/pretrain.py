@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from pegasus_zh.generation import Writing, generate
 from pegasus_zh.load import load
 from pegasus_zh.objective import count_tokens, loss
 from pegasus_zh.prepare import PrepareConfig, prepare
-from pegasus_zh.prepared_set import read_manifest, write_json
+from pegasus_zh.prepared_set import read_manifest
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, Tokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.vocabulary import train_pegasus_vocabulary, train_sentencepiece
 from training.lock import locked
@@ -32,6 +31,7 @@ from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.step import TrainState, init_state, make_train_step
+from training.whole import write_bytes, write_json
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -261,6 +261,4 @@ def show_samples(
         text += f"reference  {tokenizer.decode(first('target', row))}\nwritten    {output}\n\n"
     say("\n" + text.rstrip())
     if jax.process_index() == 0:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_bytes(path, text.encode())

@@ -4,9 +4,6 @@ A folder holds `encoder.stablehlo` and `decode_step.stablehlo` (jax.export, for 
 tokenizer, and `serving.json`, which says what goes in and out. docs/export.md has a greedy decoder on top in a dozen lines.
 """
 
-import json
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from pegasus_zh.decoding import Memory, decode_step, remember, unstacked
 from pegasus_zh.huggingface import check_new, write_safetensors
 from pegasus_zh.load import Loaded
 from pegasus_zh.mt5 import MT5, MT5Config
+from training.whole import whole, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 Arrays = dict[str, jax.Array]
@@ -47,7 +45,7 @@ def functions(config: MT5Config, like: MT5, pad: int):
 
     def step(weights: Arrays, memory: Arrays, keys: jax.Array, values: jax.Array, token: jax.Array, t: jax.Array):
         model = model_of(weights)
-        whole = Memory(
+        remembered = Memory(
             keys=tuple(memory["keys"]),
             values=tuple(memory["values"]),
             seen=memory["seen"],
@@ -55,7 +53,7 @@ def functions(config: MT5Config, like: MT5, pad: int):
         )
         cache = list(zip(keys, values, strict=True))
         path = jnp.zeros((token.shape[0], 1, keys.shape[-1]), jnp.int32)
-        logits, cache = decode_step(model, whole, cache, path, token[:, None], t, config)
+        logits, cache = decode_step(model, remembered, cache, path, token[:, None], t, config)
         return logits[:, 0], *map(jnp.stack, zip(*cache, strict=True))
 
     return encoder, step
@@ -79,9 +77,8 @@ def write_serving(out: Path, loaded: Loaded, dtype: str = "float32") -> None:
         "encoder": (encoder, (weights, shape(b, s, of=jnp.int32))),
         "decode_step": (step, (weights, memory, *cache, token, t)),
     }
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
+    with whole(out) as temporary:
+        temporary.mkdir()
         for name, (function, arguments) in programs.items():
             exported = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
             (temporary / f"{name}.stablehlo").write_bytes(exported.serialize())
@@ -97,9 +94,4 @@ def write_serving(out: Path, loaded: Loaded, dtype: str = "float32") -> None:
             "platforms": PLATFORMS,
             "source": loaded.source,
         }
-        (temporary / "serving.json").write_text(
-            json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(temporary / "serving.json", about)

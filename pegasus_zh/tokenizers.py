@@ -8,7 +8,6 @@ and punctuation, then the greedy longest-match-first wordpiece.
 
 import hashlib
 import itertools
-import os
 import re
 import unicodedata
 from collections.abc import Container, Sequence
@@ -19,6 +18,7 @@ import rjieba
 import sentencepiece
 
 from pegasus_zh.errors import DataError
+from training.whole import write_bytes
 
 PEGASUS_FILE = "vocab.txt"
 SENTENCEPIECE_FILE = "spiece.model"
@@ -282,12 +282,7 @@ def _fingerprint(kind: str, content: bytes) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_bytes(path, content)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); make room, and run the same again") from error
-    finally:
-        temporary.unlink(missing_ok=True)

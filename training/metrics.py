@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from training.whole import whole, write_bytes
+
 # Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets.
 PEAKS = {
     "TPU v4": 275e12,
@@ -57,9 +59,7 @@ class Metrics:
         if not self._main:
             return
         rows = [r for r in read_metrics(self._path) if r["step"] <= first_step] if first_step else []
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-        os.replace(temporary, self._path)
+        write_bytes(self._path, "".join(json.dumps(r) + "\n" for r in rows).encode())
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
@@ -123,6 +123,5 @@ def plot_curves(rows: list[dict[str, Any]], path: Path) -> None:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, dpi=120, format="png")
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")

@@ -1,0 +1,79 @@
+"""Files and folders that are there whole or not at all, whenever the process is killed."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path` to write a file or folder to, which becomes `path` as the block ends, if it does not fail.
+
+    A folder replaces a folder: the old one is out of the way for an instant, and a kill in it leaves no `path` until the
+    next `whole` puts the old one back. What killed processes left of `path` is removed.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (path.with_name(f".{path.name}.{part}.tmp") for part in (os.getpid(), "old"))
+    for left in _left_by_the_dead(path):
+        _remove(left)
+    _settle(path, temporary, old)
+    try:
+        yield temporary
+        if not temporary.is_dir():
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            os.replace(path, old)
+        os.replace(temporary, path)
+    finally:
+        _settle(path, temporary, old)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_bytes(path, (json.dumps(fields, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _settle(path: Path, temporary: Path, old: Path) -> None:
+    """Removes `temporary`, and `old`, which becomes `path` instead where there is none."""
+    _remove(temporary)
+    if os.path.lexists(old):
+        # By way of `temporary`, so that a kill leaves no half of a folder as `old`.
+        os.replace(old, temporary if os.path.lexists(path) else path)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _left_by_the_dead(path: Path) -> list[Path]:
+    """The temporary names of processes that are no more."""
+    name = re.compile(re.escape(f".{path.name}.") + r"(\d{1,9})\.tmp")
+    matches = map(name.fullmatch, os.listdir(path.parent))
+    return [path.with_name(match[0]) for match in matches if match and not _alive(int(match[1]))]
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True

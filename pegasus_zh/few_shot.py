@@ -35,6 +35,7 @@ from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar, silent
 from training.partition import abstract, place
+from training.ranges import check_ranges
 from training.whole import write_json
 
 NONE = "none"  # the objective of a model that is not pretrained
@@ -80,9 +81,8 @@ class FewShotConfig:
     """The devices' arrangement."""
 
     def __post_init__(self):
-        for name in ("seeds", "pretrain_steps", "updates", "test_examples", "valid_examples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        names = ("seeds", "pretrain_steps", "updates", "test_examples", "valid_examples")
+        check_ranges(self, **dict.fromkeys(names, 1), learning_rate=0)
         for name in ("documents", "tasks", "objectives", "examples"):
             if not (given := getattr(self, name)) or len({*given}) < len(given):
                 raise ValueError(f"{name} is {given}: give one or more, each once")

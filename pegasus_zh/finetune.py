@@ -35,6 +35,7 @@ from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import RULES, check_divisible, to_host
+from training.ranges import check_ranges
 from training.step import init_state, make_train_step
 from training.whole import write_json
 
@@ -93,9 +94,9 @@ class FinetuneConfig:
     """Keras's Adam at 2e-4."""
 
     def __post_init__(self):
-        for name, least in [("valid_examples", 1), ("examples", 0), ("epochs", 1), ("eval_epochs", 1), ("seed", 0)]:
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+        names = ("valid_examples", "epochs", "batch_size", "accumulate", "eval_epochs")
+        check_ranges(self, **dict.fromkeys(names, 1), examples=0, max_source=3, max_target=3, seed=(0, 1 << 32))
+        check_ranges(self, dropout=(0, 1))
 
 
 def finetune(config: FinetuneConfig) -> dict[str, float]:

@@ -28,6 +28,7 @@ from pegasus_zh.pairs import Pair, read_pairs
 from pegasus_zh.tokenizers import Tokenizer
 from training.mesh import MeshConfig, make_mesh
 from training.partition import RULES, abstract, place, spec
+from training.ranges import check_ranges
 
 WINDOW = 16  # batches that are sorted by length together, and then written out in order
 
@@ -48,9 +49,7 @@ class Writing:
     """Greedy, beams, or at random."""
 
     def __post_init__(self):
-        for name, least in (("max_source", 3), ("max_target", 3), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+        check_ranges(self, max_source=3, max_target=3, batch_size=1, seed=(0, 1 << 32))
 
 
 def bucket(length: int, longest: int) -> int:

@@ -16,6 +16,7 @@ from flax import struct
 from rope.attention import attention, dropout, segment_mask, segment_positions
 from rope.buckets import relative_bias, relative_bucket
 from training.partition import gather, normal, on_one_cpu, ones, spec
+from training.ranges import check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,7 @@ class MT5Config:
     """What the backward pass recomputes: nothing, all but weight products (dots), or whole layers (full)."""
 
     def __post_init__(self):
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}: it must be at least 0 and below 1")
+        check_ranges(self, dropout=(0, 1), epsilon=0)
 
 
 PRESETS: dict[str, MT5Config] = {

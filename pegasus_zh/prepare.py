@@ -47,6 +47,7 @@ from pegasus_zh.sentences import group_sentences, split_sentences
 from pegasus_zh.span_corruption import corrupt
 from pegasus_zh.tokenizers import Tokenizer, load_tokenizer
 from training.lock import locked
+from training.ranges import check_ranges
 from training.whole import whole, write_json
 
 SAMPLE_BYTES = 1_000_000  # of documents by which the shape of a row is chosen
@@ -77,19 +78,18 @@ class PrepareConfig:
     selector_seed: int = 0  # of random and span-corruption
 
     def __post_init__(self):
-        for name, low, high in [
-            ("ratio", 0, float("inf")),
-            ("max_source", 4, 1 << 15),
-            ("max_target", 4, 1 << 15),
-            ("row_source", 0, 1 << 16),
-            ("row_target", 0, 1 << 16),
-            ("shard_megabytes", 0, 4096),
-            ("eval_fraction", 0, 1),
-            ("workers", 0, 1024),
-            ("selector_seed", 0, 1 << 32),
-        ]:
-            if not low <= (value := getattr(self, name)) < high:
-                raise DataError(f"{name} is {value}: it must be at least {low} and below {high}")
+        check_ranges(
+            self,
+            ratio=0,
+            max_source=(4, 1 << 15),
+            max_target=(4, 1 << 15),
+            row_source=(0, 1 << 16),
+            row_target=(0, 1 << 16),
+            shard_megabytes=(0, 4096),
+            eval_fraction=(0, 1),
+            workers=(0, 1024),
+            selector_seed=(0, 1 << 32),
+        )
         if self.selector not in (*SELECTORS, SPANS):
             raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join([*SELECTORS, SPANS])}")
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:

@@ -30,6 +30,7 @@ from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
+from training.ranges import check_ranges
 from training.step import TrainState, init_state, make_train_step
 from training.whole import write_bytes, write_json
 
@@ -82,6 +83,9 @@ class PretrainConfig:
     """Steps, batches, evaluation and checkpoints."""
     optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = field(default_factory=OptimizerConfig)
     """AdamW or Adafactor, and the learning rate."""
+
+    def __post_init__(self):
+        check_ranges(self, vocabulary=1, dropout=(0, 1), label_smoothing=(0, 1), z_loss=0, samples=0)
 
     def model(self, vocabulary: int, start: mt5.MT5Config | None = None) -> mt5.MT5Config:
         """The preset's model for a tokenizer of so many entries, or that to start from, with this config's changes."""

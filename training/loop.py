@@ -22,6 +22,7 @@ from training.checkpoint import Checkpoints
 from training.mesh import data_share
 from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics, silent
 from training.partition import RULES, abstract, place
+from training.ranges import check_ranges
 from training.step import Batch, Step, Sums, TrainState, compile_step
 
 HostBatch = dict[str, np.ndarray]
@@ -49,11 +50,8 @@ class LoopConfig:
     """Held-out batches of an evaluation, at most."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if not 0 <= self.seed < 2**32 or self.eval_batches < 0:
-            raise ValueError(f"seed {self.seed}, eval_batches {self.eval_batches}: from 0, and a seed below 2^32")
+        names = ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep")
+        check_ranges(self, **dict.fromkeys(names, 1), seed=(0, 1 << 32), eval_batches=0)
 
 
 def microbatch(batch_size: int, accumulate: int) -> int:

@@ -4,7 +4,6 @@ Layers are stacked along a leading axis under the attribute name `blocks`; rules
 clipping and parameter scale) look at one layer of the stack, so a stacked model trains as the same model unstacked.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +11,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+
+from training.ranges import check_ranges
 
 STACK = "blocks"
 
@@ -38,17 +39,7 @@ class OptimizerConfig:
     """Largest global norm of the gradient; 0 for no clipping."""
 
     def __post_init__(self):
-        for name, low, high in [
-            ("learning_rate", 0, math.inf),
-            ("weight_decay", 0, math.inf),
-            ("beta1", 0, 1),
-            ("beta2", 0, 1),
-            ("epsilon", 0, math.inf),
-            ("clip", 0, math.inf),
-            ("warmup", 0, math.inf),
-        ]:
-            if not low <= (value := getattr(self, name)) < high:
-                raise ValueError(f"{name} is {value}: it must be at least {low} and below {high}")
+        check_ranges(self, learning_rate=0, warmup=0, weight_decay=0, beta1=(0, 1), beta2=(0, 1), epsilon=0, clip=0)
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], jax.Array]:

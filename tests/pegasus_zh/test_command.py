@@ -232,7 +232,7 @@ REFUSED = {
     "another vocabulary": (["--vocabulary", "900"], "holds a vocabulary made with"),
     "nothing kept": (["--keep", "0"], "keep is 0: it must be 1 or more"),
     "no step": (["--steps", "0"], "steps is 0: it must be 1 or more"),
-    "ascent": (["--clip", "-1"], "clip is -1.0: it must be at least 0"),
+    "ascent": (["--clip", "-1"], "clip is -1.0: it must be 0 or more"),
     "all dropped": (["--dropout", "1"], "dropout is 1.0: it must be at least 0 and below 1"),
 }
 

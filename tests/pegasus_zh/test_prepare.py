@@ -293,7 +293,7 @@ def test_workers_load_no_jax():
     ],
 )
 def test_impossible_settings_are_refused(change, words):
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(ValueError, match=words):
         replace(CONFIG, **change)
 
 

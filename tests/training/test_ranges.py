@@ -1,0 +1,40 @@
+"""Numbers that a config cannot have are refused by name."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.ranges import check_ranges
+
+
+@dataclass
+class Config:
+    x: float | None
+
+
+@given(st.floats(), st.floats(-9, 9), st.floats(-9, 9) | st.none())
+def test_a_number_is_refused_where_it_is_outside(x, least, bound):
+    limits = least if bound is None else (least, bound)
+    if least <= x < (math.inf if bound is None else bound):
+        return check_ranges(Config(x), x=limits)
+    with pytest.raises(ValueError, match=r"^x is .*: it must be (.* or more|at least .* and below .*)$"):
+        check_ranges(Config(x), x=limits)
+
+
+@pytest.mark.parametrize(
+    ("x", "limits", "words"),
+    [
+        (0, 1, "x is 0: it must be 1 or more"),
+        (math.nan, 0, "x is nan: it must be 0 or more"),
+        (math.inf, 0, "x is inf: it must be at least 0 and below inf"),
+        (1.0, (0, 1), "x is 1.0: it must be at least 0 and below 1"),
+    ],
+)
+def test_what_is_said(x, limits, words):
+    with pytest.raises(ValueError) as caught:
+        check_ranges(Config(x), x=limits)
+    assert str(caught.value) == words
+    check_ranges(Config(None), x=limits)

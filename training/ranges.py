@@ -1,0 +1,17 @@
+"""What the numbers of a config may be."""
+
+import math
+from typing import Any
+
+
+def check_ranges(config: Any, **ranges: float | tuple[float, float]) -> None:
+    """Each field by name, with the least it may be, or (least, bound): below the bound. None may be any field's value.
+
+    Raises ValueError, for NaN and infinity too.
+    """
+    for name, limits in ranges.items():
+        least, bound = limits if isinstance(limits, tuple) else (limits, math.inf)
+        value = getattr(config, name)
+        if value is not None and not least <= value < bound:
+            wanted = f"{least} or more" if bound == math.inf != value else f"at least {least} and below {bound}"
+            raise ValueError(f"{name} is {value}: it must be {wanted}")

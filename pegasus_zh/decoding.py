@@ -8,6 +8,7 @@ what the encoder made exists once a row, not once a beam.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 
 import jax
@@ -56,8 +57,10 @@ class Search:
     def __post_init__(self):
         if self.beams < 1:
             raise ValueError(f"beams = {self.beams}: give 1 (greedy) or more")
-        if self.temperature is not None and (self.temperature <= 0 or self.beams > 1):
-            raise ValueError("a temperature is above 0, and goes with beams = 1: give one of the two")
+        if self.temperature is not None and (not 0 < self.temperature < math.inf or self.beams > 1):
+            raise ValueError("a temperature is a number above 0, and goes with beams = 1: give one of the two")
+        if self.length_penalty is not None and not math.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty = {self.length_penalty}: give a number, or None")
         if self.temperature is None and (self.top_k or self.top_p != 1):
             raise ValueError("top_k and top_p restrict what is drawn at random: give a temperature too, e.g. 1.0")
         if self.top_k < 0 or not 0 < self.top_p <= 1:
@@ -158,6 +161,8 @@ def write(
     A row ends with the end token, padding after it, or is cut at `length`; a source of padding alone gives padding. All
     rows stop when the last one has ended. `seeds` uint32 [B] decide what is drawn. The result is whole on every device.
     """
+    if 2 * search.beams > config.vocabulary:
+        raise ValueError(f"beams = {search.beams}: a vocabulary of {config.vocabulary} needs fewer")
     # An argument, not made inside: XLA's CPU would compare anew for every score, and not vectorise the softmax.
     segments = (source != marks.pad).astype(jnp.int32)
     compiled = _compiled(tuple(compiler_options().items()))

@@ -57,6 +57,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> list
         raise DataError(f"{strange[0]}: not JSON lines by its name; give files that end with .jsonl or .jsonl.gz")
     if not config.files:
         raise DataError("no files given; name those with what was written, such as written.jsonl")
+    if config.json and any(Path(config.json).absolute() == Path(name).absolute() for name in config.files):
+        raise DataError(f"--json {config.json}: a file that is scored; name a new one")
     sources = find_sources(config.files)
     systems = [read_pairs(source, config.reference_field, config.written_field) for source in sources]
     paths = [source.path for source in sources]
@@ -92,6 +94,10 @@ def read_pairs(source: Source, reference_field: str, written_field: str) -> tupl
             raise DataError(f"{place}: broken JSON ({error}); repair it, or write the file again") from None
         if not isinstance(fields, dict):
             raise DataError(f"{place}: not a JSON object; each line is one, with a reference and what was written")
+        if reference_field not in fields and set(fields) <= {"source", written_field}:  # scripts.generate's own
+            raise DataError(
+                f"{place}: no reference to score against; write for a .tsv (reference TAB source) or .jsonl that has one"
+            )
         for name, option in options.items():
             if name not in fields:
                 raise DataError(f"{place}: no field {name!r}; give {option} one of: {', '.join(list(fields)[:20])}")

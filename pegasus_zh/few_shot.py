@@ -204,6 +204,8 @@ def _cells(config: FewShotConfig, tasks: Sequence[Task], say: Callable) -> Itera
     for task, size in product(tasks, config.examples):
         if size > len(task.training):
             say(f"{task.name}: no {size:,} examples to train on; left out")
+    if min(config.examples, key=lambda n: n or -1) > max(len(task.training) for task in tasks):
+        raise DataError(f"examples is {config.examples}: no task has so many to train on; give fewer, or 0 for all")
     for seed, objective, task in product(range(config.seeds), config.objectives, tasks):
         sizes = {size or len(task.training) for size in config.examples}
         yield from (Cell(task, n, objective, seed) for n in sorted(sizes) if n <= len(task.training))

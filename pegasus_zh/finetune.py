@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -213,9 +214,9 @@ def tune(
         fixed={
             "model": loaded.fingerprint,
             "tokenizer": tokenizer.fingerprint,
-            "pairs to train on": _digest(training),
-            "pairs to choose by": _digest(valid),
-            "rows": list(shape),
+            "arithmetic": [model.gelu, model.scaled_output, model.cross_bias],
+            "pairs to train on": _digest(ids),
+            "pairs to choose by": _digest(held),
         },
         weights=loaded.model,
         review=review,
@@ -234,8 +235,11 @@ def tune(
     return found
 
 
-def _digest(pairs: Sequence[tuple[str, str]]) -> str:
-    return hashlib.sha256(repr([*map(tuple, pairs)]).encode()).hexdigest()[:16]
+def _digest(pairs: list[Ids]) -> str:
+    digest = hashlib.sha256()
+    for side in chain.from_iterable(pairs):
+        digest.update(len(side).to_bytes(4, "little") + side.tobytes())
+    return digest.hexdigest()[:8]
 
 
 def _frame(tokenizer: Tokenizer, pair: tuple[str, str], max_source: int, max_target: int) -> Ids:

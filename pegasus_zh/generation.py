@@ -18,7 +18,6 @@ from typing import Literal
 import jax
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from pegasus_zh.decoding import Marks, Search, write
 from pegasus_zh.errors import DataError
@@ -27,6 +26,7 @@ from pegasus_zh.mt5 import MT5, MT5Config, init
 from pegasus_zh.pairs import Pair, read_pairs
 from pegasus_zh.tokenizers import Tokenizer
 from training.mesh import MeshConfig, make_mesh
+from training.metrics import progress_bar
 from training.partition import RULES, abstract, place, spec
 from training.ranges import check_ranges
 
@@ -80,7 +80,7 @@ def generate(
         texts: dict[int, str] = {}
         order = sorted(range(len(window)), key=lambda i: -len(window[i]))
         for chosen in (order[i : i + rows] for i in range(0, len(order), rows)):
-            length = bucket(min(len(window[chosen[0]]), writing.max_source), writing.max_source)
+            length = bucket(max(1, min(len(window[chosen[0]]), writing.max_source)), writing.max_source)
             ids, seeds = np.full((rows, length), marks.pad, np.int32), np.zeros(rows, np.uint32)
             for row, i in enumerate(chosen):
                 source = window[i][:length]
@@ -129,12 +129,15 @@ class GenerateConfig:
 
 def run_generation(config: GenerateConfig, say: Callable = print) -> None:
     """Reads, decodes and writes as `config` says. Raises DataError and ValueError."""
+    out = Path(config.out)
     if config.out and not config.input:
         raise DataError("--out goes with --input")
+    if config.out and (out.is_dir() or (out.exists() and config.input != "-" and out.samefile(config.input))):
+        raise DataError(f"--out {out}: {'a folder' if out.is_dir() else 'the input'}; name a new file")
     inputs = list(read_pairs(config.input, config.field, config.reference_field)) if config.input else None
-    loaded = load(
-        config.model, semantics=config.semantics, step=config.step, say=lambda line: print(line, file=sys.stderr)
-    )
+    tell = partial(print, file=sys.stderr, flush=True)  # standard output is for what is written
+    loaded = load(config.model, semantics=config.semantics, step=config.step, say=tell)
+    tell(f"{loaded.source}; each length is compiled as it comes")
     model_config = replace(loaded.config, dtype=config.dtype)
     # No more rows than there are texts: a prompt has one.
     rows = min(config.writing.batch_size, 1 if inputs is None else max(len(inputs), 1))
@@ -143,7 +146,8 @@ def run_generation(config: GenerateConfig, say: Callable = print) -> None:
         model = place(loaded.model, abstract(partial(init, model_config, jax.random.key(0))))
 
         def written(sources: Iterable[str], first: int = 0) -> Iterator[str]:
-            framed = (tokenizer.frame_source(tokenizer.encode(s), writing.max_source) for s in sources)
+            ids = map(tokenizer.encode, sources)
+            framed = (tokenizer.frame_source(x, writing.max_source) if x else [] for x in ids)  # of nothing, nothing
             return generate(model, model_config, tokenizer, framed, writing, first)
 
         if inputs is None:
@@ -182,13 +186,14 @@ def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], writte
         done = kept.count(b"\n")
         file.truncate(kept.rfind(b"\n") + 1)  # a last line may be cut
         rest = inputs[done:]
-        texts = tqdm(
-            written((x.source for x in rest), done), total=len(inputs), initial=done, unit="text", disable=None
-        )
-        for x, text in zip(rest, texts, strict=True):
+        bar = progress_bar(done, len(inputs), unit="text")
+        for x, text in zip(rest, written((x.source for x in rest), done), strict=True):
             row = {"source": x.source, "reference": x.reference, "written": text}
             row = {name: value for name, value in row.items() if value is not None}
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
             file.flush()
+            bar.update()
+        bar.close()
         os.fsync(file.fileno())
     os.replace(partial, out)
+    print(f"{out}: {len(inputs):,} texts written", file=sys.stderr)

@@ -10,6 +10,7 @@ Start, end and padding ids and the greatest length are saved too, so that `gener
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -92,8 +93,8 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
     if kind not in ("mt5", "t5", OWN_TYPE):
         raise DataError(f"{file}: model_type is {kind!r}; only mt5 and t5 (v1.1) are read")
     gate = gate or ("gated-gelu" if kind == "mt5" else "relu")  # transformers' defaults
-    activation = about.get("dense_act_fn") or {"gated-gelu": "gelu_new"}.get(gate, gate.rpartition("-")[2])
-    if not gate.startswith("gated-") or activation not in _ACTIVATIONS:
+    activation = about.get("dense_act_fn") or {"gated-gelu": "gelu_new"}.get(str(gate), str(gate).rpartition("-")[2])
+    if not str(gate).startswith("gated-") or str(activation) not in _ACTIVATIONS:
         raise DataError(
             f"{file}: feed_forward_proj is {gate!r}, a T5 before v1.1 or another function; needs gated-gelu"
         )
@@ -169,8 +170,9 @@ def check_free(out: Path, overwrite: bool) -> None:
     """The target must be new, or empty, or an earlier export that may be replaced. Raises DataError."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / "model.safetensors").is_file() or not (out / "config.json").is_file():
-        raise DataError(f"{out}: exists and is not an export; name another folder")
+    config = out / "config.json"
+    if not config.is_file() or OWN_KEY not in config.read_text(encoding="utf-8", errors="replace"):
+        raise DataError(f"{out}: exists and is not an export of this project; name another folder")
     if not overwrite:
         raise DataError(f"{out}: exists already; add --overwrite, or name another folder")
 
@@ -222,7 +224,7 @@ def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
 def _positive(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
     value = about.get(name)
     allowed = (int, float) if kind is float else (int,)
-    if type(value) not in allowed or value < 0 or (kind is int and value == 0):
+    if type(value) not in allowed or not 0 <= value < math.inf or (kind is int and value == 0):
         raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")
     return kind(value)
 

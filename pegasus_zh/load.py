@@ -52,33 +52,29 @@ def load(
     path: Path | str,
     *,
     semantics: Semantics = "auto",
-    dtype: Literal["float32", "bfloat16"] | None = None,
     step: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Loaded:
     """The model in a folder, whatever wrote it.
 
-    semantics: instead of what the source tells; see above. dtype: of the arrays and of the computation; by default arrays are
-    float32 and the computation is as in the run (of others float32). step: which checkpoint of several, of a run by
-    default the newest undamaged one; `say` is told of damaged ones. Raises DataError for whatever does not fit.
+    Arrays are float32. semantics: instead of what the source tells; see above. step: which checkpoint of several, of a run
+    by default the newest undamaged one; `say` is told of damaged ones. Raises DataError for whatever does not fit.
     """
-    path, type_ = Path(path), dtype or "float32"
+    path = Path(path)
     kind = _kind(path)
     if kind == "run":
         number, about, model = read_model(path, step, say)
-        model = jax.tree.map(lambda x: x.astype(jax.numpy.dtype(type_), copy=False), model)
         config, tokenizer = MT5Config(**about["model"]), _run_tokenizer(path, about["tokenizer"])
         _check_vocabulary(config, tokenizer, path)
         what, why = f"step {number} of a run", "as it was trained"
     elif kind == "huggingface":
         if step is not None:
             raise DataError(f"{path}: a Hugging Face folder holds one model; leave out --step")
-        model, config, tokenizer, what, why = _read_huggingface(path, type_)
+        model, config, tokenizer, what, why = _read_huggingface(path)
     else:
-        model, config, tokenizer, what, why = _read_tensorflow(path, step, type_)
+        model, config, tokenizer, what, why = _read_tensorflow(path, step)
     if semantics != "auto":
         config, why = replace(config, **SEMANTICS[semantics]), f"as asked for: {semantics}"
-    config = replace(config, dtype=dtype or config.dtype)
     size = sum(x.size for x in jax.tree.leaves(model)) / 1e6
     switches = f"gelu {config.gelu}, " + ", ".join(
         f"{name} {'on' if getattr(config, name) else 'off'}" for name in ("scaled_output", "cross_bias")
@@ -125,7 +121,7 @@ def _kind(path: Path) -> str:
     )
 
 
-def _read_huggingface(folder: Path, dtype: str) -> tuple[MT5, MT5Config, Tokenizer, str, str]:
+def _read_huggingface(folder: Path) -> tuple[MT5, MT5Config, Tokenizer, str, str]:
     file = folder / "config.json"
     about = read_json(file)
     config, is_own = huggingface.read_config(about, file)
@@ -133,10 +129,10 @@ def _read_huggingface(folder: Path, dtype: str) -> tuple[MT5, MT5Config, Tokeniz
     names = huggingface.huggingface_tensors
     check_fit(dict(names(hollow_model(config))), stored, weights, (*huggingface.COPIES, *huggingface.UNUSED))
     tokenizer = _tokenizer(folder, config)
-    model = empty_model(config, dtype)
+    model = empty_model(config)
     fill(dict(names(model)), stored)
     for name in huggingface.COPIES:
-        if name in stored and not np.array_equal(read(name, stored[name]).astype(dtype), model.embedding):
+        if name in stored and not np.array_equal(read(name, stored[name]).astype(np.float32), model.embedding):
             raise DataError(f"{stored[name].file}: {name!r} is not shared.weight again; mT5 has one embedding for both")
     why = "by config.json"
     if is_own:
@@ -147,13 +143,13 @@ def _read_huggingface(folder: Path, dtype: str) -> tuple[MT5, MT5Config, Tokeniz
     return model, config, tokenizer, f"{about['model_type']} in {stored['shared.weight'].dtype} of {weights.name}", why
 
 
-def _read_tensorflow(folder: Path, step: int | None, dtype: str) -> tuple[MT5, MT5Config, Tokenizer, str, str]:
+def _read_tensorflow(folder: Path, step: int | None) -> tuple[MT5, MT5Config, Tokenizer, str, str]:
     stored, index = bert4keras.open_checkpoint(folder, step)
     config = bert4keras.read_config(folder, stored, index)
     names = partial(bert4keras.tensorflow_tensors, stored=stored)
     check_fit(dict(names(hollow_model(config))), stored, index)
     tokenizer = _tokenizer(folder, config)
-    model = empty_model(config, dtype)
+    model = empty_model(config)
     fill(dict(names(model)), stored)
     is_pegasus = isinstance(tokenizer, PegasusTokenizer)
     config = replace(config, **SEMANTICS["bert4keras" if is_pegasus else "mt5"])

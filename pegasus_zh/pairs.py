@@ -3,8 +3,11 @@
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pegasus_zh.errors import DataError
@@ -24,40 +27,55 @@ def read_pairs(path: str, field: str = "source", reference_field: str = "referen
     .jsonl: an object with `field` and perhaps `reference_field`; .tsv: reference TAB source, as T5-PEGASUS's scripts have
     it, or a source alone; .txt and standard input: a source. Raises DataError, with file, line and remedy.
     """
-    if path == "-":
-        yield from (Pair(line.rstrip("\n"), None) for line in sys.stdin)
-        return
-    kind = Path(path.removesuffix(".gz")).suffix
+    kind = ".txt" if path == "-" else Path(path.removesuffix(".gz")).suffix
     if kind not in (".jsonl", ".tsv", ".txt"):
         raise DataError(f"{path}: unknown kind of file; inputs come as .jsonl, .tsv or .txt (all may be .gz)")
+    for place, line in _lines(path):
+        if kind == ".jsonl":
+            yield _of_json(line, place, field, reference_field)
+        elif kind == ".tsv":
+            *before, source = line.split("\t")
+            if len(before) > 1:
+                raise DataError(f"{place}: {len(before)} tabs; a line is reference TAB source")
+            yield Pair(source, before[0] if before else None)
+        else:
+            yield Pair(line, None)
+
+
+def _lines(path: str) -> Iterator[tuple[str, str]]:
+    """(place, text) of each line; lines end with LF or CR LF, and a mark of the byte order is no text."""
+    if path == "-":
+        opened = partial(nullcontext, sys.stdin.buffer)
+    else:
+        opened = partial(gzip.open if path.endswith(".gz") else open, path, "rb")
     try:
-        with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                line = line.rstrip("\r\n")
-                if kind == ".jsonl":
-                    yield _of_json(line, f"{path}, line {number}", field, reference_field)
-                elif kind == ".tsv":
-                    *before, source = line.split("\t")
-                    if len(before) > 1:
-                        raise DataError(f"{path}, line {number}: {len(before)} tabs; a line is reference TAB source")
-                    yield Pair(source, before[0] if before else None)
-                else:
-                    yield Pair(line, None)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 ({error.reason}); convert it, e.g. with iconv -f gb18030 -t utf-8"
-        ) from error
-    except (OSError, EOFError) as error:
+        with opened() as file:
+            for number, line in enumerate(file, 1):
+                place = f"{path}, line {number}"
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{place}: not UTF-8 ({error.reason}); convert it, e.g. with iconv -f gb18030 -t utf-8"
+                    ) from error
+                yield place, text.rstrip("\r\n")
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _of_json(line: str, place: str, field: str, reference_field: str) -> Pair:
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: broken JSON ({error}); write one object a line") from error
-    if not isinstance(fields, dict) or not isinstance(fields.get(field), str):
-        names = ", ".join(fields) if isinstance(fields, dict) else "no object"
-        raise DataError(f"{place}: no text in field {field!r}; give --field one of: {names}")
+    if not isinstance(fields, dict):
+        raise DataError(f"{place}: not a JSON object; write one a line")
+    if not isinstance(fields.get(field), str):
+        raise DataError(f"{place}: no text in field {field!r}; give --field one of: {', '.join(fields)}")
     reference = fields.get(reference_field)
-    return Pair(fields[field], reference if isinstance(reference, str) else None)
+    pair = Pair(fields[field], reference if isinstance(reference, str) else None)
+    try:
+        f"{pair.source}{pair.reference}".encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: half of a surrogate pair; write the file again") from error
+    return pair

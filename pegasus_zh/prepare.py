@@ -10,6 +10,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import zlib
@@ -93,7 +94,11 @@ class PrepareConfig:
         if self.selector not in (*SELECTORS, SPANS):
             raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join([*SELECTORS, SPANS])}")
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
-            raise DataError("a row must hold the longest pair: row_source >= max_source and row_target >= max_target")
+            raise DataError(
+                f"a row must hold the longest pair, so --row-source {self.row_source} may not be below --max-source "
+                f"{self.max_source}, nor --row-target {self.row_target} below --max-target {self.max_target}: raise the "
+                "one or lower the other (0: chosen by the documents)"
+            )
 
 
 def document_pairs(texts: Sequence[str], config: PrepareConfig, tokenizer: Tokenizer) -> list[list[Pair]]:
@@ -193,6 +198,8 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> 
     Raises DataError for documents that cannot be read, or give no pair at all; for a folder whose set was made with
     other settings, tokenizer or files; for a full disk; and for a killed worker.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports its parent's script
+        sys.exit('the script that calls prepare needs the line `if __name__ == "__main__":` before it')
     folder, sources = Path(folder), find_sources(config.data)
     if config.selector == SPANS and tokenizer.kind != "pegasus":
         raise DataError("span-corruption marks spans by [unused1] to [unused99]: use a vocab.txt, not sentencepiece")
@@ -294,7 +301,9 @@ def _in_processes(
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(done), done.result()
     except BrokenProcessPool as error:
-        raise DataError(f"{folder}: a worker was killed (out of memory?); give fewer --workers, {KEPT}") from error
+        raise DataError(
+            f"{folder}: a worker was killed (out of memory?) or could not start; give fewer --workers, {KEPT}"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

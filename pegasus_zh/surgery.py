@@ -26,7 +26,7 @@ class TransplantConfig:
     """Give an mT5 a vocabulary of Chinese words, as T5-PEGASUS was begun, and write it as a folder for transformers."""
 
     model: str
-    """A folder of mT5 with its spiece.model."""
+    """A folder of mT5 that you have fetched: config.json, weights and spiece.model, or Google's checkpoint."""
     folder: str
     """The new folder."""
     tokenizer: str = ""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -44,9 +43,9 @@ def hollow_model(config: MT5Config) -> MT5:
     return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
 
 
-def empty_model(config: MT5Config, dtype: str = "float32") -> MT5:
-    """A model of NumPy arrays that hold nothing yet."""
-    return jax.tree.map(lambda x: np.empty(x.shape, jnp.dtype(dtype)), hollow_model(config))
+def empty_model(config: MT5Config) -> MT5:
+    """A model of float32 NumPy arrays that hold nothing yet."""
+    return jax.tree.map(lambda x: np.empty(x.shape, np.float32), hollow_model(config))
 
 
 def check_fit(slots: Mapping[str, Any], stored: Mapping[str, Stored], where: Path, ignored: Iterable[str] = ()) -> None:

@@ -176,6 +176,8 @@ def test_tokens_are_drawn_from_what_is_left_of_the_distribution(top_k, top_p):
         ({"beams": 0}, "beams = 0"),
         ({"beams": 2, "temperature": 1.0}, "beams = 1"),
         ({"temperature": 0.0}, "above 0"),
+        ({"temperature": np.nan}, "above 0"),
+        ({"beams": 2, "length_penalty": np.nan}, "length_penalty = nan"),
         ({"top_k": 5}, "give a temperature"),
         ({"temperature": 1.0, "top_p": 0.0}, r"top_p in \(0, 1\]"),
     ],
@@ -183,3 +185,8 @@ def test_tokens_are_drawn_from_what_is_left_of_the_distribution(top_k, top_p):
 def test_impossible_searches_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Search(**wrong)
+
+
+def test_more_beams_than_the_vocabulary_serves_are_refused():
+    with pytest.raises(ValueError, match=f"a vocabulary of {TINY.vocabulary} needs fewer"):
+        ids(search=Search(beams=TINY.vocabulary))

@@ -166,6 +166,7 @@ def test_other_fields(tmp_path):
         ('{"reference": "一", "written"', "line 3: broken JSON"),
         ('["一", "二"]', "line 3: not a JSON object"),
         ('{"reference": "一", "summary": "二"}', "line 3: no field 'written'; give --written-field one of: reference"),
+        ('{"source": "一", "written": "二"}', "line 3: no reference to score against; write for a .tsv"),
         ('{"title": "一", "written": "二"}', "line 3: no field 'reference'; give --reference-field one of: title"),
         ('{"reference": "一", "written": null}', "line 3: field 'written' is NoneType, not a string"),
         ('{"reference": " ", "written": "二"}', "line 3: the reference is empty; leave such examples out"),

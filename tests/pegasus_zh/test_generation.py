@@ -147,12 +147,30 @@ def test_a_file_is_written_for_and_a_killed_run_goes_on(monkeypatch, folder, fra
 
 def test_standard_input_and_the_prompt(monkeypatch, capsys, folder, written):
     config = GenerateConfig(model=str(folder), input="-", semantics="mt5", writing=WRITING)
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(TEXTS[:3]) + "\n"))
+    lines = "\ufeff" + "\r\n".join(TEXTS[:3]) + "\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode()), encoding="ascii"))
     run_generation(config)
     assert capsys.readouterr().out.splitlines() == written[:3]
     monkeypatch.setattr("sys.stdin", io.StringIO(TEXTS[1] + "\n\n" + TEXTS[2] + "\n"))
     run_generation(replace(config, input=""))
     assert capsys.readouterr().out.replace("> ", "").splitlines() == written[1:3]
+
+
+def test_an_empty_line_gives_an_empty_text(folder, written, tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text(f"{TEXTS[0]}\n\n\0\n{TEXTS[1]}\n", "utf-8")
+    assert [row["written"] for row in run(folder, path, tmp_path)] == [written[0], "", "", written[1]]
+    path.write_text("\n", "utf-8")
+    assert [row["written"] for row in run(folder, path, tmp_path)] == [""]
+
+
+def test_the_input_and_a_folder_are_not_written_to(folder, tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text(TEXTS[0], "utf-8")
+    for out, message in ((path, "the input"), (tmp_path, "a folder")):
+        with pytest.raises(DataError, match=message):
+            run(folder, path, tmp_path, out=str(out))
+    assert path.read_text("utf-8") == TEXTS[0]
 
 
 def test_the_prompt_draws_anew(monkeypatch, capsys, folder):
@@ -192,7 +210,7 @@ def test_another_model_or_process_does_not_go_on_with_the_same_file(monkeypatch,
 FILES = {
     "a.jsonl": ('{"source": "甲", "reference": "乙"}\n{"source": "丙"}\n', [Pair("甲", "乙"), Pair("丙", None)]),
     "a.tsv": ("乙\t甲\n丙\n", [Pair("甲", "乙"), Pair("丙", None)]),
-    "a.txt": ("\ufeff甲\r\n乙", [Pair("甲", None), Pair("乙", None)]),
+    "a.txt": ("\ufeff甲\r\n乙\r丙", [Pair("甲", None), Pair("乙\r丙", None)]),
 }
 
 
@@ -210,7 +228,11 @@ def test_files_of_pairs(tmp_path, name):
     [
         ("a.jsonl", b'{"source": "a"}\n{"text": "b"}\n', r"a.jsonl, line 2: no text in field 'source'.*: text$"),
         ("a.jsonl", b'{"source"\n', "a.jsonl, line 1: broken JSON"),
-        ("a.txt", b"\xff\xfe", "a.txt: not UTF-8"),
+        ("a.txt", b"a\n\xff\xfe", "a.txt, line 2: not UTF-8"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: broken JSON"),
+        ("a.jsonl", b"[1]", "a.jsonl, line 1: not a JSON object"),
+        ("a.jsonl", b'{"source": "\\ud800"}', "a.jsonl, line 1: half of a surrogate pair"),
+        ("a.txt.gz", gzip.compress(b"a" * 99)[:-20] + b"x" * 12, r"a.txt.gz: \S"),
         ("a.csv", b"a", "unknown kind of file"),
         ("a.tsv", "乙\t甲\n乙\t甲\t丙\n".encode(), "a.tsv, line 2: 2 tabs"),
         ("a.tsv.gz", b"plain", "a.tsv.gz: Not a gzipped file"),

@@ -138,6 +138,21 @@ def wait_until(condition, seconds=30):
         time.sleep(0.01)
 
 
+def test_a_script_whose_workers_would_run_it_again_is_told(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "vocabulary")
+    program = (
+        "from pegasus_zh.prepare import *\n"
+        f"prepare(PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes=0.05, workers=2),"
+        f" load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(tmp_path / 'set')!r})\n"
+    )
+    (tmp_path / "run.py").write_text(program)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, tmp_path / "run.py"], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode and 'needs the line `if __name__ == "__main__":`' in run.stderr
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
     """kill -9 in the middle; the workers die with their parent."""
     tokenizer.save(tmp_path / "vocabulary")

@@ -23,10 +23,10 @@ from pegasus_zh.errors import DataError
 from pegasus_zh.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.mt5 import MT5, MT5Config
 from pegasus_zh.tokenizers import Tokenizer
+from pegasus_zh.weights import write_safetensors
 from training.whole import whole
 
 MAX_LENGTH = 128  # of what `generate` writes unless told otherwise: T5-PEGASUS's target length, start token included
-SAFETENSORS_NAMES = {"float32": "F32", "bfloat16": "BF16"}
 OWN_KEY = "pegasus_zh"
 OWN_TYPE = "t5-pegasus"  # an mT5 with a cross_bias, which no class of transformers computes
 SWITCHES = {
@@ -175,26 +175,6 @@ def check_free(out: Path, overwrite: bool) -> None:
         raise DataError(f"{out}: exists and is not an export of this project; name another folder")
     if not overwrite:
         raise DataError(f"{out}: exists already; add --overwrite, or name another folder")
-
-
-def write_safetensors(path: Path, tensors: Iterator[tuple[str, np.ndarray]], dtype: str) -> None:
-    """Writes the arrays one after the other, so that only one is ever copied (the library's writer wants them all).
-
-    The format: the header's length as 8 bytes, a JSON header, the data (https://github.com/huggingface/safetensors).
-    """
-    arrays = dict(tensors)  # views
-    numpy_type = jax.numpy.dtype(dtype)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, array in arrays.items():
-        start, end = end, end + array.size * numpy_type.itemsize
-        header[name] = {"dtype": SAFETENSORS_NAMES[dtype], "shape": list(array.shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for array in arrays.values():
-            file.write(np.ascontiguousarray(array, numpy_type).view(np.uint8).data)
 
 
 def _model_json(config: MT5Config, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax import export
 
 from pegasus_zh.decoding import Memory, decode_step, remember, unstacked
-from pegasus_zh.huggingface import check_new, write_safetensors
+from pegasus_zh.huggingface import check_new
 from pegasus_zh.load import Loaded
 from pegasus_zh.mt5 import MT5, MT5Config
+from pegasus_zh.weights import write_safetensors
 from training.whole import whole, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")

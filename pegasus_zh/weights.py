@@ -7,7 +7,7 @@ its largest tensor.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,6 +121,27 @@ def open_safetensors(file: Path) -> dict[str, Stored]:
     except SafetensorError as error:
         raise _damaged(file, error, "not a whole .safetensors file") from None
     return found
+
+
+def write_safetensors(path: Path, tensors: Iterator[tuple[str, np.ndarray]], dtype: str) -> None:
+    """Writes the arrays one after the other, so that only one is ever copied (the library's writer wants them all).
+
+    The format: the header's length as 8 bytes, a JSON header, the data (https://github.com/huggingface/safetensors).
+    """
+    arrays = dict(tensors)  # views
+    numpy_type = jnp.dtype(dtype)
+    kind = next(name for name, type_ in _SAFETENSORS_TYPES.items() if type_ == dtype)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.size * numpy_type.itemsize
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array, numpy_type).view(np.uint8).data)
 
 
 def open_torch(file: Path) -> dict[str, Stored]:

@@ -12,7 +12,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import groupby, product
 from pathlib import Path
 from typing import Literal
@@ -26,7 +25,7 @@ from pegasus_zh.errors import DataError
 from pegasus_zh.evaluation import scores
 from pegasus_zh.few_shot_report import write_report
 from pegasus_zh.finetune import FinetuneConfig, read_whole_pairs, tune
-from pegasus_zh.generation import Writing, generate
+from pegasus_zh.generation import Writing, writer
 from pegasus_zh.load import Loaded, load
 from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.pretrain import PretrainConfig, make_tokenizer, pretrain, recipe
@@ -34,7 +33,6 @@ from pegasus_zh.tokenizers import Tokenizer
 from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar, silent
-from training.partition import abstract, place
 from training.ranges import check_ranges
 from training.whole import write_json
 
@@ -263,12 +261,8 @@ def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> 
     )
     _go_on(bool(found))
     best = load(tuning / "best", say=silent)
-    tokenizer, sources = best.tokenizer, [source for source, _ in task.test]
     with jax.set_mesh(make_mesh(config.mesh)):
-        model = place(best.model, abstract(partial(mt5.init, best.config, jax.random.key(0))))
-        framed = [tokenizer.frame_source(tokenizer.encode(source), LENGTHS["max_source"]) for source in sources]
-        writing = Writing(batch_size=BATCH, **LENGTHS)
-        written = [*generate(model, replace(best.config, dtype=config.dtype), tokenizer, framed, writing)]
+        written = [*writer(best, Writing(batch_size=BATCH, **LENGTHS), config.dtype)(source for source, _ in task.test)]
     figures = scores([reference for _, reference in task.test], written)
     about = {"task": task.name, "examples": cell.examples, "objective": cell.objective, "seed": cell.seed}
     lists = {name: x.tolist() for name, x in figures.items()}

@@ -21,7 +21,7 @@ import tyro
 
 from pegasus_zh.decoding import Marks, Search, write
 from pegasus_zh.errors import DataError
-from pegasus_zh.load import Semantics, load
+from pegasus_zh.load import Loaded, Semantics, load
 from pegasus_zh.mt5 import MT5, MT5Config, init
 from pegasus_zh.pairs import Pair, read_pairs
 from pegasus_zh.tokenizers import Tokenizer
@@ -100,6 +100,19 @@ def generate(
         first += len(window)
 
 
+def writer(loaded: Loaded, writing: Writing, dtype: str) -> Callable[[Iterable[str], int], Iterator[str]]:
+    """What writes a text for each of the texts it is given, the first of them numbered so; under the mesh that is set."""
+    config, tokenizer = replace(loaded.config, dtype=dtype), loaded.tokenizer
+    model = place(loaded.model, abstract(partial(init, config, jax.random.key(0))))
+
+    def written(texts: Iterable[str], first: int = 0) -> Iterator[str]:
+        ids = map(tokenizer.encode, texts)
+        framed = (tokenizer.frame_source(x, writing.max_source) if x else [] for x in ids)  # of nothing, nothing
+        return generate(model, config, tokenizer, framed, writing, first)
+
+    return written
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
     """Write a text for each input: of a file, of standard input, or one after the other at a prompt."""
@@ -138,18 +151,10 @@ def run_generation(config: GenerateConfig, say: Callable = print) -> None:
     tell = partial(print, file=sys.stderr, flush=True)  # standard output is for what is written
     loaded = load(config.model, semantics=config.semantics, step=config.step, say=tell)
     tell(f"{loaded.source}; each length is compiled as it comes")
-    model_config = replace(loaded.config, dtype=config.dtype)
     # No more rows than there are texts: a prompt has one.
     rows = min(config.writing.batch_size, 1 if inputs is None else max(len(inputs), 1))
-    tokenizer, writing = loaded.tokenizer, replace(config.writing, batch_size=rows)
     with jax.set_mesh(make_mesh(config.mesh)):
-        model = place(loaded.model, abstract(partial(init, model_config, jax.random.key(0))))
-
-        def written(sources: Iterable[str], first: int = 0) -> Iterator[str]:
-            ids = map(tokenizer.encode, sources)
-            framed = (tokenizer.frame_source(x, writing.max_source) if x else [] for x in ids)  # of nothing, nothing
-            return generate(model, model_config, tokenizer, framed, writing, first)
-
+        written = writer(loaded, replace(config.writing, batch_size=rows), config.dtype)
         if inputs is None:
             number = itertools.count()
             _prompt(lambda text: next(written([text], next(number))))

@@ -129,7 +129,7 @@ def write_safetensors(path: Path, tensors: Iterator[tuple[str, np.ndarray]], dty
     The format: the header's length as 8 bytes, a JSON header, the data (https://github.com/huggingface/safetensors).
     """
     arrays = dict(tensors)  # views
-    numpy_type = jnp.dtype(dtype)
+    numpy_type = jax.numpy.dtype(dtype)
     kind = next(name for name, type_ in _SAFETENSORS_TYPES.items() if type_ == dtype)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from pegasus_zh.decoding import Memory, decode_step, remember, unstacked
+from pegasus_zh.decoding import Memory, decode_step, remember
 from pegasus_zh.huggingface import check_new
 from pegasus_zh.load import Loaded
 from pegasus_zh.mt5 import MT5, MT5Config
@@ -23,39 +23,55 @@ Arrays = dict[str, jax.Array]
 
 
 def named(model: MT5) -> Arrays:
-    """The model's arrays by name, such as encoder/blocks/self_attention/query; layers are stacked."""
-    leaves = jax.tree.leaves_with_path(model)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+    """The model's arrays by name, such as encoder/blocks/3/self_attention/query: layer by layer, since to take a layer out
+    of a stack would be a copy at every step."""
+    found = {}
+    for path, x in jax.tree.leaves_with_path(model):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found |= {_of_layer(name, i): x[i] for i in range(len(x))} if _BLOCKS in name else {name: x}
+    return found
+
+
+_BLOCKS = "/blocks/"
+
+
+def _of_layer(name: str, layer: int) -> str:
+    return name.replace(_BLOCKS, f"{_BLOCKS}{layer}/")
 
 
 def functions(config: MT5Config, like: MT5, pad: int):
     """(encoder, decode_step) of arrays by name instead of a model.
 
-    encoder(weights, source [b, s]) -> memory: keys [L, b, N, H, s], values [L, b, N, s, H] and seen [b, s]. decode_step(weights,
-    memory, keys [L, b, N, H, p], values [L, b, N, p, H], token [b], t) -> float32 logits [b, V] of the token after position t, and keys and
-    values with position t in them.
+    encoder(weights, source [b, s]) -> memory: keys [b, N, H, s] and values [b, N, s, H] of each layer, and seen [b, s].
+    decode_step(weights, memory, keys, values, token [b], t) -> float32 logits [b, V] of the token after position t, and keys
+    [b, N, H, p] and values [b, N, p, H] of each layer with position t in them.
     """
-    structure, names = jax.tree.structure(like), list(named(like))
+    structure, layers = jax.tree.structure(like), range(config.layers)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(like)]
+    block = jax.tree.structure(like.decoder.blocks)
+
+    def array(weights: Arrays, name: str) -> jax.Array:
+        return jnp.stack([weights[_of_layer(name, i)] for i in layers]) if _BLOCKS in name else weights[name]
 
     def model_of(weights: Arrays) -> MT5:
-        return jax.tree.unflatten(structure, [weights[name] for name in names])
+        return jax.tree.unflatten(structure, [array(weights, name) for name in names])
 
-    def encoder(weights: Arrays, source: jax.Array) -> Arrays:
+    def encoder(weights: Arrays, source: jax.Array):
         memory = remember(model_of(weights), source, (source != pad).astype(jnp.int32), config)
-        return {"keys": jnp.stack(memory.keys), "values": jnp.stack(memory.values), "seen": memory.seen}
+        return {"keys": list(memory.keys), "values": list(memory.values), "seen": memory.seen}
 
-    def step(weights: Arrays, memory: Arrays, keys: jax.Array, values: jax.Array, token: jax.Array, t: jax.Array):
-        model = model_of(weights)
+    def step(weights: Arrays, memory, keys: list[jax.Array], values: list[jax.Array], token: jax.Array, t: jax.Array):
+        own = [name for name in names if name.startswith(f"decoder{_BLOCKS}")]
         remembered = Memory(
             keys=tuple(memory["keys"]),
             values=tuple(memory["values"]),
             seen=memory["seen"],
-            layers=unstacked(model, config),
+            layers=tuple(jax.tree.unflatten(block, [weights[_of_layer(name, i)] for name in own]) for i in layers),
         )
+        path = jnp.zeros((token.shape[0], 1, keys[0].shape[-1]), jnp.int32)
         cache = list(zip(keys, values, strict=True))
-        path = jnp.zeros((token.shape[0], 1, keys.shape[-1]), jnp.int32)
-        logits, cache = decode_step(model, remembered, cache, path, token[:, None], t, config)
-        return logits[:, 0], *map(jnp.stack, zip(*cache, strict=True))
+        logits, cache = decode_step(model_of(weights), remembered, cache, path, token[:, None], t, config)
+        return logits[:, 0], *map(list, zip(*cache, strict=True))
 
     return encoder, step
 
@@ -70,9 +86,10 @@ def write_serving(out: Path, loaded: Loaded, dtype: str = "float32") -> None:
     shape = lambda *dimensions, of=type_: jax.ShapeDtypeStruct(dimensions, of)  # noqa: E731
     weights = {name: shape(*x.shape) for name, x in named(loaded.model).items()}
     b, s, p = export.symbolic_shape("b, s, p")
-    lead, size = (config.layers, b, config.heads), config.head_size
-    cache = shape(*lead, size, p), shape(*lead, p, size)
-    memory = {"keys": shape(*lead, size, s), "values": shape(*lead, s, size), "seen": shape(b, s, of=jnp.bool_)}
+    each = lambda *dimensions: [shape(b, config.heads, *dimensions)] * config.layers  # noqa: E731
+    size = config.head_size
+    cache = each(size, p), each(p, size)
+    memory = {"keys": each(size, s), "values": each(s, size), "seen": shape(b, s, of=jnp.bool_)}
     token, t = shape(b, of=jnp.int32), shape(of=jnp.int32)
     programs = {
         "encoder": (encoder, (weights, shape(b, s, of=jnp.int32))),
@@ -89,8 +106,9 @@ def write_serving(out: Path, loaded: Loaded, dtype: str = "float32") -> None:
             "start": tokenizer.start_id,
             "end": tokenizer.eos_id,
             "pad": tokenizer.pad_id,
-            "keys": [config.layers, "b", config.heads, config.head_size, "p"],
-            "values": [config.layers, "b", config.heads, "p", config.head_size],
+            "layers": config.layers,
+            "keys": ["b", config.heads, config.head_size, "p"],
+            "values": ["b", config.heads, "p", config.head_size],
             "dtype": dtype,
             "platforms": PLATFORMS,
             "source": loaded.source,

@@ -261,9 +261,8 @@ def test_a_prepared_set_is_trained_on(finished, tmp_path):
     assert losses(tmp_path / "run") == losses(finished[0]) and not (tmp_path / "run" / "data").exists()
 
 
-@pytest.mark.slow
-def test_two_processes_prepare_and_train_as_one(finished, documents, tmp_path):
-    """Two devices each: the first prepares, both train, and the losses are those of one device."""
+def in_two_processes(arguments: list[str]) -> list[str]:
+    """What each of two processes of two devices printed that run the same command together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -272,10 +271,9 @@ def test_two_processes_prepare_and_train_as_one(finished, documents, tmp_path):
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
     }
-    arguments = ["--data", documents, "--folder", tmp_path / "run", "--steps", "8", "--distributed"]
     both = [
         subprocess.Popen(
-            command(*arguments, "--mesh.fsdp", "2", "--mesh.tensor", "2"),
+            [*arguments, "--distributed", "--mesh.fsdp", "2", "--mesh.tensor", "2"],
             cwd=ROOT,
             env=environment | {"JAX_PROCESS_ID": str(rank)},
             stdout=subprocess.PIPE,
@@ -290,9 +288,37 @@ def test_two_processes_prepare_and_train_as_one(finished, documents, tmp_path):
         for process in both:
             process.kill()
     assert [process.returncode for process in both] == [0, 0], printed
+    return printed
+
+
+@pytest.mark.slow
+def test_two_processes_prepare_and_train_as_one(finished, documents, tmp_path):
+    """The first prepares, both train, and the losses are those of one device."""
+    printed = in_two_processes(command("--data", documents, "--folder", tmp_path / "run", "--steps", "8"))
     assert np.array(losses(tmp_path / "run")) == pytest.approx(np.array(losses(finished[0])), rel=1e-4)
     assert printed[0].count("written") == 1 and "written" not in printed[1] and "held out" not in printed[1]
     assert (tmp_path / "run" / "samples.txt").read_text("utf-8").count("written") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_fine_tune_as_one(finished, tmp_path):
+    """Both write for the validation sources; the first keeps the best model; the same command finds it finished."""
+    texts = [json.loads(line)["text"] for line in CORPUS.read_text("utf-8").splitlines()[:24]]
+    pairs = tmp_path / "pairs.tsv"
+    lines = ("".join(text[:50].split()) for text in texts)
+    pairs.write_text("".join(f"{line[:9]}\t{line}\n" for line in lines), "utf-8")
+    arguments = [sys.executable, "-m", "scripts.finetune", "--model", str(finished[0]), "--data", str(pairs)]
+    arguments += ["--epochs", "2", "--batch-size", "8", "--valid-examples", "6", "--max-source", "48"]
+    alone = subprocess.run(
+        [*arguments, "--folder", str(tmp_path / "alone")], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert alone.returncode == 0, alone.stderr
+    printed = in_two_processes([*arguments, "--folder", str(tmp_path / "both")])
+    assert np.array(losses(tmp_path / "both")) == pytest.approx(np.array(losses(tmp_path / "alone")), rel=1e-4)
+    one, two = (json.loads((tmp_path / name / "best.json").read_bytes()) for name in ("alone", "both"))
+    assert two == pytest.approx(one, rel=1e-3) and "pairs to train on" not in printed[1]
+    again = in_two_processes([*arguments, "--folder", str(tmp_path / "both")])
+    assert "finished at step" in again[0]
 
 
 def test_a_run_begins_with_the_weights_of_another(finished, documents, tmp_path):

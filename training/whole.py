@@ -72,8 +72,9 @@ def _left_by_the_dead(path: Path) -> list[Path]:
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
-        pass
-    return True
+    except OSError:  # another user's, or a system without /proc
+        return True
+    return state != "Z"  # killed, and its parent has not asked yet

@@ -114,6 +114,19 @@ def test_leftovers_are_removed(tmp_path, kind, left, process):
     assert read(path) == {b"new"} and names(tmp_path) == ["it"]
 
 
+def test_leftovers_of_a_process_that_nobody_waited_for_are_removed(tmp_path):
+    process = subprocess.Popen(["sleep", "60"])
+    left = tmp_path / f".it.{process.pid}.tmp"
+    left.write_bytes(b"half")
+    write_bytes(tmp_path / "it", b"new")
+    assert left.exists()
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but still in the table
+    write_bytes(tmp_path / "it", b"newer")
+    assert names(tmp_path) == ["it"]
+    process.wait()
+
+
 def test_what_others_are_writing_is_left_alone(tmp_path):
     others = [f".it.{os.getppid()}.tmp", f".it.more.{DEAD}.tmp", f".its.{DEAD}.tmp", ".it.tmp", f"it.{DEAD}.tmp"]
     for name in others:

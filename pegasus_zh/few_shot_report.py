@@ -56,10 +56,10 @@ def write_report(
 def _csv(cells: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*COLUMNS, *METRICS, "best_step"])
+    table.writerow([*COLUMNS, *METRICS, "distinct", "best_step"])
     for cell in cells:
         means = [f"{np.mean(cell['scores'][name]):.5f}" for name in METRICS]
-        table.writerow([*(cell[name] for name in COLUMNS), *means, cell["best"]["step"]])
+        table.writerow([*(cell[name] for name in COLUMNS), *means, len(set(cell["written"])), cell["best"]["step"]])
     return text.getvalue()
 
 

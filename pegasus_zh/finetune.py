@@ -227,6 +227,8 @@ def tune(
         keep_tokenizer(tokenizer, folder / "tokenizer")
     if int(train(task, loop, mesh, folder, say).step) < loop.steps:
         return {}
+    if not best.found or not (folder / "best").is_dir():
+        raise DataError(f"{folder}: finished, but the best model is gone from it; give another --folder")
     found = best.found
     say(
         f"{folder / 'best'}: step {found['step']:.0f}; "

@@ -141,7 +141,7 @@ def train(task: Task, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path,
         first = int(state.step) if state is not None else 0
         checkpoints.set_aside_after(first, say)
         if first:
-            _check_fixed(folder, checkpoints.config(first)["fixed"], fixed)
+            _check_fixed(folder, checkpoints.config(first).get("fixed", {}), fixed)
             done = "finished" if first >= config.steps else "resumed"
             say(f"{folder}: {done} at step {first} of {config.steps}")
         if state is None:

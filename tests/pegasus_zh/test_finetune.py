@@ -1,6 +1,7 @@
 """Fine-tuning: it learns, keeps the best, resumes to the bit, keeps training and validation apart."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -174,6 +175,14 @@ def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
             finetune(replace(config, folder=str(folder), **changes))
     assert kept == {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
     assert json.loads((folder / "best.json").read_text()) == best
+
+
+def test_a_best_model_that_is_gone_is_said(finished, config, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    (folder / "best").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="the best model is gone"):
+        finetune(replace(config, folder=str(folder)))
 
 
 def test_what_a_lost_run_left_does_not_count(finished, config, tmp_path):

@@ -28,9 +28,10 @@ ABOUT = {
     "num_hidden_layers": CONFIG.layers,
     "vocab_size": CONFIG.vocabulary,
     "relative_attention_num_buckets": CONFIG.buckets,
+    "hidden_dropout_prob": 0.2,
 }
 # bert4keras knows no other greatest distance than T5's.
-WANTED = replace(CONFIG, max_distance=128, dropout=0.1, **SEMANTICS["bert4keras"])
+WANTED = replace(CONFIG, max_distance=128, dropout=0.2, **SEMANTICS["bert4keras"])
 
 
 def variables(model=MODEL, norm: str = "rms_norm", final: str = "rms_norm") -> dict[str, np.ndarray]:
@@ -147,6 +148,7 @@ BROKEN = {
     ),
     "other shape": (about(intermediate_size=21), r"wi_0/kernel' has the shape \(16, 20\), and \(16, 21\)"),
     "more layers": (about(num_hidden_layers=3), "no tensor 'encoder/block_002/"),
+    "dropout": (about(dropout_rate="0.1"), "config.json: the rate of dropout is '0.1'"),
     "no size": (about(hidden_size=None), "config.json: hidden_size is None"),
     "tokenizer": (lambda folder: SENTENCEPIECE.save(folder), "holds both vocab.txt and spiece.model"),
 }

@@ -147,7 +147,9 @@ def test_exported_folder(make, tmp_path):
     sources = lines()[:4]
     written = reference.generate(**theirs(sources, padding=True, return_tensors="pt"))
     framed = [tokenizer.frame_source(tokenizer.encode(line), 384) for line in sources]
-    ours = list(generate(model, config, tokenizer, framed, Writing(max_source=64, max_target=128, batch_size=4)))
+    ours = list(
+        generate(model, config, tokenizer, framed, Writing(max_source=64, max_target=127, batch_size=4))
+    )  # and the start token
     assert any(ours)
     assert [tokenizer.decode(row[1:]) for row in written.tolist()] == ours
 

@@ -233,7 +233,7 @@ REFUSED = {
     "nothing kept": (["--keep", "0"], "keep is 0: it must be 1 or more"),
     "no step": (["--steps", "0"], "steps is 0: it must be 1 or more"),
     "ascent": (["--clip", "-1"], "clip is -1.0: it must be 0 or more"),
-    "all dropped": (["--dropout", "1"], "dropout is 1.0: it must be at least 0 and below 1"),
+    "all dropped": (["--dropout", "1"], "dropout is 1.0: it must be at least 0"),
 }
 
 

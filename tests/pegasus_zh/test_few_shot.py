@@ -135,12 +135,14 @@ def test_differences_are_paired(tmp_path):
 
     def cell(objective, seed, values):
         about = {"task": "t", "examples": 10, "objective": objective, "seed": seed, "best": {"step": 1}}
-        return about | {"scores": {name: values.tolist() for name in ("rouge-1", "rouge-2", "rouge-l", "bleu")}}
+        scores = {name: values.tolist() for name in ("rouge-1", "rouge-2", "rouge-l", "bleu")}
+        return about | {"scores": scores, "written": ["一", "二"] * 20}
 
     values = random.uniform(0.2, 0.8, (3, 40))
     made = [cell("lcs", seed, values[seed] + 0.01) for seed in range(3)]
     made += [cell("random", seed, values[seed]) for seed in reversed(range(3))]
     assert "| +1.00 [+1.00, +1.00] |" in write_report(tmp_path, made, {"t": 0.3}, ["a note"])
+    assert {row["distinct"] for row in csv.DictReader((tmp_path / "few_shot.csv").open())} == {"2"}
 
 
 @pytest.mark.parametrize(

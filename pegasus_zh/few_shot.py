@@ -237,22 +237,20 @@ def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> 
     task, tuning = cell.task, folder / "tuning" / cell.name
     drawn = np.random.default_rng(cell.seed).permutation(len(task.training))[: cell.examples]
     epochs = -(-config.updates // -(-cell.examples // BATCH))
+    tuned = FinetuneConfig(
+        model="",
+        data="",
+        folder="",
+        epochs=epochs,
+        eval_epochs=-(-epochs // 3),
+        batch_size=BATCH,
+        seed=cell.seed,
+        dtype=config.dtype,
+        mesh=config.mesh,
+        **LENGTHS,
+    )
     found = tune(
-        FinetuneConfig(
-            model="",
-            data="",
-            folder="",
-            epochs=epochs,
-            eval_epochs=-(-epochs // 3),
-            batch_size=BATCH,
-            seed=cell.seed,
-            dtype=config.dtype,
-            mesh=config.mesh,
-            optimizer=replace(
-                FinetuneConfig(model="", data="", folder="").optimizer, learning_rate=config.learning_rate
-            ),
-            **LENGTHS,
-        ),
+        replace(tuned, optimizer=replace(tuned.optimizer, learning_rate=config.learning_rate)),
         start,
         [task.training[i] for i in drawn],
         task.valid,

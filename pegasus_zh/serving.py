@@ -20,19 +20,20 @@ from training.whole import whole, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 Arrays = dict[str, jax.Array]
+_BLOCKS = "/blocks/"  # in the names of what every layer has
 
 
 def named(model: MT5) -> Arrays:
     """The model's arrays by name, such as encoder/blocks/3/self_attention/query: layer by layer, since to take a layer out
     of a stack would be a copy at every step."""
     found = {}
-    for path, x in jax.tree.leaves_with_path(model):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for name, x in zip(_names(model), jax.tree.leaves(model), strict=True):
         found |= {_of_layer(name, i): x[i] for i in range(len(x))} if _BLOCKS in name else {name: x}
     return found
 
 
-_BLOCKS = "/blocks/"
+def _names(model: MT5) -> list[str]:
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(model)]
 
 
 def _of_layer(name: str, layer: int) -> str:
@@ -47,8 +48,7 @@ def functions(config: MT5Config, like: MT5, pad: int):
     [b, N, H, p] and values [b, N, p, H] of each layer with position t in them.
     """
     structure, layers = jax.tree.structure(like), range(config.layers)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(like)]
-    block = jax.tree.structure(like.decoder.blocks)
+    names, block = _names(like), jax.tree.structure(like.decoder.blocks)
 
     def array(weights: Arrays, name: str) -> jax.Array:
         return jnp.stack([weights[_of_layer(name, i)] for i in layers]) if _BLOCKS in name else weights[name]

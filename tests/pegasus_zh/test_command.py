@@ -233,7 +233,7 @@ REFUSED = {
     "nothing kept": (["--keep", "0"], "keep is 0: it must be 1 or more"),
     "no step": (["--steps", "0"], "steps is 0: it must be 1 or more"),
     "ascent": (["--clip", "-1"], "clip is -1.0: it must be 0 or more"),
-    "all dropped": (["--dropout", "1"], "dropout is 1.0: it must be at least 0"),
+    "all dropped": (["--dropout", "1"], "dropout is 1.0: it must be at least 0 and below 1"),
 }
 
 
@@ -244,7 +244,9 @@ def test_what_would_lose_work_is_refused_and_changes_nothing(finished, documents
     arguments, expected = REFUSED[kind]
     done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "9", *arguments)
     assert done.returncode in (1, 2) and "Traceback" not in done.stderr
-    assert expected in done.stderr, done.stderr
+    assert expected in " ".join(done.stderr.replace("│", " ").split()), (
+        done.stderr
+    )  # as a parser's box breaks its lines
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
     assert after == {path: content for path, content in before.items() if path.name != ".lock"}
 

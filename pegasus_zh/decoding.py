@@ -26,11 +26,11 @@ from pegasus_zh.mt5 import (
     logits,
     merge,
     project,
-    rms_norm,
     scale_output,
 )
 from rope.attention import cached_attention
 from rope.buckets import offset_bias
+from rope.layers import rms_norm
 from training.partition import spec
 from training.step import compiler_options
 

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.attention import attention, dropout, segment_mask, segment_positions
+from rope.attention import attention, dropout
 from rope.buckets import relative_bias, relative_bucket
+from rope.layers import Remat, matmul, recomputed, rms_norm
+from rope.masks import segment_mask, segment_positions
 from training.partition import gather, normal, on_one_cpu, ones, spec
 from training.ranges import check_ranges
 
@@ -49,7 +51,7 @@ class MT5Config:
     """The decoder's relative bias in its cross-attention too, as T5-PEGASUS was trained by bert4keras."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Remat = "none"
     """What the backward pass recomputes: nothing, all but weight products (dots), or whole layers (full)."""
 
     def __post_init__(self):
@@ -160,52 +162,27 @@ def init(config: MT5Config, key: jax.Array) -> MT5:
     )
 
 
-def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
-    """x / rms(x) * scale over the last dimension, in float32, returned in x's type."""
-    x32, scale = x.astype(jnp.float32), jnp.expand_dims(scale, range(x.ndim - 1))
-    return (x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + epsilon) * scale).astype(x.dtype)
-
-
-def linear(x: jax.Array, kernel: jax.Array, names: tuple[str, str]) -> jax.Array:
-    """[B, T, D] and a kernel [D, F] of these logical names -> [B, T, F], summed over the devices that D is cut over.
-
-    As a product of matrices: with three dimensions XLA transposes the larger operand for the kernel's gradient, which on
-    a CPU takes as long as the product.
-    """
-    flat = x.reshape(-1, x.shape[-1])
-    cut = None if names[1] == "embed" else names[1]
-    out = jnp.matmul(flat, gather(kernel, *names, dtype=x.dtype), out_sharding=spec("batch", cut))
-    return jax.lax.reshape(out, (*x.shape[:2], out.shape[1]), out_sharding=spec("batch", None, cut))
-
-
 def project(x: jax.Array, kernel: jax.Array, config: MT5Config) -> jax.Array:
     """[B, T, D] and a kernel [D, N H] -> the heads [B, T, N, H]."""
-    return linear(x, kernel, ("embed", "heads")).reshape(*x.shape[:2], config.heads, config.head_size)
+    return matmul(x, kernel, ("embed", "heads")).reshape(*x.shape[:2], config.heads, config.head_size)
 
 
 def merge(heads: jax.Array, kernel: jax.Array) -> jax.Array:
     """[B, T, N, H] and a kernel [N H, D] -> [B, T, D], summed over the devices that hold the heads."""
-    return linear(heads.reshape(*heads.shape[:2], -1), kernel, ("heads", "embed"))
+    return matmul(heads.reshape(*heads.shape[:2], -1), kernel, ("heads", "embed"))
 
 
 def feed_forward(x: jax.Array, p: FeedForward, config: MT5Config, key: jax.Array | None = None) -> jax.Array:
     """(gelu(x gate) * (x linear)) output (Shazeer 2020, arXiv 2002.05202)."""
-    gate, side = linear(x, p.gate, ("embed", "mlp")), linear(x, p.linear, ("embed", "mlp"))
+    gate, side = matmul(x, p.gate, ("embed", "mlp")), matmul(x, p.linear, ("embed", "mlp"))
     hidden = dropout(jax.nn.gelu(gate, approximate=config.gelu == "tanh") * side, config.dropout, key)
-    return linear(hidden, p.output, ("mlp", "embed"))
+    return matmul(hidden, p.output, ("mlp", "embed"))
 
 
 def embed(model: MT5, ids: jax.Array, config: MT5Config) -> jax.Array:
     """Ids [B, T] -> vectors [B, T, D] in the computation's type."""
     table = gather(model.embedding, "vocab", "embed", dtype=jnp.dtype(config.dtype))
     return table.at[ids].get(out_sharding=spec("batch", None, None))
-
-
-def _remat(body, config: MT5Config):
-    if config.remat == "none":
-        return body
-    policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
-    return jax.checkpoint(body, policy=policies[config.remat])
 
 
 def run_stack(
@@ -244,7 +221,7 @@ def run_stack(
     keys = jax.random.split(layer_key, c.layers) if key is not None else None
     # On one CPU the loop is unrolled: what it would stack for the backward pass costs more than a longer compilation.
     unroll = c.layers if on_one_cpu() else 1
-    x, _ = jax.lax.scan(_remat(layer, c), dropout(x, c.dropout, first), (stack.blocks, keys), unroll=unroll)
+    x, _ = jax.lax.scan(recomputed(layer, c.remat), dropout(x, c.dropout, first), (stack.blocks, keys), unroll=unroll)
     return dropout(rms_norm(x, stack.final_norm, c.epsilon), c.dropout, last)
 
 

@@ -19,7 +19,7 @@ CHUNK_ELEMENTS = 2**25  # logits alive at once, per device: 128 MiB of float32
 
 def _chunk_sums(hidden, head, labels, weights, smoothing: float, z_loss: float):
     """(objective, (cross-entropy, correct)) sums over one chunk [B, C, D]."""
-    # Flat, as one product of matrices: see mt5.linear.
+    # Flat, as one product of matrices: see rope.layers.matmul.
     hidden, labels, weights = (x.reshape(-1, *x.shape[2:]) for x in (hidden, labels, weights))
     logits = jnp.matmul(hidden, head, preferred_element_type=jnp.float32, out_sharding=spec("batch", "vocab"))
     log_z = jax.nn.logsumexp(logits, axis=-1)

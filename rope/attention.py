@@ -1,4 +1,4 @@
-"""The one attention function of the project, with the masks of packed rows and the dropout that goes with it.
+"""The one attention function of the project, and the dropout that goes with it.
 
 Letters: B batch, T query length, S key length, N heads, H head size.
 """
@@ -8,25 +8,13 @@ import math
 import jax
 import jax.numpy as jnp
 
+from rope.kernels import Implementation, choose, cudnn, splash
+from rope.masks import Segments
+from rope.rerope import LongRotation, long_scores
+from rope.rotary import Rotation, rotate
+from rope.sinusoidal import Layout
+
 MASKED = -1e9  # finite, so that a query that sees nothing has a uniform distribution and not NaN
-
-
-def segment_mask(query_segments: jax.Array, key_segments: jax.Array, *, causal: bool = False) -> jax.Array:
-    """bool [B, 1, T, S]: may the query see the key? Segments [B, T] and [B, S] number the examples of a row from 1.
-
-    0 is padding: padding sees and is seen by padding alone. `causal` also hides keys right of the query.
-    """
-    mask = query_segments[:, :, None] == key_segments[:, None, :]
-    if causal:
-        mask &= jnp.tril(jnp.ones((1, *mask.shape[1:]), bool))
-    return mask[:, None]
-
-
-def segment_positions(segments: jax.Array) -> jax.Array:
-    """int32 [B, T]: the position of each token in its segment, from 0, where segments [B, T] lie side by side."""
-    places = jax.lax.broadcasted_iota(jnp.int32, segments.shape, 1, out_sharding=jax.typeof(segments).sharding)
-    begins = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
-    return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
@@ -58,21 +46,57 @@ def attention(
     key: jax.Array,
     value: jax.Array,
     *,
+    rotation: Rotation | LongRotation | None = None,
+    layout: Layout = "interleaved",
     bias: jax.Array | None = None,
-    mask: jax.Array | None = None,
+    mask: jax.Array | Segments | None = None,
     scale: float | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    implementation: Implementation = "auto",
 ) -> jax.Array:
-    """softmax(scale * query key^T + bias, where mask) value: [B, T, N, H] from query [B, T, N, H], key and value [B, S, N, H].
+    """softmax(scale * query key^T + bias, where mask) value: [B, T, N, H] from query [B, T, N, H], key and value [B, S, K, H].
 
-    bias and mask broadcast to [B, N, T, S]. scale is H^-0.5 by default (T5 uses 1). Scores and softmax are
-    float32.
+    K heads of keys and values serve N/K queries' heads each (grouped-query attention, Ainslie et al. 2023, arXiv
+    2305.13245). `rotation` turns queries and keys of the same positions first; where they differ, as in decoding, `rotate`
+    them before. bias and a dense mask broadcast to [B, N, T, S]. scale is H^-0.5 by default (T5 uses 1). Scores and softmax
+    are float32.
+
+    implementation: xla is legal everywhere, splash is Pallas's flash attention for TPUs, cudnn NVIDIA's; auto is splash on a
+    TPU where it is legal, and else xla. Raises ValueError for one that is not legal, with the reason, and for heads or
+    rotations that do not fit.
     """
+    heads, groups = query.shape[2], key.shape[2]
+    if heads % groups:
+        raise ValueError(f"{heads} heads of queries cannot share {groups} heads of keys: it must be a multiple of them")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = jnp.einsum("BTNH,BSNH->BNTS", query * scale, key, preferred_element_type=jnp.float32)
+    long = isinstance(rotation, LongRotation)
+    dropped = dropout_rate > 0 and dropout_key is not None
+    chosen = choose(implementation, query, key, bias=bias, mask=mask, dropped=dropped, long=long)
+    if rotation is not None and not long:
+        query, key = rotate(query, rotation, layout), rotate(key, rotation, layout)
+    if chosen == "splash":
+        return splash(query, key, value, mask, scale)
+    if chosen == "cudnn":
+        return cudnn(query, key, value, bias, mask, scale)
+    key, value = share(key, query), share(value, query)
+    if long:
+        scores = long_scores(query * scale, key, rotation, layout)
+    else:
+        scores = jnp.einsum("BTNH,BSNH->BNTS", query * scale, key, preferred_element_type=jnp.float32)
+    mask = mask.dense() if isinstance(mask, Segments) else mask
     weights = dropout(_weights(scores, bias, mask), dropout_rate, dropout_key)
     return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(value.dtype), value)
+
+
+def share(x: jax.Array, query: jax.Array) -> jax.Array:
+    """[B, S, K, H] -> [B, S, N, H]: each head of keys or values for N/K heads of the queries [B, T, N, H], side by side."""
+    b, s, groups, size = x.shape
+    heads = query.shape[2]
+    if heads == groups:
+        return x
+    copies = jnp.broadcast_to(x[:, :, :, None], (b, s, groups, heads // groups, size))
+    return jax.lax.reshape(copies, (b, s, heads, size), out_sharding=jax.typeof(query).sharding)
 
 
 def cached_attention(

@@ -29,12 +29,16 @@ def spec(*names: str | None) -> PartitionSpec | None:
     return PartitionSpec(*(RULES[n] if n else None for n in names)) if explicit else None
 
 
+def device_kind() -> str:
+    """What the computation is traced for, in XLA's words: "cpu", "TPU v5 lite", "NVIDIA H100 80GB HBM3", …"""
+    mesh = get_abstract_mesh()
+    return jax.devices()[0].device_kind if mesh.empty else mesh.abstract_device.device_kind
+
+
 def on_one_cpu() -> bool:
     """Is the computation traced for a single CPU (rather than an accelerator, or a mesh of CPUs as in tests)?"""
     mesh = get_abstract_mesh()
-    if mesh.empty:
-        return jax.default_backend() == "cpu"
-    return mesh.size == 1 and mesh.abstract_device.device_kind == "cpu"
+    return device_kind() == "cpu" and (mesh.empty or mesh.size == 1)
 
 
 def normal(key: jax.Array, shape: tuple[int, ...], names: tuple[str | None, ...], std: float) -> jax.Array:
@@ -45,6 +49,11 @@ def normal(key: jax.Array, shape: tuple[int, ...], names: tuple[str | None, ...]
 def ones(shape: tuple[int, ...]) -> jax.Array:
     """A float32 parameter of ones, on every device (norm scales are too small to be worth cutting)."""
     return jnp.ones(shape, jnp.float32, out_sharding=spec(*(None for _ in shape)))
+
+
+def zeros(shape: tuple[int, ...], names: tuple[str | None, ...]) -> jax.Array:
+    """A float32 parameter of zeros, such as a bias."""
+    return jnp.zeros(shape, jnp.float32, out_sharding=spec(*names))
 
 
 def gather(weight: jax.Array, *names: str | None, dtype: jnp.dtype | None = None) -> jax.Array:

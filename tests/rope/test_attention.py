@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rope.attention import attention, dropout, segment_mask
+from rope.attention import attention, dropout
+from rope.masks import segment_mask
 
 
 def plain_attention(query, key, value, bias, mask, scale):

@@ -1,0 +1,105 @@
+"""Rotary positions beyond the trained length.
+
+All but ReRoPE change the frequencies alone (and YaRN the temperature of the scores), so any rotary model can be run with
+them without training. ReRoPE changes what the scores do with far keys: rope/rerope.py.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from rope.angles import SINUSOIDAL, frequencies
+from rope.rerope import LongRotation, long_rotation
+from rope.rotary import Rotation, rotation
+from training.ranges import check_ranges
+
+
+def interpolated(theta: jax.Array, factor: float) -> jax.Array:
+    """Position interpolation (Chen et al. 2023, arXiv 2306.15595): positions p / factor, for any frequencies."""
+    return theta / factor
+
+
+def ntk_aware(size: int, factor: float, base: float = 10_000.0) -> jax.Array:
+    """[F] with a larger base, so that the lowest frequency is interpolated by `factor` and the highest kept (bloc97 2023).
+
+    base factor^(d/(d-2)) for heads of size d.
+    """
+    return frequencies(size, f"{base * factor ** (size / (size - 2)):.17g}^-t")
+
+
+def dynamic_ntk(size: int, factor: float, length: int, trained: int, base: float = 10_000.0) -> jax.Array:
+    """`ntk_aware` by what the length needs: nothing up to the trained length, then factor length / trained - (factor - 1)."""
+    return ntk_aware(size, factor * max(length, trained) / trained - (factor - 1), base)
+
+
+def yarn(
+    size: int, factor: float, trained: int, base: float = 10_000.0, fast: float = 32, slow: float = 1
+) -> jax.Array:
+    """[F] of YaRN (Peng et al. 2023, arXiv 2309.00071, section 3.2): pairs that turn more than `fast` times over the trained
+    length are kept, those that turn less than `slow` times are interpolated, a ramp between them.
+
+    Goes with `yarn_factor` for the rotation.
+    """
+
+    def pair(turns: float) -> float:  # which turns so many times over the trained length
+        return size * math.log(trained / (turns * 2 * math.pi)) / (2 * math.log(base))
+
+    first, last = max(math.floor(pair(fast)), 0), min(math.ceil(pair(slow)), size - 1)
+    ramp = jnp.clip((jnp.arange(size // 2) - first) / max(last - first, 1e-3), 0, 1)
+    theta = frequencies(size, f"{base:.17g}^-t")
+    return theta * (1 - ramp) + theta / factor * ramp
+
+
+def yarn_factor(factor: float) -> float:
+    """What queries and keys are both lengthened by: 0.1 ln(factor) + 1 (ibid., section 3.4)."""
+    return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    """How a model trained on rows of `trained` positions reads longer ones."""
+
+    method: Literal["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky"] = "none"
+    """Position interpolation (linear), a larger base (ntk; dynamic: as the length needs), YaRN, ReRoPE or leaky ReRoPE."""
+    factor: float = 1.0
+    """How many times longer rows may be than the trained length; leaky: the slope beyond the window is its inverse."""
+    trained: int = 512
+    """Positions of the rows that the model was trained on."""
+    window: int = 256
+    """rerope and leaky: the distance from which on distances no longer count in full."""
+
+    def __post_init__(self):
+        check_ranges(self, factor=1, trained=1, window=1)
+
+
+def extended_rotation(
+    extension: Extension, positions: jax.Array, size: int, length: int, theta: str = SINUSOIDAL
+) -> Rotation | LongRotation:
+    """The rotation of positions [..., T] of rows of `length` for heads of `size`, for `rope.attention`.
+
+    Raises ValueError where the method wants a base and theta has none.
+    """
+    e, plain = extension, frequencies(size, theta)
+    match e.method:
+        case "linear":
+            return rotation(positions, interpolated(plain, e.factor))
+        case "ntk":
+            return rotation(positions, ntk_aware(size, e.factor, base_of(theta)))
+        case "dynamic":
+            return rotation(positions, dynamic_ntk(size, e.factor, length, e.trained, base_of(theta)))
+        case "yarn":
+            return rotation(positions, yarn(size, e.factor, e.trained, base_of(theta)), yarn_factor(e.factor))
+        case "rerope" | "leaky":
+            return long_rotation(positions, plain, e.window, e.factor if e.method == "leaky" else None)
+    return rotation(positions, plain)
+
+
+def base_of(theta: str) -> float:
+    """10000.0 of 10000^-t. Raises ValueError for frequencies of another kind."""
+    base, form, rest = theta.partition("^-t")
+    if not form or rest:
+        raise ValueError(f"theta is {theta!r}: a larger base needs frequencies like {SINUSOIDAL}")
+    return float(base)

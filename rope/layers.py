@@ -1,0 +1,79 @@
+"""What the models of this project are built of: products over a mesh, norms, the recomputation of layers.
+
+Letters: B batch, T positions, D model, F any inner dimension.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from training.partition import gather, normal, ones, spec, zeros
+
+Remat = Literal["none", "dots", "full"]
+
+
+@struct.dataclass
+class Linear:
+    kernel: jax.Array  # [..., D, F]; kernels stay 2-D so that Adafactor factors them
+    bias: jax.Array  # [..., F]
+
+
+@struct.dataclass
+class Norm:
+    scale: jax.Array  # [..., D]
+    bias: jax.Array  # [..., D]
+
+
+def init_linear(key: jax.Array, shape: tuple[int, ...], names: tuple[str | None, ...], std: float) -> Linear:
+    """A kernel [..., D, F] of N(0, std²), of these logical names for D and F, and a bias of zeros."""
+    lead = (None,) * (len(shape) - 2)
+    cut = None if names[1] == "embed" else names[1]
+    return Linear(normal(key, shape, (*lead, *names), std), zeros((*shape[:-2], shape[-1]), (*lead, cut)))
+
+
+def init_norm(shape: tuple[int, ...]) -> Norm:
+    return Norm(ones(shape), zeros(shape, (None,) * len(shape)))
+
+
+def matmul(x: jax.Array, kernel: jax.Array, names: tuple[str | None, str | None]) -> jax.Array:
+    """[B, T, D] and a kernel [D, F] of these logical names -> [B, T, F], summed over the devices that D is cut over.
+
+    As a product of matrices: with three dimensions XLA transposes the larger operand for the kernel's gradient, which on
+    a CPU takes as long as the product.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    cut = None if names[1] == "embed" else names[1]
+    out = jnp.matmul(flat, gather(kernel, *names, dtype=x.dtype), out_sharding=spec("batch", cut))
+    return jax.lax.reshape(out, (*x.shape[:2], out.shape[1]), out_sharding=spec("batch", None, cut))
+
+
+def linear(x: jax.Array, p: Linear, names: tuple[str | None, str | None]) -> jax.Array:
+    """x kernel + bias: [B, T, D] -> [B, T, F]."""
+    return matmul(x, p.kernel, names) + p.bias.astype(x.dtype)[None, None]
+
+
+def layer_norm(x: jax.Array, p: Norm, epsilon: float) -> jax.Array:
+    """(x - mean) / std * scale + bias over the last dimension, in float32, returned in x's type."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.mean(x32, -1, keepdims=True)
+    scale, bias = (jnp.expand_dims(a, range(x.ndim - 1)) for a in (p.scale, p.bias))
+    normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + epsilon)
+    return (normed * scale + bias).astype(x.dtype)
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+    """x / rms(x) * scale over the last dimension, in float32, returned in x's type."""
+    x32, scale = x.astype(jnp.float32), jnp.expand_dims(scale, range(x.ndim - 1))
+    return (x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + epsilon) * scale).astype(x.dtype)
+
+
+def recomputed(body: Callable, remat: Remat) -> Callable:
+    """The body of a scan over layers, of which the backward pass recomputes nothing, all but weight products (dots), or
+    all (full)."""
+    if remat == "none":
+        return body
+    policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+    return jax.checkpoint(body, policy=policies[remat])

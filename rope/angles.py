@@ -63,11 +63,12 @@ def mixed_frequencies(key: jax.Array, heads: int, size: int, axes: int = 2, thet
 
 def angles(positions: jax.Array, frequencies: jax.Array) -> jax.Array:
     """[..., T, F] from positions [..., T] and frequencies [F], or from [..., T, A] and [A, F]; [..., T, N, F] from
-    [..., T, A] and [N, A, F]. Positions are whole numbers or not. float32.
+    [..., T, A] and [N, A, F]. Positions are whole numbers or not; the angles
+    have the frequencies' type, float32.
 
     Raises ValueError where the coordinates of a position are not as many as the frequencies' axes.
     """
-    positions = jnp.asarray(positions, jnp.float32)
+    positions = jnp.asarray(positions, frequencies.dtype)
     if frequencies.ndim == 1:
         return _outer(positions, frequencies)
     axes = frequencies.shape[-2]

@@ -33,7 +33,7 @@ def rotation(positions: jax.Array, frequencies: jax.Array, factor: float = 1.0) 
 
 
 def rotate(x: jax.Array, by: Rotation, layout: Layout = "interleaved") -> jax.Array:
-    """Queries or keys [..., T, N, H] turned by their positions; in x's type, computed in float32.
+    """Queries or keys [..., T, N, H] turned by their positions; in x's type, computed in the rotation's (float32).
 
     interleaved: the pairs are dimensions (0, 1), (2, 3), ... as in RoFormer; half: (0, F), (1, F + 1), ... as in GPT-NeoX and
     Llama. Raises ValueError for another layout, and where the rotation is of another head size.
@@ -45,7 +45,7 @@ def rotate(x: jax.Array, by: Rotation, layout: Layout = "interleaved") -> jax.Ar
     cos, sin = by if by.cos.ndim == x.ndim else (jnp.expand_dims(c, -2) for c in by)  # the same for all heads
     lead = (1,) * (x.ndim - cos.ndim)
     cos, sin = cos.reshape(*lead, *cos.shape), sin.reshape(*lead, *sin.shape)
-    wide = x.astype(jnp.float32)
+    wide = x.astype(cos.dtype)
     if layout == "half":
         first, second = jnp.split(wide, 2, -1)
     else:

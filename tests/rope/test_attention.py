@@ -1,4 +1,4 @@
-"""Attention, masks and dropout against float64 NumPy and their laws."""
+"""Attention, by XLA and by kernels, masks and dropout against float64 NumPy and their laws."""
 
 import jax
 import jax.numpy as jnp
@@ -7,63 +7,211 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rope.angles import frequencies
 from rope.attention import attention, dropout
-from rope.masks import segment_mask
+from rope.masks import Segments, segment_mask, segment_positions, unilm_mask
+from rope.rerope import long_rotation
+from rope.rotary import rotate, rotation
+from tests.rope.reference import attention64, gradients64, rotate64
 
 
-def plain_attention(query, key, value, bias, mask, scale):
-    """In float64, one head and query at a time; also the gradient of the output's sum of squares in value."""
-    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
-    out = np.zeros((*query.shape[:3], value.shape[3]))
-    for b, t, n in np.ndindex(query.shape[:3]):
-        scores = scale * key[b, :, n] @ query[b, t, n]
-        scores += 0 if bias is None else np.asarray(bias, np.float64)[0, n, t]
-        if mask is not None:
-            scores = np.where(np.asarray(mask)[b, 0, t], scores, -1e9)
-        weights = np.exp(scores - scores.max())
-        out[b, t, n] = weights / weights.sum() @ value[b, :, n]
-    return out
-
-
-def arrays(seed=0, rows=2, queries=5, keys=7, heads=3, size=4):
-    shapes = [
+def arrays(seed=0, rows=2, queries=5, keys=7, heads=4, groups=4, size=4):
+    """Query, key, value, bias and a cotangent."""
+    shapes = (
         (rows, queries, heads, size),
-        (rows, keys, heads, size),
-        (rows, keys, heads, size),
+        (rows, keys, groups, size),
+        (rows, keys, groups, size),
         (1, heads, queries, keys),
-    ]
-    return [jax.random.normal(k, s) for k, s in zip(jax.random.split(jax.random.key(seed), 4), shapes, strict=True)]
+        (rows, queries, heads, size),
+    )
+    return [jax.random.normal(k, s) for k, s in zip(jax.random.split(jax.random.key(seed), 5), shapes, strict=True)]
 
 
+def row_segments(rows=2, length=5):
+    """Two examples and padding in each row."""
+    ends = np.array([[length // 2, length - 1], [length // 3, length]])[np.arange(rows) % 2]
+    places = np.arange(length)
+    return jnp.array([np.where(places < a, 1, np.where(places < b, 2, 0)) for a, b in ends])
+
+
+SEGMENTS = row_segments()
+KEYS = row_segments(length=7)
+MASKS = {
+    "none": (None, 7),
+    "padding and segments": (segment_mask(SEGMENTS, KEYS), 7),
+    "causal": (segment_mask(SEGMENTS, SEGMENTS, causal=True), 5),
+    "unilm": (unilm_mask(SEGMENTS, jnp.array([[0, 1, 0, 1, 0], [0, 0, 1, 1, 1]])), 5),
+    "segments": (Segments(SEGMENTS, KEYS), 7),
+    "causal segments": (Segments(SEGMENTS, SEGMENTS, causal=True), 5),
+}
+
+
+@pytest.mark.parametrize("groups", [4, 2, 1])
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("with_mask", [True, False])
-@pytest.mark.parametrize("scale", [None, 1.0])
-def test_attention_equals_numpy(with_bias, with_mask, scale):
-    query, key, value, bias = arrays()
-    bias = bias if with_bias else None
-    segments = jnp.array([[1, 1, 2, 2, 0], [1, 2, 2, 3, 3]]), jnp.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 3, 3, 0]])
-    mask = segment_mask(*segments) if with_mask else None
-    ours = attention(query, key, value, bias=bias, mask=mask, scale=scale)
-    np.testing.assert_allclose(ours, plain_attention(query, key, value, bias, mask, scale or 0.5), atol=1e-5)
+@pytest.mark.parametrize("kind", MASKS)
+def test_values_and_gradients_equal_numpy(kind, with_bias, groups):
+    mask, keys = MASKS[kind]
+    *inputs, bias, cotangent = arrays(keys=keys, groups=groups)
+    inputs = [*inputs, bias] if with_bias else inputs
+    scale = 1.0 if with_bias else None  # T5's, and the default
+
+    def of(query, key, value, bias=None):
+        out = attention(query, key, value, bias=bias, mask=mask, scale=scale)
+        return (out * cotangent).sum(), out
+
+    (_, out), ours = jax.value_and_grad(of, range(len(inputs)), has_aux=True)(*inputs)
+    dense = mask.dense() if isinstance(mask, Segments) else mask
+    reference = {"bias": bias if with_bias else None, "mask": dense, "scale": scale or 0.5}
+    np.testing.assert_allclose(out, attention64(*inputs[:3], **reference), atol=1e-5)
+    for mine, theirs in zip(ours, gradients64(cotangent, *inputs[:3], **reference), strict=False):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5)
 
 
-def test_gradients_equal_finite_differences():
-    query, key, value, bias = arrays(rows=1, queries=3, keys=3, heads=1)
+def test_the_reference_gradients_equal_finite_differences():
+    *inputs, cotangent = (np.asarray(x, np.float64) for x in arrays(rows=1, queries=3, keys=3, heads=2, groups=1))
     mask = segment_mask(jnp.array([[1, 1, 2]]), jnp.array([[1, 1, 2]]), causal=True)
 
-    def of(*inputs):
-        return (plain_attention(*inputs, mask, 1.0) ** 2).sum()
+    def of(query, key, value, bias):
+        return (attention64(query, key, value, bias=bias, mask=mask, scale=0.7) * cotangent).sum()
 
-    inputs = [np.asarray(x, np.float64) for x in (query, key, value, bias)]
-    ours = jax.grad(lambda *x: (attention(*x[:3], bias=x[3], mask=mask, scale=1.0) ** 2).sum(), argnums=range(4))(
-        query, key, value, bias
-    )
-    for number, gradient in enumerate(ours):
+    found = gradients64(cotangent, *inputs[:3], bias=inputs[3], mask=mask, scale=0.7)
+    for number, gradient in enumerate(found):
         for place in np.ndindex(inputs[number].shape):
             moved = [[x.copy() for x in inputs] for _ in range(2)]
             moved[0][number][place] += 1e-5
             moved[1][number][place] -= 1e-5
-            assert abs((of(*moved[0]) - of(*moved[1])) / 2e-5 - gradient[place]) < 1e-4
+            assert abs((of(*moved[0]) - of(*moved[1])) / 2e-5 - gradient[place]) < 1e-8
+
+
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+@pytest.mark.parametrize("groups", [4, 2])
+def test_rotated_attention_equals_numpy(groups, layout):
+    query, key, value, _, cotangent = arrays(keys=5, groups=groups, size=8)
+    where, theta = segment_positions(SEGMENTS), frequencies(8)
+    mask, by = Segments(SEGMENTS, SEGMENTS), rotation(where, theta)
+
+    def of(query, key, value):
+        out = attention(query, key, value, rotation=by, layout=layout, mask=mask)
+        return (out * cotangent).sum(), out
+
+    (_, out), ours = jax.value_and_grad(of, range(3), has_aux=True)(query, key, value)
+    turned = [rotate64(x, where, theta, layout) for x in (query, key)]
+    reference = {"mask": mask.dense(), "scale": 8**-0.5}
+    np.testing.assert_allclose(out, attention64(*turned, value, **reference), atol=1e-5)
+    theirs = gradients64(cotangent, *turned, value, **reference)
+    back = [rotate64(g, -where, theta, layout) for g in theirs[:2]]  # the transpose of a rotation is its inverse
+    for mine, expected in zip(ours, [*back, theirs[2]], strict=True):
+        np.testing.assert_allclose(mine, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("factor", [None, 2.0, 1.0])
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+def test_rerope_equals_scores_of_clipped_distances(layout, factor):
+    length, window = 9, 3.0
+    query, key, value, _, _ = arrays(queries=length, keys=length, groups=2, size=8)
+    segments = row_segments(length=length)
+    where, theta = segment_positions(segments), frequencies(8)
+    by = long_rotation(where, theta, window, factor)
+    ours = attention(query, key, value, rotation=by, layout=layout, mask=Segments(segments, segments))
+
+    def scores(b, n):
+        found = np.zeros((length, length))
+        for t, s in np.ndindex(length, length):
+            distance = float(where[b, t] - where[b, s])
+            if abs(distance) >= window:
+                beyond = 0 if factor is None else (abs(distance) - window) / factor
+                distance = np.sign(distance) * (window + beyond)
+            q = rotate64(query[b : b + 1, t : t + 1, n : n + 1], [[distance]], theta, layout)
+            found[t, s] = np.dot(q[0, 0, 0], np.asarray(key[b, s, n // 2], np.float64)) * 8**-0.5
+        return found
+
+    expected = attention64(query, key, value, mask=segment_mask(segments, segments), scale=1, scores=scores)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    if factor == 1.0:
+        plain = attention(
+            query, key, value, rotation=rotation(where, theta), layout=layout, mask=segment_mask(segments, segments)
+        )
+        np.testing.assert_allclose(ours, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["full", "segments", "causal"])
+def test_splash_equals_numpy(kind):
+    """The kernel for TPUs, interpreted."""
+    length = 256
+    query, key, value, _, cotangent = arrays(queries=length, keys=length, heads=2, groups=1, size=16)
+    segments = row_segments(length=length)
+    mask = None if kind == "full" else Segments(segments, segments, causal=kind == "causal")
+    by = rotation(segment_positions(segments), frequencies(16))
+
+    def of(query, key, value):
+        out = attention(query, key, value, rotation=by, mask=mask, implementation="splash")
+        return (out * cotangent).sum(), out
+
+    (_, out), ours = jax.jit(jax.value_and_grad(of, range(3), has_aux=True))(query, key, value)
+    turned = rotate(query, by), rotate(key, by)
+    reference = {"mask": None if mask is None else mask.dense(), "scale": 0.25}
+    np.testing.assert_allclose(out, attention64(*turned, value, **reference), atol=1e-5)
+    theirs = gradients64(cotangent, *turned, value, **reference)
+    back = [rotate64(g, -segment_positions(segments), frequencies(16)) for g in theirs[:2]]
+    for mine, expected in zip(ours, [*back, theirs[2]], strict=False):
+        np.testing.assert_allclose(mine, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "splash"])
+def test_sharded_equals_unsharded(implementation):
+    length = 128
+    query, key, value, _, _ = arrays(rows=4, queries=length, keys=length, heads=4, groups=2, size=16)
+    segments = row_segments(rows=4, length=length)
+    by = rotation(segment_positions(segments), frequencies(16))
+
+    @jax.jit
+    def of(query, key, value, segments, by):
+        mask = Segments(segments, segments)
+        return attention(query, key, value, rotation=by, mask=mask, implementation=implementation)
+
+    alone = of(query, key, value, segments, by)
+    with jax.set_mesh(jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"))):
+        cut = [jax.device_put(x, jax.P(("data", "fsdp"), None, "tensor")) for x in (query, key, value)]
+        rows = jax.device_put((segments, by), jax.P(("data", "fsdp")))
+        np.testing.assert_allclose(of(*cut, *rows), alone, atol=1e-6)
+
+
+def lowered(platform: str, implementation: str, dtype="bfloat16", **arguments) -> str:
+    like = jax.ShapeDtypeStruct((2, 128, 4, 64), dtype)
+
+    def of(query, key, value):
+        return attention(query, key, value, implementation=implementation, **arguments).astype(jnp.float32).sum()
+
+    return jax.jit(jax.grad(of, range(3))).trace(like, like, like).lower(lowering_platforms=(platform,)).as_text()
+
+
+SQUARE = jnp.zeros((2, 4, 128, 128), jnp.bfloat16)
+REFUSED = {
+    "no such": ({"implementation": "flash"}, "implementation is 'flash': it must be auto, xla, splash, cudnn"),
+    "a bias": ({"implementation": "splash", "bias": SQUARE}, "attention by splash has no bias"),
+    "a dense mask": ({"implementation": "splash", "mask": SQUARE > 0}, "needs its mask as rope.masks.Segments"),
+    "in float32": ({"implementation": "cudnn", "dtype": "float32"}, "computes in bfloat16 or float16, not float32; use xla"),
+    "dropped": (
+        {"implementation": "cudnn", "dropout_rate": 0.1, "dropout_key": jax.random.key(0)},
+        "attention by cudnn has no dropout",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_kernel_that_is_not_legal_is_refused_with_the_reason(kind):
+    arguments, expected = REFUSED[kind]
+    with pytest.raises(ValueError) as error:
+        lowered("cpu", **arguments)
+    assert expected in str(error.value)
+
+
+def test_lengths_and_heads_that_do_not_fit_are_refused():
+    query, key, value, _, _ = arrays()
+    with pytest.raises(ValueError, match="multiples of 128, not 5 and 7"):
+        attention(query, key, value, implementation="splash")
+    with pytest.raises(ValueError, match="4 heads of queries cannot share 3 heads of keys"):
+        attention(query, key[:, :, :3], value[:, :, :3])
 
 
 def test_masks():
@@ -71,6 +219,12 @@ def test_masks():
     np.testing.assert_array_equal(mask, [[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]])
     causal = segment_mask(jnp.array([[1, 1, 2, 2]]), jnp.array([[1, 1, 2, 2]]), causal=True)[0, 0]
     np.testing.assert_array_equal(causal, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])
+    source_and_target = unilm_mask(jnp.array([[1, 1, 1, 1, 0]]), jnp.array([[0, 0, 1, 1, 0]]))[0, 0]
+    np.testing.assert_array_equal(
+        source_and_target, [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [0, 0, 0, 0, 1]]
+    )
+    packed = unilm_mask(jnp.array([[1, 1, 2, 2]]), jnp.array([[0, 1, 0, 1]]))[0, 0]
+    np.testing.assert_array_equal(packed, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])
 
 
 @settings(deadline=None, max_examples=12)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pegasus_zh import objective
 from pegasus_zh.huggingface import huggingface_tensors
 from pegasus_zh.mt5 import (
     PRESETS,
@@ -22,7 +21,7 @@ from pegasus_zh.mt5 import (
     parameters,
     with_vocabulary,
 )
-from pegasus_zh.objective import cross_entropy, loss
+from pegasus_zh.objective import loss
 from rope.attention import attention, dropout
 from tests.pegasus_zh.random_model import SHAPE, TINY, random_model, random_pairs, rows
 
@@ -103,43 +102,6 @@ def test_a_position_sees_its_pair_and_what_is_left_of_it_alone():
     for t, segment in enumerate(segments[0]):
         left = inputs[0][(segments[0] == segment) & (np.arange(inputs.shape[1]) <= t)]
         assert set(np.flatnonzero(seen[t])) == set(left) | set(source[0][source_segments[0] == segment]), t
-
-
-HIDDEN, VOCABULARY = (3, 12, 16), 40
-
-
-def loss_case():
-    random = np.random.default_rng(1)
-    hidden, head = random.standard_normal(HIDDEN), random.standard_normal((HIDDEN[-1], VOCABULARY))
-    labels = random.integers(0, VOCABULARY, HIDDEN[:2])
-    weights = random.integers(0, 2, HIDDEN[:2])
-    return *(jnp.asarray(x, jnp.float32) for x in (hidden, head)), labels, jnp.asarray(weights, jnp.float32)
-
-
-def plain_sums(hidden, head, labels, weights, smoothing, z_loss):
-    """The loss by its definition: the logits whole, the labels as distributions."""
-    scores = hidden @ head
-    log_p = jax.nn.log_softmax(scores)
-    onehot = jax.nn.one_hot(labels, head.shape[1])
-    smooth = (1 - smoothing) * onehot + smoothing / head.shape[1]
-    objective = -(smooth * log_p).sum(-1) + z_loss * jax.nn.logsumexp(scores, -1) ** 2
-    correct = scores.argmax(-1) == labels
-    return tuple((x * weights).sum() for x in (objective, -(onehot * log_p).sum(-1), correct))
-
-
-@pytest.mark.parametrize("elements", [2**25, 200])  # at once; 200 make it several chunks
-@pytest.mark.parametrize(("smoothing", "z_loss"), [(0.0, 0.0), (0.1, 1e-2)])
-def test_loss_is_the_plain_one_in_any_chunks(monkeypatch, elements, smoothing, z_loss):
-    monkeypatch.setattr(objective, "CHUNK_ELEMENTS", elements)
-    hidden, head, *rest = loss_case()
-    assert objective._chunks(hidden, head) == (1 if elements == 2**25 else 12)
-
-    def values_and_gradients(sums):
-        call = lambda h, w: sums(h, w, *rest, smoothing, z_loss)  # noqa: E731
-        return call(hidden, head), jax.value_and_grad(lambda h, w: 2 * call(h, w)[0], argnums=(0, 1))(hidden, head)
-
-    found, wanted = jax.jit(lambda: [values_and_gradients(sums) for sums in (cross_entropy, plain_sums)])()
-    close(found, wanted, 1e-5)
 
 
 def test_smoothing_and_z_loss_change_the_loss_alone(unpacked):

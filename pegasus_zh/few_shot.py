@@ -28,7 +28,7 @@ from pegasus_zh.finetune import FinetuneConfig, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, writer
 from pegasus_zh.load import Loaded, load
 from pegasus_zh.prepare import PrepareConfig, prepare
-from pegasus_zh.pretrain import PretrainConfig, make_tokenizer, pretrain, recipe
+from pegasus_zh.pretrain import PretrainConfig, pretrain, recipe, tokenizer_of
 from pegasus_zh.tokenizers import Tokenizer
 from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
@@ -127,7 +127,7 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
         check_settings(config, tasks, folder / "settings.json")
         basis = replace(basis, dtype=config.dtype, mesh=config.mesh, samples=0)
         documents = PrepareConfig(data=config.documents)
-        tokenizer = make_tokenizer(replace(basis, prepare=documents), folder / "tokenizer", say)
+        tokenizer = tokenizer_of(replace(basis, prepare=documents), folder / "tokenizer", say)
         for objective, given in rows.items():
             prepare(given, tokenizer, folder / "data" / objective)
         seen = share_seen(config.documents, tasks, folder / "seen.json")

@@ -54,6 +54,7 @@ from training.whole import whole, write_json
 SAMPLE_BYTES = 1_000_000  # of documents by which the shape of a row is chosen
 BLOCK = 256  # documents that go through the stages together
 SPANS = "span-corruption"
+TEXT = "text"  # no pairs: the text in pieces, for masked language models
 KEPT = "then run the same command again; finished shards are kept"
 Pair = tuple[np.ndarray, np.ndarray]  # ids of source and target
 
@@ -64,7 +65,7 @@ class PrepareConfig:
 
     data: tuple[str, ...] = ()  # files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet
     field: str = "text"  # the JSON field or Parquet column with a document's text
-    selector: str = "lcs"  # rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as T5
+    selector: str = "lcs"  # rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as T5; or text: no pairs, the text in pieces
     unit: Unit = "character"  # what the selector compares
     faithful: bool = False  # cut sentences exactly as T5-PEGASUS did: at line ends and "。" alone
     ratio: float = 0.25  # sentences become target until it has more than this times the source's characters
@@ -91,8 +92,8 @@ class PrepareConfig:
             workers=(0, 1024),
             selector_seed=(0, 1 << 32),
         )
-        if self.selector not in (*SELECTORS, SPANS):
-            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join([*SELECTORS, SPANS])}")
+        if self.selector not in (*SELECTORS, SPANS, TEXT):
+            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join([*SELECTORS, SPANS, TEXT])}")
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
             raise DataError(
                 f"a row must hold the longest pair, so --row-source {self.row_source} may not be below --max-source "
@@ -107,6 +108,8 @@ def document_pairs(texts: Sequence[str], config: PrepareConfig, tokenizer: Token
     A group has 1.5 characters for each id that fits (T5-PEGASUS's 768 for 384 + 128). Stage by stage over many texts:
     each stage then finds its tables in the processor's cache, a fifth faster than text by text.
     """
+    if config.selector == TEXT:
+        return [_pieces(text, config, tokenizer) for text in texts]
     dtype, most = id_dtype(tokenizer.vocab_size), 3 * (config.max_source + config.max_target) // 2
     split = [split_sentences(text, faithful=config.faithful) for text in texts]
     groups = [(n, group) for n, text in enumerate(split) for group in group_sentences(text, max_characters=most)]
@@ -123,6 +126,14 @@ def document_pairs(texts: Sequence[str], config: PrepareConfig, tokenizer: Token
             target = tokenizer.frame_target(target, config.max_target)
             pairs[n].append((np.array(source, dtype), np.array(target, dtype)))
     return pairs
+
+
+def _pieces(text: str, config: PrepareConfig, tokenizer: Tokenizer) -> list[Pair]:
+    """The text's ids in pieces as long as a source; a target is the end token alone, as a record has one."""
+    dtype, ids, room = id_dtype(tokenizer.vocab_size), tokenizer.encode(text), config.max_source - 2
+    target = np.array(tokenizer.frame_target([], config.max_target), dtype)
+    pieces = (ids[start : start + room] for start in range(0, len(ids), room))
+    return [(np.array(tokenizer.frame_source(piece, config.max_source), dtype), target) for piece in pieces]
 
 
 def _span_pairs(

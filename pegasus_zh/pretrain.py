@@ -1,7 +1,7 @@
 """T5-PEGASUS from raw text: vocabulary -> prepared rows -> training -> what the model writes."""
 
 import dataclasses
-import json
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -22,8 +22,9 @@ from pegasus_zh.load import load
 from pegasus_zh.objective import count_tokens, loss
 from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.prepared_set import read_manifest
-from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, Tokenizer, keep_tokenizer, load_tokenizer
-from pegasus_zh.vocabulary import train_pegasus_vocabulary, train_sentencepiece
+from pegasus_zh.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.vocabulary import VocabularyKind, make_tokenizer
+from training.command import preset_of
 from training.lock import locked
 from training.loop import LoopConfig, Task, microbatch, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh
@@ -32,7 +33,7 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.ranges import check_ranges
 from training.step import TrainState, init_state, make_train_step
-from training.whole import write_bytes, write_json
+from training.whole import write_bytes
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -57,8 +58,8 @@ class PretrainConfig:
     """A set that scripts.prepare made, instead of --data."""
     tokenizer: str = ""
     """A folder with vocab.txt or spiece.model, or such a file; by default a vocabulary is made from --data."""
-    tokenizer_kind: Literal["pegasus", "sentencepiece"] = "pegasus"
-    """Which vocabulary is made: words and wordpieces (T5-PEGASUS), or SentencePiece (mT5)."""
+    tokenizer_kind: VocabularyKind = "pegasus"
+    """Which vocabulary is made: words and wordpieces (T5-PEGASUS), the same without words, or SentencePiece (mT5)."""
     vocabulary: int = 50_000
     """Entries of the vocabulary that is made, at most."""
     dropout: float | None = None
@@ -115,41 +116,21 @@ def recipe(preset: str) -> PretrainConfig:
 
 def parse(args: list[str] | None = None) -> PretrainConfig:
     """The command line's config: the flags given, and for the rest the recipe of the --preset given."""
-    import sys
-
     args = sys.argv[1:] if args is None else args
-    named = [b for a, b in zip(args, args[1:], strict=False) if a == "--preset"]
-    named += [a.split("=", 1)[1] for a in args if a.startswith("--preset=")]
-    preset = named[-1] if named and named[-1] in mt5.PRESETS else "tiny"
-    config = tyro.cli(PretrainConfig, prog="python -m scripts.pretrain", args=args, default=recipe(preset))
+    default = recipe(preset_of(args, mt5.PRESETS, "tiny"))
+    config = tyro.cli(PretrainConfig, prog="python -m scripts.pretrain", args=args, default=default)
     if "--data" in args and not any(config.prepare.data):
         raise DataError("--data is empty: name files or patterns, or leave it out for the built-in corpus")
     return config
 
 
-def make_tokenizer(config: PretrainConfig, folder: Path, say: Callable = print) -> Tokenizer:
-    """The tokenizer that is given, or the one in `folder`, which is first made from the documents if it is not there.
-
-    Raises DataError where the one in `folder` was asked for with other settings.
-    """
+def tokenizer_of(config: PretrainConfig, folder: Path, say: Callable = print) -> Tokenizer:
+    """The tokenizer that is given, or the one in `folder`, which is first made from the documents if it is not there."""
     if config.tokenizer:
         return load_tokenizer(config.tokenizer)
-    asked, made = {"kind": config.tokenizer_kind, "vocabulary": config.vocabulary}, folder / "made.json"
-    if not made.exists():  # written last
-        say(f"{folder}: making a vocabulary of at most {config.vocabulary:,} entries from the documents")
-        given = config.prepare
-        texts = read_documents(given.data, field=given.field, on_bad_record=given.on_bad_record, mixed=True)
-        if config.tokenizer_kind == "pegasus":
-            tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, config.vocabulary))
-        else:
-            tokenizer = SentencePieceTokenizer(train_sentencepiece(texts, config.vocabulary))
-        tokenizer.save(folder)
-        write_json(made, asked)
-    elif (found := json.loads(made.read_bytes())) != asked:
-        raise DataError(
-            f"{folder} holds a vocabulary made with {found}, not {asked}: delete it, or give another --folder"
-        )
-    return load_tokenizer(folder)
+    given = config.prepare
+    texts = partial(read_documents, given.data, field=given.field, on_bad_record=given.on_bad_record, mixed=True)
+    return make_tokenizer(config.tokenizer_kind, config.vocabulary, texts, folder, say)
 
 
 def pretrain(config: PretrainConfig, say: Callable = print) -> TrainState:
@@ -224,7 +205,7 @@ def _prepared(
     data = Path(config.prepared) if config.prepared else folder / "data"
     if jax.process_index() == 0:  # the others find what the first has prepared on the storage they share
         if not config.prepared:
-            tokenizer = tokenizer or make_tokenizer(config, folder / "tokenizer", say)
+            tokenizer = tokenizer or tokenizer_of(config, folder / "tokenizer", say)
             prepare(replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, data)
         if eval_data:  # in rows of the same shape, so that the evaluation compiles once
             made = read_manifest(data)

@@ -7,16 +7,36 @@ single characters, which leave almost nothing unknown; then whatever is most fre
 
 import io
 import itertools
+import json
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
 
 import sentencepiece
-from tokenizers import Tokenizer, models, trainers
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import models, trainers
 
 from pegasus_zh.errors import DataError
-from pegasus_zh.tokenizers import CLS, LONGEST_WORD, MASK, PAD, SEP, UNK, split_plain, wordpieces, words
+from pegasus_zh.tokenizers import (
+    CLS,
+    LONGEST_WORD,
+    MASK,
+    PAD,
+    SEP,
+    UNK,
+    PegasusTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    split_plain,
+    wordpieces,
+    words,
+)
+from training.whole import write_json
 
+VocabularyKind = Literal["pegasus", "characters", "sentencepiece"]
 SPECIALS = [PAD, *(f"[unused{i}]" for i in range(1, 100)), UNK, CLS, SEP, MASK, "<S>", "<T>"]
 _LETTERS = [*string.digits, *string.ascii_lowercase]
 _LETTER_PIECES = [*_LETTERS, *("##" + letter for letter in _LETTERS)]
@@ -27,12 +47,39 @@ _LATIN_SAMPLE = 2_000_000  # word occurrences shown to the wordpiece trainer
 _LINE = 1000  # characters; sentencepiece drops lines of more than 4192 bytes
 
 
-def train_pegasus_vocabulary(texts: Iterable[str], size: int, max_characters: int = 200_000_000) -> list[str]:
+def make_tokenizer(
+    kind: VocabularyKind, size: int, texts: Callable[[], Iterable[str]], folder: Path, say: Callable = print
+) -> Tokenizer:
+    """The tokenizer in `folder`, which is first made from the texts if it is not there.
+
+    Raises DataError where the one in `folder` was asked for with other settings.
+    """
+    asked, made = {"kind": kind, "vocabulary": size}, folder / "made.json"
+    if not made.exists():  # written last
+        say(f"{folder}: making a vocabulary of at most {size:,} entries from the documents")
+        if kind == "sentencepiece":
+            tokenizer = SentencePieceTokenizer(train_sentencepiece(texts(), size))
+        else:
+            tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts(), size, with_words=kind == "pegasus"))
+        tokenizer.save(folder)
+        write_json(made, asked)
+    elif (found := json.loads(made.read_bytes())) != asked:
+        raise DataError(
+            f"{folder} holds a vocabulary made with {found}, not {asked}: delete it, or give another --folder"
+        )
+    return load_tokenizer(folder)
+
+
+def train_pegasus_vocabulary(
+    texts: Iterable[str], size: int, max_characters: int = 200_000_000, *, with_words: bool = True
+) -> list[str]:
     """A vocabulary for `PegasusTokenizer`, in id order, of `size` tokens (fewer if the texts have no more).
 
     Chinese BERT's 106 special tokens; ASCII; the characters, most frequent first, up to 0.9995 of all occurrences; then
     jieba's words, Latin pieces and further characters by count. Ties are broken by the string, so the result depends on
-    the texts alone. One pass over `texts`, which ends after `max_characters`: a vocabulary gains nothing from more. Raises `DataError` if `size` cannot hold the special tokens and ASCII.
+    the texts alone. Without words Chinese is written in single characters. One pass over `texts`, which ends after
+    `max_characters`: a vocabulary gains nothing from more. Raises `DataError` if `size` cannot hold the special tokens and
+    ASCII.
     """
     if size < (least := len(SPECIALS) + len(_ASCII)):
         raise DataError(f"vocabulary size {size} is too small: the special tokens and ASCII alone need {least}")
@@ -43,7 +90,8 @@ def train_pegasus_vocabulary(texts: Iterable[str], size: int, max_characters: in
         for character in letters:
             characters[character] += count
         if letters and len(word) <= LONGEST_WORD:  # neither space nor control character, nor a long code
-            candidates[word] = count
+            if with_words or word.isascii():
+                candidates[word] = count
             if word.isascii() and word.isalnum():
                 latin[word] = count
     candidates |= _count_latin_pieces(latin, size // 10)
@@ -116,7 +164,7 @@ def _count_latin_pieces(latin: Counter[str], pieces: int) -> Counter[str]:
     """At most so many stems and endings that Latin words and numbers share, with how often the words use them."""
     scale = latin.total() // _LATIN_SAMPLE + 1
     sample = (word for word, count in _by_count(latin) for _ in range(count // scale))
-    trained = Tokenizer(models.WordPiece(unk_token=UNK))
+    trained = RustTokenizer(models.WordPiece(unk_token=UNK))
     # The letters are given as "special" so that their ids, by which the trainer breaks ties, are always the same.
     trainer = trainers.WordPieceTrainer(
         vocab_size=len(_LETTER_PIECES) + pieces, special_tokens=_LETTER_PIECES, min_frequency=2, show_progress=False

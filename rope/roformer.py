@@ -215,3 +215,19 @@ def logits(model: RoFormer, hidden: jax.Array, config: RoFormerConfig) -> jax.Ar
     x = before_logits(model, hidden, config)
     table = gather(model.embeddings.word, "vocab", "embed", dtype=x.dtype)
     return jnp.einsum("BTE,VE->BTV", x, table, preferred_element_type=jnp.float32) + model.head.bias[None, None]
+
+
+def sizes(config: RoFormerConfig) -> dict[str, tuple[str, int]]:
+    """The dimensions that a mesh may cut, for training.partition.check_divisible."""
+    return {
+        "heads": ("heads", config.heads),
+        "feed_forward": ("mlp", config.feed_forward),
+        "width": ("embed", config.width),
+        "embedding": ("embed", config.embedding_width),
+        "vocabulary": ("vocab", config.vocabulary),
+    }
+
+
+def parameters(config: RoFormerConfig) -> int:
+    """The number of parameters, by shape alone."""
+    return sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda k: init(config, k), jax.random.key(0))))

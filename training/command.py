@@ -1,7 +1,7 @@
 """How every script runs: what a user can mend is one line on stderr and exit status 1, not a traceback."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 
 
 def run(main: Callable[[], None]) -> None:
@@ -12,3 +12,10 @@ def run(main: Callable[[], None]) -> None:
         sys.exit("interrupted")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def preset_of(args: Sequence[str], known: Container[str], default: str) -> str:
+    """The --preset among a command line's arguments, by which its other defaults go."""
+    named = [b for a, b in zip(args, args[1:], strict=False) if a == "--preset"]
+    named += [a.split("=", 1)[1] for a in args if a.startswith("--preset=")]
+    return named[-1] if named and named[-1] in known else default

@@ -1,0 +1,105 @@
+"""Rows of plain text for encoders: documents -> vocabulary -> prepared set -> batches of ids and segments."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from pegasus_zh.dataset import eval_batches, open_rows, train_batches
+from pegasus_zh.documents import OnBadRecord, read_documents
+from pegasus_zh.errors import DataError
+from pegasus_zh.prepare import TEXT, PrepareConfig, prepare
+from pegasus_zh.pretrain import CORPUS
+from pegasus_zh.tokenizers import PegasusTokenizer, Tokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.vocabulary import MASK, SPECIALS, VocabularyKind, make_tokenizer
+from rope.mlm import Vocabulary
+from rope.pretrain import Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    data: tuple[str, ...] = (str(CORPUS / "train.jsonl"),)
+    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet. Default: the built-in
+    corpus."""
+    field: str = "text"
+    """The JSON field or Parquet column with a document's text."""
+    length: int = 128
+    """Positions of a row."""
+    tokenizer: str = ""
+    """A folder with vocab.txt, or such a file; by default a vocabulary is made from the documents."""
+    tokenizer_kind: VocabularyKind = "pegasus"
+    """Which vocabulary is made: words (RoFormer, WoBERT), or characters (BERT, RoFormer-char)."""
+    vocabulary: int = 4000
+    """Entries of the vocabulary that is made, at most."""
+    eval_fraction: float = 0.02
+    """Documents held out for evaluation, by a hash of their text."""
+    on_bad_record: OnBadRecord = "stop"
+    """skip: leave bad documents out and count them by reason."""
+    workers: int = 0
+    """Processes that prepare; 0: one a core."""
+
+
+def tokenizer_of(config: TextConfig, folder: Path, say: Callable = print) -> Tokenizer:
+    """The tokenizer that is given, or the one in `folder`, made first from the documents if it is not there.
+
+    Raises DataError for one without [MASK].
+    """
+    if config.tokenizer:
+        tokenizer = load_tokenizer(config.tokenizer)
+    else:
+        texts = partial(read_documents, config.data, field=config.field, on_bad_record=config.on_bad_record, mixed=True)
+        tokenizer = make_tokenizer(config.tokenizer_kind, config.vocabulary, texts, folder, say)
+    if not isinstance(tokenizer, PegasusTokenizer):
+        raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
+    return tokenizer
+
+
+def text_rows(config: TextConfig, folder: Path, say: Callable = print) -> Rows:
+    """The rows of the documents, prepared in `folder` by the first process if they are not there."""
+    if jax.process_index() == 0:
+        tokenizer = tokenizer_of(config, folder / "tokenizer", say)
+        if config.tokenizer:
+            keep_tokenizer(tokenizer, folder / "tokenizer")
+        prepare(
+            PrepareConfig(
+                data=config.data,
+                field=config.field,
+                selector=TEXT,
+                max_source=config.length,
+                row_source=config.length,
+                max_target=4,  # the least: each piece has one target id, the end
+                row_target=max(config.length // 8, 4),
+                eval_fraction=config.eval_fraction,
+                on_bad_record=config.on_bad_record,
+                workers=config.workers,
+            ),
+            tokenizer,
+            folder / f"rows-{config.length}",
+        )
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("rows prepared")
+    return open_text_rows(folder / f"rows-{config.length}")
+
+
+def open_text_rows(folder: Path) -> Rows:
+    """Rows that `text_rows` prepared, or scripts.prepare with --selector text."""
+    manifest = open_rows(folder).manifest
+    tokenizer = manifest.tokenizer
+    heldout = partial(_kept, partial(eval_batches, folder)) if manifest.files("eval") else None
+    return Rows(
+        length=manifest.row_source,
+        vocabulary=Vocabulary(tokenizer["vocab_size"], SPECIALS.index(MASK), len(SPECIALS)),
+        fingerprint=manifest.fingerprint,
+        tokenizer=tokenizer["fingerprint"],
+        train=partial(_kept, partial(train_batches, folder)),
+        heldout=heldout,
+    )
+
+
+def _kept(batches: Callable[..., Iterable[dict[str, np.ndarray]]], **which) -> Iterator[dict[str, np.ndarray]]:
+    """Of a batch of pairs what is text."""
+    return ({"ids": batch["source"], "segments": batch["source_segments"]} for batch in batches(**which))

@@ -1,0 +1,129 @@
+"""Pretraining of an encoder by masked language model, over rows of ids that somebody else made of text."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import tyro
+
+from rope import mlm, roformer
+from rope.angles import SINUSOIDAL
+from rope.kernels import Implementation
+from rope.layers import Remat
+from rope.mlm import Vocabulary
+from rope.roformer import Positions, RoFormer, RoFormerConfig
+from training.lock import locked
+from training.loop import HostBatch, LoopConfig, Task, microbatch, train
+from training.mesh import MeshConfig, data_share, make_mesh
+from training.metrics import silent
+from training.optimizer import OptimizerConfig, make_optimizer
+from training.partition import check_divisible
+from training.ranges import check_ranges
+from training.step import TrainState, init_state, make_train_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows of ids and how to read them, the same on any number of hosts; the position in the data is the step number."""
+
+    length: int
+    vocabulary: Vocabulary
+    fingerprint: str  # of documents, settings and tokenizer
+    tokenizer: str  # the tokenizer's fingerprint
+    train: Callable[..., Iterator[HostBatch]]  # (batch_size, seed, start_step, process_index, process_count)
+    heldout: Callable[..., Iterable[HostBatch]] | None  # (batch_size, process_index, process_count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderRun:
+    preset: Literal[tuple(roformer.PRESETS)] = "tiny"
+    """Shape of the model, and the recipe that goes with it."""
+    positions: Positions = "rotary"
+    """rotary; learned (BERT's table); sinusoidal, or with trainable frequencies; T5's relative buckets; none."""
+    theta: str = SINUSOIDAL
+    """Frequencies of rotary and sinusoidal positions: 10000^-t, 1000^-t, t^2, t, …"""
+    folder: str = "runs/encoder"
+    """Where everything of the run goes."""
+    dropout: float = 0.1
+    """Of embeddings, branches and attention weights."""
+    attention: Implementation = "auto"
+    """What computes attention: Pallas's kernel on a TPU needs --dropout 0."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; bfloat16 on TPUs and recent GPUs. Parameters stay float32."""
+    remat: Remat = "none"
+    """What the backward pass recomputes to save memory."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+    loop: tyro.conf.OmitArgPrefixes[LoopConfig] = field(default_factory=LoopConfig)
+    """Steps, batches, evaluation and checkpoints."""
+    optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = field(default_factory=OptimizerConfig)
+    """AdamW or Adafactor, and the learning rate."""
+
+    def __post_init__(self):
+        check_ranges(self, dropout=(0, 1))
+
+    def model(self, vocabulary: int, length: int) -> RoFormerConfig:
+        """The preset's model for rows of this length and a vocabulary rounded up to a multiple of 16, for a mesh to cut."""
+        model, rows = roformer.PRESETS[self.preset], -(-vocabulary // 16) * 16
+        same = {name: getattr(self, name) for name in ("positions", "theta", "dropout", "attention", "dtype", "remat")}
+        most = max(length, model.max_positions)
+        return replace(model, vocabulary=rows, max_positions=most, attention_dropout=self.dropout, **same)
+
+
+def recipe(preset: str) -> EncoderRun:
+    """The defaults that go with a preset: RoFormer's first stage, but for `tiny`, which fits a laptop and minutes."""
+    if preset != "tiny":
+        loop = LoopConfig(steps=200_000, batch_size=256, save_every=1000)
+        optimizer = OptimizerConfig(learning_rate=1e-4, schedule="linear", warmup=10_000)
+        positions = roformer.PRESETS[preset].positions
+        return EncoderRun(preset=preset, positions=positions, folder=f"runs/{preset}", loop=loop, optimizer=optimizer)
+    return EncoderRun(
+        loop=LoopConfig(steps=1000, batch_size=32, eval_every=200, save_every=200),
+        optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup=100),
+    )
+
+
+def pretrain_encoder(config: EncoderRun, rows: Rows, say: Callable = print) -> TrainState:
+    """Runs, or resumes, the pretraining in `config.folder`; returns the last state. Errors as training.loop.train raises."""
+    folder, loop = Path(config.folder), config.loop
+    say = say if jax.process_index() == 0 else silent
+    mesh = make_mesh(config.mesh)
+    model = config.model(rows.vocabulary.size, rows.length)
+    batch = microbatch(loop.batch_size, loop.accumulate)
+    check_divisible(mesh, {"batch_size / accumulate": ("batch", batch)} | roformer.sizes(model))
+    say(
+        f"{config.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, {model.positions}, rows of {rows.length}"
+    )
+    tx = make_optimizer(config.optimizer, loop.steps)
+    objective = partial(mlm.loss, config=model, vocabulary=rows.vocabulary)
+    index, count = data_share(mesh)
+    mine = {"process_index": index, "process_count": count}
+    if rows.heldout is None:
+        say("no document is held out, so nothing is evaluated: give a larger --eval-fraction")
+    task = Task(
+        init=partial(init_state, partial(roformer.init, model), tx, loop.seed),
+        step=make_train_step(objective, tx),
+        evaluate=lambda model, batch: objective(model, batch, None),
+        train_batches=lambda first: rows.train(batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine),
+        eval_batches=lambda: rows.heldout(batch_size=batch, **mine) if rows.heldout else (),
+        count=lambda host: (int(np.count_nonzero(host["segments"])), host["segments"].size),
+        flops_per_row=mlm.flops_per_row(model, rows.length),
+        config={"encoder": dataclasses.asdict(model), "tokenizer": rows.tokenizer, "preset": config.preset},
+        fixed={"data": rows.fingerprint, "positions": model.positions, "theta": model.theta},
+    )
+    with locked(folder) if jax.process_index() == 0 else nullcontext():
+        return train(task, loop, mesh, folder, say)
+
+
+def trained(config: EncoderRun, rows: Rows, say: Callable = silent) -> tuple[RoFormer, RoFormerConfig]:
+    """The model of a run that is finished, or finished now. Raises KeyboardInterrupt where it was told to stop."""
+    state = pretrain_encoder(config, rows, say)
+    if int(state.step) < config.loop.steps:  # it has saved, and the same command goes on
+        raise KeyboardInterrupt
+    return state.model, config.model(rows.vocabulary.size, rows.length)

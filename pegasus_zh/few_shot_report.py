@@ -4,35 +4,16 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pegasus_zh.evaluation import METRICS, RESAMPLES
+from pegasus_zh.evaluation import METRICS
+from training.bootstrap import Estimate, estimate
 from training.whole import write_bytes
 
 Figures = Mapping[tuple[str, int, str], np.ndarray]  # (task, examples, objective) -> Rouge-L [seeds, test examples]
 COLUMNS = ("task", "examples", "objective", "seed")
-
-
-class Estimate(NamedTuple):
-    """A mean and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
-    """Of values [seeds, test examples], by a bootstrap of both: resampled seeds, and examples that are the same for all.
-
-    Of differences between two objectives, seed by seed and example by example, it keeps each pair together.
-    """
-    rng = np.random.default_rng(seed)
-    # How often each seed and each example is drawn is all that a resample's mean needs.
-    seeds, examples = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in values.shape)
-    low, high = np.percentile(np.einsum("rs,se,re->r", seeds, values, examples, optimize=True), [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high))
 
 
 def write_report(

@@ -17,6 +17,12 @@ Head = tuple[
 CHUNK_ELEMENTS = 2**25  # logits alive at once, per device: 128 MiB of float32
 
 
+def of_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Of logits [..., V] those of the labels [...]: no gather, so V stays cut over the mesh."""
+    number = jnp.arange(logits.shape[-1], out_sharding=spec("vocab"))
+    return jnp.sum(jnp.where(labels[..., None] == jnp.expand_dims(number, range(labels.ndim)), logits, 0.0), axis=-1)
+
+
 def _chunk_sums(hidden, head: Head, labels, weights, smoothing: float, z_loss: float):
     """(objective, (cross-entropy, correct)) sums over one chunk [B, C, D]."""
     kernel, bias = head
@@ -24,9 +30,7 @@ def _chunk_sums(hidden, head: Head, labels, weights, smoothing: float, z_loss: f
     hidden, labels, weights = (x.reshape(-1, *x.shape[2:]) for x in (hidden, labels, weights))
     logits = jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32, out_sharding=spec("batch", "vocab"))
     logits = logits if bias is None else logits + bias[None]
-    log_z = jax.nn.logsumexp(logits, axis=-1)
-    onehot = labels[:, None] == jnp.arange(logits.shape[1], out_sharding=spec("vocab"))[None]
-    label_logit = jnp.sum(jnp.where(onehot, logits, 0.0), axis=-1)
+    log_z, label_logit = jax.nn.logsumexp(logits, axis=-1), of_labels(logits, labels)
     entropy = log_z - label_logit
     objective = entropy
     if smoothing:

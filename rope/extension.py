@@ -1,7 +1,7 @@
-"""Rotary positions beyond the trained length.
+"""Positions beyond the trained length, without training.
 
-All but ReRoPE change the frequencies alone (and YaRN the temperature of the scores), so any rotary model can be run with
-them without training. ReRoPE changes what the scores do with far keys: rope/rerope.py.
+For rotary models all but ReRoPE change the frequencies alone (and YaRN the temperature of the scores); ReRoPE changes what the
+scores do with far keys: rope/rerope.py. A table of learned positions is continued by its own rows.
 """
 
 import math
@@ -58,12 +58,27 @@ def yarn_factor(factor: float) -> float:
     return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
 
 
+def hierarchical(table: jax.Array, length: int, share: float = 0.4) -> jax.Array:
+    """A table [P, E] continued to [length, E], up to P squared (https://kexue.fm/archives/7947).
+
+    Position i P + j is share u_i + (1 - share) u_j, where u = (table - share table_0) / (1 - share) leaves the first P rows as
+    they are. Raises ValueError for more than P squared.
+    """
+    rows = len(table)
+    if length > rows**2:
+        raise ValueError(f"a table of {rows} positions can be continued to {rows**2}, not to {length}")
+    basis = (table - share * table[:1]) / (1 - share)
+    places = jnp.arange(length)
+    return share * basis[places // rows] + (1 - share) * basis[places % rows]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Extension:
     """How a model trained on rows of `trained` positions reads longer ones."""
 
-    method: Literal["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky"] = "none"
-    """Position interpolation (linear), a larger base (ntk; dynamic: as the length needs), YaRN, ReRoPE or leaky ReRoPE."""
+    method: Literal["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky", "hierarchical"] = "none"
+    """Rotary: position interpolation (linear), a larger base (ntk; dynamic: as the length needs), YaRN, ReRoPE or leaky
+    ReRoPE. Learned: hierarchical."""
     factor: float = 1.0
     """How many times longer rows may be than the trained length; leaky: the slope beyond the window is its inverse."""
     trained: int = 512

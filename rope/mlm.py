@@ -6,7 +6,6 @@ are one token in a vocabulary of words, as RoFormer's is.
 Letters: B rows, T positions, M predicted positions, D model, E embedding.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from rope.roformer import RoFormer, RoFormerConfig, before_logits, encode
 from training.partition import gather, spec
 from training.step import Batch, Sums
 
-SHARE = 0.15
+PERCENT = 15
 
 
 class Vocabulary(NamedTuple):
@@ -38,12 +37,10 @@ class Masked(NamedTuple):
 def mask_tokens(ids: jax.Array, segments: jax.Array, vocabulary: Vocabulary, key: jax.Array) -> Masked:
     """Chooses 15 % of each row's tokens [B, T], never special ones nor padding, and hides them."""
     score_key, kind_key, other_key = jax.random.split(key, 3)
-    most = max(round(SHARE * ids.shape[1]), 1)
     may = (segments > 0) & (ids >= vocabulary.specials)
     scores = jnp.where(may, _uniform(score_key, ids), -1.0)
-    best, places = jax.lax.top_k(scores, most)
-    wanted = jnp.ceil(SHARE * jnp.sum(may, 1, keepdims=True))
-    weights = (jnp.arange(most)[None] < wanted) & (best >= 0)
+    best, places = jax.lax.top_k(scores, hidden_of(ids.shape[1]))
+    weights = jnp.arange(places.shape[1])[None] < hidden_of(jnp.sum(may, 1, keepdims=True))
     # A token is hidden where its score is among the best of its row: no scatter, which no mesh cuts well.
     hidden = scores >= jnp.min(jnp.where(weights, best, 2.0), 1, keepdims=True)
     kind, other = _uniform(kind_key, ids), _uniform(other_key, ids)
@@ -51,6 +48,11 @@ def mask_tokens(ids: jax.Array, segments: jax.Array, vocabulary: Vocabulary, key
     replaced = jnp.where(kind < 0.8, vocabulary.mask, jnp.where(kind < 0.9, drawn, ids))
     labels = jnp.sum(jnp.where(_onehot(places, ids), ids[:, None], 0), 2)
     return Masked(jnp.where(hidden, replaced, ids), places, labels, weights.astype(jnp.float32))
+
+
+def hidden_of(tokens):
+    """How many of so many tokens are predicted; an integer, or an array of them."""
+    return -(-tokens * PERCENT // 100)
 
 
 def _uniform(key: jax.Array, like: jax.Array) -> jax.Array:
@@ -96,5 +98,5 @@ def flops_per_row(config: RoFormerConfig, length: int) -> int:
     """
     c = config
     layer = length * (4 * c.width**2 + 2 * c.width * c.feed_forward) + 2 * length**2 * c.width
-    head = math.ceil(SHARE * length) * c.embedding_width * (c.width + c.vocabulary)
+    head = hidden_of(length) * c.embedding_width * (c.width + c.vocabulary)
     return 6 * (c.layers * layer + head)

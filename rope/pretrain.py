@@ -72,8 +72,7 @@ class EncoderRun:
         """The preset's model for rows of this length and a vocabulary rounded up to a multiple of 16, for a mesh to cut."""
         model, rows = roformer.PRESETS[self.preset], -(-vocabulary // 16) * 16
         same = {name: getattr(self, name) for name in ("positions", "theta", "dropout", "attention", "dtype", "remat")}
-        most = max(length, model.max_positions)
-        return replace(model, vocabulary=rows, max_positions=most, attention_dropout=self.dropout, **same)
+        return replace(model, vocabulary=rows, max_positions=length, attention_dropout=self.dropout, **same)
 
 
 def recipe(preset: str) -> EncoderRun:

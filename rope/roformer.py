@@ -14,7 +14,7 @@ from flax import struct
 from rope.angles import SINUSOIDAL, frequencies, schedule
 from rope.attention import dropout
 from rope.buckets import relative_bias
-from rope.extension import Extension, base_of, extended_rotation
+from rope.extension import Extension, base_of, extended_rotation, hierarchical
 from rope.layers import Linear, Norm, init_linear, init_norm, layer_norm, linear
 from rope.masks import Segments, segment_positions
 from rope.sinusoidal import Layout, sinusoidal
@@ -41,7 +41,7 @@ class RoFormerConfig(TransformerConfig):
     layout: Layout = "interleaved"
     """Which dimensions of a head a rotary position turns together; half is Llama's."""
     extension: Extension = field(default_factory=Extension)
-    """Rotary positions beyond the trained length."""
+    """Positions beyond the trained length."""
     max_positions: int = 512
     """learned: rows of the table (P)."""
     pooler: Literal["none", "tanh", "linear"] = "tanh"
@@ -55,10 +55,9 @@ class RoFormerConfig(TransformerConfig):
         schedule(self.theta)
         if self.positions == "rotary" and self.head_size % 2:
             raise ValueError(f"width / heads is {self.head_size}: rotary positions need an even head size")
-        if self.extension.method != "none" and self.positions != "rotary":
-            raise ValueError(
-                f"positions are {self.positions}: only rotary ones have an extension ({self.extension.method})"
-            )
+        wanted = "learned" if self.extension.method == "hierarchical" else "rotary"
+        if self.extension.method != "none" and self.positions != wanted:
+            raise ValueError(f"positions are {self.positions}: extension {self.extension.method} is for {wanted} ones")
         if self.extension.method in ("ntk", "dynamic", "yarn"):
             base_of(self.theta)
 
@@ -148,10 +147,6 @@ def encode(
     on. Raises ValueError for rows longer than a learned table.
     """
     c, p = config, model.embeddings
-    if c.positions == "learned" and ids.shape[1] > len(p.position):
-        raise ValueError(
-            f"rows of {ids.shape[1]} positions: the model's table of learned ones ends at {len(p.position)}"
-        )
     positions = segment_positions(segments) if positions is None else positions
     first, key = jax.random.split(key) if key is not None else (None, None)
     x = _embed(p, ids, types, positions, c)
@@ -183,7 +178,14 @@ def _embed(
     x = x + (kinds[:1][None] if types is None else kinds.at[types].get(out_sharding=cut))
     match c.positions:
         case "learned":
-            x = x + gather(p.position, None, "embed").at[positions].get(out_sharding=cut)
+            table = gather(p.position, None, "embed")
+            if ids.shape[1] > len(table) and c.extension.method == "hierarchical":
+                table = hierarchical(table, ids.shape[1])
+            if ids.shape[1] > len(table):
+                raise ValueError(
+                    f"rows of {ids.shape[1]} positions: the model's table of learned ones ends at {len(table)}"
+                )
+            x = x + table.at[positions].get(out_sharding=cut)
         case "sinusoidal":
             x = x + SIZE * sinusoidal(positions, frequencies(x.shape[-1], c.theta))
         case "trainable":

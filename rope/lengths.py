@@ -1,0 +1,211 @@
+"""Which positions let an encoder read longer text than it was trained on?
+
+One encoder is trained by masked language model for each encoding and seed, on short rows. Held-out windows of long documents
+are then read in pieces of each length, the same tokens hidden in all: what a longer piece adds is context, and positions that
+were never trained. A cell is one (encoding, seed).
+
+Letters: W windows, C tokens of a window, T positions of a row, V vocabulary.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from rope import roformer
+from rope.cross_entropy import of_labels
+from rope.extension import Extension
+from rope.lengths_report import write_report
+from rope.mlm import mask_tokens
+from rope.pretrain import EncoderRun, Rows, recipe, trained
+from rope.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
+from training.lock import locked
+from training.loop import LoopConfig, to_mesh
+from training.mesh import MeshConfig, make_mesh
+from training.metrics import progress_bar
+from training.partition import to_host
+from training.ranges import check_ranges
+from training.step import Batch, compiler_options
+from training.whole import write_json
+
+Method = Literal["linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
+FRAME = 2  # [CLS] and [SEP] of a row
+GROUP = 4  # windows at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthsConfig:
+    folder: str = "runs/lengths"
+    """Where everything goes; lengths.md, .csv, .json and .png are the result."""
+    lengths: tuple[int, ...] = (128, 256, 512, 1024)
+    """The first is trained on, all are scored; each a multiple of the first."""
+    encodings: tuple[Positions, ...] = get_args(Positions)
+    """Positions of the models."""
+    extensions: tuple[Method, ...] = get_args(Method)
+    """What the rotary model is continued by; learned positions have no continuation but the hierarchical one."""
+    seeds: int = 3
+    """Independent repeats."""
+    windows: int = 64
+    """Held-out windows that are scored, at most."""
+    preset: Literal[tuple(roformer.PRESETS)] = "tiny"
+    """Shape of the models."""
+    loop: tyro.conf.OmitArgPrefixes[LoopConfig] = field(default_factory=lambda: recipe("tiny").loop)
+    """Of the trainings."""
+    learning_rate: float = 2e-3
+    """Peak of the trainings' schedule."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+
+    def __post_init__(self):
+        check_ranges(self, seeds=1, windows=1, learning_rate=0)
+        for name in ("lengths", "encodings"):
+            if not (given := getattr(self, name)) or len({*given}) < len(given):
+                raise ValueError(f"{name} is {given}: give one or more, each once")
+        least = self.lengths[0]
+        if least < 8 or any(length % least or length < least for length in self.lengths):
+            raise ValueError(f"lengths are {self.lengths}: multiples of the first, which is 8 or more")
+        if any(self.lengths[-1] % length for length in self.lengths):
+            raise ValueError(f"lengths are {self.lengths}: the last must be a multiple of all")
+
+    def run(self, encoding: Positions, seed: int) -> EncoderRun:
+        """The training of a cell."""
+        basis = recipe(self.preset)
+        return replace(
+            basis,
+            positions=encoding,
+            folder=str(Path(self.folder) / "trained" / f"{encoding}-{seed}"),
+            dtype=self.dtype,
+            mesh=self.mesh,
+            loop=replace(self.loop, seed=seed),
+            optimizer=replace(basis.optimizer, learning_rate=self.learning_rate),
+        )
+
+
+class Windows(NamedTuple):
+    """Text of held-out documents without frame, some tokens hidden."""
+
+    inputs: np.ndarray  # [W, C]
+    labels: np.ndarray  # [W, C]
+    hidden: np.ndarray  # bool [W, C]
+    frame: tuple[int, int]  # the ids before and after a row's text
+
+
+def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable = print) -> None:
+    """Runs, or goes on with, the experiment in `config.folder`. rows_of: the text in rows of a length.
+
+    Raises ValueError where the documents have no held-out text as long as the longest row.
+    """
+    folder, mesh, long = Path(config.folder), make_mesh(config.mesh), config.lengths[-1]
+    rows = rows_of(config.lengths[0])
+    windows = cut_windows(rows_of(long), config)
+    note = (
+        f"{len(windows.labels)} held-out windows of {windows.labels.shape[1]:,} tokens, {windows.hidden.sum():,} hidden"
+    )
+    paths = {(e, s): folder / "cells" / f"{e}-{s}.json" for e in config.encodings for s in range(config.seeds)}
+    with locked(folder):
+        keep_settings(config, rows, folder / "settings.json")
+        say(note)
+        missing = [cell for cell, path in paths.items() if not path.exists()]
+        bar = progress_bar(len(paths) - len(missing), len(paths), unit="model")
+        for encoding, seed in missing:
+            bar.set_description(f"{encoding}, seed {seed}", refresh=sys.stderr.isatty())
+            model, made = trained(config.run(encoding, seed), rows)
+            scores = {}
+            with jax.set_mesh(mesh):
+                for name, length, continued in continuations(made, config):
+                    found = score(model, continued, windows, long // length, mesh)
+                    scores.setdefault(name, {})[str(length)] = found
+            write_json(paths[encoding, seed], {"encoding": encoding, "seed": seed, "scores": scores})
+            bar.update()
+        bar.close()
+        say(write_report(folder, [json.loads(path.read_bytes()) for path in paths.values()], note))
+
+
+def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:
+    """Of the held-out rows those that one document fills."""
+    if rows.heldout is None:
+        raise ValueError("no document is held out: give a larger --eval-fraction, or more documents")
+    found, frame = [], (0, 0)
+    for batch in rows.heldout(batch_size=1, process_index=0, process_count=1):
+        ids, segments = batch["ids"][0], batch["segments"][0]
+        if (segments == 1).all():
+            frame = int(ids[0]), int(ids[-1])
+            found.append(ids[1:-1])
+        if len(found) == config.windows:
+            break
+    if not found:
+        raise ValueError(f"no held-out document has {rows.length} tokens: give shorter --lengths, or longer documents")
+    inner = config.lengths[0] - FRAME
+    labels = np.stack(found)[:, : rows.length // config.lengths[0] * inner]
+    pieces = labels.reshape(-1, inner)  # the share of the hidden is the same in each
+    masked = jax.tree.map(np.asarray, mask_tokens(pieces, np.ones_like(pieces), rows.vocabulary, jax.random.key(0)))
+    hidden = np.zeros(pieces.shape, bool)
+    np.put_along_axis(hidden, masked.places, masked.weights > 0, 1)
+    return Windows(masked.inputs.reshape(labels.shape), labels, hidden.reshape(labels.shape), frame)
+
+
+def continuations(model: RoFormerConfig, config: LengthsConfig) -> Iterator[tuple[str, int, RoFormerConfig]]:
+    """(what the table calls it, length, the model that reads it) of all that a trained model is scored with."""
+    short = config.lengths[0]
+    for length in config.lengths:
+        extension = Extension(factor=length / short, trained=short, window=short // 2)
+        if model.positions == "learned":
+            yield "learned, hierarchical", length, replace(model, extension=replace(extension, method="hierarchical"))
+            continue
+        yield model.positions, length, model
+        for method in config.extensions if model.positions == "rotary" else ():
+            yield f"rotary, {method}", length, replace(model, extension=replace(extension, method=method))
+
+
+def score(
+    model: RoFormer, config: RoFormerConfig, windows: Windows, pieces: int, mesh: jax.sharding.Mesh
+) -> dict[str, list[float]]:
+    """For each window the mean cross-entropy of its hidden tokens, and the share guessed right, read in so many pieces."""
+    count = len(windows.labels)
+    group = max(GROUP, mesh.shape["data"] * mesh.shape["fsdp"])
+    found = []
+    read = jax.jit(partial(_read, config=config), compiler_options=compiler_options())
+    for begin in range(0, count, group):
+        which = np.arange(begin, begin + group) % count  # one shape, one program
+        text, labels, hidden = (x[which].reshape(group * pieces, -1) for x in windows[:3])
+        sides = ((0, 0), (1, 1))
+        ids = np.pad(text, sides)
+        ids[:, 0], ids[:, -1] = windows.frame
+        rows = {"ids": ids, "labels": np.pad(labels, sides), "weights": np.pad(hidden, sides).astype(np.float32)}
+        found.append(to_host(read(model, to_mesh(rows, mesh))).reshape(group, pieces, 3).sum(1)[: count - begin])
+    entropy, right, weight = np.concatenate(found).T
+    return {"cross_entropy": (entropy / weight).tolist(), "accuracy": (right / weight).tolist()}
+
+
+def _read(model: RoFormer, batch: Batch, config: RoFormerConfig) -> jax.Array:
+    """[B, 3]: each row's sums of cross-entropy, of right guesses and of weights."""
+    (hidden,) = encode(model, batch["ids"], jnp.ones_like(batch["ids"]), config)
+    scores = logits(model, hidden, config)
+    entropy = jax.nn.logsumexp(scores, -1) - of_labels(scores, batch["labels"])
+    right = jnp.argmax(scores, -1) == batch["labels"]
+    return jnp.stack([jnp.sum(x * batch["weights"], 1) for x in (entropy, right, jnp.ones_like(entropy))], 1)
+
+
+def keep_settings(config: LengthsConfig, rows: Rows, path: Path) -> None:
+    """Keeps what a folder's cells were made with. Raises ValueError where it differs; encodings and seeds may be added."""
+    free = ("folder", "encodings", "seeds", "mesh")
+    wanted = {name: value for name, value in asdict(config).items() if name not in free} | {"data": rows.fingerprint}
+    wanted = json.loads(json.dumps(wanted))
+    found = json.loads(path.read_bytes()) if path.exists() else wanted
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{path.parent}: its cells were made with {name} {found.get(name)}, not {value}: "
+                "give that, or another --folder"
+            )
+    write_json(path, wanted)

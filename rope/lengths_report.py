@@ -1,0 +1,107 @@
+"""What the cells of the lengths experiment say: a table with intervals, a row for each figure, and a picture."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.bootstrap import Estimate, estimate
+from training.whole import write_bytes, write_json
+
+Figures = Mapping[tuple[str, int], np.ndarray]  # (encoding, length) -> [seeds, windows]
+METRICS = {"cross_entropy": "Cross-entropy of the hidden tokens, nats", "accuracy": "Hidden tokens guessed right, %"}
+
+
+def write_report(folder: Path, cells: Sequence[dict[str, Any]], note: str) -> str:
+    """lengths.csv, .json, .md and .png in `folder`, of the cells' files; returns the tables. note: a line on the data."""
+    arrays = {metric: gather(cells, metric) for metric in METRICS}
+    arrays["accuracy"] = {key: 100 * values for key, values in arrays["accuracy"].items()}
+    entropies = arrays["cross_entropy"]
+    short = min(length for _, length in entropies)
+    gains = {(e, n): values - entropies[e, short] for (e, n), values in entropies.items() if n != short}
+    seeds = len(next(iter(entropies.values())))
+    parts = [f"Mean of {seeds} seed(s) and the windows [95 % interval]"]
+    for metric, heading in METRICS.items():
+        parts += [heading, _table(arrays[metric], "")]
+    if gains:
+        parts += [
+            f"Cross-entropy less that of the same model on rows of {short}, seed by seed and window by window: longer rows "
+            "help where all of the interval is below 0",
+            _table(gains, "+"),
+        ]
+    tables = "\n\n".join([*parts, f"- {note}"]) + "\n"
+    rows = [
+        {"encoding": e, "length": n, "metric": metric, "seeds": values.mean(1).tolist(), **estimate(values)._asdict()}
+        for metric, figures in arrays.items()
+        for (e, n), values in figures.items()
+    ]
+    write_json(folder / "lengths.json", {"data": note, "rows": rows})
+    write_bytes(folder / "lengths.csv", _csv(rows).encode())
+    write_bytes(folder / "lengths.md", tables.encode())
+    write_bytes(folder / "lengths.png", _picture(entropies))
+    return tables
+
+
+def gather(cells: Sequence[dict[str, Any]], metric: str) -> Figures:
+    """The figures of all seeds."""
+    lists: dict[tuple[str, int], list] = {}
+    for cell in cells:
+        for encoding, by_length in cell["scores"].items():
+            for length, found in by_length.items():
+                lists.setdefault((encoding, int(length)), []).append(found[metric])
+    return {key: np.array(values) for key, values in lists.items()}
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    columns = ("encoding", "length", "metric", "mean", "low", "high")
+    table.writerow(columns)
+    table.writerows([row[name] for name in columns] for row in rows)
+    return text.getvalue()
+
+
+def _table(figures: Figures, sign: str) -> str:
+    encodings, lengths = (list(dict.fromkeys(key[i] for key in figures)) for i in (0, 1))
+    lines = [["positions", *map(str, lengths)], ["---", *["---:"] * len(lengths)]]
+    for encoding in encodings:
+        found = [estimate(figures[encoding, n]) for n in lengths]
+        lines.append(
+            [encoding, *(f"{mean:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]" for mean, low, high in found)]
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _picture(figures: Figures) -> bytes:
+    """Cross-entropy by length: a panel of the encodings, and one of what continues the rotary one."""
+    from matplotlib.figure import Figure
+
+    encodings, lengths = (list(dict.fromkeys(key[i] for key in figures)) for i in (0, 1))
+    continued = [e for e in encodings if e.startswith("rotary,")]
+    panels = [("encodings", [e for e in encodings if e not in continued])]
+    if continued:
+        panels.append(("rotary, continued", ["rotary", *continued]))
+    figure = Figure(figsize=(5.6 * len(panels), 4.4), layout="constrained")
+    for axes, (title, names) in zip(
+        figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True
+    ):
+        for number, name in enumerate(names):
+            found: list[Estimate] = [estimate(figures[name, n]) for n in lengths]
+            places = np.array(lengths) * 1.02 ** (number - (len(names) - 1) / 2)  # beside each other
+            error = np.array([[x.mean - x.low for x in found], [x.high - x.mean for x in found]])
+            axes.errorbar(
+                places, [x.mean for x in found], error, marker="o", markersize=4, lw=1.5, capsize=2, label=name
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
+        axes.set_xticks([], minor=True)
+        axes.set(title=title, xlabel=f"tokens of a row (trained on {min(lengths)})")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.axes[0].set_ylabel("cross-entropy of hidden tokens, nats")
+    file = io.BytesIO()
+    figure.savefig(file, dpi=130, format="png")
+    return file.getvalue()

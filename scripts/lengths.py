@@ -1,0 +1,31 @@
+"""Compare position encodings on text longer than trained on: python -m scripts.lengths --help"""
+
+if __name__ == "__main__":  # the imports too: worker processes import this file again
+    from dataclasses import replace
+    from pathlib import Path
+    from typing import Annotated
+
+    import jax
+    import tyro
+
+    from pegasus_zh.text_rows import TextConfig, text_rows
+    from rope.lengths import LengthsConfig, lengths
+    from training.command import run
+
+    Plain = tyro.conf.arg(name="")
+
+    def main(
+        text: Annotated[TextConfig, Plain] = TextConfig(),  # noqa: B008
+        experiment: Annotated[LengthsConfig, Plain] = LengthsConfig(),  # noqa: B008
+    ) -> None:
+        """Trains encoders on short rows of Chinese text, an encoding and a seed each, and scores them on longer ones.
+
+        The same command goes on where it was stopped. --length is not used: see --lengths.
+        """
+        folder = Path(experiment.folder)
+        # Models of one shape, over and over.
+        jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        lengths(experiment, lambda length: text_rows(replace(text, length=length), folder))
+
+    run(lambda: tyro.cli(main, prog="python -m scripts.lengths"))

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.mt5 import MT5, MT5Config
-from pegasus_zh.weights import AGAIN, Stored, read_json
+from training.errors import DataError
+from training.weights import AGAIN, Stored, read_json
 
 TENSORFLOW = "pip install tensorflow (on a CPU: tensorflow-cpu)"
 # Beside the weights: the state of Adafactor and of Adam, and the number of the step.

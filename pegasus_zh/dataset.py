@@ -11,9 +11,9 @@ from pathlib import Path
 import grain
 import numpy as np
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.packing import decode_rows
 from pegasus_zh.prepared_set import Manifest, Split, checksum, read_manifest
+from training.errors import DataError
 
 Batch = dict[str, np.ndarray]
 READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)  # batches; decoding one takes about a millisecond

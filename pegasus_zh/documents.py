@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from pegasus_zh.errors import DataError
+from training.errors import DataError
 
 TEXT_SUFFIXES, JSON_SUFFIXES = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 MAX_TEXT_BLOCK = 1 << 24  # bytes; longer blocks mean that the file does not separate documents by blank lines

@@ -7,10 +7,11 @@ from typing import Literal
 
 import jax
 
-from pegasus_zh.errors import DataError
-from pegasus_zh.huggingface import check_free, check_new, write_folder
+from pegasus_zh.huggingface import check_free, write_folder
 from pegasus_zh.load import Semantics, load
 from pegasus_zh.serving import write_serving
+from training.errors import DataError
+from training.whole import check_new
 
 
 @dataclass(frozen=True, kw_only=True)

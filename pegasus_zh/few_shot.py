@@ -21,7 +21,6 @@ import numpy as np
 
 from pegasus_zh import mt5
 from pegasus_zh.documents import read_documents
-from pegasus_zh.errors import DataError
 from pegasus_zh.evaluation import scores
 from pegasus_zh.few_shot_report import write_report
 from pegasus_zh.finetune import FinetuneConfig, read_whole_pairs, tune
@@ -30,6 +29,7 @@ from pegasus_zh.load import Loaded, load
 from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.pretrain import PretrainConfig, pretrain, recipe, tokenizer_of
 from pegasus_zh.tokenizers import Tokenizer
+from training.errors import DataError
 from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar, silent

@@ -20,7 +20,6 @@ import numpy as np
 import tyro
 
 from pegasus_zh import mt5
-from pegasus_zh.errors import DataError
 from pegasus_zh.evaluation import scores
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.huggingface import write_folder
@@ -30,6 +29,7 @@ from pegasus_zh.packing import decode_rows, encode_row
 from pegasus_zh.pairs import read_pairs
 from pegasus_zh.prepared_set import id_dtype
 from pegasus_zh.tokenizers import Tokenizer, keep_tokenizer
+from training.errors import DataError
 from training.lock import locked
 from training.loop import HostBatch, LoopConfig, Task, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh

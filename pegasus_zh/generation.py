@@ -20,11 +20,11 @@ import numpy as np
 import tyro
 
 from pegasus_zh.decoding import Marks, Search, write
-from pegasus_zh.errors import DataError
 from pegasus_zh.load import Loaded, Semantics, load
 from pegasus_zh.mt5 import MT5, MT5Config, init
 from pegasus_zh.pairs import Pair, read_pairs
 from pegasus_zh.tokenizers import Tokenizer
+from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.partition import RULES, abstract, place, spec

@@ -19,11 +19,11 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.mt5 import MT5, MT5Config
 from pegasus_zh.tokenizers import Tokenizer
-from pegasus_zh.weights import write_safetensors
+from training.errors import DataError
+from training.weights import write_safetensors
 from training.whole import whole
 
 MAX_LENGTH = 128  # of what `generate` writes unless told otherwise: T5-PEGASUS's target length, start token included
@@ -158,12 +158,6 @@ def write_folder(
         _write_json(temporary / "config.json", _model_json(written, tokenizer, dtype))
         _write_json(temporary / "generation_config.json", _generation_json(tokenizer))
         write_tokenizer(tokenizer, temporary)
-
-
-def check_new(out: Path) -> None:
-    """The target must be new, or an empty folder. Raises DataError."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists already; name another folder")
 
 
 def check_free(out: Path, overwrite: bool) -> None:

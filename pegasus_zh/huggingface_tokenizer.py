@@ -20,8 +20,8 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.tokenizers import CLS, MASK, PAD, SENTENCEPIECE_FILE, SEP, UNK, PegasusTokenizer, Tokenizer
+from training.errors import DataError
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

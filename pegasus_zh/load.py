@@ -17,11 +17,11 @@ import jax
 import numpy as np
 
 from pegasus_zh import bert4keras, huggingface
-from pegasus_zh.errors import DataError
 from pegasus_zh.mt5 import MT5, MT5Config, init
 from pegasus_zh.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer, load_tokenizer
-from pegasus_zh.weights import WEIGHT_FILES, check_fit, empty_model, fill, hollow_model, open_weights, read, read_json
 from training.checkpoint import Checkpoints, DamagedCheckpoint
+from training.errors import DataError
+from training.weights import WEIGHT_FILES, check_fit, empty, fill, hollow, open_weights, read, read_json
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
 SEMANTICS: dict[str, dict[str, Any]] = {
@@ -30,6 +30,7 @@ SEMANTICS: dict[str, dict[str, Any]] = {
 }
 # Rows that no token has: T5's 100 <extra_id>s that lie beside its sentencepiece model, and padding to a multiple of 128.
 _SPARE_ROWS = 256
+_MODEL = "an mT5"  # in messages
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,10 @@ def _read_huggingface(folder: Path) -> tuple[MT5, MT5Config, Tokenizer, str, str
     config, is_own = huggingface.read_config(about, file)
     stored, weights = open_weights(folder)
     names = huggingface.huggingface_tensors
-    check_fit(dict(names(hollow_model(config))), stored, weights, (*huggingface.COPIES, *huggingface.UNUSED))
+    ignored = (*huggingface.COPIES, *huggingface.UNUSED)
+    check_fit(dict(names(hollow(partial(init, config)))), stored, weights, _MODEL, ignored)
     tokenizer = _tokenizer(folder, config)
-    model = empty_model(config)
+    model = empty(partial(init, config))
     fill(dict(names(model)), stored)
     for name in huggingface.COPIES:
         if name in stored and not np.array_equal(read(name, stored[name]).astype(np.float32), model.embedding):
@@ -147,9 +149,9 @@ def _read_tensorflow(folder: Path, step: int | None) -> tuple[MT5, MT5Config, To
     stored, index = bert4keras.open_checkpoint(folder, step)
     config = bert4keras.read_config(folder, stored, index)
     names = partial(bert4keras.tensorflow_tensors, stored=stored)
-    check_fit(dict(names(hollow_model(config))), stored, index)
+    check_fit(dict(names(hollow(partial(init, config)))), stored, index, _MODEL)
     tokenizer = _tokenizer(folder, config)
-    model = empty_model(config)
+    model = empty(partial(init, config))
     fill(dict(names(model)), stored)
     is_pegasus = isinstance(tokenizer, PegasusTokenizer)
     config = replace(config, **SEMANTICS["bert4keras" if is_pegasus else "mt5"])

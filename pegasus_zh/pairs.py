@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pegasus_zh.errors import DataError
+from training.errors import DataError
 
 
 @dataclass(frozen=True)

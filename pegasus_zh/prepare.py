@@ -27,7 +27,6 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from pegasus_zh.documents import OnBadRecord, Record, Source, find_sources, mixed_records, parse_records, record_chunks
-from pegasus_zh.errors import DataError
 from pegasus_zh.packing import choose_row_shape, encode_row, pack
 from pegasus_zh.prepared_set import (
     FORMAT,
@@ -47,6 +46,7 @@ from pegasus_zh.pseudo_summary import SELECTORS, Unit, pseudo_summary
 from pegasus_zh.sentences import group_sentences, split_sentences
 from pegasus_zh.span_corruption import corrupt
 from pegasus_zh.tokenizers import Tokenizer, load_tokenizer
+from training.errors import DataError
 from training.lock import locked
 from training.ranges import check_ranges
 from training.whole import whole, write_json

@@ -20,8 +20,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.packing import padding
+from training.errors import DataError
 
 FORMAT = 1  # of the files; a set of another format is refused
 TOKENIZER_FIELDS = ("kind", "fingerprint", "vocab_size", "pad_id", "start_id", "eos_id")

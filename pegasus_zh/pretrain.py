@@ -16,7 +16,6 @@ from jax.experimental import multihost_utils
 from pegasus_zh import mt5
 from pegasus_zh.dataset import eval_batches, open_rows, train_batches
 from pegasus_zh.documents import read_documents
-from pegasus_zh.errors import DataError
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.load import load
 from pegasus_zh.objective import count_tokens, loss
@@ -25,6 +24,7 @@ from pegasus_zh.prepared_set import read_manifest
 from pegasus_zh.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.vocabulary import VocabularyKind, make_tokenizer
 from training.command import preset_of
+from training.errors import DataError
 from training.lock import locked
 from training.loop import LoopConfig, Task, microbatch, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh

@@ -14,7 +14,7 @@ import numpy as np
 import rjieba
 from rapidfuzz.distance import LCSseq
 
-from pegasus_zh.errors import DataError
+from training.errors import DataError
 
 Unit = Literal["character", "word"]
 Selector = Callable[

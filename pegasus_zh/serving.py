@@ -12,11 +12,10 @@ import jax.numpy as jnp
 from jax import export
 
 from pegasus_zh.decoding import Memory, decode_step, remember
-from pegasus_zh.huggingface import check_new
 from pegasus_zh.load import Loaded
 from pegasus_zh.mt5 import MT5, MT5Config
-from pegasus_zh.weights import write_safetensors
-from training.whole import whole, write_json
+from training.weights import write_safetensors
+from training.whole import check_new, whole, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 Arrays = dict[str, jax.Array]

@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 
 from pegasus_zh.documents import read_documents
-from pegasus_zh.errors import DataError
 from pegasus_zh.huggingface import check_free, write_folder
 from pegasus_zh.load import load
 from pegasus_zh.mt5 import MT5, with_vocabulary
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
 from pegasus_zh.vocabulary import SPECIALS, train_pegasus_vocabulary
+from training.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Protocol
 import rjieba
 import sentencepiece
 
-from pegasus_zh.errors import DataError
+from training.errors import DataError
 from training.whole import write_bytes
 
 PEGASUS_FILE = "vocab.txt"

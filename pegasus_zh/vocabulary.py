@@ -18,7 +18,6 @@ import sentencepiece
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, trainers
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.tokenizers import (
     CLS,
     LONGEST_WORD,
@@ -34,6 +33,7 @@ from pegasus_zh.tokenizers import (
     wordpieces,
     words,
 )
+from training.errors import DataError
 from training.whole import write_json
 
 VocabularyKind = Literal["pegasus", "characters", "sentencepiece"]

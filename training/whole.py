@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from training.errors import DataError
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -44,6 +46,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:
     """Writes a JSON file whole or not at all."""
     write_bytes(path, (json.dumps(fields, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def check_new(out: Path) -> None:
+    """A folder that is to be written must be new, or empty. Raises DataError."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists already; name another folder")
 
 
 def _settle(path: Path, temporary: Path, old: Path) -> None:

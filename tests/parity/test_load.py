@@ -10,7 +10,6 @@ import torch
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 from transformers.activations import GELUActivation
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.load import SEMANTICS, Loaded, load
 from pegasus_zh.mt5 import decode, encode, logits
@@ -18,6 +17,7 @@ from tests.parity.reference import reference_outputs
 from tests.pegasus_zh.random_model import SHAPE, random_pairs, rows
 from tests.pegasus_zh.test_load import CONFIG, MODEL, PEGASUS, SENTENCEPIECE, close, theirs
 from tests.pegasus_zh.test_load import ours as ours_by_pair
+from training.errors import DataError
 
 SIZES = {
     "vocab_size": 1216,

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import pegasus_zh
 from pegasus_zh.dataset import eval_batches, open_rows, train_batches
 from pegasus_zh.documents import read_documents
-from pegasus_zh.errors import DataError
 from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.tokenizers import PegasusTokenizer
 from pegasus_zh.vocabulary import train_pegasus_vocabulary
+from training.errors import DataError
 
 CORPUS = str(Path(pegasus_zh.__file__).parent / "corpus" / "train.jsonl")
 CONFIG = PrepareConfig(

@@ -24,7 +24,7 @@ from pegasus_zh.documents import (
     read_records,
     record_chunks,
 )
-from pegasus_zh.errors import DataError
+from training.errors import DataError
 
 TEXTS = ["今天天气很好。\n我们去公园。", "第二篇", "emoji 😀 and 生僻字 𠮷"]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.evaluation import METRICS, EvaluateConfig, evaluate, intervals, scores
+from training.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "tests" / "goldens"

@@ -18,7 +18,6 @@ import sentencepiece
 import tokenizers
 from safetensors import numpy as safetensors
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.export import ExportConfig, export
 from pegasus_zh.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.load import read_model
@@ -28,6 +27,7 @@ from pegasus_zh.vocabulary import SPECIALS, train_sentencepiece
 from scripts.export import main
 from tests.pegasus_zh.random_model import TINY, on_mesh, random_model
 from training.checkpoint import Checkpoints
+from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.step import TrainState, init_state
 

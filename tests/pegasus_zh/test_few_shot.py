@@ -12,10 +12,10 @@ import pytest
 from pegasus_zh import few_shot as few_shot_module
 from pegasus_zh import finetune, mt5, pretrain
 from pegasus_zh.documents import read_documents
-from pegasus_zh.errors import DataError
 from pegasus_zh.few_shot import FewShotConfig, few_shot, read_task, share_seen
 from pegasus_zh.few_shot_report import write_report
 from training.bootstrap import estimate
+from training.errors import DataError
 from training.mesh import make_mesh
 
 DOCUMENTS = (str(pretrain.CORPUS / "heldout.jsonl"),)

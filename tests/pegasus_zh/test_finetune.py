@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.finetune import FinetuneConfig, _epochs, finetune, read_data
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.huggingface import write_folder
@@ -17,6 +16,7 @@ from pegasus_zh.tokenizers import PegasusTokenizer
 from pegasus_zh.vocabulary import SPECIALS
 from tests.pegasus_zh.random_model import TINY, random_model
 from training.checkpoint import Checkpoints
+from training.errors import DataError
 from training.loop import TrainingStopped
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from pegasus_zh.decoding import Marks, Search, write
-from pegasus_zh.errors import DataError
 from pegasus_zh.generation import GenerateConfig, Writing, bucket, generate, run_generation
 from pegasus_zh.huggingface import write_folder
 from pegasus_zh.pairs import Pair, read_pairs
 from pegasus_zh.tokenizers import PegasusTokenizer
 from pegasus_zh.vocabulary import SPECIALS
 from tests.pegasus_zh.random_model import TINY, on_mesh, random_model
+from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 
 CHARACTERS = [chr(c) for c in range(0x4E00, 0x4E00 + 55)]

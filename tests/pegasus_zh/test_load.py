@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.export import ExportConfig, export
 from pegasus_zh.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.load import SEMANTICS, load
-from pegasus_zh.mt5 import MT5Config, decode, encode, logits
+from pegasus_zh.mt5 import MT5Config, decode, encode, init, logits
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.vocabulary import SPECIALS, train_sentencepiece
-from pegasus_zh.weights import hollow_model
 from tests.pegasus_zh.random_model import TINY, random_model, random_pairs, rows
 from tests.pegasus_zh.reference_t5 import reference_logits
 from tests.pegasus_zh.test_export import save_run
+from training.errors import DataError
+from training.weights import hollow
 
 CONFIG = replace(TINY, vocabulary=128)
 MODEL = random_model(CONFIG, seed=5)
@@ -219,7 +219,7 @@ def test_a_run(tmp_path):
 
 def test_memory_is_that_of_the_model_and_its_largest_tensor(tmp_path):
     config = MT5Config(vocabulary=4000, width=192, feed_forward=512, heads=4, head_size=32, layers=6)
-    model = jax.tree.map(lambda x: np.arange(x.size, dtype=np.float32).reshape(x.shape), hollow_model(config))
+    model = jax.tree.map(lambda x: np.arange(x.size, dtype=np.float32).reshape(x.shape), hollow(partial(init, config)))
     tokenizer = PegasusTokenizer([*SPECIALS, *map(chr, range(0x4E00, 0x4E00 + 3890))])
     write_folder(tmp_path / "model", model, config, tokenizer)
     size, largest = sum(x.nbytes for x in jax.tree.leaves(model)), model.embedding.nbytes

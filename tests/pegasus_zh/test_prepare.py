@@ -19,12 +19,12 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 import pegasus_zh
 from pegasus_zh.documents import read_documents
-from pegasus_zh.errors import DataError
 from pegasus_zh.packing import decode_rows
 from pegasus_zh.prepare import PrepareConfig, document_pairs, prepare
 from pegasus_zh.prepared_set import Manifest, finished_shard, read_manifest
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
 from pegasus_zh.vocabulary import train_pegasus_vocabulary, train_sentencepiece
+from training.errors import DataError
 
 CORPUS = Path(pegasus_zh.__file__).parent / "corpus" / "train.jsonl"
 SHARDS = 10  # about

@@ -8,9 +8,9 @@ import rjieba
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.pseudo_summary import SELECTORS, pseudo_summary
 from tests.pegasus_zh import reference
+from training.errors import DataError
 
 # Few kinds of characters and short sentences: many ties, repeated and empty sentences.
 few_kinds = st.lists(st.text("天地😀", max_size=6), max_size=9)

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from pegasus_zh.decoding import Marks, Search, write
-from pegasus_zh.errors import DataError
 from pegasus_zh.load import Loaded
 from pegasus_zh.serving import write_serving
 from pegasus_zh.tokenizers import PegasusTokenizer
 from pegasus_zh.vocabulary import SPECIALS
 from tests.pegasus_zh.random_model import TINY, random_model
+from training.errors import DataError
 
 CONFIG = replace(TINY, vocabulary=112, gelu="erf", scaled_output=True, cross_bias=True)
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from pegasus_zh.errors import DataError
 from pegasus_zh.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.load import load
 from pegasus_zh.surgery import TransplantConfig, transplant
@@ -16,6 +15,7 @@ from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.vocabulary import SPECIALS, train_sentencepiece
 from scripts.transplant import main
 from tests.pegasus_zh.random_model import TINY, random_model
+from training.errors import DataError
 
 LINES = (Path(__file__).parents[1] / "goldens" / "lines.txt").read_text(encoding="utf-8").split("\n")
 MT5 = SentencePieceTokenizer(train_sentencepiece(LINES, 1200))

@@ -14,7 +14,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pegasus_zh import tokenizers
-from pegasus_zh.errors import DataError
 from pegasus_zh.tokenizers import (
     PegasusTokenizer,
     SentencePieceTokenizer,
@@ -24,6 +23,7 @@ from pegasus_zh.tokenizers import (
     words,
 )
 from pegasus_zh.vocabulary import SPECIALS, train_sentencepiece
+from training.errors import DataError
 
 TOKENS = """， 。 ！ # + - . / % $ 今天 天气 天 气 今 很 好 我 们 我们 的 北 京 北京 大 学 大学 机器 学习 机 器 习
 卡 拉 卡拉 恤 t ok c c++ ios ip ##hone ##ho ##ne 12 1 2 ##2 3 ##3 ##4 a ##b ##c ##o e cafe か 한 р 😀 ％ ①""".split()

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pegasus_zh import vocabulary
-from pegasus_zh.errors import DataError
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, normalise, split_plain
 from pegasus_zh.vocabulary import train_pegasus_vocabulary, train_sentencepiece
+from training.errors import DataError
 
 LEAST = 106 + 32 + 36 + 36
 CLAUSES = """今天天气很好 我们去北京大学学习机器翻译 春天的公园里开满了花 他昨天买了三本关于历史的书

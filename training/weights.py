@@ -17,8 +17,7 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from pegasus_zh.errors import DataError
-from pegasus_zh.mt5 import MT5, MT5Config, init
+from training.errors import DataError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # or these + .index.json beside the shards; the first counts
 _SAFETENSORS_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -37,28 +36,33 @@ class Stored:
     read: Callable[[], np.ndarray]
 
 
-def hollow_model(config: MT5Config) -> MT5:
-    """A model of NumPy arrays that have shapes and no memory."""
-    shapes = jax.eval_shape(partial(init, config), jax.random.key(0))
+def hollow(init: Callable[[jax.Array], Any]) -> Any:
+    """What `init` makes of a key, as NumPy arrays that have shapes and no memory."""
+    shapes = jax.eval_shape(init, jax.random.key(0))
     return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
 
 
-def empty_model(config: MT5Config) -> MT5:
-    """A model of float32 NumPy arrays that hold nothing yet."""
-    return jax.tree.map(lambda x: np.empty(x.shape, np.float32), hollow_model(config))
+def empty(init: Callable[[jax.Array], Any]) -> Any:
+    """The same as float32 NumPy arrays that hold nothing yet."""
+    return jax.tree.map(lambda x: np.empty(x.shape, np.float32), hollow(init))
 
 
-def check_fit(slots: Mapping[str, Any], stored: Mapping[str, Stored], where: Path, ignored: Iterable[str] = ()) -> None:
+def check_fit(
+    slots: Mapping[str, Any], stored: Mapping[str, Stored], where: Path, model: str, ignored: Iterable[str] = ()
+) -> None:
     """Raises DataError for a tensor that is missing, superfluous, of another shape, or not of floating point numbers.
 
-    slots: what the model wants, by the names of `stored`: anything with a shape. ignored: names that may be there.
+    slots: what the model wants, by the names of `stored`: anything with a shape. model: such as "an mT5", for the message.
+    ignored: names that may be there.
     """
     if missing := [name for name in slots if name not in stored]:
-        raise DataError(f"{where}: no tensor {_first(missing)}; the checkpoint is not whole, or not of an mT5: {AGAIN}")
+        raise DataError(
+            f"{where}: no tensor {_first(missing)}; the checkpoint is not whole, or not of {model}: {AGAIN}"
+        )
     if extra := [name for name in stored if name not in slots and name not in ignored]:
         raise DataError(
-            f"{stored[extra[0]].file}: a tensor {_first(extra)}, which an mT5 of this config does not have; give the "
-            "folder's own config.json, or another checkpoint"
+            f"{stored[extra[0]].file}: a tensor {_first(extra)}, which {model} of this config does not have; give "
+            "the folder's own config.json, or another checkpoint"
         )
     for name, slot in slots.items():
         found = stored[name]

@@ -7,7 +7,7 @@ its largest tensor.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,25 +127,29 @@ def open_safetensors(file: Path) -> dict[str, Stored]:
     return found
 
 
-def write_safetensors(path: Path, tensors: Iterator[tuple[str, np.ndarray]], dtype: str) -> None:
+def write_safetensors(
+    path: Path, tensors: Iterable[tuple[str, np.ndarray]], dtype: str, exact: Collection[str] = ()
+) -> None:
     """Writes the arrays one after the other, so that only one is ever copied (the library's writer wants them all).
+
+    Those named in `exact` are float32 whatever the dtype.
 
     The format: the header's length as 8 bytes, a JSON header, the data (https://github.com/huggingface/safetensors).
     """
     arrays = dict(tensors)  # views
-    numpy_type = jax.numpy.dtype(dtype)
-    kind = next(name for name, type_ in _SAFETENSORS_TYPES.items() if type_ == dtype)
+    kinds = {type_: kind for kind, type_ in _SAFETENSORS_TYPES.items()}
+    types = {name: "float32" if name in exact else dtype for name in arrays}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, array in arrays.items():
-        start, end = end, end + array.size * numpy_type.itemsize
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
+        start, end = end, end + array.size * jax.numpy.dtype(types[name]).itemsize
+        header[name] = {"dtype": kinds[types[name]], "shape": list(array.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for array in arrays.values():
-            file.write(np.ascontiguousarray(array, numpy_type).view(np.uint8).data)
+        for name, array in arrays.items():
+            file.write(np.ascontiguousarray(array, jax.numpy.dtype(types[name])).view(np.uint8).data)
 
 
 def open_torch(file: Path) -> dict[str, Stored]:

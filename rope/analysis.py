@@ -57,17 +57,21 @@ def gram(encoding: np.ndarray) -> np.ndarray:
     return wide @ wide.T
 
 
-def toeplitz_error(matrix: np.ndarray, positions: np.ndarray) -> Error:
-    """How far scores [T, T] are from a function of the difference of the positions [T] or [T, A].
+def relative_deviation(matrix: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """What of scores [T, T] is no function of the difference of the positions [T] or [T, A]: [T, T].
 
     The function is the mean of all scores with the same difference (in one dimension, of a diagonal).
     """
     positions = np.asarray(positions).reshape(len(positions), -1)
     differences = (positions[:, None] - positions).reshape(-1, positions.shape[1])
-    group = np.unique(differences, axis=0, return_inverse=True)[1].ravel()
-    scores = np.asarray(matrix, np.float64).ravel()
-    means = np.bincount(group, scores) / np.bincount(group)
-    return error(scores - means[group])
+    group = np.unique(differences, axis=0, return_inverse=True)[1].reshape(np.shape(matrix))
+    scores = np.asarray(matrix, np.float64)
+    return scores - (np.bincount(group.ravel(), scores.ravel()) / np.bincount(group.ravel()))[group]
+
+
+def toeplitz_error(matrix: np.ndarray, positions: np.ndarray) -> Error:
+    """How far scores [T, T] are from a function of the difference of the positions [T] or [T, A]."""
+    return error(relative_deviation(matrix, positions))
 
 
 def error(difference: np.ndarray) -> Error:

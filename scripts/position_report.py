@@ -1,0 +1,15 @@
+"""See what encodings of positions do, as one page: python -m scripts.position_report --help"""
+
+from training.command import run
+
+
+def main() -> None:
+    import tyro
+
+    from rope.report import ReportConfig, position_report
+
+    position_report(tyro.cli(ReportConfig, prog="python -m scripts.position_report"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -97,8 +97,9 @@ def decay_limit(distances: np.ndarray, size: int, theta: str) -> np.ndarray:
     base = base_of(theta)
     if base == 1:
         return size / 2 * np.cos(k)
-    far = np.where(k == 0, 1, k)
-    return size / 2 * np.where(k == 0, 1, (sici(far)[1] - sici(far / base)[1]) / np.log(base))
+    near = k < 1e-200  # 0, or so little that k/base has lost its digits
+    far = np.where(near, 1, k)
+    return size / 2 * np.where(near, 1, (sici(far)[1] - sici(far / base)[1]) / np.log(base))
 
 
 def decay_integral(distances: np.ndarray, theta: str) -> np.ndarray:
@@ -178,11 +179,9 @@ def turning(rotation_at: Callable[[jax.Array], Rotation | LongRotation]) -> tupl
 
 
 def effective_distance(extension: Extension, distances: np.ndarray) -> np.ndarray:
-    """The distance that scores see at distances [K]: k / factor of position interpolation; w + (k - w) leak beyond ReRoPE's
-    window w, with leak 0, or 1 / factor of the leaky one. The others change frequencies, not distances: k."""
+    """The distance that scores see at distances [K], beside the frequencies that `turning` finds: w + (k - w) leak beyond
+    ReRoPE's window w, with leak 0, or 1 / factor of the leaky one. All others are a matter of frequencies alone: k."""
     k, e = np.asarray(distances, np.float64), extension
-    if e.method == "linear":
-        return k / e.factor
     if e.method not in ("rerope", "leaky"):
         return k
     beyond = (np.abs(k) - e.window) / e.factor if e.method == "leaky" else 0.0
@@ -193,12 +192,14 @@ def generators(frequencies: np.ndarray) -> np.ndarray:
     """B_a = dR(p)/dp_a at p = 0, [A, H, H], of frequencies [F] or [A, F]: R(p) = exp(sum_a p_a B_a). By differentiating
     `rotate`, so they are those of the code."""
     theta = jnp.atleast_2d(jnp.asarray(frequencies, jnp.float32))
-    axes, size = theta.shape[0], 2 * theta.shape[1]
+    return np.moveaxis(np.asarray(_slope(jnp.zeros(len(theta)), theta), np.float64), -1, 0)
 
-    def matrix(position: jax.Array) -> jax.Array:
-        return rotate(jnp.eye(size)[None], rotation(position[None], theta))[0].T
 
-    return np.moveaxis(np.asarray(jax.jacfwd(matrix)(jnp.zeros(axes)), np.float64), -1, 0)
+@jax.jit
+@jax.jacfwd
+def _slope(position: jax.Array, theta: jax.Array) -> jax.Array:
+    """[H, H, A] by the coordinates [A]; each row that `rotate` turns is a column of R."""
+    return rotate(jnp.eye(2 * theta.shape[1])[None], rotation(position[None], theta))[0].T
 
 
 def commutator(by: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rope import report_images, report_rows
+from rope import report_extensions, report_images, report_rows
 from rope.angles import SINUSOIDAL, schedule
 from rope.extension import Extension, base_of
 from rope.report_page import Section, page
@@ -22,8 +22,8 @@ SECTIONS: dict[Callable[["ReportConfig"], Section], set[str]] = {
     report_rows.decay_and_limit: {"sinusoidal", "rotary"},
     report_rows.schedules: {"sinusoidal", "rotary"},
     report_rows.unequal_diagonal: {"sinusoidal"},
-    report_rows.bounds: {"rotary"},
-    report_rows.extensions: {"rotary"},
+    report_extensions.bounds: {"rotary"},
+    report_extensions.extensions: {"rotary"},
     report_images.images: {"axial", "mixed"},
     report_images.groups: {"axial", "mixed"},
     report_rows.buckets: {"buckets"},
@@ -65,9 +65,10 @@ class ReportConfig:
             raise ValueError("encodings and compare must name one or more")
         for theta in (self.theta, self.mixed_theta, *self.compare):
             schedule(theta)
-        several = 4 if {"axial", "mixed"} & set(self.encodings) else 2
-        if self.size % several:
-            raise ValueError(f"size is {self.size}: it must be a multiple of {several} for {', '.join(self.encodings)}")
+        images = [x for x in self.encodings if x in ("axial", "mixed")]
+        if self.size % (4 if images else 2):
+            wanted = f"a multiple of 4 for {' and '.join(images)} positions" if images else "even"
+            raise ValueError(f"size is {self.size}: it must be {wanted}")
         if self.buckets % 4 or self.max_distance <= self.buckets // 2:
             raise ValueError(
                 f"{self.buckets} buckets up to distance {self.max_distance}: "

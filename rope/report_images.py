@@ -30,21 +30,29 @@ def images(c: "ReportConfig") -> Section:
     reach = c.side - 1
     offsets = np.asarray(grid(2 * c.side - 1, 2 * c.side - 1)) - reach
     figure, axes = panels(1, 1, 1)
-    figures = {}
+    figures, thetas = {}, {"axial": c.theta, "mixed": c.mixed_theta, "flattened x + y": c.theta}
     for panel, (name, theta) in zip(axes, image_frequencies(c, c.size).items(), strict=True):
         kernel = analysis.decay(offsets, theta).reshape(2 * c.side - 1, -1) / (c.size // 2)
         span = (-reach - 0.5, reach + 0.5, reach + 0.5, -reach - 0.5)
-        heat(figure, panel, kernel, title=name, span=span, xlabel="x", ylabel="y" if panel is axes[0] else "")
+        heat(
+            figure,
+            panel,
+            kernel,
+            title=f"{name}, {thetas[name]}",
+            span=span,
+            xlabel="x",
+            ylabel="y" if panel is axes[0] else "",
+        )
         panel.set_aspect("equal")
         middle = kernel[reach]
-        # A function of y plus one of x is 0 here, and has no say about a corner that it has not about the two axes.
+        # 0 for a function of y plus one of x: the scores along both axes then say all.
         joint = kernel - kernel[:, reach : reach + 1] - middle + middle[reach]
         figures[f"{name}: beyond a sum of x and y"] = analysis.error(joint).largest
         figures[f"{name}: least along an axis"] = float(min(middle.min(), kernel[:, reach].min()))
         figures[f"{name}: at (1, -1)"] = float(kernel[reach + 1, reach - 1])
     says = (
         "Axial scores are a function of x plus one of y (to "
-        f"{figures['axial: beyond a sum of x and y']:.1g}), so they make a cross that stays above "
+        f"{figures['axial: beyond a sum of x and y']:.1g}), so they make a cross that is at least "
         f"{figures['axial: least along an axis']:.2f} along both axes; mixed ones are not (off by up to "
         f"{figures['mixed: beyond a sum of x and y']:.2f}). Flattened positions give the neighbour at (1, −1) "
         f"{figures['flattened x + y: at (1, -1)']:.3f}: they cannot tell it from the cell itself."

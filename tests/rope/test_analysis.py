@@ -11,11 +11,11 @@ from scipy.special import fresnel
 from rope import analysis
 from rope.angles import axial_frequencies, frequencies, grid, mixed_frequencies
 from rope.extension import Extension, extended_rotation, yarn, yarn_factor
-from rope.rerope import long_rotation, long_scores
+from rope.rerope import LongRotation, long_scores
 from rope.rotary import rotate, rotation
 from rope.sinusoidal import sinusoidal
 
-SIZES = st.integers(1, 24).map(lambda pairs: 2 * pairs)
+SIZES = st.sampled_from([2, 6, 16, 50])  # few, for JAX compiles each anew
 THETAS = st.sampled_from(["10000^-t", "1000^-t", "7.5^-t", "t", "t^2", "t^0.5"])
 law = settings(max_examples=25, deadline=None)
 few = settings(max_examples=6, deadline=None)  # where each example is JAX op by op
@@ -119,7 +119,7 @@ def test_crossings_of_a_line():
 
 
 @law
-@given(st.integers(1, 8), THETAS, st.integers(0, 2**32 - 1))
+@given(st.sampled_from([1, 2, 7]), THETAS, st.integers(0, 2**32 - 1))
 def test_diagonal_is_a_relative_and_an_absolute_part(pairs, theta, seed):
     rng, positions, theta = np.random.default_rng(seed), np.arange(12), frequencies(2 * pairs, theta)
     h = rng.normal(size=2 * pairs)
@@ -207,14 +207,15 @@ def test_turning_finds_the_frequencies_of_any_extension():
     assert length == 1
 
 
-@pytest.mark.parametrize(("method", "factor"), [("rerope", 3.0), ("leaky", 3.0), ("linear", 3.0), ("none", 3.0)])
+@pytest.mark.parametrize(("method", "factor"), [("rerope", 3.0), ("leaky", 3.0), ("linear", 3.0), ("none", 1.0)])
 def test_effective_distance_is_what_the_scores_see(method, factor):
-    e, theta, row = Extension(method=method, factor=factor, window=4), jnp.array([0.1]), jnp.arange(12.0)
+    e, row = Extension(method=method, factor=factor, window=4), jnp.arange(12.0)
     x = jnp.broadcast_to(jnp.array([1.0, 0.0]), (1, 12, 1, 2))
-    if method in ("rerope", "leaky"):
-        scores = long_scores(x, x, long_rotation(row, theta, 4, factor if method == "leaky" else None), "interleaved")
+    by = extended_rotation(e, row, 2, 12)
+    if isinstance(by, LongRotation):
+        scores = long_scores(x, x, by, "interleaved")
     else:
-        turned = rotate(x, rotation(row / factor if method == "linear" else row, theta))
-        scores = jnp.einsum("BTNH,BSNH->BNTS", turned, turned)
+        scores = jnp.einsum("BTNH,BSNH->BNTS", rotate(x, by), rotate(x, by))
+    (slow,), _ = analysis.turning(lambda p: extended_rotation(e, p, 2, 12))
     expected = analysis.effective_distance(e, row[:, None] - row[None])
-    np.testing.assert_allclose(scores[0, 0], np.cos(0.1 * expected), atol=1e-6)
+    np.testing.assert_allclose(scores[0, 0], np.cos(slow * expected), atol=1e-5)

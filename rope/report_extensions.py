@@ -80,10 +80,9 @@ def extensions(c: "ReportConfig") -> Section:
     slower = {name: turning(e, c)[0] for name, e in found.items() if name not in ("rerope", "leaky")}
     ratios = {name: np.divide(x, plain, out=np.ones_like(x), where=plain != 0) for name, x in slower.items()}
     figure, (left, right) = panels(1, 1.2)
-    lines(left, k, seen_at, title="distances", xlabel="distance", ylabel="counts as")
-    lines(
-        right, np.arange(c.size // 2), ratios, title="frequencies", xlabel="pair i", ylabel="of the trained frequency"
-    )
+    lines(left, k, seen_at, title="distances", xlabel="distance", ylabel="counts as", bold=c.extension.method)
+    chosen = {"xlabel": "pair i", "ylabel": "of the trained frequency", "bold": c.extension.method}
+    lines(right, np.arange(c.size // 2), ratios, title="frequencies", **chosen)
     left.axhline(c.extension.trained, color="0.4", linestyle=":", linewidth=1.2)
     farthest = {name: float(x[-1]) for name, x in seen_at.items()}
     says = (

@@ -53,8 +53,8 @@ $(ENVIRONMENT): requirements/core.txt
 $(PARITY)/.made: requirements/core.txt requirements/parity.txt
 	rm -rf $(PARITY)
 	$(PYTHON) -m venv $(PARITY)
-	# On its own: a build without CUDA satisfies this where one is at hand, and a lock would name CUDA's packages.
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	# On their own: a build without CUDA satisfies this where one is at hand, and a lock would name CUDA's packages.
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 rotary-embedding-torch==0.9.1
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/core.txt -r requirements/parity.txt
 	touch $@
 

@@ -22,6 +22,7 @@ def main() -> None:
         ["tokenizers", *data],
         ["prepare", *data, "--profile"],
         ["packing", *data],
+        ["rotary"],
         ["training_step", "--preset", "tiny", "--rows", "16"],
         ["training_step", "--preset", "t5-pegasus-small"],
         ["decoding", *inputs, "--preset", "tiny"],

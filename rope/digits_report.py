@@ -1,0 +1,111 @@
+"""What the cells of the digits experiment say: a row for each, tables with intervals, and a picture."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.bootstrap import Estimate, estimate
+from training.whole import write_bytes, write_json
+
+Figures = Mapping[tuple[str, str], np.ndarray]  # (encoding, condition) -> part read right [seeds, test images]
+SHOWN = 6  # images of a condition in the picture
+
+
+def write_report(folder: Path, cells: Sequence[dict[str, Any]], examples: Mapping[str, np.ndarray], note: str) -> str:
+    """digits.csv, .json, .md and .png in `folder`, of the cells' files; returns the tables.
+
+    examples: for each condition some images [n, H, W, channels]. note: a line on the data.
+    """
+    lists: dict[tuple[str, str], list] = {}
+    for cell in cells:
+        for condition, values in cell["scores"].items():
+            lists.setdefault((cell["positions"], condition), []).append(values)
+    figures = {key: np.array(values) for key, values in lists.items()}
+    first = cells[0]["positions"]
+    less = {(x, c): figures[first, c] - values for (x, c), values in figures.items() if x != first}
+    found = {key: estimate(values) for key, values in figures.items()}
+    differences = {key: estimate(values) for key, values in less.items()}
+    seeds = len(next(iter(figures.values())))
+    parts = [f"Read right, in percent: mean of {seeds} seed(s) and the test images [95 % interval]", _table(found, "")]
+    if differences:
+        parts += [
+            f"{first} less the others, seed by seed and image by image: better where all of the interval is above 0",
+            _table(differences, "+"),
+        ]
+    tables = "\n\n".join([*parts, f"- {note}"]) + "\n"
+    write_bytes(folder / "digits.csv", _csv(cells).encode())
+    json_rows = [
+        {
+            "positions": x,
+            "condition": c,
+            **value._asdict(),
+            "less": differences.get((x, c)) and differences[x, c]._asdict(),
+        }
+        for (x, c), value in found.items()
+    ]
+    write_json(folder / "digits.json", {"data": note, "seeds": seeds, "first": first, "rows": json_rows})
+    write_bytes(folder / "digits.md", tables.encode())
+    write_bytes(folder / "digits.png", _picture(figures, found, examples))
+    return tables
+
+
+def _csv(cells: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    names = [*cells[0]["scores"]]
+    table.writerow(["positions", "seed", *names, "valid", "loss"])
+    for cell in cells:
+        means = [f"{np.mean(cell['scores'][name]):.5f}" for name in names]
+        table.writerow([cell["positions"], cell["seed"], *means, f"{cell['valid']:.5f}", f"{cell['loss']:.5f}"])
+    return text.getvalue()
+
+
+def _table(found: Mapping[tuple[str, str], Estimate], sign: str) -> str:
+    encodings, names = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
+    lines = [["positions", *names], ["---", *["---:"] * len(names)]]
+    for encoding in encodings:
+        cells = ([f"{100 * value:{sign}.1f}" for value in found[encoding, name]] for name in names)
+        lines.append([encoding, *(f"{mean} [{low}, {high}]" for mean, low, high in cells)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _picture(figures: Figures, found: Mapping[tuple[str, str], Estimate], examples: Mapping[str, np.ndarray]) -> bytes:
+    """A panel a condition: some of its images, below them each encoding's mean and interval, and a dot a seed."""
+    from matplotlib.figure import Figure
+
+    encodings, names = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
+    figure = Figure(figsize=(1.2 + 2.1 * len(names), 4.4), layout="constrained")
+    shape = {"height_ratios": [1, 3.2]}
+    above, below = figure.subplots(2, len(names), sharey="row", squeeze=False, gridspec_kw=shape)
+    for panel, axes, name in zip(above, below, names, strict=True):
+        images = examples[name][:SHOWN]
+        side = max(len(x) for pixels in examples.values() for x in pixels[:1])
+        panel.imshow(_strip(images, side), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        panel.set_title(name, fontsize=10)
+        panel.axis("off")
+        for number, encoding in enumerate(encodings):
+            mean, low, high = (100 * x for x in found[encoding, name])
+            seeds = 100 * figures[encoding, name].mean(1)
+            color = f"C{number}"
+            axes.plot(number + np.linspace(-0.2, 0.2, len(seeds)), seeds, "o", color=color, markersize=3, alpha=0.5)
+            axes.errorbar([number], [mean], [[mean - low], [high - mean]], fmt="_", color=color, markersize=12, lw=2)
+        axes.set_xticks(range(len(encodings)), encodings, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_xlim(-0.6, len(encodings) - 0.4)
+        axes.grid(axis="y", alpha=0.3)
+    below[0].set_ylabel("read right, %")
+    file = io.BytesIO()
+    figure.savefig(file, dpi=120, format="png")
+    return file.getvalue()
+
+
+def _strip(images: np.ndarray, side: int) -> np.ndarray:
+    """Images [n, H, W, channels] side by side in grey, framed, in two rows."""
+    grey = np.pad(images.mean(-1), ((0, 0), (1, 1), (1, 1)), constant_values=0.4)
+    half = len(grey) // 2 or 1
+    return np.concatenate(
+        [np.concatenate([*grey[i : i + half]], 1) for i in range(0, half * (len(grey) // half), half)]
+    )

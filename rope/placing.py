@@ -1,0 +1,42 @@
+"""Test images where a model never saw them: shifted, anywhere on a larger canvas, enlarged."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+def placed(pixels: np.ndarray, canvas: tuple[int, int], corners: np.ndarray) -> np.ndarray:
+    """Images [n, H, W, channels] on empty canvases, the upper left corner of each at corners [n, 2] (row, column).
+
+    What lies outside is lost. Whole pixels; corners may be negative.
+    """
+    n, *size, _ = pixels.shape
+    rows, columns = (np.arange(canvas[axis]) - corners[:, axis, None] for axis in (0, 1))  # in the image: [n, canvas]
+    inside = [(x >= 0) & (x < size[axis]) for axis, x in enumerate((rows, columns))]
+    rows, columns = (np.clip(x, 0, size[axis] - 1) for axis, x in enumerate((rows, columns)))
+    out = pixels[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return out * (inside[0][:, :, None] & inside[1][:, None, :])[..., None]
+
+
+def conditions(
+    pixels: np.ndarray, patch: int, *, shifts: Sequence[int], canvases: Sequence[float], places: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(what is done to the images, [times, n, H, W, channels]): each image once where chance plays no part, else `places`
+    times. No seed of an experiment changes them."""
+    n, *size, _ = pixels.shape
+
+    def often(canvas: tuple[int, int], number: int, choices: np.ndarray) -> np.ndarray:
+        chosen = np.random.default_rng([len(pixels), number]).integers(len(choices), size=(places, n))
+        return np.stack([placed(pixels, canvas, choices[which]) for which in chosen])
+
+    yield "as trained", pixels[None]
+    for k in shifts:
+        around = np.stack(np.meshgrid(*[np.arange(-k, k + 1)] * 2, indexing="ij"), -1).reshape(-1, 2)
+        yield f"shifted by {k}", often(tuple(size), k, around[np.abs(around).max(1) == k])
+    for factor in canvases:
+        canvas = tuple(-(-round(factor * side) // patch) * patch for side in size)
+        corners = np.stack(
+            np.meshgrid(*(np.arange(c - s + 1) for c, s in zip(canvas, size, strict=True)), indexing="ij")
+        )
+        yield f"on {canvas[0]} x {canvas[1]}", often(canvas, 1000 + canvas[0], corners.reshape(2, -1).T)
+    yield "twice as large", pixels.repeat(2, axis=1).repeat(2, axis=2)[None]

@@ -83,8 +83,7 @@ def _picture(figures: Figures, found: Mapping[tuple[str, str], Estimate], exampl
     above, below = figure.subplots(2, len(names), sharey="row", squeeze=False, gridspec_kw=shape)
     for panel, axes, name in zip(above, below, names, strict=True):
         images = examples[name][:SHOWN]
-        side = max(len(x) for pixels in examples.values() for x in pixels[:1])
-        panel.imshow(_strip(images, side), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        panel.imshow(_strip(images), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         panel.set_title(name, fontsize=10)
         panel.axis("off")
         for number, encoding in enumerate(encodings):
@@ -102,7 +101,7 @@ def _picture(figures: Figures, found: Mapping[tuple[str, str], Estimate], exampl
     return file.getvalue()
 
 
-def _strip(images: np.ndarray, side: int) -> np.ndarray:
+def _strip(images: np.ndarray) -> np.ndarray:
     """Images [n, H, W, channels] side by side in grey, framed, in two rows."""
     grey = np.pad(images.mean(-1), ((0, 0), (1, 1), (1, 1)), constant_values=0.4)
     half = len(grey) // 2 or 1

@@ -1,5 +1,6 @@
 """ViT: what each encoding may and may not see, images larger than the trained ones, and the mesh."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -11,15 +12,16 @@ from jax.sharding import PartitionSpec
 from rope import vit
 from rope.angles import grid
 from rope.rotary import rotate
-from rope.vit import ViTConfig, init, interpolated, rotation_of
+from rope.vit import ViTConfig, init, rotation_of
 from training.mesh import MeshConfig, make_mesh
 
+interpolated = jax.jit(vit.interpolated, static_argnames="size")
 forward, encode = (jax.jit(f, static_argnames="config") for f in (vit.forward, vit.encode))
 ALL = ("axial", "mixed", "flat", "sinusoidal", "learned", "none")
 
 
 def config(positions, **changes):
-    sizes = {"width": 32, "feed_forward": 64, "heads": 4, "layers": 2, "patch": 2, "channels": 1, "classes": 10}
+    sizes = {"width": 32, "feed_forward": 64, "heads": 4, "layers": 1, "patch": 2, "channels": 1, "classes": 10}
     return ViTConfig(
         positions=positions, dropout=0.0, attention_dropout=0.0, **sizes | {"grid": (4, 4), "theta": "10^-t"} | changes
     )
@@ -40,7 +42,7 @@ def model_of(c, scale=10.0):
 @pytest.mark.parametrize("positions", ALL)
 def test_only_differences_of_coordinates_matter_to_rotary_positions(positions):
     c = config(positions)
-    model, x, places = model_of(c), images(3, 8, 8, 1), grid(4, 4)
+    model, x, places = model_of(c), images(2, 8, 12, 1), grid(4, 6)
     logits = partial(forward, model, x, c)
     np.testing.assert_array_equal(logits(), logits(coordinates=places))
     change = np.abs(logits(coordinates=places + jnp.array([[3.5, -1.25]])) - logits()).max()
@@ -85,15 +87,13 @@ def test_what_a_patch_becomes_moves_with_the_patch(positions):
 
 @pytest.mark.parametrize("positions", ALL)
 def test_images_of_any_size_and_coordinates_for_each(positions):
-    c = config(positions)
-    model = model_of(c)
-    for height, width in ((8, 8), (12, 16), (2, 4)):
-        assert forward(model, images(2, height, width, 1), c).shape == (2, 10)
-    places = jnp.stack([grid(4, 4) + 0.5, grid(4, 4) * 0.25])
-    x = images(2, 8, 8, 1)
+    c = config(positions)  # a table of 4 x 4
+    model, x = model_of(c), images(2, 8, 12, 1)
+    places = jnp.stack([grid(4, 6) + 0.5, grid(4, 6) * 0.25])
     both = forward(model, x, c, coordinates=places)
+    assert both.shape == (2, 10)
     for n in range(2):
-        np.testing.assert_allclose(both[n], forward(model, x[n : n + 1], c, coordinates=places[n])[0], atol=2e-5)
+        np.testing.assert_allclose(both[n], forward(model, x, c, coordinates=places[n])[n], atol=2e-5)
 
 
 def test_interpolation_is_exact_at_the_tables_size_and_linear_between():
@@ -108,22 +108,24 @@ def test_interpolation_is_exact_at_the_tables_size_and_linear_between():
 
 
 def test_dropout_comes_with_a_key():
-    c = config("axial", layers=1)
-    c = ViTConfig(**{**c.__dict__, "dropout": 0.5})
-    model, x = model_of(c), images(2, 8, 8, 1)
+    c = replace(config("axial"), dropout=0.5)
+    model, x = model_of(c), images(2, 8, 12, 1)
     first, same, other = (forward(model, x, c, key=jax.random.key(n)) for n in (0, 0, 1))
     np.testing.assert_array_equal(first, same)
     assert np.abs(first - other).max() > 1e-3 and np.abs(first - forward(model, x, c)).max() > 1e-3
 
 
-@pytest.mark.parametrize("positions", ["axial", "mixed", "sinusoidal", "learned"])
+@pytest.mark.parametrize("positions", ["mixed", "learned"])
 def test_cut_over_a_mesh_as_on_one_device(positions):
     c, x = config(positions), images(8, 8, 12, 1)
 
+    def objective(model, x):
+        logits = vit.forward(model, x, c, key=jax.random.key(3))
+        return jnp.sum(logits**2), logits
+
     def compute(x):
         model = init(c, jax.random.key(0, impl="rbg"))
-        grads = jax.grad(lambda model: jnp.sum(forward(model, x, c, key=jax.random.key(3)) ** 2))(model)
-        return model, forward(model, x, c), grads
+        return model, jax.value_and_grad(objective, has_aux=True)(model, x)
 
     alone = jax.jit(compute)(x)
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
@@ -163,4 +165,4 @@ def test_impossible_models_are_refused(positions, changes, message):
 def test_other_images_are_refused(shape, message):
     c = config("axial")
     with pytest.raises(ValueError, match=message):
-        encode(init(c, jax.random.key(0)), jnp.zeros(shape), c)
+        vit.encode(None, jnp.zeros(shape), c)

@@ -105,6 +105,8 @@ def _dataset(name: str) -> Images:
     remedy = f"prepare it with `tfds build {dataset} --file_format=array_record`, and check TFDS_DATA_DIR"
     try:
         builder = tfds.builder(dataset)
+        if not builder.data_path.exists():
+            raise FileNotFoundError(f"nothing in {builder.data_path}")
         source = builder.as_data_source(split=split or "train")
     except (ValueError, AssertionError, OSError, ImportError, NotImplementedError) as error:
         raise ValueError(f"{name}: not readable ({str(error).strip().splitlines()[0]}); {remedy}") from error

@@ -127,7 +127,11 @@ def test_a_prepared_dataset_is_read_without_tensorflow(tmp_path, monkeypatch):
     order = np.argsort(found.pixels[:, 0, 0, 0])
     np.testing.assert_allclose(found.pixels[order, 3, 3, 0], [0, 0.2, 0.4, 0.6, 0.8], atol=1e-6)
     np.testing.assert_array_equal(found.labels[order], [0, 1, 2, 0, 1])
-    for name in ("tfds:no_such_dataset", "tfds:tiny_digits:validation"):
-        with pytest.raises(ValueError, match="not readable.*tfds build") as error:
+    for name, message in {
+        "tfds:no_such_dataset": "not found",
+        "tfds:tiny_digits:validation": "validation",
+        "tfds:mnist": "nothing in",
+    }.items():
+        with pytest.raises(ValueError, match=f"not readable.*{message}.*tfds build") as error:
             read_images(name)
         assert "\n" not in str(error.value)

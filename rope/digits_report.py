@@ -78,13 +78,13 @@ def _picture(figures: Figures, found: Mapping[tuple[str, str], Estimate], exampl
     from matplotlib.figure import Figure
 
     encodings, names = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
-    figure = Figure(figsize=(1.2 + 2.1 * len(names), 4.4), layout="constrained")
+    figure = Figure(figsize=(1 + 1.7 * len(names), 4.6), layout="constrained")
     shape = {"height_ratios": [1, 3.2]}
     above, below = figure.subplots(2, len(names), sharey="row", squeeze=False, gridspec_kw=shape)
     for panel, axes, name in zip(above, below, names, strict=True):
         images = examples[name][:SHOWN]
         panel.imshow(_strip(images), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-        panel.set_title(name, fontsize=10)
+        panel.set_title(name.replace(", ", ",\n"), fontsize=10)
         panel.axis("off")
         for number, encoding in enumerate(encodings):
             mean, low, high = (100 * x for x in found[encoding, name])

@@ -35,8 +35,9 @@ def conditions(
         yield f"shifted by {k}", often(tuple(size), k, around[np.abs(around).max(1) == k])
     for factor in canvases:
         canvas = tuple(-(-round(factor * side) // patch) * patch for side in size)
-        corners = np.stack(
-            np.meshgrid(*(np.arange(c - s + 1) for c, s in zip(canvas, size, strict=True)), indexing="ij")
-        )
-        yield f"on {canvas[0]} x {canvas[1]}", often(canvas, 1000 + canvas[0], corners.reshape(2, -1).T)
+        # By whole patches a model reads the patches that it knows, elsewhere; anywhere, the image is cut otherwise too.
+        for step, end in ((1, ""), (patch, ", by patches")):
+            free = (np.arange(0, c - s + 1, step) for c, s in zip(canvas, size, strict=True))
+            corners = np.stack(np.meshgrid(*free, indexing="ij"), -1).reshape(-1, 2)
+            yield f"on {canvas[0]} x {canvas[1]}{end}", often(canvas, 1000 * step + canvas[0], corners)
     yield "twice as large", pixels.repeat(2, axis=1).repeat(2, axis=2)[None]

@@ -19,7 +19,7 @@ from tests.rope.test_images import write_pair
 from training.bootstrap import estimate
 from training.mesh import MeshConfig, make_mesh
 
-NAMES = ["as trained", "shifted by 1", "on 8 x 8", "twice as large"]
+NAMES = ["as trained", "shifted by 1", "on 8 x 8", "on 8 x 8, by patches", "twice as large"]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_every_cell_is_there_and_the_report_has_its_numbers(finished):
             scores.setdefault((row["positions"], name), []).append(cell["scores"][name])
         assert {*cell["scores"]["shifted by 1"]} <= {0, 0.5, 1}
     told = json.loads((folder / "digits.json").read_bytes())
-    assert told["seeds"] == 2 and len(told["rows"]) == 8
+    assert told["seeds"] == 2 and len(told["rows"]) == 10
     for row in told["rows"]:
         values = np.array(scores[row["positions"], row["condition"]])
         assert (row["mean"], row["low"], row["high"]) == pytest.approx(estimate(values))
@@ -144,13 +144,22 @@ def test_conditions_lose_nothing_but_what_a_shift_pushes_out():
     pixels = np.zeros((50, 4, 4, 1), np.float32)
     pixels[:, 1, 2] = 1  # a point, whose place tells where the image went
     found = dict(conditions(pixels, 2, shifts=(1, 2), canvases=(1.5, 1.6), places=3))
-    assert [*found] == ["as trained", "shifted by 1", "shifted by 2", "on 6 x 6", "twice as large"]
+    assert [*found] == [
+        "as trained",
+        "shifted by 1",
+        "shifted by 2",
+        "on 6 x 6",
+        "on 6 x 6, by patches",
+        "twice as large",
+    ]
     np.testing.assert_array_equal(found["as trained"][0], pixels)
     _, _, rows, columns, _ = np.nonzero(found["shifted by 1"])
     assert {*zip(rows, columns, strict=True)} == {(r, c) for r in (0, 1, 2) for c in (1, 2, 3)} - {(1, 2)}
     assert found["on 6 x 6"].shape == (3, 50, 6, 6, 1) and (found["on 6 x 6"].sum((2, 3, 4)) == 1).all()
     _, _, rows, columns, _ = np.nonzero(found["on 6 x 6"])
     assert {*rows} == {1, 2, 3} and {*columns} == {2, 3, 4}
+    _, _, rows, columns, _ = np.nonzero(found["on 6 x 6, by patches"])
+    assert {*rows} == {1, 3} and {*columns} == {2, 4}
     assert found["twice as large"].shape == (1, 50, 8, 8, 1) and (found["twice as large"][0, :, 2:4, 4:6] == 1).all()
     again = dict(conditions(pixels, 2, shifts=(2,), canvases=(), places=3))
     np.testing.assert_array_equal(again["shifted by 2"], found["shifted by 2"])

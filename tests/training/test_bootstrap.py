@@ -1,0 +1,23 @@
+"""The interval covers seeds and examples, and the examples are the same for all seeds."""
+
+import numpy as np
+import pytest
+
+from training.bootstrap import estimate
+
+
+def test_a_constant_has_no_interval():
+    assert estimate(np.full((3, 50), 0.25)) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_of_one_seed_it_is_the_examples_standard_error():
+    values = np.random.default_rng(0).normal(0, 1, (1, 400))
+    mean, low, high = estimate(values)
+    assert mean == pytest.approx(values.mean()) and (high - low) / 2 == pytest.approx(1.96 / 20, rel=0.15)
+    # Ten seeds that agree leave open what the examples do.
+    _, same_low, same_high = estimate(values.repeat(10, axis=0))
+    assert same_high - same_low == pytest.approx(high - low, rel=0.1)
+
+
+def test_seeds_that_differ_alone_make_it_as_wide_as_they_are():
+    assert estimate(np.repeat([[0.0], [3.0]], 400, axis=1)) == pytest.approx((1.5, 0, 3))

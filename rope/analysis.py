@@ -174,8 +174,8 @@ def turning(rotation_at: Callable[[jax.Array], Rotation | LongRotation]) -> tupl
         return found.near if isinstance(found, LongRotation) else found
 
     at, slope = jax.jvp(near, (jnp.zeros(1),), (jnp.ones(1),))
-    length = np.asarray(at.cos[0], np.float64)
-    return np.asarray(slope.sin[0], np.float64) / length, float(length.mean())
+    length = np.asarray(at.cos[0, 0], np.float64)
+    return np.asarray(slope.sin[0, 0], np.float64) / length, float(length.mean())
 
 
 def effective_distance(extension: Extension, distances: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ def schedule(name: str) -> Schedule:
 
     Raises ValueError for another name.
     """
-    number = r"(\d+(?:\.\d+)?)"
+    number = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
     if found := re.fullmatch(rf"{number}\^-t", name):
         base = float(found[1])
         if base > 0:

@@ -11,7 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from rope.angles import SINUSOIDAL, frequencies
+from rope.angles import SINUSOIDAL, frequencies, schedule
 from rope.rerope import LongRotation, long_rotation
 from rope.rotary import Rotation, rotation
 from training.ranges import check_ranges
@@ -25,8 +25,10 @@ def interpolated(theta: jax.Array, factor: float) -> jax.Array:
 def ntk_aware(size: int, factor: float, base: float = 10_000.0) -> jax.Array:
     """[F] with a larger base, so that the lowest frequency is interpolated by `factor` and the highest kept (bloc97 2023).
 
-    base factor^(d/(d-2)) for heads of size d.
+    base factor^(d/(d-2)) for heads of size d; of size 2 there is one frequency, and it is kept.
     """
+    if size == 2:
+        return frequencies(size)
     return frequencies(size, f"{base * factor ** (size / (size - 2)):.17g}^-t")
 
 
@@ -41,8 +43,10 @@ def yarn(
     """[F] of YaRN (Peng et al. 2023, arXiv 2309.00071, section 3.2): pairs that turn more than `fast` times over the trained
     length are kept, those that turn less than `slow` times are interpolated, a ramp between them.
 
-    Goes with `yarn_factor` for the rotation.
+    Goes with `yarn_factor` for the rotation. Raises ValueError for a base of 1 or less, whose pairs do not slow down.
     """
+    if base <= 1:
+        raise ValueError(f"the base is {base}: YaRN needs one above 1")
 
     def pair(turns: float) -> float:  # which turns so many times over the trained length
         return size * math.log(trained / (turns * 2 * math.pi)) / (2 * math.log(base))
@@ -114,7 +118,8 @@ def extended_rotation(
 
 def base_of(theta: str) -> float:
     """10000.0 of 10000^-t. Raises ValueError for frequencies of another kind."""
-    base, form, rest = theta.partition("^-t")
-    if not form or rest:
+    schedule(theta)
+    base, form, _ = theta.partition("^-t")
+    if not form:
         raise ValueError(f"theta is {theta!r}: a larger base needs frequencies like {SINUSOIDAL}")
     return float(base)

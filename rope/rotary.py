@@ -17,7 +17,7 @@ from training.partition import device_kind
 
 
 class Rotation(NamedTuple):
-    """Of each position and pair: [..., T, F], or [..., T, N, F] where heads turn differently. Computed once, used by all
+    """Of each position, head (one for all, where they turn alike) and pair: [..., T, 1 or N, F]. Computed once, used by all
     layers; `jax.tree.map(lambda x: lookup(x, positions), table)` takes rows of a cached one."""
 
     cos: jax.Array
@@ -30,6 +30,7 @@ def rotation(positions: jax.Array, frequencies: jax.Array, factor: float = 1.0) 
     `factor` lengthens what is turned, as YaRN does (rope/extension.py). Raises ValueError as `angles` does.
     """
     x = angles(positions, frequencies)
+    x = x if frequencies.ndim == 3 else jnp.expand_dims(x, -2)
     return Rotation(jnp.cos(x) * factor, jnp.sin(x) * factor)
 
 
@@ -43,8 +44,7 @@ def rotate(x: jax.Array, by: Rotation, layout: Layout = "interleaved") -> jax.Ar
     size = x.shape[-1]
     if size != 2 * by.cos.shape[-1]:
         raise ValueError(f"a rotation of {2 * by.cos.shape[-1]} dimensions cannot turn a head of {size}")
-    cos, sin = by if by.cos.ndim == x.ndim else (jnp.expand_dims(c, -2) for c in by)  # the same for all heads
-    cos, sin = (jnp.expand_dims(join(c, c, layout), range(x.ndim - c.ndim)) for c in (cos, sin))
+    cos, sin = (jnp.expand_dims(join(c, c, layout), range(x.ndim - c.ndim)) for c in by)
     partners = _partners_by_product if device_kind().startswith("TPU") else _partners
     return (x.astype(cos.dtype) * cos + partners(x, layout).astype(cos.dtype) * sin).astype(x.dtype)
 

@@ -48,7 +48,7 @@ def config(folder, **changed) -> LengthsConfig:
         folder=str(folder), lengths=(16, 32), preset="tiny", encodings=("rotary", "learned"), extensions=("yarn",)
     )
     loop = replace(basis.loop, steps=3, batch_size=8, eval_every=3, save_every=3, eval_batches=1)
-    return replace(basis, seeds=2, windows=5, loop=loop, **changed)
+    return replace(basis, seeds=1, windows=5, loop=loop, **changed)
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,10 @@ def test_windows_hide_the_same_tokens_at_every_length(tmp_path):
 def test_the_report_is_of_the_cells(finished):
     folder, said = finished
     cells = [json.loads(path.read_bytes()) for path in sorted((folder / "cells").iterdir())]
-    assert [(c["encoding"], c["seed"]) for c in cells] == [(e, s) for e in ("learned", "rotary") for s in (0, 1)]
-    assert {*cells[0]["scores"]} == {"learned, hierarchical"} and {*cells[2]["scores"]} == {"rotary", "rotary, yarn"}
+    assert [(c["encoding"], c["seed"]) for c in cells] == [(e, s) for e in ("learned", "rotary") for s in (0,)]
+    assert {*cells[0]["scores"]} == {"learned, hierarchical"} and {*cells[1]["scores"]} == {"rotary", "rotary, yarn"}
     # Of the trained length an extension by 1 changes nothing.
-    for cell in cells[2:]:
+    for cell in cells[1:]:
         plain, yarn = (cell["scores"][name]["16"]["cross_entropy"] for name in ("rotary", "rotary, yarn"))
         np.testing.assert_allclose(plain, yarn, rtol=1e-5)
     found = estimate(gather(cells, "cross_entropy")["rotary, yarn", 32])

@@ -14,7 +14,7 @@ from rope.mlm import Vocabulary, loss, mask_tokens
 from rope.roformer import PRESETS, encode, init, logits
 
 VOCABULARY = Vocabulary(64, 3, 10)
-CONFIG = replace(PRESETS["tiny"], vocabulary=64, width=32, feed_forward=64, layers=2, max_positions=24)
+CONFIG = replace(PRESETS["tiny"], vocabulary=64, width=32, feed_forward=64, layers=1, max_positions=24)
 
 
 def rows(seed=0, count=4, length=24):
@@ -26,7 +26,7 @@ def rows(seed=0, count=4, length=24):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 40))
+@given(st.integers(0, 2**31), st.sampled_from([1, 2, 7, 30]))
 def test_what_is_hidden(seed, length):
     batch = rows(seed, 3, length)
     may = (batch["segments"] > 0) & (batch["ids"] >= VOCABULARY.specials)
@@ -59,10 +59,10 @@ def test_shares():
 def test_loss_is_that_of_the_hidden_tokens(positions):
     config = replace(CONFIG, positions=positions)
     model, batch = init(config, jax.random.key(0)), rows()
-    found = loss(model, batch, None, config=config, vocabulary=VOCABULARY)
+    found = jax.jit(partial(loss, config=config, vocabulary=VOCABULARY))(model, batch, None)
     masked = mask_tokens(batch["ids"], batch["segments"], VOCABULARY, jax.random.key(0))
-    (hidden,) = encode(model, masked.inputs, jnp.asarray(batch["segments"]), config)
-    log_p = np.asarray(jax.nn.log_softmax(logits(model, hidden, config)))
+    scores_of = jax.jit(lambda model: logits(model, encode(model, masked.inputs, batch["segments"], config)[0], config))
+    log_p = np.asarray(jax.nn.log_softmax(scores_of(model)))
     entropy = right = 0.0
     for row, column in np.ndindex(masked.places.shape):
         if masked.weights[row, column]:

@@ -76,27 +76,34 @@ def test_unilm_writes_from_left_to_right(models):
         (hidden,) = encode(embedded, np.arange(12)[None], ONE[:1], CONFIG, types=types, mask=mask)
         return hidden[0, place] @ jnp.linspace(-1, 1, CONFIG.width) ** 3
 
+    gradient = jax.jit(jax.grad(of))
     for place in (2, 5, 9):
-        reached = np.abs(jax.grad(of)(model.embeddings.word, place)[:12]).max(1) > 0
+        reached = np.abs(gradient(model.embeddings.word, place)[:12]).max(1) > 0
         np.testing.assert_array_equal(reached, np.arange(12) <= max(place, 4))
 
 
 def test_outputs_are_those_of_the_layers(models):
-    last, first, middle, again = encode(models["rotary"], IDS, ONE, CONFIG, outputs=(0, 1, -1))
+    run = jax.jit(encode, static_argnames=("config", "outputs"))
+    last, first, middle, again = run(models["rotary"], IDS, ONE, CONFIG, outputs=(0, 1, -1))
     np.testing.assert_array_equal(last, again)
     model = models["rotary"]
     for layers, expected in ((1, first), (2, middle)):
         fewer = model.replace(blocks=jax.tree.map(lambda x, n=layers: x[:n], model.blocks))
-        np.testing.assert_allclose(encode(fewer, IDS, ONE, replace(CONFIG, layers=layers))[0], expected, atol=1e-5)
+        np.testing.assert_allclose(run(fewer, IDS, ONE, replace(CONFIG, layers=layers))[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_recomputation_changes_nothing(models, remat):
+    model = models["rotary"].replace(blocks=jax.tree.map(lambda x: x[:1], models["rotary"].blocks))
+
     def of(model, config):
         (hidden,) = encode(model, IDS, ONE, config, key=jax.random.key(0))
-        return logits(model, hidden, config).sum()
+        return (hidden * jnp.linspace(-1, 1, CONFIG.width)[None, None] ** 3).sum()
 
-    plain, ours = (jax.grad(of)(models["rotary"], replace(CONFIG, dropout=0.1, remat=r)) for r in ("none", remat))
+    plain, ours = (
+        jax.jit(jax.grad(partial(of, config=replace(CONFIG, layers=1, dropout=0.1, remat=r))))(model)
+        for r in ("none", remat)
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6 * np.abs(a).max() + 1e-6), plain, ours)
 
 
@@ -122,7 +129,8 @@ def test_sharded_equals_unsharded(models, positions):
 def test_continued_models_read_longer_rows(models, method):
     """A row of the trained length reads as it did, but where the method changes short rows too."""
     config = replace(CONFIG, extension=Extension(method=method, factor=2, trained=6, window=12))
-    plain, ours = (encode(models["rotary"], IDS, ONE, c)[0] for c in (CONFIG, config))
+    run = jax.jit(encode, static_argnames="config")
+    plain, ours = (run(models["rotary"], IDS, ONE, c)[0] for c in (CONFIG, config))
     assert np.isfinite(ours).all()
     same = np.allclose(plain, ours, atol=1e-5)
     assert same == (method in ("rerope", "leaky"))  # whose window is as long as these rows
@@ -159,8 +167,9 @@ def test_past_a_learned_table(models):
     with pytest.raises(ValueError, match="rows of 20 positions: the model's table of learned ones ends at 16"):
         encode(models["learned"], long, long, config)
     continued = replace(config, extension=Extension(method="hierarchical"))
-    assert np.isfinite(encode(models["learned"], long, long, continued)[0]).all()
-    short = (encode(models["learned"], IDS, ONE, c)[0] for c in (config, continued))
+    run = jax.jit(encode, static_argnames="config")
+    assert np.isfinite(run(models["learned"], long, long, continued)[0]).all()
+    short = (run(models["learned"], IDS, ONE, c)[0] for c in (config, continued))
     np.testing.assert_array_equal(*short)
 
 

@@ -43,8 +43,7 @@ print(json.dumps({"without": bytes_of(False), "with": bytes_of(True), "query": B
 """
 
 
-@pytest.mark.parametrize("layout", ["interleaved", "half"])
-@pytest.mark.parametrize("attention", ["xla", "splash"])
+@pytest.mark.parametrize("attention, layout", [("xla", "interleaved"), ("xla", "half"), ("splash", "interleaved")])
 def test_no_rotated_copy_beyond_query_and_key(attention, layout):
     """Turning two arrays and their gradients reads and writes each once: eight times the bytes of a query at the least."""
     arguments = json.dumps([attention, layout])

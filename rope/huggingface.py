@@ -32,9 +32,7 @@ from training.whole import check_new, whole
 Kind = Literal["roformer", "bert"]
 Pooler = Literal["auto", "none", "tanh", "linear"]
 OWN_KEY = "pegasus_zh"
-POSITIONS = (
-    1536  # rows of the table of sinusoids that a RoFormer of transformers has at least, which end its longest row
-)
+POSITIONS = 1536  # positions that a RoFormer of transformers has at least: its table of sinusoids ends its longest row
 _CLASSES = {"roformer": "RoFormer", "bert": "Bert"}
 _SIZES = {
     "vocab_size": "vocabulary",

@@ -22,10 +22,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from training.errors import DataError
 
+CORPUS = Path(__file__).parent / "corpus"  # that comes with the project: train.jsonl and heldout.jsonl
 TEXT_SUFFIXES, JSON_SUFFIXES = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 MAX_TEXT_BLOCK = 1 << 24  # bytes; longer blocks mean that the file does not separate documents by blank lines
 IDEOGRAPHIC_SPACE = "\u3000".encode()

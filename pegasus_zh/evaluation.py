@@ -25,8 +25,8 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from pegasus_zh.documents import JSON_SUFFIXES, Source, find_sources, read_records
-from training.bootstrap import RESAMPLES
 from training.errors import DataError
+from training.experiment import RESAMPLES
 from training.whole import write_json
 
 METRICS = {"rouge-1": "Rouge-1", "rouge-2": "Rouge-2", "rouge-l": "Rouge-L", "bleu": "BLEU"}  # and their headings

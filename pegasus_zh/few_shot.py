@@ -9,12 +9,12 @@ fine-tuning, so that repeats are independent; the test part and what chooses the
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, product
+from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -30,9 +30,10 @@ from pegasus_zh.prepare import PrepareConfig, prepare
 from pegasus_zh.pretrain import PretrainConfig, pretrain, recipe, tokenizer_of
 from pegasus_zh.tokenizers import Tokenizer
 from training.errors import DataError
+from training.experiment import keep_settings, run_cells
 from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
-from training.metrics import progress_bar, silent
+from training.metrics import silent
 from training.ranges import check_ranges
 from training.whole import write_json
 
@@ -124,7 +125,7 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
         if objective != NONE
     }
     with locked(folder):
-        check_settings(config, tasks, folder / "settings.json")
+        keep_settings(folder / "settings.json", settings_of(config, tasks))
         basis = replace(basis, dtype=config.dtype, mesh=config.mesh, samples=0)
         documents = PrepareConfig(data=config.documents)
         tokenizer = tokenizer_of(replace(basis, prepare=documents), folder / "tokenizer", say)
@@ -137,19 +138,10 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
             for task in tasks
         ]
         say("\n".join(notes))
-        (folder / "cells").mkdir(exist_ok=True)
-        cells = [*_cells(config, tasks, say)]
-        missing = [cell for cell in cells if not _path(folder, cell).exists()]
-        bar = progress_bar(len(cells) - len(missing), len(cells), unit="cell")
-        for (objective, seed), group in groupby(missing, lambda cell: (cell.objective, cell.seed)):
-            bar.set_description(f"pretraining {objective}, seed {seed}", refresh=sys.stderr.isatty())
-            start = begin(config, basis, tokenizer, objective, seed)
-            for cell in group:
-                bar.set_description(cell.name, refresh=sys.stderr.isatty())
-                run_cell(config, start, cell, folder)
-                bar.update()
-        bar.close()
-        results = [json.loads(_path(folder, cell).read_bytes()) for cell in cells]
+        paths = {cell: folder / "cells" / f"{cell.name}.json" for cell in _cells(config, tasks, say)}
+        # The cells of a pretraining follow each other, so that one model is in memory at a time.
+        start = lru_cache(1)(partial(begin, config, basis, tokenizer))
+        results = run_cells(paths, lambda cell: run_cell(config, start(cell.objective, cell.seed), cell, folder))
         say(write_report(folder, results, {task.name: copied(task) for task in tasks}, notes))
 
 
@@ -167,18 +159,11 @@ def read_task(path: str, config: FewShotConfig) -> Task:
     return Task(name, ranked[: config.test_examples], ranked[config.test_examples : held], ranked[held:])
 
 
-def check_settings(config: FewShotConfig, tasks: Sequence[Task], path: Path) -> None:
-    """Keeps what a folder's cells were made with. Raises DataError where it differs; further tasks may come."""
+def settings_of(config: FewShotConfig, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What a folder's cells are made with; further tasks may come."""
     fields = ("preset", "pretrain_steps", "updates", "learning_rate", "test_examples", "valid_examples", "dtype")
-    wanted = {name: getattr(config, name) for name in fields}
-    wanted |= {f"task {task.name}": hashlib.sha256(repr(task).encode()).hexdigest() for task in tasks}
-    found = json.loads(path.read_bytes()) if path.exists() else {}
-    for name, value in wanted.items():
-        if found.get(name, value) != value:
-            raise DataError(
-                f"{path.parent}: its cells were made with {name} {found[name]}, not {value}: give that, or another --folder"
-            )
-    write_json(path, found | wanted)
+    digests = {f"task {task.name}": hashlib.sha256(repr(task).encode()).hexdigest() for task in tasks}
+    return {name: getattr(config, name) for name in fields} | digests
 
 
 def share_seen(documents: Sequence[str], tasks: Sequence[Task], path: Path) -> dict[str, float]:
@@ -209,10 +194,6 @@ def _cells(config: FewShotConfig, tasks: Sequence[Task], say: Callable) -> Itera
         yield from (Cell(task, n, objective, seed) for n in sorted(sizes) if n <= len(task.training))
 
 
-def _path(folder: Path, cell: Cell) -> Path:
-    return folder / "cells" / f"{cell.name}.json"
-
-
 def begin(config: FewShotConfig, basis: PretrainConfig, tokenizer: Tokenizer, objective: str, seed: int) -> Loaded:
     """The pretrained model, or for none the weights that this seed's pretrainings begin with."""
     if objective == NONE:
@@ -232,8 +213,8 @@ def begin(config: FewShotConfig, basis: PretrainConfig, tokenizer: Tokenizer, ob
     return load(run, say=silent)
 
 
-def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> None:
-    """Fine-tunes on the seed's examples, writes for the test sources greedily, and keeps texts and scores."""
+def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> dict[str, Any]:
+    """Fine-tunes on the seed's examples and writes for the test sources greedily: texts and scores."""
     task, tuning = cell.task, folder / "tuning" / cell.name
     drawn = np.random.default_rng(cell.seed).permutation(len(task.training))[: cell.examples]
     epochs = -(-config.updates // -(-cell.examples // BATCH))
@@ -264,8 +245,8 @@ def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> 
     figures = scores([reference for _, reference in task.test], written)
     about = {"task": task.name, "examples": cell.examples, "objective": cell.objective, "seed": cell.seed}
     lists = {name: x.tolist() for name, x in figures.items()}
-    write_json(_path(folder, cell), {**about, "best": found, "scores": lists, "written": written})
     shutil.rmtree(tuning)
+    return {**about, "best": found, "scores": lists, "written": written}
 
 
 def copied(task: Task) -> float:

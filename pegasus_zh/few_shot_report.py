@@ -1,7 +1,5 @@
 """What the cells of the few-shot experiment say: a row for each, tables with intervals, and a picture."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pegasus_zh.evaluation import METRICS
-from training.bootstrap import Estimate, estimate
+from training.experiment import csv_text, estimate, markdown, png
 from training.whole import write_bytes
 
 Figures = Mapping[tuple[str, int, str], np.ndarray]  # (task, examples, objective) -> Rouge-L [seeds, test examples]
@@ -28,28 +26,28 @@ def write_report(
         figures.setdefault((cell["task"], cell["examples"], cell["objective"]), []).append(cell["scores"]["rouge-l"])
     arrays = {key: np.array(x) for key, x in figures.items()}
     tables = _tables(arrays, copied, notes)
-    write_bytes(folder / "few_shot.csv", _csv(cells).encode())
+    rows = (
+        [
+            *(cell[name] for name in COLUMNS),
+            *(f"{np.mean(cell['scores'][name]):.5f}" for name in METRICS),
+            len(set(cell["written"])),
+            cell["best"]["step"],
+        ]
+        for cell in cells
+    )
+    text = csv_text([*COLUMNS, *METRICS, "distinct", "best_step"], rows)
+    write_bytes(folder / "few_shot.csv", text.encode())
     write_bytes(folder / "few_shot.md", tables.encode())
     write_bytes(folder / "few_shot.png", _picture(arrays, copied))
     return tables
-
-
-def _csv(cells: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*COLUMNS, *METRICS, "distinct", "best_step"])
-    for cell in cells:
-        means = [f"{np.mean(cell['scores'][name]):.5f}" for name in METRICS]
-        table.writerow([*(cell[name] for name in COLUMNS), *means, len(set(cell["written"])), cell["best"]["step"]])
-    return text.getvalue()
 
 
 def _tables(figures: Figures, copied: Mapping[str, float], notes: Sequence[str]) -> str:
     rows, objectives = list(dict.fromkeys(key[:2] for key in figures)), list(dict.fromkeys(key[2] for key in figures))
     first, *others = objectives
     seeds = len(next(iter(figures.values())))
-    absolute = [[_percent(estimate(figures[*row, x]), "") for x in objectives] for row in rows]
-    paired = [[_percent(estimate(figures[*row, first] - figures[*row, x]), "+") for x in others] for row in rows]
+    absolute = [[estimate(100 * figures[*row, x]).text(2) for x in objectives] for row in rows]
+    paired = [[estimate(100 * (figures[*row, first] - figures[*row, x])).text(2, "+") for x in others] for row in rows]
     parts = [
         f"Rouge-L in percent, mean of {seeds} seed(s) and the test examples [95 % interval]",
         _table(
@@ -66,15 +64,9 @@ def _tables(figures: Figures, copied: Mapping[str, float], notes: Sequence[str])
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
 
 
-def _percent(x: Estimate, sign: str) -> str:
-    mean, low, high = (f"{100 * value:{sign}.2f}" for value in x)
-    return f"{mean} [{low}, {high}]"
-
-
 def _table(heads: Sequence[str], rows: Sequence[tuple[str, int]], cells: Sequence[Sequence[str]]) -> str:
-    lines = [["task", "examples", *heads], ["---", *["---:"] * (1 + len(heads))]]
-    lines += [[task, f"{examples:,}", *x] for (task, examples), x in zip(rows, cells, strict=True)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = ([task, f"{examples:,}", *x] for (task, examples), x in zip(rows, cells, strict=True))
+    return markdown(["task", "examples", *heads], lines)
 
 
 def _picture(figures: Figures, copied: Mapping[str, float]) -> bytes:
@@ -101,6 +93,4 @@ def _picture(figures: Figures, copied: Mapping[str, float]) -> bytes:
         axes.set(title=task, xlabel="training examples", ylabel="Rouge-L, %", ylim=(0, None))
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(objectives) + 1)
-    file = io.BytesIO()
-    figure.savefig(file, dpi=130, format="png")
-    return file.getvalue()
+    return png(figure)

@@ -7,6 +7,7 @@ Letters: B batch, S source length, T target length, D model, N heads, H head siz
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import jax
@@ -17,7 +18,7 @@ from rope.attention import attention, dropout
 from rope.buckets import relative_bias, relative_bucket
 from rope.layers import Remat, matmul, recomputed, rms_norm
 from rope.masks import segment_mask, segment_positions
-from training.partition import gather, normal, on_one_cpu, ones, spec
+from training.partition import gather, normal, on_one_cpu, ones, size_of, spec
 from training.ranges import check_ranges
 
 
@@ -284,7 +285,7 @@ def sizes(config: MT5Config) -> dict[str, tuple[str, int]]:
 
 def parameters(config: MT5Config) -> int:
     """The number of parameters, by shape alone."""
-    return sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda k: init(config, k), jax.random.key(0))))
+    return size_of(partial(init, config))
 
 
 def flops_per_row(config: MT5Config, source: int, target: int) -> int:

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from pegasus_zh import mt5
 from pegasus_zh.dataset import eval_batches, open_rows, train_batches
-from pegasus_zh.documents import read_documents
+from pegasus_zh.documents import CORPUS, read_documents
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.load import load
 from pegasus_zh.objective import count_tokens, loss
@@ -34,8 +34,6 @@ from training.partition import check_divisible
 from training.ranges import check_ranges
 from training.step import TrainState, init_state, make_train_step
 from training.whole import write_bytes
-
-CORPUS = Path(__file__).parent / "corpus"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from pegasus_zh.dataset import eval_batches, open_rows, train_batches
-from pegasus_zh.documents import OnBadRecord, read_documents
+from pegasus_zh.documents import CORPUS, OnBadRecord, read_documents
 from pegasus_zh.prepare import TEXT, PrepareConfig, prepare
-from pegasus_zh.pretrain import CORPUS
 from pegasus_zh.tokenizers import PegasusTokenizer, Tokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.vocabulary import MASK, SPECIALS, VocabularyKind, make_tokenizer
 from rope.mlm import Vocabulary

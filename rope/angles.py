@@ -98,4 +98,5 @@ def lookup(table: jax.Array, positions: jax.Array) -> jax.Array:
         least, most = int(jnp.min(positions)), int(jnp.max(positions))
         if least < 0 or most >= len(table):
             raise ValueError(f"position {least if least < 0 else most}: the table has positions 0 to {len(table) - 1}")
-    return table.at[positions].get(mode="fill", fill_value=jnp.nan)
+    outside = jnp.where(positions < 0, len(table), positions)  # a negative index would count from the end
+    return table.at[outside].get(mode="fill", fill_value=jnp.nan)

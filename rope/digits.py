@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from rope.digits_report import write_report
 from rope.images import Images, read_images, split_images
 from rope.placing import conditions
 from rope.vit import Positions, ViT, ViTConfig, forward, init
+from training.experiment import keep_settings
 from training.lock import locked
 from training.loop import HostBatch, to_mesh
 from training.mesh import MeshConfig, make_mesh
@@ -135,7 +136,7 @@ def digits(config: DigitsConfig, say: Callable = print) -> None:
     name, (height, width) = config.data or "scikit-learn's digits", images.pixels.shape[1:3]
     note = f"{name}: {height} x {width} pixels; {sizes[2]:,} images to train on, {sizes[1]:,} to choose by, {sizes[0]:,} to test"
     with locked(folder), jax.set_mesh(mesh):
-        check_settings(config, parts, folder / "settings.json")
+        keep_settings(folder / "settings.json", settings_of(config, parts))
         say(note)
         options = {name: getattr(config, name) for name in ("shifts", "canvases", "places")}
         tests = dict(conditions(parts.test.pixels, config.patch, **options))
@@ -153,22 +154,13 @@ def digits(config: DigitsConfig, say: Callable = print) -> None:
         say(write_report(folder, cells, {name: pixels[0] for name, pixels in tests.items()}, note))
 
 
-def check_settings(config: DigitsConfig, parts: Parts, path: Path) -> None:
-    """Keeps what a folder's cells were made with. Raises ValueError where it differs; encodings and seeds may be added."""
+def settings_of(config: DigitsConfig, parts: Parts) -> dict[str, Any]:
+    """What a folder's cells are made with; encodings and seeds may be added."""
     free = ("data", "folder", "positions", "seeds", "mesh")
-    wanted = {name: value for name, value in asdict(config).items() if name not in free}
     digest = hashlib.sha256()
     for array in (array for part in parts for array in part):
         digest.update(np.ascontiguousarray(array))
-    wanted = json.loads(json.dumps(wanted | {"data": digest.hexdigest()}))
-    found = json.loads(path.read_bytes()) if path.exists() else wanted
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise ValueError(
-                f"{path.parent}: its cells were made with {name} {found.get(name)}, not {value}: "
-                "give that, or another --folder"
-            )
-    write_json(path, wanted)
+    return {name: x for name, x in asdict(config).items() if name not in free} | {"data": digest.hexdigest()}
 
 
 class Trainer:

@@ -1,14 +1,12 @@
 """What the cells of the digits experiment say: a row for each, tables with intervals, and a picture."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from training.bootstrap import Estimate, estimate
+from training.experiment import Estimate, csv_text, estimate, markdown, png
 from training.whole import write_bytes, write_json
 
 Figures = Mapping[tuple[str, str], np.ndarray]  # (encoding, condition) -> part read right [seeds, test images]
@@ -37,7 +35,17 @@ def write_report(folder: Path, cells: Sequence[dict[str, Any]], examples: Mappin
             _table(differences, "+"),
         ]
     tables = "\n\n".join([*parts, f"- {note}"]) + "\n"
-    write_bytes(folder / "digits.csv", _csv(cells).encode())
+    names = [*cells[0]["scores"]]
+    rows = (
+        [
+            c["positions"],
+            c["seed"],
+            *(f"{np.mean(x):.5f}" for x in (*map(c["scores"].get, names), c["valid"], c["loss"])),
+        ]
+        for c in cells
+    )
+    text = csv_text(["positions", "seed", *names, "valid", "loss"], rows)
+    write_bytes(folder / "digits.csv", text.encode())
     json_rows = [
         {
             "positions": x,
@@ -53,24 +61,10 @@ def write_report(folder: Path, cells: Sequence[dict[str, Any]], examples: Mappin
     return tables
 
 
-def _csv(cells: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    names = [*cells[0]["scores"]]
-    table.writerow(["positions", "seed", *names, "valid", "loss"])
-    for cell in cells:
-        means = [f"{np.mean(cell['scores'][name]):.5f}" for name in names]
-        table.writerow([cell["positions"], cell["seed"], *means, f"{cell['valid']:.5f}", f"{cell['loss']:.5f}"])
-    return text.getvalue()
-
-
 def _table(found: Mapping[tuple[str, str], Estimate], sign: str) -> str:
     encodings, names = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
-    lines = [["positions", *names], ["---", *["---:"] * len(names)]]
-    for encoding in encodings:
-        cells = ([f"{100 * value:{sign}.1f}" for value in found[encoding, name]] for name in names)
-        lines.append([encoding, *(f"{mean} [{low}, {high}]" for mean, low, high in cells)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    percent = {key: Estimate(*(100 * value for value in x)).text(1, sign) for key, x in found.items()}
+    return markdown(["positions", *names], ([e, *(percent[e, name] for name in names)] for e in encodings))
 
 
 def _picture(figures: Figures, found: Mapping[tuple[str, str], Estimate], examples: Mapping[str, np.ndarray]) -> bytes:
@@ -96,9 +90,7 @@ def _picture(figures: Figures, found: Mapping[tuple[str, str], Estimate], exampl
         axes.set_xlim(-0.6, len(encodings) - 0.4)
         axes.grid(axis="y", alpha=0.3)
     below[0].set_ylabel("read right, %")
-    file = io.BytesIO()
-    figure.savefig(file, dpi=120, format="png")
-    return file.getvalue()
+    return png(figure)
 
 
 def _strip(images: np.ndarray) -> np.ndarray:

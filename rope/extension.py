@@ -43,7 +43,7 @@ def yarn(
     """[F] of YaRN (Peng et al. 2023, arXiv 2309.00071, section 3.2): pairs that turn more than `fast` times over the trained
     length are kept, those that turn less than `slow` times are interpolated, a ramp between them.
 
-    Goes with `yarn_factor` for the rotation. Raises ValueError for a base of 1 or less, whose pairs do not slow down.
+    Goes with `yarn_magnitude` for the rotation. Raises ValueError for a base of 1 or less, whose pairs do not slow down.
     """
     if base <= 1:
         raise ValueError(f"the base is {base}: YaRN needs one above 1")
@@ -57,7 +57,7 @@ def yarn(
     return theta * (1 - ramp) + theta / factor * ramp
 
 
-def yarn_factor(factor: float) -> float:
+def yarn_magnitude(factor: float) -> float:
     """What queries and keys are both lengthened by: 0.1 ln(factor) + 1 (ibid., section 3.4)."""
     return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
 
@@ -110,7 +110,9 @@ def extended_rotation(
         case "dynamic":
             return rotation(positions, dynamic_ntk(size, e.factor, length, e.trained, base_of(theta)))
         case "yarn":
-            return rotation(positions, yarn(size, e.factor, e.trained, base_of(theta)), yarn_factor(e.factor))
+            return rotation(
+                positions, yarn(size, e.factor, e.trained, base_of(theta)), magnitude=yarn_magnitude(e.factor)
+            )
         case "rerope" | "leaky":
             return long_rotation(positions, plain, e.window, e.factor if e.method == "leaky" else None)
     return rotation(positions, plain)

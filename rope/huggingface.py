@@ -22,7 +22,7 @@ import numpy as np
 
 from rope.angles import SINUSOIDAL, frequencies
 from rope.layers import Linear, Norm
-from rope.roformer import SIZE, RoFormer, RoFormerConfig, init
+from rope.roformer import SINUSOID, RoFormer, RoFormerConfig, init
 from rope.rotary import to_interleaved
 from rope.sinusoidal import sinusoidal
 from training.errors import DataError
@@ -294,4 +294,4 @@ def _table(position: np.ndarray | None, c: RoFormerConfig) -> np.ndarray:
         case "none":
             return np.zeros((c.max_positions, c.width), np.float32)
     theta = jnp.asarray(position) if c.positions == "trainable" else frequencies(c.width, c.theta)
-    return np.asarray(SIZE * sinusoidal(jnp.arange(c.max_positions), theta))
+    return np.asarray(SINUSOID * sinusoidal(jnp.arange(c.max_positions), theta))

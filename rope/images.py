@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.errors import DataError
+
 IDX_IMAGES, IDX_LABELS = 0x803, 0x801  # unsigned bytes, of three dimensions and of one
 NAME = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?")
 
@@ -28,7 +30,7 @@ class Images(NamedTuple):
 
 
 def read_images(data: str | None) -> Images:
-    """What `data` names (see above). Raises ValueError, one line with the file or dataset and the remedy."""
+    """What `data` names (see above). Raises DataError, one line with the file or dataset and the remedy."""
     if data is None:
         from sklearn.datasets import load_digits  # a second: only where it is used
 
@@ -40,10 +42,10 @@ def read_images(data: str | None) -> Images:
     pairs = [path] if path.is_file() else sorted(p for p in path.glob("*") if NAME.fullmatch(p.name))
     if not pairs:
         wanted = "no *-images-idx3-ubyte[.gz] in it" if path.is_dir() else "no such file or folder"
-        raise ValueError(f"{data}: {wanted}; give MNIST's files or folder, or tfds:NAME")
+        raise DataError(f"{data}: {wanted}; give MNIST's files or folder, or tfds:NAME")
     found = [_idx_pair(pair) for pair in pairs]
     if len({pixels.shape[1:] for pixels, _ in found}) > 1:
-        raise ValueError(
+        raise DataError(
             f"{data}: its files hold images of different sizes; name one of {', '.join(p.name for p in pairs)}"
         )
     pixels, labels = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -54,47 +56,45 @@ def _images(name: str, pixels: np.ndarray, labels: np.ndarray) -> Images:
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or not len(pixels) or len(pixels) != len(labels):
-        raise ValueError(f"{name}: images of shape {pixels.shape} with {len(labels)} labels; each needs one label")
+        raise DataError(f"{name}: images of shape {pixels.shape} with {len(labels)} labels; each needs one label")
     return Images(pixels.astype(np.float32), labels.astype(np.int32))
 
 
 def _idx_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """uint8 images [n, H, W] and labels [n] of a file of images and the labels beside it, compressed or not."""
     if not (name := NAME.fullmatch(path.name)):
-        raise ValueError(f"{path}: not named as MNIST's files are, such as t10k-images-idx3-ubyte.gz")
+        raise DataError(f"{path}: not named as MNIST's files are, such as t10k-images-idx3-ubyte.gz")
     names = [f"{name[1]}labels{name[2]}idx1-ubyte{end}" for end in ("", ".gz")]
     beside = [path.with_name(n) for n in names if path.with_name(n).exists()]
     if not beside:
-        raise ValueError(f"{path}: no {names[0]}[.gz] beside it with the labels")
+        raise DataError(f"{path}: no {names[0]}[.gz] beside it with the labels")
     images, labels = read_idx(path, IDX_IMAGES), read_idx(beside[0], IDX_LABELS)
     if len(images) != len(labels):
-        raise ValueError(f"{beside[0]}: {len(labels):,} labels for the {len(images):,} images of {path.name}")
+        raise DataError(f"{beside[0]}: {len(labels):,} labels for the {len(images):,} images of {path.name}")
     return images, labels
 
 
 def read_idx(path: Path, magic: int) -> np.ndarray:
     """The uint8 array of an IDX file: a magic number whose last byte counts the dimensions, their sizes, the values.
 
-    Raises ValueError, one line with the file, where it is another kind of file or has too few or too many bytes.
+    Raises DataError, one line with the file, where it is another kind of file or has too few or too many bytes.
     """
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: broken or truncated gzip ({error}); fetch it again") from error
+        raise DataError(f"{path}: broken or truncated gzip ({error}); fetch it again") from error
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
+        raise DataError(f"{path}: {error.strerror or error}") from error
     begin = 4 + 4 * (magic & 0xFF)
     head = np.frombuffer(content[: len(content[:begin]) // 4 * 4], ">u4")
     if not len(head) or head[0] != magic:
-        raise ValueError(
+        raise DataError(
             f"{path}: begins with {content[:4].hex() or 'nothing'}, an IDX file of this kind with {magic:08x}"
         )
     shape = tuple(map(int, head[1:]))
     if len(content) < begin or len(content) != begin + int(np.prod(shape)):
-        raise ValueError(
-            f"{path}: {len(content):,} bytes, where its sizes {shape} need {begin + int(np.prod(shape)):,}"
-        )
+        raise DataError(f"{path}: {len(content):,} bytes, where its sizes {shape} need {begin + int(np.prod(shape)):,}")
     return np.frombuffer(content, np.uint8, offset=begin).reshape(shape)
 
 
@@ -109,28 +109,28 @@ def _dataset(name: str) -> Images:
             raise FileNotFoundError(f"nothing in {builder.data_path}")
         source = builder.as_data_source(split=split or "train")
     except (ValueError, AssertionError, OSError, ImportError, NotImplementedError) as error:
-        raise ValueError(f"{name}: not readable ({str(error).strip().splitlines()[0]}); {remedy}") from error
+        raise DataError(f"{name}: not readable ({str(error).strip().splitlines()[0]}); {remedy}") from error
     if missing := {"image", "label"} - {*builder.info.features}:
-        raise ValueError(
+        raise DataError(
             f"{name}: no feature {' and '.join(sorted(missing))}; it has: {', '.join(builder.info.features)}"
         )
     examples = [source[n] for n in range(len(source))]
     if len(shapes := {example["image"].shape for example in examples}) != 1:
-        raise ValueError(f"{name}: {len(shapes)} sizes of images; all must have one size")
+        raise DataError(f"{name}: {len(shapes)} sizes of images; all must have one size")
     return _images(name, np.stack([e["image"] for e in examples]) / 255, np.array([e["label"] for e in examples]))
 
 
 def split_images(images: Images, *held: int) -> list[Images]:
     """Parts of so many images, and the rest, by a hash of the pixels: no seed and no order of the file changes them.
 
-    An image that comes twice is taken once. Raises ValueError where nothing is left to train on.
+    An image that comes twice is taken once. Raises DataError where nothing is left to train on.
     """
     ranks: dict[bytes, int] = {}
     for number, pixels in enumerate(images.pixels):
         ranks.setdefault(hashlib.sha256(np.ascontiguousarray(pixels)).digest(), number)
     order = [number for _, number in sorted(ranks.items())]
     if len(order) <= sum(held):
-        raise ValueError(
+        raise DataError(
             f"{len(order):,} different images, and {sum(held):,} of them are held out; "
             "give more, or fewer --test-images and --valid-images"
         )

@@ -7,13 +7,11 @@ were never trained. A cell is one (encoding, seed).
 Letters: W windows, C tokens of a window, T positions of a row, V vocabulary.
 """
 
-import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +25,14 @@ from rope.lengths_report import write_report
 from rope.mlm import mask_tokens
 from rope.pretrain import EncoderRun, Rows, recipe, trained
 from rope.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
+from training.errors import DataError
+from training.experiment import keep_settings, run_cells
 from training.lock import locked
 from training.loop import LoopConfig, to_mesh
 from training.mesh import MeshConfig, make_mesh
-from training.metrics import progress_bar
 from training.partition import to_host
 from training.ranges import check_ranges
 from training.step import Batch, compiler_options
-from training.whole import write_json
 
 Method = Literal["linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
 FRAME = 2  # [CLS] and [SEP] of a row
@@ -103,7 +101,7 @@ class Windows(NamedTuple):
 def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable = print) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. rows_of: the text in rows of a length.
 
-    Raises ValueError where the documents have no held-out text as long as the longest row.
+    Raises DataError where the documents have no held-out text as long as the longest row.
     """
     folder, mesh, long = Path(config.folder), make_mesh(config.mesh), config.lengths[-1]
     rows = rows_of(config.lengths[0])
@@ -113,28 +111,28 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable
     )
     paths = {(e, s): folder / "cells" / f"{e}-{s}.json" for e in config.encodings for s in range(config.seeds)}
     with locked(folder):
-        keep_settings(config, rows, folder / "settings.json")
+        free = ("folder", "encodings", "seeds", "mesh")
+        settings = {name: value for name, value in asdict(config).items() if name not in free}
+        keep_settings(folder / "settings.json", settings | {"data": rows.fingerprint})
         say(note)
-        missing = [cell for cell, path in paths.items() if not path.exists()]
-        bar = progress_bar(len(paths) - len(missing), len(paths), unit="model")
-        for encoding, seed in missing:
-            bar.set_description(f"{encoding}, seed {seed}", refresh=sys.stderr.isatty())
+
+        def make(cell: tuple[Positions, int]) -> dict[str, Any]:
+            encoding, seed = cell
             model, made = trained(config.run(encoding, seed), rows)
-            scores = {}
+            scores: dict[str, dict[str, Any]] = {}
             with jax.set_mesh(mesh):
                 for name, length, continued in continuations(made, config):
                     found = score(model, continued, windows, long // length, mesh)
                     scores.setdefault(name, {})[str(length)] = found
-            write_json(paths[encoding, seed], {"encoding": encoding, "seed": seed, "scores": scores})
-            bar.update()
-        bar.close()
-        say(write_report(folder, [json.loads(path.read_bytes()) for path in paths.values()], note))
+            return {"encoding": encoding, "seed": seed, "scores": scores}
+
+        say(write_report(folder, run_cells(paths, make, "model"), note))
 
 
 def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:
     """Of the held-out rows those that one document fills."""
     if rows.heldout is None:
-        raise ValueError("no document is held out: give a larger --eval-fraction, or more documents")
+        raise DataError("no document is held out: give a larger --eval-fraction, or more documents")
     found, frame = [], (0, 0)
     for batch in rows.heldout(batch_size=1, process_index=0, process_count=1):
         ids, segments = batch["ids"][0], batch["segments"][0]
@@ -144,7 +142,7 @@ def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:
         if len(found) == config.windows:
             break
     if not found:
-        raise ValueError(f"no held-out document has {rows.length} tokens: give shorter --lengths, or longer documents")
+        raise DataError(f"no held-out document has {rows.length} tokens: give shorter --lengths, or longer documents")
     inner = config.lengths[0] - FRAME
     labels = np.stack(found)[:, : rows.length // config.lengths[0] * inner]
     pieces = labels.reshape(-1, inner)  # the share of the hidden is the same in each
@@ -172,7 +170,8 @@ def score(
 ) -> dict[str, list[float]]:
     """For each window the mean cross-entropy of its hidden tokens, and the share guessed right, read in so many pieces."""
     count = len(windows.labels)
-    group = max(GROUP, mesh.shape["data"] * mesh.shape["fsdp"])
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    group = -(-GROUP // parts) * parts
     found = []
     read = jax.jit(partial(_read, config=config), compiler_options=compiler_options())
     for begin in range(0, count, group):
@@ -194,18 +193,3 @@ def _read(model: RoFormer, batch: Batch, config: RoFormerConfig) -> jax.Array:
     entropy = jax.nn.logsumexp(scores, -1) - of_labels(scores, batch["labels"])
     right = jnp.argmax(scores, -1) == batch["labels"]
     return jnp.stack([jnp.sum(x * batch["weights"], 1) for x in (entropy, right, jnp.ones_like(entropy))], 1)
-
-
-def keep_settings(config: LengthsConfig, rows: Rows, path: Path) -> None:
-    """Keeps what a folder's cells were made with. Raises ValueError where it differs; encodings and seeds may be added."""
-    free = ("folder", "encodings", "seeds", "mesh")
-    wanted = {name: value for name, value in asdict(config).items() if name not in free} | {"data": rows.fingerprint}
-    wanted = json.loads(json.dumps(wanted))
-    found = json.loads(path.read_bytes()) if path.exists() else wanted
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise ValueError(
-                f"{path.parent}: its cells were made with {name} {found.get(name)}, not {value}: "
-                "give that, or another --folder"
-            )
-    write_json(path, wanted)

@@ -1,14 +1,12 @@
 """What the cells of the lengths experiment say: a table with intervals, a row for each figure, and a picture."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from training.bootstrap import Estimate, estimate
+from training.experiment import Estimate, csv_text, estimate, markdown, png
 from training.whole import write_bytes, write_json
 
 Figures = Mapping[tuple[str, int], np.ndarray]  # (encoding, length) -> [seeds, windows]
@@ -39,7 +37,9 @@ def write_report(folder: Path, cells: Sequence[dict[str, Any]], note: str) -> st
         for (e, n), values in figures.items()
     ]
     write_json(folder / "lengths.json", {"data": note, "rows": rows})
-    write_bytes(folder / "lengths.csv", _csv(rows).encode())
+    columns = ("encoding", "length", "metric", "mean", "low", "high")
+    text = csv_text(columns, ([row[name] for name in columns] for row in rows))
+    write_bytes(folder / "lengths.csv", text.encode())
     write_bytes(folder / "lengths.md", tables.encode())
     write_bytes(folder / "lengths.png", _picture(entropies))
     return tables
@@ -55,24 +55,10 @@ def gather(cells: Sequence[dict[str, Any]], metric: str) -> Figures:
     return {key: np.array(values) for key, values in lists.items()}
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    columns = ("encoding", "length", "metric", "mean", "low", "high")
-    table.writerow(columns)
-    table.writerows([row[name] for name in columns] for row in rows)
-    return text.getvalue()
-
-
 def _table(figures: Figures, sign: str) -> str:
     encodings, lengths = (list(dict.fromkeys(key[i] for key in figures)) for i in (0, 1))
-    lines = [["positions", *map(str, lengths)], ["---", *["---:"] * len(lengths)]]
-    for encoding in encodings:
-        found = [estimate(figures[encoding, n]) for n in lengths]
-        lines.append(
-            [encoding, *(f"{mean:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]" for mean, low, high in found)]
-        )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = ([e, *(estimate(figures[e, n]).text(2, sign) for n in lengths)] for e in encodings)
+    return markdown(["positions", *map(str, lengths)], rows)
 
 
 def _picture(figures: Figures) -> bytes:
@@ -102,6 +88,4 @@ def _picture(figures: Figures) -> bytes:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.axes[0].set_ylabel("cross-entropy of hidden tokens, nats")
-    file = io.BytesIO()
-    figure.savefig(file, dpi=130, format="png")
-    return file.getvalue()
+    return png(figure)

@@ -30,7 +30,10 @@ from training.step import TrainState, init_state, make_train_step
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows of ids and how to read them, the same on any number of hosts; the position in the data is the step number."""
+    """Rows of ids and how to read them, the same on any number of hosts; the position in the data is the step number.
+
+    A batch is {"ids": int32 [b, T], "segments": int32 [b, T]}, this process's share; a segment of 0 is padding.
+    """
 
     length: int
     vocabulary: Vocabulary

@@ -8,7 +8,8 @@ import numpy as np
 from rope import analysis
 from rope.extension import Extension, extended_rotation
 from rope.report_page import Section
-from rope.report_plots import lines, panels, png
+from rope.report_plots import lines, panels
+from training.experiment import png
 
 if TYPE_CHECKING:
     from rope.report import ReportConfig

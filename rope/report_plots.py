@@ -1,6 +1,5 @@
 """The pictures of a report on positions: PNG bytes, from curves and maps."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -75,9 +74,3 @@ def heat(
     )
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     figure.colorbar(image, ax=axes, shrink=0.9)
-
-
-def png(figure: "Figure") -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, dpi=130, format="png")
-    return file.getvalue()

@@ -15,10 +15,11 @@ from rope.buckets import relative_bias, relative_bucket
 from rope.extension import extended_rotation
 from rope.report_extensions import turning
 from rope.report_page import Section
-from rope.report_plots import heat, lines, panels, png
+from rope.report_plots import heat, lines, panels
 from rope.rerope import LongRotation, long_scores
 from rope.rotary import rotate
 from rope.sinusoidal import sinusoidal
+from training.experiment import png
 
 if TYPE_CHECKING:
     from rope.report import ReportConfig

@@ -5,6 +5,7 @@ Letters: B batch, T positions, D model, E embedding, V vocabulary, P rows of a p
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import jax
@@ -19,11 +20,12 @@ from rope.layers import Linear, Norm, init_linear, init_norm, layer_norm, linear
 from rope.masks import Segments, segment_positions
 from rope.sinusoidal import Layout, sinusoidal
 from rope.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
-from training.partition import gather, normal, spec, zeros
+from training.partition import gather, normal, size_of, spec, zeros
 from training.ranges import check_ranges
 
 Positions = Literal["rotary", "learned", "sinusoidal", "trainable", "buckets", "none"]
 BUCKETS = 32
+SINUSOID = STD * 2**0.5  # amplitude of sinusoids beside embeddings of N(0, STD²): the same variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,15 +138,15 @@ def encode(
     *,
     types: jax.Array | None = None,
     positions: jax.Array | None = None,
-    mask: jax.Array | None = None,
+    mask: jax.Array | Segments | None = None,
     key: jax.Array | None = None,
     outputs: tuple[int, ...] = (),
 ) -> tuple[jax.Array, ...]:
-    """Ids [B, T] and their segments (0 padding) -> (hidden states [B, T, D], those after the layers `outputs`).
+    """Ids [B, T] and segments (0 padding) -> (hidden states [B, T, D], those after the layers `outputs`).
 
-    Types [B, T] are 0 unless given; positions [B, T] restart in each segment; who sees whom follows from the segments unless
-    a mask is given (rope.masks.unilm_mask). Relative buckets take the places in the row for positions. `key` turns dropout
-    on. Raises ValueError for rows longer than a learned table.
+    Segments are 1 for the tokens of a row's one text; what BERT calls so are the types [B, T], 0 unless given. Positions [B, T]
+    restart in each segment. Who sees whom follows from the segments, unless a mask is given instead (rope.masks.unilm_mask).
+    Relative buckets take the places in the row for positions. `key` turns dropout on. Raises ValueError for rows longer than a learned table.
     """
     c, p = config, model.embeddings
     positions = segment_positions(segments) if positions is None else positions
@@ -187,13 +189,10 @@ def _embed(
                 )
             x = x + table.at[positions].get(out_sharding=cut)
         case "sinusoidal":
-            x = x + SIZE * sinusoidal(positions, frequencies(x.shape[-1], c.theta))
+            x = x + SINUSOID * sinusoidal(positions, frequencies(x.shape[-1], c.theta))
         case "trainable":
-            x = x + SIZE * sinusoidal(positions, p.position)
+            x = x + SINUSOID * sinusoidal(positions, p.position)
     return x
-
-
-SIZE = STD * 2**0.5  # of sinusoids beside embeddings of N(0, STD²): the same variance
 
 
 def pool(model: RoFormer, hidden: jax.Array, config: RoFormerConfig) -> jax.Array:
@@ -232,4 +231,4 @@ def sizes(config: RoFormerConfig) -> dict[str, tuple[str, int]]:
 
 def parameters(config: RoFormerConfig) -> int:
     """The number of parameters, by shape alone."""
-    return sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda k: init(config, k), jax.random.key(0))))
+    return size_of(partial(init, config))

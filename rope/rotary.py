@@ -24,14 +24,14 @@ class Rotation(NamedTuple):
     sin: jax.Array
 
 
-def rotation(positions: jax.Array, frequencies: jax.Array, factor: float = 1.0) -> Rotation:
+def rotation(positions: jax.Array, frequencies: jax.Array, *, magnitude: float = 1.0) -> Rotation:
     """The rotation of positions [..., T] by frequencies [F], or of [..., T, A] by [A, F] or [N, A, F].
 
-    `factor` lengthens what is turned, as YaRN does (rope/extension.py). Raises ValueError as `angles` does.
+    `magnitude` lengthens what is turned, as YaRN does (rope/extension.py). Raises ValueError as `angles` does.
     """
     x = angles(positions, frequencies)
     x = x if frequencies.ndim == 3 else jnp.expand_dims(x, -2)
-    return Rotation(jnp.cos(x) * factor, jnp.sin(x) * factor)
+    return Rotation(jnp.cos(x) * magnitude, jnp.sin(x) * magnitude)
 
 
 def rotate(x: jax.Array, by: Rotation, layout: Layout = "interleaved") -> jax.Array:

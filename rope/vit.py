@@ -113,7 +113,7 @@ def encode(
     if c.positions == "sinusoidal":
         x = x + sinusoidal(places, axial_frequencies(c.width, 2, c.theta))
     if c.positions == "learned":
-        x = x + interpolated(gather(model.position, None, None, "embed"), places, (rows, columns))
+        x = x + stretched(gather(model.position, None, None, "embed"), places, (rows, columns))
     x = dropout(x, c.dropout, first).astype(c.dtype)
     turned = rotation_of(model, places, columns, c) if c.positions in ROTARY else None
     (x,) = run_blocks(model.blocks, x, c, rotation=turned, key=key)
@@ -144,7 +144,7 @@ def rotation_of(model: ViT, places: jax.Array, columns: int, config: ViTConfig) 
     return rotation(places, model.position)
 
 
-def interpolated(table: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax.Array:
+def stretched(table: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax.Array:
     """The rows [..., T, D] of a table [rows, columns, D], stretched over an image of `size` patches, at places [..., T, 2].
 
     Bilinear, between the centres of patches: as fine-tuning at a higher resolution does it (Dosovitskiy et al. 2021, section

@@ -5,12 +5,12 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     from pathlib import Path
     from typing import Annotated
 
-    import jax
     import tyro
 
     from pegasus_zh.text_rows import TextConfig, text_rows
     from rope.lengths import LengthsConfig, lengths
     from training.command import run
+    from training.experiment import remember_programs
 
     Plain = tyro.conf.arg(name="")
 
@@ -23,9 +23,7 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
         The same command goes on where it was stopped. --length is not used: see --lengths.
         """
         folder = Path(experiment.folder)
-        # Models of one shape, over and over.
-        jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        remember_programs(folder)
         lengths(experiment, lambda length: text_rows(replace(text, length=length), folder))
 
     run(lambda: tyro.cli(main, prog="python -m scripts.lengths"))

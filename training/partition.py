@@ -56,6 +56,11 @@ def zeros(shape: tuple[int, ...], names: tuple[str | None, ...]) -> jax.Array:
     return jnp.zeros(shape, jnp.float32, out_sharding=spec(*names))
 
 
+def size_of(init: Callable[[jax.Array], Any]) -> int:
+    """How many parameters `init` makes of a key, by shapes alone."""
+    return sum(x.size for x in jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))))
+
+
 def gather(weight: jax.Array, *names: str | None, dtype: jnp.dtype | None = None) -> jax.Array:
     """The weight as a product needs it: cast, then whole along `embed` (the all-gather of FSDP), cut along the rest.
 

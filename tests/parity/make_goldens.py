@@ -14,9 +14,8 @@ import torch
 from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer, WordpieceTokenizer
 from transformers.models.mt5.modeling_mt5 import MT5Attention
 
-from pegasus_zh.documents import read_documents
+from pegasus_zh.documents import CORPUS, read_documents
 from pegasus_zh.huggingface import huggingface_tensors
-from pegasus_zh.pretrain import CORPUS
 from pegasus_zh.vocabulary import train_pegasus_vocabulary
 from tests.parity.reference import reference_model, reference_outputs
 from tests.parity.scores import reference_scores

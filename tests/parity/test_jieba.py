@@ -6,8 +6,7 @@ import jieba
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pegasus_zh.documents import read_documents
-from pegasus_zh.pretrain import CORPUS
+from pegasus_zh.documents import CORPUS, read_documents
 from pegasus_zh.tokenizers import normalise, words
 
 LINES = (Path(__file__).parents[1] / "goldens" / "lines.txt").read_text(encoding="utf-8").split("\n")

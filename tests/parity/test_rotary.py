@@ -17,7 +17,7 @@ from transformers.models.roformer.modeling_roformer import (
 
 from rope.angles import frequencies
 from rope.attention import attention
-from rope.extension import Extension, dynamic_ntk, extended_rotation, interpolated, yarn, yarn_factor
+from rope.extension import Extension, dynamic_ntk, extended_rotation, interpolated, yarn, yarn_magnitude
 from rope.layers import rms_norm
 from rope.masks import Segments
 from rope.rotary import rotate, rotation
@@ -98,7 +98,7 @@ def ours(kind, size, base, factor, trained, length) -> tuple[jax.Array, float]:
             return interpolated(frequencies(size, f"{base}^-t"), factor), 1
         case "dynamic":
             return dynamic_ntk(size, factor, length, trained, base), 1
-    return yarn(size, factor, trained, base), yarn_factor(factor)
+    return yarn(size, factor, trained, base), yarn_magnitude(factor)
 
 
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])

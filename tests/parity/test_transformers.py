@@ -12,12 +12,11 @@ import torch
 from transformers import AutoTokenizer, MT5ForConditionalGeneration
 
 from pegasus_zh.decoding import Marks, Search, write
-from pegasus_zh.documents import read_documents
+from pegasus_zh.documents import CORPUS, read_documents
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.mt5 import PRESETS, MT5Config, decode, encode, logits
 from pegasus_zh.objective import loss
-from pegasus_zh.pretrain import CORPUS
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.vocabulary import train_sentencepiece
 from tests.parity.reference import reference_model, reference_outputs

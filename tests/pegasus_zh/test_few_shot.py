@@ -11,14 +11,14 @@ import pytest
 
 from pegasus_zh import few_shot as few_shot_module
 from pegasus_zh import finetune, mt5, pretrain
-from pegasus_zh.documents import read_documents
+from pegasus_zh.documents import CORPUS, read_documents
 from pegasus_zh.few_shot import FewShotConfig, few_shot, read_task, share_seen
 from pegasus_zh.few_shot_report import write_report
-from training.bootstrap import estimate
 from training.errors import DataError
+from training.experiment import estimate
 from training.mesh import make_mesh
 
-DOCUMENTS = (str(pretrain.CORPUS / "heldout.jsonl"),)
+DOCUMENTS = (str(CORPUS / "heldout.jsonl"),)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,9 +36,7 @@ def small():
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("few-shot")
-    texts = [text for text in read_documents([str(pretrain.CORPUS / "train.jsonl")])][:10] + [
-        *read_documents(DOCUMENTS)
-    ][:10]
+    texts = [text for text in read_documents([str(CORPUS / "train.jsonl")])][:10] + [*read_documents(DOCUMENTS)][:10]
     path = folder / "titles.tsv"
     path.write_text("".join(f"{x[:6]}\t{''.join(x.split())[:60]}\n" for x in texts), "utf-8")
     return FewShotConfig(

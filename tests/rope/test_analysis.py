@@ -10,7 +10,7 @@ from scipy.special import fresnel
 
 from rope import analysis
 from rope.angles import axial_frequencies, frequencies, grid, mixed_frequencies
-from rope.extension import Extension, extended_rotation, yarn, yarn_factor
+from rope.extension import Extension, extended_rotation, yarn, yarn_magnitude
 from rope.rerope import LongRotation, long_scores
 from rope.rotary import rotate, rotation
 from rope.sinusoidal import sinusoidal
@@ -200,7 +200,7 @@ def test_turning_finds_the_frequencies_of_any_extension():
     e = Extension(method="yarn", factor=4, trained=64)
     found, length = analysis.turning(lambda p: extended_rotation(e, p, 32, 256))
     np.testing.assert_allclose(found, yarn(32, 4, 64), rtol=1e-6)
-    assert length == pytest.approx(yarn_factor(4))
+    assert length == pytest.approx(yarn_magnitude(4))
     e = Extension(method="rerope", window=16)
     found, length = analysis.turning(lambda p: extended_rotation(e, p, 32, 256))
     np.testing.assert_allclose(found, frequencies(32), rtol=1e-6)

@@ -16,7 +16,7 @@ from rope.digits_report import write_report
 from rope.images import Images
 from rope.placing import conditions, placed
 from tests.rope.test_images import write_pair
-from training.bootstrap import estimate
+from training.experiment import estimate
 from training.mesh import MeshConfig, make_mesh
 
 NAMES = ["as trained", "shifted by 1", "on 8 x 8", "on 8 x 8, by patches", "twice as large"]

@@ -16,7 +16,7 @@ from rope.extension import (
     interpolated,
     ntk_aware,
     yarn,
-    yarn_factor,
+    yarn_magnitude,
 )
 from rope.rerope import LongRotation
 from rope.rotary import rotation
@@ -43,7 +43,7 @@ def test_yarn_keeps_fast_pairs_and_interpolates_slow_ones(size, factor, trained)
     np.testing.assert_allclose(ours[kept], plain[kept], rtol=1e-5)
     np.testing.assert_allclose(ours[slow], plain[slow] / factor, rtol=1e-5)
     assert (ours <= plain * (1 + 1e-5)).all() and (ours >= plain / factor * (1 - 1e-5)).all()
-    assert yarn_factor(factor) == pytest.approx(1 + 0.1 * np.log(factor))
+    assert yarn_magnitude(factor) == pytest.approx(1 + 0.1 * np.log(factor))
 
 
 @settings(max_examples=20, deadline=None)

@@ -10,7 +10,7 @@ from rope.lengths import LengthsConfig, cut_windows, lengths
 from rope.lengths_report import gather
 from rope.mlm import Vocabulary
 from rope.pretrain import EncoderRun, Rows, pretrain_encoder, recipe
-from training.bootstrap import estimate
+from training.experiment import estimate
 
 VOCABULARY, CLS, SEP = Vocabulary(40, 3, 10), 1, 2
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.bootstrap import estimate
+from training.experiment import estimate
 
 
 def test_a_constant_has_no_interval():

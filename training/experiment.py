@@ -1,0 +1,95 @@
+"""An experiment of many cells, each one file: it goes on after a kill with what is missing, and ends in tables and pictures."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from training.errors import DataError
+from training.metrics import progress_bar
+from training.whole import write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def text(self, digits: int, sign: str = "") -> str:
+        """As a table has it; sign "+" marks what is above 0."""
+        mean, low, high = (f"{value:{sign}.{digits}f}" for value in self)
+        return f"{mean} [{low}, {high}]"
+
+
+def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
+    """Of values [seeds, examples], by a bootstrap of both: resampled seeds, and examples that are the same for all seeds.
+
+    Of differences between two methods, seed by seed and example by example, it keeps each pair together. Where a seed has one
+    number, values are [seeds, 1].
+    """
+    rng = np.random.default_rng(seed)
+    # How often each seed and each example is drawn is all that a resample's mean needs.
+    seeds, examples = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in values.shape)
+    low, high = np.percentile(np.einsum("rs,se,re->r", seeds, values, examples, optimize=True), [2.5, 97.5])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def keep_settings(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Keeps what a folder's cells are made with. Raises DataError where it was another value; a new setting may come."""
+    found = json.loads(path.read_bytes()) if path.exists() else {}
+    for name, value in json.loads(json.dumps(wanted)).items():
+        if found.get(name, value) != value:
+            raise DataError(
+                f"{path.parent}: its cells were made with {name} {found[name]}, not {value}: give that, or another --folder"
+            )
+    write_json(path, found | dict(wanted))
+
+
+def run_cells(paths: Mapping[Any, Path], make: Callable[[Any], dict], unit: str = "cell") -> list[dict[str, Any]]:
+    """What `make` returns for each cell, in order; those whose file exists are read. Calls it in the order of the paths."""
+    missing = [cell for cell, path in paths.items() if not path.exists()]
+    bar = progress_bar(len(paths) - len(missing), len(paths), unit=unit)
+    for cell in missing:
+        bar.set_description(paths[cell].stem, refresh=sys.stderr.isatty())
+        write_json(paths[cell], make(cell))
+        bar.update()
+    bar.close()
+    return [json.loads(path.read_bytes()) for path in paths.values()]
+
+
+def remember_programs(folder: str | Path) -> None:
+    """Compiled programs are kept in `folder`: dozens of cells, and a command that goes on, compile the same few."""
+    jax.config.update("jax_compilation_cache_dir", str((Path(folder) / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table whose first `left` columns are flush left, the others right."""
+    lines = [heads, ["---"] * left + ["---:"] * (len(heads) - left), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
+def png(figure: "Figure") -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, dpi=130, format="png")
+    return file.getvalue()

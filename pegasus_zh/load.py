@@ -19,7 +19,7 @@ import numpy as np
 from pegasus_zh import bert4keras, huggingface
 from pegasus_zh.mt5 import MT5, MT5Config, init
 from pegasus_zh.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer, load_tokenizer
-from training.checkpoint import Checkpoints, DamagedCheckpoint
+from training.checkpoint import read_model
 from training.errors import DataError
 from training.weights import WEIGHT_FILES, check_fit, empty, fill, hollow, open_weights, read, read_json
 
@@ -64,7 +64,7 @@ def load(
     path = Path(path)
     kind = _kind(path)
     if kind == "run":
-        number, about, model = read_model(path, step, say)
+        number, about, model = read_model(path, run_init, step, say)
         config, tokenizer = MT5Config(**about["model"]), _run_tokenizer(path, about["tokenizer"])
         _check_vocabulary(config, tokenizer, path)
         what, why = f"step {number} of a run", "as it was trained"
@@ -81,28 +81,6 @@ def load(
         f"{name} {'on' if getattr(config, name) else 'off'}" for name in ("scaled_output", "cross_bias")
     )
     return Loaded(model, config, tokenizer, f"{path}: {what}, {size:.1f}M parameters; {switches} ({why})")
-
-
-def read_model(run: Path, step: int | None, say: Callable[[str], None] = print) -> tuple[int, dict[str, Any], MT5]:
-    """(step, the checkpoint's config, the model as NumPy arrays) of a run's newest undamaged checkpoint, or of `step`.
-
-    `run` is the work folder or its checkpoints folder. Neither the run's mesh nor its optimizer is needed. Raises
-    `DataError` if there is no such checkpoint, it is not of an mT5, or (where `step` is given) it is damaged.
-    """
-    folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
-    with Checkpoints(folder, keep=None) as checkpoints:
-        if step is not None and step not in checkpoints.steps:
-            raise DataError(f"{folder}: no checkpoint of step {step}; it has the steps {checkpoints.steps}")
-        for number in reversed(checkpoints.steps) if step is None else [step]:
-            try:
-                about = checkpoints.config(number)
-                abstract = jax.eval_shape(partial(init, _model_config(about, folder / str(number))), jax.random.key(0))
-                return number, about, checkpoints.restore_model(number, abstract)
-            except DamagedCheckpoint as error:
-                if step is not None:
-                    raise DataError(f"{error}; leave out --step for the newest undamaged one") from None
-                say(f"{error}; trying the one before it")
-    raise DataError(f"{folder}: no undamaged checkpoint here; give the work folder of a finished or running training")
 
 
 def _kind(path: Path) -> str:
@@ -174,9 +152,10 @@ def _check_vocabulary(config: MT5Config, tokenizer: Tokenizer, folder: Path) -> 
         )
 
 
-def _model_config(about: dict[str, Any], checkpoint: Path) -> MT5Config:
+def run_init(about: dict[str, Any], checkpoint: Path) -> Callable[[jax.Array], MT5]:
+    """What makes the mT5 of a checkpoint with this config, for training.checkpoint.read_model. Raises DataError for others."""
     try:
-        return MT5Config(**about["model"])
+        return partial(init, MT5Config(**about["model"]))
     except (KeyError, TypeError):
         raise DataError(f"{checkpoint}: not a checkpoint of an mT5; give the work folder of scripts.pretrain") from None
 

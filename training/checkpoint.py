@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from training.errors import DataError
 from training.partition import spec
 from training.step import TrainState
 
@@ -200,6 +201,34 @@ class Checkpoints:
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices("set aside")
             self._checkpointer.reload()
+
+
+def read_model(
+    run: Path,
+    init_of: Callable[[dict[str, Any], Path], Callable[[jax.Array], Any]],
+    step: int | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[int, dict[str, Any], Any]:
+    """(step, the checkpoint's config, the model as NumPy arrays) of a run's newest undamaged checkpoint, or of `step`.
+
+    `run` is the work folder or its checkpoints folder. Neither the run's mesh nor its optimizer is needed. init_of: what
+    makes the model of a key, by the checkpoint's config; it raises where the checkpoint is not of its kind. Raises DataError
+    if there is no such checkpoint or (where `step` is given) it is damaged.
+    """
+    folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
+    with Checkpoints(folder, keep=None) as checkpoints:
+        if step is not None and step not in checkpoints.steps:
+            raise DataError(f"{folder}: no checkpoint of step {step}; it has the steps {checkpoints.steps}")
+        for number in reversed(checkpoints.steps) if step is None else [step]:
+            try:
+                about = checkpoints.config(number)
+                abstract = jax.eval_shape(init_of(about, folder / str(number)), jax.random.key(0))
+                return number, about, checkpoints.restore_model(number, abstract)
+            except DamagedCheckpoint as error:
+                if step is not None:
+                    raise DataError(f"{error}; leave out --step for the newest undamaged one") from None
+                say(f"{error}; trying the one before it")
+    raise DataError(f"{folder}: no undamaged checkpoint here; give the work folder of a finished or running training")
 
 
 def _on_all(answer: bool) -> bool:

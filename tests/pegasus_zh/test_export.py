@@ -20,13 +20,13 @@ from safetensors import numpy as safetensors
 
 from pegasus_zh.export import ExportConfig, export
 from pegasus_zh.huggingface import huggingface_tensors, write_folder
-from pegasus_zh.load import read_model
+from pegasus_zh.load import run_init
 from pegasus_zh.mt5 import MT5Config, init
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
 from pegasus_zh.vocabulary import SPECIALS, train_sentencepiece
 from scripts.export import main
 from tests.pegasus_zh.random_model import TINY, on_mesh, random_model
-from training.checkpoint import Checkpoints
+from training.checkpoint import Checkpoints, read_model
 from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.step import TrainState, init_state
@@ -151,21 +151,21 @@ def test_bfloat16_is_rounded(run):
 def test_a_step_can_be_chosen(run):
     np.testing.assert_array_equal(weights(export(to(run, step=5), silent))["shared.weight"], MODEL.embedding + 1)
     with pytest.raises(DataError, match=r"no checkpoint of step 7; it has the steps \[5, 10\]"):
-        read_model(run, 7)
+        read_model(run, run_init, 7)
 
 
 def test_a_damaged_checkpoint_is_passed_over_or_refused(run):
     damage(run, 10)
     said: list[str] = []
-    step, about, model = read_model(run, None, said.append)
+    step, about, model = read_model(run, run_init, None, said.append)
     assert step == 5 and MT5Config(**about["model"]) == CONFIG
     np.testing.assert_array_equal(model.embedding, MODEL.embedding + 1)
     assert len(said) == 1 and "10: damaged checkpoint" in said[0]
     with pytest.raises(DataError, match="10: damaged checkpoint"):
-        read_model(run, 10)
+        read_model(run, run_init, 10)
     damage(run, 5)
     with pytest.raises(DataError, match="no undamaged checkpoint here"):
-        read_model(run, None, silent)
+        read_model(run, run_init, None, silent)
 
 
 def test_a_model_cut_over_a_mesh_is_exported_without_it(tmp_path):
@@ -180,16 +180,16 @@ def test_reading_leaves_what_a_training_is_writing(run):
     unfinished = run / "checkpoints" / "15.orbax-checkpoint-tmp"
     shutil.copytree(run / "checkpoints" / "10", unfinished)
     before = sorted(path for path in (run / "checkpoints").rglob("*"))
-    assert read_model(run, None)[0] == 10
+    assert read_model(run, run_init, None)[0] == 10
     assert sorted(path for path in (run / "checkpoints").rglob("*")) == before
 
 
 def test_a_folder_without_checkpoints_is_refused_and_not_made(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
-        read_model(tmp_path / "missing", None)
+        read_model(tmp_path / "missing", run_init, None)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="no undamaged checkpoint here"):
-        read_model(tmp_path, None)
+        read_model(tmp_path, run_init, None)
 
 
 def test_other_checkpoints_and_tokenizers_are_refused(run):

@@ -3,13 +3,16 @@
 import json
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
 from rope.lengths import LengthsConfig, cut_windows, lengths
 from rope.lengths_report import gather
+from rope.load import load_encoder
 from rope.mlm import Vocabulary
 from rope.pretrain import EncoderRun, Rows, pretrain_encoder, recipe
+from training.errors import DataError
 from training.experiment import estimate
 
 VOCABULARY, CLS, SEP = Vocabulary(40, 3, 10), 1, 2
@@ -140,5 +143,11 @@ def test_pretraining_resumes_and_refuses_other_positions(tmp_path):
     more = replace(run, loop=replace(run.loop, steps=3))
     assert int(pretrain_encoder(more, made_rows(16), said.append).step) == 3
     assert any("resumed at step 2 of 3" in line for line in said)
+    model, config = load_encoder(tmp_path)
+    trained = pretrain_encoder(more, made_rows(16), said.append).model
+    assert config == more.model(VOCABULARY.size, 16)
+    jax.tree.map(np.testing.assert_array_equal, model, jax.tree.map(np.asarray, trained))
+    with pytest.raises(DataError, match="has the steps"):
+        load_encoder(tmp_path, step=1)
     with pytest.raises(ValueError, match="its run had theta 10000\\^-t, not 1000\\^-t"):
         pretrain_encoder(replace(more, theta="1000^-t"), made_rows(16), said.append)

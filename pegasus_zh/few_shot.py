@@ -138,10 +138,16 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
             for task in tasks
         ]
         say("\n".join(notes))
-        paths = {cell: folder / "cells" / f"{cell.name}.json" for cell in _cells(config, tasks, say)}
+        cells = {cell.name: cell for cell in _cells(config, tasks, say)}
+        paths = {name: folder / "cells" / f"{name}.json" for name in cells}
         # The cells of a pretraining follow each other, so that one model is in memory at a time.
         start = lru_cache(1)(partial(begin, config, basis, tokenizer))
-        results = run_cells(paths, lambda cell: run_cell(config, start(cell.objective, cell.seed), cell, folder))
+
+        def make(name: str) -> dict[str, Any]:
+            cell = cells[name]
+            return run_cell(config, start(cell.objective, cell.seed), cell, folder)
+
+        results = run_cells(paths, make)
         say(write_report(folder, results, {task.name: copied(task) for task in tasks}, notes))
 
 

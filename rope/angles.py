@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Schedule = Callable[[jax.Array], jax.Array]  # t in [0, 1) -> theta_t
 SINUSOIDAL = "10000^-t"  # Vaswani et al. 2017, arXiv 1706.03762, section 3.5
@@ -25,7 +26,7 @@ def schedule(name: str) -> Schedule:
     number = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
     if found := re.fullmatch(rf"{number}\^-t", name):
         base = float(found[1])
-        if base > 0:
+        if 0 < base < math.inf:
             return lambda t: jnp.exp(-math.log(base) * t)
     elif found := re.fullmatch(rf"t(?:\^{number})?", name):
         exponent = float(found[1] or 1)
@@ -68,7 +69,8 @@ def angles(positions: jax.Array, frequencies: jax.Array) -> jax.Array:
 
     Raises ValueError where the coordinates of a position are not as many as the frequencies' axes.
     """
-    positions = jnp.asarray(positions, frequencies.dtype)
+    kind = jnp.promote_types(frequencies.dtype, jnp.float32)  # bfloat16 holds 256 positions
+    positions, frequencies = jnp.asarray(positions, kind), frequencies.astype(kind)
     if frequencies.ndim == 1:
         return _outer(positions, frequencies)
     axes = frequencies.shape[-2]
@@ -94,9 +96,17 @@ def lookup(table: jax.Array, positions: jax.Array) -> jax.Array:
 
     Raises ValueError for a position outside of the table, where positions are not traced; under jit such a row is NaN.
     """
-    if not isinstance(positions, jax.core.Tracer):
-        least, most = int(jnp.min(positions)), int(jnp.max(positions))
+    if not isinstance(positions, jax.core.Tracer) and np.size(positions):
+        least, most = int(np.min(np.asarray(positions))), int(np.max(np.asarray(positions)))
         if least < 0 or most >= len(table):
             raise ValueError(f"position {least if least < 0 else most}: the table has positions 0 to {len(table) - 1}")
-    outside = jnp.where(positions < 0, len(table), positions)  # a negative index would count from the end
-    return table.at[outside].get(mode="fill", fill_value=jnp.nan)
+    return rows_of(table, positions)
+
+
+def rows_of(table: jax.Array, numbers: jax.Array, sharding: jax.P | None = None) -> jax.Array:
+    """The rows [..., E] of a table [P, E] with these numbers [...]; NaN for numbers that it does not have.
+
+    By itself JAX would take the last row for larger ones, and count negative ones from the end.
+    """
+    numbers = jnp.where(numbers < 0, len(table), numbers)
+    return table.at[numbers].get(mode="fill", fill_value=jnp.nan, out_sharding=sharding)

@@ -66,9 +66,7 @@ def attention(
     TPU where it is legal, and else xla. Raises ValueError for one that is not legal, with the reason, and for heads or
     rotations that do not fit.
     """
-    heads, groups = query.shape[2], key.shape[2]
-    if heads % groups:
-        raise ValueError(f"{heads} heads of queries cannot share {groups} heads of keys: it must be a multiple of them")
+    _check(query, key, value, rotation, bias, mask)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     long = isinstance(rotation, LongRotation)
     dropped = dropout_rate > 0 and dropout_key is not None
@@ -87,6 +85,31 @@ def attention(
     mask = mask.dense() if isinstance(mask, Segments) else mask
     weights = dropout(_weights(scores, bias, mask), dropout_rate, dropout_key)
     return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(value.dtype), value)
+
+
+def _check(query, key, value, rotation, bias, mask) -> None:
+    """What would broadcast to something else, or be taken for it, is a ValueError."""
+    rows, queries, heads, size = query.shape
+    keys, groups = key.shape[1:3]
+    if not groups or heads % groups:
+        raise ValueError(f"{heads} heads of queries cannot share {groups} heads of keys: it must be a multiple of them")
+    if key.shape != (rows, keys, groups, size) or value.shape[:3] != key.shape[:3]:
+        raise ValueError(f"queries {query.shape}, keys {key.shape} and values {value.shape} do not belong together")
+    for name, x in (("bias", bias), ("mask", None if isinstance(mask, Segments) else mask)):
+        wanted = (rows, heads, queries, keys)
+        if x is not None and (x.ndim != 4 or any(n not in (1, m) for n, m in zip(x.shape, wanted, strict=True))):
+            raise ValueError(f"a {name} of shape {x.shape}: it must be {wanted}, or 1 where it is the same for all")
+        if name == "mask" and x is not None and x.dtype != bool:
+            raise ValueError(
+                f"a mask of {x.dtype}: it must be bool, True where a query may see a key; numbers are a bias"
+            )
+    if rotation is not None:
+        near = rotation.near if isinstance(rotation, LongRotation) else rotation
+        if not near.cos.shape[-3] == queries == keys:
+            raise ValueError(
+                f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of the "
+                "positions of both; turn them by rope.rotary.rotate where they differ"
+            )
 
 
 def share(x: jax.Array, query: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from rope.angles import SINUSOIDAL, frequencies, schedule
 from rope.rerope import LongRotation, long_rotation
 from rope.rotary import Rotation, rotation
-from training.ranges import check_ranges
+from training.ranges import check_choices, check_ranges
 
 
 def interpolated(theta: jax.Array, factor: float) -> jax.Array:
@@ -91,6 +91,7 @@ class Extension:
     """rerope and leaky: the distance from which on distances no longer count in full."""
 
     def __post_init__(self):
+        check_choices(self)
         check_ranges(self, factor=1, trained=1, window=1)
 
 

@@ -74,6 +74,8 @@ class LengthsConfig:
             raise ValueError(f"lengths are {self.lengths}: multiples of the first, which is 8 or more")
         if any(self.lengths[-1] % length for length in self.lengths):
             raise ValueError(f"lengths are {self.lengths}: the last must be a multiple of all")
+        if "learned" in self.encodings and self.lengths[-1] > least**2:
+            raise ValueError(f"lengths are {self.lengths}: learned positions of {least} can be continued to {least**2}")
 
     def run(self, encoding: Positions, seed: int) -> EncoderRun:
         """The training of a cell."""

@@ -37,7 +37,7 @@ def unilm_mask(segments: jax.Array, types: jax.Array) -> jax.Array:
 
     UniLM's sequence to sequence mask (Dong et al. 2019, arXiv 1905.03197), in the segments [B, T] of packed rows.
     """
-    order = jnp.cumsum(types, axis=1)
+    order = jnp.cumsum(types, axis=1, dtype=jnp.int32)
     return segment_mask(segments, segments) & (order[:, None, None, :] <= order[:, None, :, None])
 
 

@@ -29,6 +29,7 @@ class LongRotation(NamedTuple):
 
 def long_rotation(positions: jax.Array, frequencies: jax.Array, window: float, factor: float | None) -> LongRotation:
     """For positions [..., T] and frequencies [F]; factor None is ReRoPE, a number leaky ReRoPE."""
+    positions = jnp.asarray(positions, jnp.float32)
     leak = 0.0 if factor is None else 1 / factor
     slow, shift = positions * leak, window * (1 - leak)
     turns = (positions, slow + shift, slow - shift, slow)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.angles import SINUSOIDAL, frequencies, schedule
+from rope.angles import SINUSOIDAL, frequencies, rows_of, schedule
 from rope.attention import dropout
 from rope.buckets import relative_bias
 from rope.extension import Extension, base_of, extended_rotation, hierarchical
@@ -175,9 +175,9 @@ def _embed(
     p: Embeddings, ids: jax.Array, types: jax.Array | None, positions: jax.Array, c: RoFormerConfig
 ) -> jax.Array:
     cut = spec("batch", None, None)
-    x = gather(p.word, "vocab", "embed").at[ids].get(out_sharding=cut)
+    x = rows_of(gather(p.word, "vocab", "embed"), ids, cut)
     kinds = gather(p.type, None, "embed")
-    x = x + (kinds[:1][None] if types is None else kinds.at[types].get(out_sharding=cut))
+    x = x + (kinds[:1][None] if types is None else rows_of(kinds, types, cut))
     match c.positions:
         case "learned":
             table = gather(p.position, None, "embed")
@@ -187,7 +187,7 @@ def _embed(
                 raise ValueError(
                     f"rows of {ids.shape[1]} positions: the model's table of learned ones ends at {len(table)}"
                 )
-            x = x + table.at[positions].get(out_sharding=cut)
+            x = x + rows_of(table, positions, cut)
         case "sinusoidal":
             x = x + SINUSOID * sinusoidal(positions, frequencies(x.shape[-1], c.theta))
         case "trainable":

@@ -21,7 +21,7 @@ from rope.rerope import LongRotation
 from rope.rotary import Rotation
 from rope.sinusoidal import Layout
 from training.partition import on_one_cpu
-from training.ranges import check_ranges
+from training.ranges import check_choices, check_ranges
 
 STD = 0.02  # of initial kernels and embeddings (Devlin et al. 2019)
 
@@ -54,6 +54,7 @@ class TransformerConfig:
     """What the backward pass recomputes: nothing, all but weight products (dots), or whole layers (full)."""
 
     def __post_init__(self):
+        check_choices(self)
         names = ("width", "feed_forward", "heads", "layers")
         check_ranges(self, **dict.fromkeys(names, 1), epsilon=0, dropout=(0, 1), attention_dropout=(0, 1))
         if self.width % self.heads:

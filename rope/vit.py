@@ -106,6 +106,8 @@ def encode(
     c = config
     rows, columns = _patches_of(images, c)
     places = (grid(rows, columns) if coordinates is None else coordinates).astype(jnp.float32)
+    if places.shape[-2:] != (rows * columns, 2) or places.ndim > 3:
+        raise ValueError(f"coordinates of shape {places.shape}: [{rows * columns}, 2], or one set an image, are needed")
     places = places if places.ndim == 3 else places[None]
     first, key = jax.random.split(key) if key is not None else (None, None)
     # From -1 to 1: an empty patch of zeros would be the zero vector, whose norm has a gradient of 1 / sqrt(epsilon).
@@ -167,6 +169,8 @@ def stretched(table: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax
 def _patches_of(images: jax.Array, c: ViTConfig) -> tuple[int, int]:
     if images.ndim != 4 or images.shape[3] != c.channels:
         raise ValueError(f"images of shape {images.shape}: the model reads [batch, height, width, {c.channels}]")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images of {images.dtype}: pixels are numbers from 0 to 1; divide by 255")
     _, height, width, _ = images.shape
     if not height or not width or height % c.patch or width % c.patch:
         raise ValueError(f"images of {height} x {width} pixels: both must be multiples of the patch, {c.patch}")

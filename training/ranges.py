@@ -1,7 +1,7 @@
 """What the numbers of a config may be."""
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def check_ranges(config: Any, **ranges: float | tuple[float, float]) -> None:
@@ -15,3 +15,10 @@ def check_ranges(config: Any, **ranges: float | tuple[float, float]) -> None:
         if value is not None and not least <= value < bound:
             wanted = f"{least} or more" if bound == math.inf != value else f"at least {least} and below {bound}"
             raise ValueError(f"{name} is {value}: it must be {wanted}")
+
+
+def check_choices(config: Any) -> None:
+    """Each field that is a Literal has one of its values: a command line sees to that, code does not. Raises ValueError."""
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            raise ValueError(f"{name} is {getattr(config, name)!r}: it must be {', '.join(map(str, get_args(kind)))}")

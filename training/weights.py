@@ -183,9 +183,10 @@ def open_torch(file: Path) -> dict[str, Stored]:
 
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises DataError."""
+    text = _there(file).read_bytes()
     try:
-        content = json.loads(_there(file).read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise _damaged(file, error, "not JSON") from None
     if not isinstance(content, dict):
         raise DataError(f"{file}: not a JSON object; {AGAIN}")

@@ -214,6 +214,25 @@ def test_lengths_and_heads_that_do_not_fit_are_refused():
         attention(query, key[:, :, :3], value[:, :, :3])
 
 
+BAD = {
+    "a mask of numbers": ({"mask": jnp.zeros((1, 1, 5, 5))}, "a mask of float32: it must be bool"),
+    "no axis of heads": ({"mask": jnp.ones((4, 5, 5), bool)}, "a mask of shape (4, 5, 5): it must be (4, 4, 5, 5)"),
+    "other rows": ({"bias": jnp.zeros((3, 1, 5, 5))}, "a bias of shape (3, 1, 5, 5)"),
+    "another length": ({"rotation": rotation(jnp.arange(1), frequencies(4))}, "a rotation of 1 positions, 5 queries"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_would_broadcast_to_something_else_is_refused(kind):
+    query, key, value, _, _ = arrays(rows=4, keys=5)
+    arguments, expected = BAD[kind]
+    with pytest.raises(ValueError) as error:
+        attention(query, key, value, **arguments)
+    assert expected in str(error.value)
+    with pytest.raises(ValueError, match="do not belong together"):
+        attention(query, key, value[:, :1])
+
+
 def test_masks():
     mask = segment_mask(jnp.array([[1, 1, 2, 0]]), jnp.array([[1, 2, 2, 0]]))[0, 0]
     np.testing.assert_array_equal(mask, [[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]])
@@ -223,6 +242,8 @@ def test_masks():
     np.testing.assert_array_equal(
         source_and_target, [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [0, 0, 0, 0, 1]]
     )
+    long = unilm_mask(jnp.ones((1, 300), int), jnp.ones((1, 300), jnp.uint8))[0, 0]
+    np.testing.assert_array_equal(long.sum(1), np.arange(1, 301))
     packed = unilm_mask(jnp.array([[1, 1, 2, 2]]), jnp.array([[0, 1, 0, 1]]))[0, 0]
     np.testing.assert_array_equal(packed, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])
 

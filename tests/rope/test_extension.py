@@ -82,3 +82,15 @@ def test_small_heads_and_odd_bases():
             base_of(theta)
     with pytest.raises(ValueError, match="factor is 0.5"):
         Extension(factor=0.5)
+    with pytest.raises(ValueError, match="method is 'YaRN': it must be none, linear"):
+        Extension(method="YaRN")
+    with pytest.raises(ValueError, match="theta is '1e400"):
+        frequencies(4, "1e400^-t")
+
+
+def test_unsigned_positions_and_coarse_frequencies_lose_nothing():
+    e = Extension(method="rerope", window=2)
+    unsigned, signed = (extended_rotation(e, jnp.arange(5, dtype=d), 8, 5) for d in (jnp.uint8, jnp.int32))
+    np.testing.assert_array_equal(unsigned.positions, signed.positions)
+    found = rotation(jnp.arange(4096), frequencies(64).astype(jnp.bfloat16)).cos[:, 0]
+    assert len(np.unique(np.asarray(found), axis=0)) == 4096

@@ -108,6 +108,7 @@ def test_other_settings_are_refused(finished):
         ({"lengths": (16, 24)}, "multiples of the first"),
         ({"lengths": (16, 32, 48)}, "the last must be a multiple of all"),
         ({"lengths": (4, 8)}, "which is 8 or more"),
+        ({"lengths": (8, 96)}, "learned positions of 8 can be continued to 64"),
         ({"encodings": ()}, "give one or more, each once"),
         ({"seeds": 0}, "seeds is 0"),
     ],

@@ -150,6 +150,8 @@ REFUSED = {
     ),
     "base": ({"theta": "t", "extension": Extension(method="ntk")}, "theta is 't': a larger base needs"),
     "dropout": ({"dropout": 1.0}, "dropout is 1.0"),
+    "a name": ({"positions": "Rotary"}, "positions is 'Rotary': it must be rotary, learned"),
+    "a norm": ({"norm": "rms"}, "norm is 'rms': it must be post, pre"),
 }
 
 
@@ -171,6 +173,14 @@ def test_past_a_learned_table(models):
     assert np.isfinite(run(models["learned"], long, long, continued)[0]).all()
     short = (run(models["learned"], IDS, ONE, c)[0] for c in (config, continued))
     np.testing.assert_array_equal(*short)
+
+
+def test_numbers_that_a_table_does_not_have_are_seen(models):
+    config, model = replace(CONFIG, positions="learned"), models["learned"]
+    run = jax.jit(partial(encode, config=config))
+    assert np.isfinite(run(model, IDS, ONE)[0]).all()
+    for bad in ({"ids": IDS + 40}, {"ids": IDS - 20}, {"positions": 16 * ONE}, {"positions": -ONE}, {"types": 2 * ONE}):
+        assert np.isnan(run(model, **{"ids": IDS, "segments": ONE} | bad)[0]).any()
 
 
 def test_without_pooler_or_head():

@@ -15,7 +15,7 @@ from rope.rotary import rotate
 from rope.vit import ViTConfig, init, rotation_of
 from training.mesh import MeshConfig, make_mesh
 
-interpolated = jax.jit(vit.interpolated, static_argnames="size")
+stretched = jax.jit(vit.stretched, static_argnames="size")
 forward, encode = (jax.jit(f, static_argnames="config") for f in (vit.forward, vit.encode))
 ALL = ("axial", "mixed", "flat", "sinusoidal", "learned", "none")
 
@@ -98,13 +98,13 @@ def test_images_of_any_size_and_coordinates_for_each(positions):
 
 def test_interpolation_is_exact_at_the_tables_size_and_linear_between():
     table = jax.random.normal(jax.random.key(0), (3, 5, 4))
-    np.testing.assert_array_equal(interpolated(table, grid(3, 5), (3, 5)), table.reshape(15, 4))
+    np.testing.assert_array_equal(stretched(table, grid(3, 5), (3, 5)), table.reshape(15, 4))
     # Twice as large: as jax.image.resize, a reference of the usual practice; and a plane stays a plane inside.
-    twice = interpolated(table, grid(6, 10), (6, 10)).reshape(6, 10, 4)
+    twice = stretched(table, grid(6, 10), (6, 10)).reshape(6, 10, 4)
     np.testing.assert_allclose(twice, jax.image.resize(table, (6, 10, 4), "bilinear"), atol=1e-5)
-    half = interpolated(table, jnp.array([[0.5, 2.0]]), (3, 5))
+    half = stretched(table, jnp.array([[0.5, 2.0]]), (3, 5))
     np.testing.assert_allclose(half[0], (table[0, 2] + table[1, 2]) / 2, atol=1e-6)
-    np.testing.assert_array_equal(interpolated(table, jnp.array([[-3.0, 9.0]]), (3, 5))[0], table[0, 4])
+    np.testing.assert_array_equal(stretched(table, jnp.array([[-3.0, 9.0]]), (3, 5))[0], table[0, 4])
 
 
 def test_dropout_comes_with_a_key():

@@ -2,7 +2,8 @@
 
     python -m benchmarks.rotary [--rows 8] [--length 1024] [--heads 12] [--size 64] [--repeats 7]
 
-Needs the `parity` extra (`make bench` sets it up). All take turns; medians and the ratio of each round are printed.
+Needs the `parity` extra (`make bench` sets it up). All take turns in random order; medians are printed, of each round's ratio
+too, and the ratio of medians of processor time, which other work on the machine moves less.
 """
 
 import statistics
@@ -111,20 +112,22 @@ def main() -> None:
         if "'s RoFormer" in name or "torch" in name:
             for mine, other in zip(jax.tree.leaves(expected), jax.tree.leaves(calls[name]()), strict=True):
                 np.testing.assert_allclose(mine, other, atol=1e-3)
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for turn in range(config.repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
+        for name in random.permutation(list(calls)):
+            start = time.perf_counter(), time.process_time()
+            calls[name]()
             if turn:  # the first warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
     print(f"forward and backward at {shape}, medians of {config.repeats}")
-    for name, seconds in times.items():
+    for name, taken in times.items():
         base, sign = (BASE, "x the time") if name.startswith("attention") else (OURS, "x the time of ours")
-        ratios = [a / b for a, b in zip(seconds, times[base], strict=True)]
+        (wall, _), (base_wall, base_processor) = zip(*taken, strict=True), zip(*times[base], strict=True)
+        ratios = [a / b for a, b in zip(wall, base_wall, strict=True)]
+        processor = statistics.median(b for _, b in taken) / statistics.median(base_processor)
         print(
-            f"  {name:34} {1e3 * statistics.median(seconds):8.1f} ms   {statistics.median(ratios):.2f}{sign} "
-            f"({min(ratios):.2f} to {max(ratios):.2f})"
+            f"  {name:34} {1e3 * statistics.median(wall):8.1f} ms   {statistics.median(ratios):.2f}{sign} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}; processor time {processor:.2f})"
         )
 
 

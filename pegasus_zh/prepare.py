@@ -26,7 +26,16 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from pegasus_zh.documents import OnBadRecord, Record, Source, find_sources, mixed_records, parse_records, record_chunks
+from pegasus_zh.documents import (
+    OnBadRecord,
+    Record,
+    Source,
+    find_sources,
+    mixed_records,
+    parse_records,
+    record_chunks,
+    stamps,
+)
 from pegasus_zh.packing import choose_row_shape, encode_row, pack
 from pegasus_zh.prepared_set import (
     FORMAT,
@@ -230,7 +239,9 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> 
             if not contents.files:
                 raise DataError(
                     f"{', '.join(config.data)}: no pair from {contents.documents} documents "
-                    f"({sum(contents.skipped.values())} more skipped); each needs three sentences, and --field its text"
+                    f"({sum(contents.skipped.values())} more skipped); "
+                    + ("each needs text" if config.selector == TEXT else "each needs three sentences")
+                    + ", and --field its name"
                 )
             identity = {name: getattr(tokenizer, name) for name in TOKENIZER_FIELDS}
             manifest = Manifest(FORMAT, settings, identity, row_source, row_target, contents)
@@ -246,10 +257,7 @@ def settings_of(config: PrepareConfig, tokenizer: Tokenizer, sources: Sequence[S
     settings = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, **asdict(config)}
     for name in ("data", "workers", "on_bad_record"):  # a run stopped by a bad document may go on without it
         del settings[name]
-    names = [source.path if source.path.startswith("tfds:") else os.path.basename(source.path) for source in sources]
-    # Size and time stand for the content, as in make: to hash a corpus at every start would take minutes.
-    stamps = [[name, source.size, source.modified] for name, source in zip(names, sources, strict=True)]
-    return settings | {"sources": stamps}
+    return settings | {"sources": stamps(sources)}
 
 
 def _choose_row(config: PrepareConfig, tokenizer: Tokenizer, sources: Sequence[Source]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from pegasus_zh import mt5
 from pegasus_zh.dataset import eval_batches, open_rows, train_batches
-from pegasus_zh.documents import CORPUS, read_documents
+from pegasus_zh.documents import CORPUS
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.load import load
 from pegasus_zh.objective import count_tokens, loss
@@ -127,8 +127,8 @@ def tokenizer_of(config: PretrainConfig, folder: Path, say: Callable = print) ->
     if config.tokenizer:
         return load_tokenizer(config.tokenizer)
     given = config.prepare
-    texts = partial(read_documents, given.data, field=given.field, on_bad_record=given.on_bad_record, mixed=True)
-    return make_tokenizer(config.tokenizer_kind, config.vocabulary, texts, folder, say)
+    which = {"field": given.field, "on_bad_record": given.on_bad_record}
+    return make_tokenizer(config.tokenizer_kind, config.vocabulary, given.data, folder, say=say, **which)
 
 
 def pretrain(config: PretrainConfig, say: Callable = print) -> TrainState:

@@ -10,9 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from pegasus_zh.dataset import eval_batches, open_rows, train_batches
-from pegasus_zh.documents import CORPUS, OnBadRecord, read_documents
+from pegasus_zh.documents import CORPUS, OnBadRecord
 from pegasus_zh.prepare import TEXT, PrepareConfig, prepare
-from pegasus_zh.tokenizers import PegasusTokenizer, Tokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.tokenizers import PegasusTokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.vocabulary import MASK, SPECIALS, VocabularyKind, make_tokenizer
 from rope.mlm import Vocabulary
 from rope.pretrain import Rows
@@ -26,8 +26,6 @@ class TextConfig:
     corpus."""
     field: str = "text"
     """The JSON field or Parquet column with a document's text."""
-    length: int = 128
-    """Positions of a row."""
     tokenizer: str = ""
     """A folder with vocab.txt, or such a file; by default a vocabulary is made from the documents."""
     tokenizer_kind: VocabularyKind = "pegasus"
@@ -42,46 +40,37 @@ class TextConfig:
     """Processes that prepare; 0: one a core."""
 
 
-def tokenizer_of(config: TextConfig, folder: Path, say: Callable = print) -> Tokenizer:
-    """The tokenizer that is given, or the one in `folder`, made first from the documents if it is not there.
+def text_rows(config: TextConfig, length: int, folder: Path, say: Callable = print) -> Rows:
+    """The documents in rows of `length`, prepared in `folder` by the first process if they are not there.
 
-    Raises DataError for one without [MASK].
+    Raises DataError for a tokenizer without [MASK], and as pegasus_zh.prepare does.
     """
-    if config.tokenizer:
-        tokenizer = load_tokenizer(config.tokenizer)
-    else:
-        texts = partial(read_documents, config.data, field=config.field, on_bad_record=config.on_bad_record, mixed=True)
-        tokenizer = make_tokenizer(config.tokenizer_kind, config.vocabulary, texts, folder, say)
-    if not isinstance(tokenizer, PegasusTokenizer):
-        raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
-    return tokenizer
-
-
-def text_rows(config: TextConfig, folder: Path, say: Callable = print) -> Rows:
-    """The rows of the documents, prepared in `folder` by the first process if they are not there."""
+    which, rows = {"field": config.field, "on_bad_record": config.on_bad_record}, folder / f"rows-{length}"
     if jax.process_index() == 0:
-        tokenizer = tokenizer_of(config, folder / "tokenizer", say)
+        wanted = PrepareConfig(
+            data=config.data,
+            selector=TEXT,
+            max_source=length,
+            row_source=length,
+            max_target=4,  # the least: each piece has one target id, the end
+            row_target=max(length // 8, 4),
+            eval_fraction=config.eval_fraction,
+            workers=config.workers,
+            **which,
+        )
+        if config.tokenizer:
+            tokenizer = load_tokenizer(config.tokenizer)
+        else:
+            made = config.tokenizer_kind, config.vocabulary, config.data, folder / "tokenizer"
+            tokenizer = make_tokenizer(*made, say=say, **which)
+        if not isinstance(tokenizer, PegasusTokenizer):
+            raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
         if config.tokenizer:
             keep_tokenizer(tokenizer, folder / "tokenizer")
-        prepare(
-            PrepareConfig(
-                data=config.data,
-                field=config.field,
-                selector=TEXT,
-                max_source=config.length,
-                row_source=config.length,
-                max_target=4,  # the least: each piece has one target id, the end
-                row_target=max(config.length // 8, 4),
-                eval_fraction=config.eval_fraction,
-                on_bad_record=config.on_bad_record,
-                workers=config.workers,
-            ),
-            tokenizer,
-            folder / f"rows-{config.length}",
-        )
+        prepare(wanted, tokenizer, rows)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("rows prepared")
-    return open_text_rows(folder / f"rows-{config.length}")
+    return open_text_rows(rows)
 
 
 def open_text_rows(folder: Path) -> Rows:

@@ -7,17 +7,17 @@ single characters, which leave almost nothing unknown; then whatever is most fre
 
 import io
 import itertools
-import json
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sentencepiece
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, trainers
 
+from pegasus_zh.documents import OnBadRecord, find_sources, read_documents, stamps
 from pegasus_zh.tokenizers import (
     CLS,
     LONGEST_WORD,
@@ -34,6 +34,7 @@ from pegasus_zh.tokenizers import (
     words,
 )
 from training.errors import DataError
+from training.weights import read_json
 from training.whole import write_json
 
 VocabularyKind = Literal["pegasus", "characters", "sentencepiece"]
@@ -48,26 +49,39 @@ _LINE = 1000  # characters; sentencepiece drops lines of more than 4192 bytes
 
 
 def make_tokenizer(
-    kind: VocabularyKind, size: int, texts: Callable[[], Iterable[str]], folder: Path, say: Callable = print
+    kind: VocabularyKind,
+    size: int,
+    data: Sequence[str],
+    folder: Path,
+    *,
+    field: str = "text",
+    on_bad_record: OnBadRecord = "stop",
+    say: Callable = print,
 ) -> Tokenizer:
-    """The tokenizer in `folder`, which is first made from the texts if it is not there.
+    """The tokenizer in `folder`, which is first made from the documents (see documents.read_documents) if it is not there.
 
-    Raises DataError where the one in `folder` was asked for with other settings.
+    Raises DataError where the one in `folder` was made with other settings or from other documents.
     """
-    asked, made = {"kind": kind, "vocabulary": size}, folder / "made.json"
+    asked = {"kind": kind, "vocabulary": size, "field": field, "documents": stamps(find_sources(data))}
+    made = folder / "made.json"
     if not made.exists():  # written last
         say(f"{folder}: making a vocabulary of at most {size:,} entries from the documents")
+        texts = read_documents(data, field=field, on_bad_record=on_bad_record, mixed=True)
         if kind == "sentencepiece":
-            tokenizer = SentencePieceTokenizer(train_sentencepiece(texts(), size))
+            tokenizer = SentencePieceTokenizer(train_sentencepiece(texts, size))
         else:
-            tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts(), size, with_words=kind == "pegasus"))
+            tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, size, with_words=kind == "pegasus"))
         tokenizer.save(folder)
         write_json(made, asked)
-    elif (found := json.loads(made.read_bytes())) != asked:
-        raise DataError(
-            f"{folder} holds a vocabulary made with {found}, not {asked}: delete it, or give another --folder"
-        )
+    found = read_json(made)
+    if other := [name for name, value in asked.items() if found.get(name, value) != value]:
+        was = "made from other documents" if other == ["documents"] else f"made with {_told(found)}, not {_told(asked)}"
+        raise DataError(f"{folder} holds a vocabulary {was}: delete it, or give another --folder")
     return load_tokenizer(folder)
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items() if name != "documents")
 
 
 def train_pegasus_vocabulary(

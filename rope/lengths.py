@@ -1,7 +1,7 @@
 """Which positions let an encoder read longer text than it was trained on?
 
 One encoder is trained by masked language model for each encoding and seed, on short rows. Held-out windows of long documents
-are then read in pieces of each length, the same tokens hidden in all: what a longer piece adds is context, and positions that
+are then read in pieces of each length, the same tokens masked in all: what a longer piece adds is context, and positions that
 were never trained. A cell is one (encoding, seed).
 
 Letters: W windows, C tokens of a window, T positions of a row, V vocabulary.
@@ -16,14 +16,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from rope import roformer
 from rope.cross_entropy import of_labels
 from rope.extension import Extension
 from rope.lengths_report import write_report
 from rope.mlm import mask_tokens
-from rope.pretrain import EncoderRun, Rows, recipe, trained
+from rope.pretrain import EncoderConfig, Rows, recipe, trained
 from rope.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
 from training.errors import DataError
 from training.experiment import keep_settings, run_cells
@@ -55,17 +54,19 @@ class LengthsConfig:
     """Held-out windows that are scored, at most."""
     preset: Literal[tuple(roformer.PRESETS)] = "tiny"
     """Shape of the models."""
-    loop: tyro.conf.OmitArgPrefixes[LoopConfig] = field(default_factory=lambda: recipe("tiny").loop)
-    """Of the trainings."""
-    learning_rate: float = 2e-3
-    """Peak of the trainings' schedule."""
+    steps: int = 1000
+    """Updates of each training."""
+    batch_size: int = 32
+    """Rows of an update."""
+    learning_rate: float | None = None
+    """Peak of the trainings' cosine schedule after a tenth of the steps; by default the preset's."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The devices' arrangement."""
 
     def __post_init__(self):
-        check_ranges(self, seeds=1, windows=1, learning_rate=0)
+        check_ranges(self, seeds=1, windows=1, steps=1, batch_size=1, learning_rate=0)
         for name in ("lengths", "encodings"):
             if not (given := getattr(self, name)) or len({*given}) < len(given):
                 raise ValueError(f"{name} is {given}: give one or more, each once")
@@ -77,26 +78,35 @@ class LengthsConfig:
         if "learned" in self.encodings and self.lengths[-1] > least**2:
             raise ValueError(f"lengths are {self.lengths}: learned positions of {least} can be continued to {least**2}")
 
-    def run(self, encoding: Positions, seed: int) -> EncoderRun:
+    def run(self, encoding: Positions, seed: int) -> EncoderConfig:
         """The training of a cell."""
         basis = recipe(self.preset)
+        each = min(self.steps, 500)
         return replace(
             basis,
             positions=encoding,
+            length=self.lengths[0],
             folder=str(Path(self.folder) / "trained" / f"{encoding}-{seed}"),
             dtype=self.dtype,
             mesh=self.mesh,
-            loop=replace(self.loop, seed=seed),
-            optimizer=replace(basis.optimizer, learning_rate=self.learning_rate),
+            loop=LoopConfig(
+                steps=self.steps, batch_size=self.batch_size, seed=seed, eval_every=each, save_every=each, keep=1
+            ),
+            optimizer=replace(
+                basis.optimizer,
+                learning_rate=self.learning_rate or basis.optimizer.learning_rate,
+                schedule="cosine",
+                warmup=max(self.steps // 10, 1),
+            ),
         )
 
 
 class Windows(NamedTuple):
-    """Text of held-out documents without frame, some tokens hidden."""
+    """Text of held-out documents without frame, some tokens masked."""
 
     inputs: np.ndarray  # [W, C]
     labels: np.ndarray  # [W, C]
-    hidden: np.ndarray  # bool [W, C]
+    masked: np.ndarray  # bool [W, C]
     frame: tuple[int, int]  # the ids before and after a row's text
 
 
@@ -109,7 +119,7 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable
     rows = rows_of(config.lengths[0])
     windows = cut_windows(rows_of(long), config)
     note = (
-        f"{len(windows.labels)} held-out windows of {windows.labels.shape[1]:,} tokens, {windows.hidden.sum():,} hidden"
+        f"{len(windows.labels)} held-out windows of {windows.labels.shape[1]:,} tokens, {windows.masked.sum():,} masked"
     )
     paths = {(e, s): folder / "cells" / f"{e}-{s}.json" for e in config.encodings for s in range(config.seeds)}
     with locked(folder):
@@ -132,7 +142,7 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable
 
 
 def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:
-    """Of the held-out rows those that one document fills."""
+    """Of the held-out rows that one document fills as many as wanted, spread over all."""
     if rows.heldout is None:
         raise DataError("no document is held out: give a larger --eval-fraction, or more documents")
     found, frame = [], (0, 0)
@@ -141,17 +151,18 @@ def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:
         if (segments == 1).all():
             frame = int(ids[0]), int(ids[-1])
             found.append(ids[1:-1])
-        if len(found) == config.windows:
-            break
     if not found:
         raise DataError(f"no held-out document has {rows.length} tokens: give shorter --lengths, or longer documents")
     inner = config.lengths[0] - FRAME
-    labels = np.stack(found)[:, : rows.length // config.lengths[0] * inner]
-    pieces = labels.reshape(-1, inner)  # the share of the hidden is the same in each
-    masked = jax.tree.map(np.asarray, mask_tokens(pieces, np.ones_like(pieces), rows.vocabulary, jax.random.key(0)))
-    hidden = np.zeros(pieces.shape, bool)
-    np.put_along_axis(hidden, masked.places, masked.weights > 0, 1)
-    return Windows(masked.inputs.reshape(labels.shape), labels, hidden.reshape(labels.shape), frame)
+    count = min(config.windows, len(found))
+    labels = np.stack([found[n * len(found) // count] for n in range(count)])[
+        :, : rows.length // config.lengths[0] * inner
+    ]
+    pieces = labels.reshape(-1, inner)  # the share of the masked is the same in each
+    made = jax.tree.map(np.asarray, mask_tokens(pieces, np.ones_like(pieces), rows.vocabulary, jax.random.key(0)))
+    masked = np.zeros(pieces.shape, bool)
+    np.put_along_axis(masked, made.places, made.weights > 0, 1)
+    return Windows(made.inputs.reshape(labels.shape), labels, masked.reshape(labels.shape), frame)
 
 
 def continuations(model: RoFormerConfig, config: LengthsConfig) -> Iterator[tuple[str, int, RoFormerConfig]]:
@@ -170,7 +181,7 @@ def continuations(model: RoFormerConfig, config: LengthsConfig) -> Iterator[tupl
 def score(
     model: RoFormer, config: RoFormerConfig, windows: Windows, pieces: int, mesh: jax.sharding.Mesh
 ) -> dict[str, list[float]]:
-    """For each window the mean cross-entropy of its hidden tokens, and the share guessed right, read in so many pieces."""
+    """For each window the mean cross-entropy of its masked tokens, and the share guessed right, read in so many pieces."""
     count = len(windows.labels)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     group = -(-GROUP // parts) * parts
@@ -178,11 +189,11 @@ def score(
     read = jax.jit(partial(_read, config=config), compiler_options=compiler_options())
     for begin in range(0, count, group):
         which = np.arange(begin, begin + group) % count  # one shape, one program
-        text, labels, hidden = (x[which].reshape(group * pieces, -1) for x in windows[:3])
+        text, labels, masked = (x[which].reshape(group * pieces, -1) for x in windows[:3])
         sides = ((0, 0), (1, 1))
         ids = np.pad(text, sides)
         ids[:, 0], ids[:, -1] = windows.frame
-        rows = {"ids": ids, "labels": np.pad(labels, sides), "weights": np.pad(hidden, sides).astype(np.float32)}
+        rows = {"ids": ids, "labels": np.pad(labels, sides), "weights": np.pad(masked, sides).astype(np.float32)}
         found.append(to_host(read(model, to_mesh(rows, mesh))).reshape(group, pieces, 3).sum(1)[: count - begin])
     entropy, right, weight = np.concatenate(found).T
     return {"cross_entropy": (entropy / weight).tolist(), "accuracy": (right / weight).tolist()}

@@ -10,7 +10,7 @@ from training.experiment import Estimate, csv_text, estimate, markdown, png
 from training.whole import write_bytes, write_json
 
 Figures = Mapping[tuple[str, int], np.ndarray]  # (encoding, length) -> [seeds, windows]
-METRICS = {"cross_entropy": "Cross-entropy of the hidden tokens, nats", "accuracy": "Hidden tokens guessed right, %"}
+METRICS = {"cross_entropy": "Cross-entropy of the masked tokens, nats", "accuracy": "Masked tokens guessed right, %"}
 
 
 def write_report(folder: Path, cells: Sequence[dict[str, Any]], note: str) -> str:
@@ -87,5 +87,5 @@ def _picture(figures: Figures) -> bytes:
         axes.set(title=title, xlabel=f"tokens of a row (trained on {min(lengths)})")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.axes[0].set_ylabel("cross-entropy of hidden tokens, nats")
+    figure.axes[0].set_ylabel("cross-entropy of masked tokens, nats")
     return png(figure)

@@ -44,13 +44,15 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderRun:
+class EncoderConfig:
     preset: Literal[tuple(roformer.PRESETS)] = "tiny"
     """Shape of the model, and the recipe that goes with it."""
     positions: Positions = "rotary"
     """rotary; learned (BERT's table); sinusoidal, or with trainable frequencies; T5's relative buckets; none."""
     theta: str = SINUSOIDAL
     """Frequencies of rotary and sinusoidal positions: 10000^-t, 1000^-t, t^2, t, …"""
+    length: int = 128
+    """Positions of a row."""
     folder: str = "runs/encoder"
     """Where everything of the run goes."""
     dropout: float = 0.1
@@ -69,34 +71,36 @@ class EncoderRun:
     """AdamW or Adafactor, and the learning rate."""
 
     def __post_init__(self):
-        check_ranges(self, dropout=(0, 1))
+        check_ranges(self, dropout=(0, 1), length=8)
 
-    def model(self, vocabulary: int, length: int) -> RoFormerConfig:
-        """The preset's model for rows of this length and a vocabulary rounded up to a multiple of 16, for a mesh to cut."""
+    def model(self, vocabulary: int) -> RoFormerConfig:
+        """The preset's model for such a vocabulary rounded up to a multiple of 16, for a mesh to cut."""
         model, rows = roformer.PRESETS[self.preset], -(-vocabulary // 16) * 16
         same = {name: getattr(self, name) for name in ("positions", "theta", "dropout", "attention", "dtype", "remat")}
-        return replace(model, vocabulary=rows, max_positions=length, attention_dropout=self.dropout, **same)
+        return replace(model, vocabulary=rows, max_positions=self.length, attention_dropout=self.dropout, **same)
 
 
-def recipe(preset: str) -> EncoderRun:
+def recipe(preset: str) -> EncoderConfig:
     """The defaults that go with a preset: RoFormer's first stage, but for `tiny`, which fits a laptop and minutes."""
     if preset != "tiny":
         loop = LoopConfig(steps=200_000, batch_size=256, save_every=1000)
         optimizer = OptimizerConfig(learning_rate=1e-4, schedule="linear", warmup=10_000)
         positions = roformer.PRESETS[preset].positions
-        return EncoderRun(preset=preset, positions=positions, folder=f"runs/{preset}", loop=loop, optimizer=optimizer)
-    return EncoderRun(
+        return EncoderConfig(
+            preset=preset, positions=positions, folder=f"runs/{preset}", loop=loop, optimizer=optimizer
+        )
+    return EncoderConfig(
         loop=LoopConfig(steps=1000, batch_size=32, eval_every=200, save_every=200),
         optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup=100),
     )
 
 
-def pretrain_encoder(config: EncoderRun, rows: Rows, say: Callable = print) -> TrainState:
+def pretrain_encoder(config: EncoderConfig, rows: Rows, say: Callable = print) -> TrainState:
     """Runs, or resumes, the pretraining in `config.folder`; returns the last state. Errors as training.loop.train raises."""
     folder, loop = Path(config.folder), config.loop
     say = say if jax.process_index() == 0 else silent
     mesh = make_mesh(config.mesh)
-    model = config.model(rows.vocabulary.size, rows.length)
+    model = config.model(rows.vocabulary.size)
     batch = microbatch(loop.batch_size, loop.accumulate)
     check_divisible(mesh, {"batch_size / accumulate": ("batch", batch)} | roformer.sizes(model))
     say(
@@ -123,9 +127,9 @@ def pretrain_encoder(config: EncoderRun, rows: Rows, say: Callable = print) -> T
         return train(task, loop, mesh, folder, say)
 
 
-def trained(config: EncoderRun, rows: Rows, say: Callable = silent) -> tuple[RoFormer, RoFormerConfig]:
+def trained(config: EncoderConfig, rows: Rows, say: Callable = silent) -> tuple[RoFormer, RoFormerConfig]:
     """The model of a run that is finished, or finished now. Raises KeyboardInterrupt where it was told to stop."""
     state = pretrain_encoder(config, rows, say)
     if int(state.step) < config.loop.steps:  # it has saved, and the same command goes on
         raise KeyboardInterrupt
-    return state.model, config.model(rows.vocabulary.size, rows.length)
+    return state.model, config.model(rows.vocabulary.size)

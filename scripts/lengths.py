@@ -1,7 +1,6 @@
 """Compare position encodings on text longer than trained on: python -m scripts.lengths --help"""
 
 if __name__ == "__main__":  # the imports too: worker processes import this file again
-    from dataclasses import replace
     from pathlib import Path
     from typing import Annotated
 
@@ -20,10 +19,10 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     ) -> None:
         """Trains encoders on short rows of Chinese text, an encoding and a seed each, and scores them on longer ones.
 
-        The same command goes on where it was stopped. --length is not used: see --lengths.
+        The same command goes on where it was stopped.
         """
         folder = Path(experiment.folder)
         remember_programs(folder)
-        lengths(experiment, lambda length: text_rows(replace(text, length=length), folder))
+        lengths(experiment, lambda length: text_rows(text, length, folder))
 
     run(lambda: tyro.cli(main, prog="python -m scripts.lengths"))

@@ -8,7 +8,7 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     import tyro
 
     from pegasus_zh.text_rows import TextConfig, text_rows
-    from rope.pretrain import EncoderRun, pretrain_encoder, recipe
+    from rope.pretrain import EncoderConfig, pretrain_encoder, recipe
     from rope.roformer import PRESETS
     from training.command import preset_of, run
     from training.mesh import join_processes
@@ -18,7 +18,7 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
 
     def main(
         text: Annotated[TextConfig, Plain] = TextConfig(),  # noqa: B008
-        encoder: Annotated[EncoderRun, Plain] = DEFAULT,
+        encoder: Annotated[EncoderConfig, Plain] = DEFAULT,
         distributed: bool = False,
     ) -> None:
         """Pretrains RoFormer (or BERT: --positions learned) on Chinese text by masked language model.
@@ -29,6 +29,6 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
         """
         if distributed:
             join_processes()
-        pretrain_encoder(encoder, text_rows(text, Path(encoder.folder)))
+        pretrain_encoder(encoder, text_rows(text, encoder.length, Path(encoder.folder)))
 
     run(lambda: tyro.cli(main, prog="python -m scripts.pretrain_encoder"))

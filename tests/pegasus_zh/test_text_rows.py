@@ -10,6 +10,7 @@ from pegasus_zh.text_rows import TextConfig, text_rows
 from pegasus_zh.tokenizers import load_tokenizer
 from training.errors import DataError
 
+LENGTH = 24
 RANDOM = np.random.default_rng(0)
 CHARACTERS = np.array([*"今天气很好我们去公园散步说话读书写字看山水花草风雨雪月"])
 TEXTS = ["今天天气很好。" + "".join(RANDOM.choice(CHARACTERS, RANDOM.integers(10, 90))) for _ in range(40)]
@@ -21,9 +22,9 @@ def made(request, tmp_path_factory):
     documents = folder / "documents.jsonl"
     documents.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), encoding="utf-8")
     config = TextConfig(
-        data=(str(documents),), length=24, tokenizer_kind=request.param, vocabulary=400, eval_fraction=0.3, workers=1
+        data=(str(documents),), tokenizer_kind=request.param, vocabulary=400, eval_fraction=0.3, workers=1
     )
-    return config, folder, text_rows(config, folder, lambda _: None)
+    return config, folder, text_rows(config, LENGTH, folder, lambda _: None)
 
 
 def pieces(batch) -> list[tuple[int, ...]]:
@@ -44,7 +45,7 @@ def test_every_token_of_every_document_is_in_a_row(made):
         for p in pieces(b)
     }
     assert not train & {*heldout}
-    room = config.length - 2
+    room = LENGTH - 2
     wanted = set()
     for text in TEXTS:
         ids = tokenizer.encode(text)
@@ -73,4 +74,4 @@ def test_what_masking_knows(made):
 def test_sentencepiece_is_refused(made, tmp_path):
     config = TextConfig(data=made[0].data, tokenizer_kind="sentencepiece", vocabulary=400)
     with pytest.raises(DataError, match="has no \\[MASK\\]"):
-        text_rows(config, tmp_path, lambda _: None)
+        text_rows(config, LENGTH, tmp_path, lambda _: None)

@@ -11,7 +11,7 @@ from rope.lengths import LengthsConfig, cut_windows, lengths
 from rope.lengths_report import gather
 from rope.load import load_encoder
 from rope.mlm import Vocabulary
-from rope.pretrain import EncoderRun, Rows, pretrain_encoder, recipe
+from rope.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe
 from training.errors import DataError
 from training.experiment import estimate
 
@@ -50,8 +50,7 @@ def config(folder, **changed) -> LengthsConfig:
     basis = LengthsConfig(
         folder=str(folder), lengths=(16, 32), preset="tiny", encodings=("rotary", "learned"), extensions=("yarn",)
     )
-    loop = replace(basis.loop, steps=3, batch_size=8, eval_every=3, save_every=3, eval_batches=1)
-    return replace(basis, seeds=1, windows=5, loop=loop, **changed)
+    return replace(basis, seeds=1, windows=5, steps=3, batch_size=8, **changed)
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +60,12 @@ def finished(tmp_path_factory):
     return folder, said
 
 
-def test_windows_hide_the_same_tokens_at_every_length(tmp_path):
+def test_windows_mask_the_same_tokens_at_every_length(tmp_path):
     windows = cut_windows(made_rows(32), config(tmp_path))
     assert windows.labels.shape == (5, 28) and windows.frame == (CLS, SEP)
-    pieces = windows.hidden.reshape(5, 2, 14)
+    pieces = windows.masked.reshape(5, 2, 14)
     assert (pieces.sum(2) == 3).all()  # 15 % of 14, rounded up
-    np.testing.assert_array_equal(windows.inputs[~windows.hidden], windows.labels[~windows.hidden])
+    np.testing.assert_array_equal(windows.inputs[~windows.masked], windows.labels[~windows.masked])
     assert (windows.labels >= VOCABULARY.specials).all()
 
 
@@ -136,8 +135,8 @@ def test_without_long_text(tmp_path):
 
 def test_pretraining_resumes_and_refuses_other_positions(tmp_path):
     basis = recipe("tiny")
-    run = EncoderRun(
-        folder=str(tmp_path), loop=replace(basis.loop, steps=2, batch_size=8, save_every=1, eval_batches=1), optimizer=basis.optimizer
+    run = EncoderConfig(
+        length=16, folder=str(tmp_path), loop=replace(basis.loop, steps=2, batch_size=8, save_every=1, eval_batches=1), optimizer=basis.optimizer
     )  # fmt: skip
     said = []
     assert int(pretrain_encoder(run, made_rows(16), said.append).step) == 2
@@ -146,7 +145,7 @@ def test_pretraining_resumes_and_refuses_other_positions(tmp_path):
     assert any("resumed at step 2 of 3" in line for line in said)
     model, config = load_encoder(tmp_path)
     trained = pretrain_encoder(more, made_rows(16), said.append).model
-    assert config == more.model(VOCABULARY.size, 16)
+    assert config == more.model(VOCABULARY.size)
     jax.tree.map(np.testing.assert_array_equal, model, jax.tree.map(np.asarray, trained))
     with pytest.raises(DataError, match="has the steps"):
         load_encoder(tmp_path, step=1)

@@ -121,7 +121,7 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable
     note = (
         f"{len(windows.labels)} held-out windows of {windows.labels.shape[1]:,} tokens, {windows.masked.sum():,} masked"
     )
-    paths = {(e, s): folder / "cells" / f"{e}-{s}.json" for e in config.encodings for s in range(config.seeds)}
+    paths = {(e, s): folder / "cells" / f"{e}-{s}.json" for s in range(config.seeds) for e in config.encodings}
     with locked(folder):
         free = ("folder", "encodings", "seeds", "mesh")
         settings = {name: value for name, value in asdict(config).items() if name not in free}

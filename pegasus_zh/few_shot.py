@@ -7,7 +7,6 @@ fine-tuning, so that repeats are independent; the test part and what chooses the
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +34,7 @@ from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import silent
 from training.ranges import check_ranges
+from training.weights import read_json
 from training.whole import write_json
 
 NONE = "none"  # the objective of a model that is not pretrained
@@ -174,7 +174,7 @@ def settings_of(config: FewShotConfig, tasks: Sequence[Task]) -> dict[str, Any]:
 
 def share_seen(documents: Sequence[str], tasks: Sequence[Task], path: Path) -> dict[str, float]:
     """The share of each task's test sources that stand in the documents, by their first characters; kept in `path`."""
-    found = json.loads(path.read_bytes()) if path.exists() else {}
+    found = read_json(path, "delete it") if path.exists() else {}
     new = {task.name: [_dense(source)[:SEEN] for source, _ in task.test] for task in tasks if task.name not in found}
     if wanted := {begin for begins in new.values() for begin in begins}:
         seen = set()

@@ -38,6 +38,7 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import RULES, check_divisible, to_host
 from training.ranges import check_ranges
 from training.step import init_state, make_train_step
+from training.weights import read_json
 from training.whole import write_json
 
 Ids = tuple[np.ndarray, np.ndarray]  # of a framed source and its framed reference
@@ -277,7 +278,7 @@ class _Best:
     def __init__(self, folder: Path, config: mt5.MT5Config, tokenizer: Tokenizer, say: Callable):
         self._folder, self._config, self._tokenizer, self._say = folder, config, tokenizer, say
         path = folder / "best.json"
-        self.found: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
+        self.found: dict[str, float] = read_json(path, "delete it") if path.exists() else {}
 
     def offer(self, model: mt5.MT5, step: int, found: dict[str, float], written: list) -> None:
         """Keeps the model if it is better than the one before."""

@@ -6,10 +6,9 @@ Weights do not say which of the two they were trained for, so the kind of their 
 `pegasus_zh`, or the caller's `semantics`, says it.
 """
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from pegasus_zh.mt5 import MT5, MT5Config, init
 from pegasus_zh.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer, load_tokenizer
 from training.checkpoint import read_model
 from training.errors import DataError
-from training.weights import WEIGHT_FILES, check_fit, empty, fill, hollow, open_weights, read, read_json
+from training.weights import WEIGHT_FILES, check_fit, empty, fill, fingerprint, hollow, open_weights, read, read_json
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
 SEMANTICS: dict[str, dict[str, Any]] = {
@@ -44,9 +43,8 @@ class Loaded:
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights, wherever they lie: by which a resumed run knows what it began with."""
-        leaves = jax.tree.leaves(self.model)
-        return f"{reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc), leaves, 0):08x}"
+        """Of the weights, wherever they lie."""
+        return fingerprint(self.model)
 
 
 def load(

@@ -73,7 +73,7 @@ def make_tokenizer(
             tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, size, with_words=kind == "pegasus"))
         tokenizer.save(folder)
         write_json(made, asked)
-    found = read_json(made)
+    found = read_json(made, "delete the folder")
     if other := [name for name, value in asked.items() if found.get(name, value) != value]:
         was = "made from other documents" if other == ["documents"] else f"made with {_told(found)}, not {_told(asked)}"
         raise DataError(f"{folder} holds a vocabulary {was}: delete it, or give another --folder")

@@ -109,4 +109,4 @@ def rows_of(table: jax.Array, numbers: jax.Array, sharding: jax.P | None = None)
     By itself JAX would take the last row for larger ones, and count negative ones from the end.
     """
     numbers = jnp.where(numbers < 0, len(table), numbers)
-    return table.at[numbers].get(mode="fill", fill_value=jnp.nan, out_sharding=sharding)
+    return jnp.asarray(table).at[numbers].get(mode="fill", fill_value=jnp.nan, out_sharding=sharding)

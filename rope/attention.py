@@ -24,6 +24,8 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     of magnitude faster on a CPU than a random generator, fused into what surrounds it on any device, and the same on
     every mesh. The rate is exact to 2^-32.
     """
+    if not 0 <= rate < 1:
+        raise ValueError(f"a dropout rate of {rate}: it must be at least 0 and below 1")
     if key is None or rate == 0:
         return x
     seeds = jax.random.bits(key, (2,), jnp.uint32)

@@ -6,7 +6,6 @@ the order of the training images; the parts of the data, and where test images a
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,7 +23,7 @@ from rope.digits_report import write_report
 from rope.images import Images, read_images, split_images
 from rope.placing import conditions
 from rope.vit import Positions, ViT, ViTConfig, forward, init
-from training.experiment import keep_settings
+from training.experiment import REMAKE, keep_settings
 from training.lock import locked
 from training.loop import HostBatch, to_mesh
 from training.mesh import MeshConfig, make_mesh
@@ -33,6 +32,7 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.ranges import check_ranges
 from training.step import Batch, Sums, compile_step, compiler_options, init_state, make_train_step
+from training.weights import read_json
 from training.whole import write_json
 
 SCORED = 256  # images at once
@@ -90,10 +90,11 @@ class DigitsConfig:
     def __post_init__(self):
         names = ("seeds", "steps", "batch_size", "patch", "test_images", "valid_images", "places")
         check_ranges(self, **dict.fromkeys(names, 1))
-        if not self.positions or len({*self.positions}) < len(self.positions):
-            raise ValueError(f"positions is {self.positions}: give one or more, each once")
-        if min(self.shifts, default=1) < 1 or min(self.canvases, default=1) < 1:
-            raise ValueError(f"shifts are {self.shifts} and canvases {self.canvases}: numbers from 1")
+        for name in ("positions", "shifts", "canvases"):
+            if len({*(given := getattr(self, name))}) < len(given) or name == "positions" and not given:
+                raise ValueError(f"{name} is {given}: give {'one or more, ' if not given else ''}each once")
+        if not all(1 <= x < 100 for x in (*self.shifts, *self.canvases)):
+            raise ValueError(f"shifts are {self.shifts} and canvases {self.canvases}: numbers from 1 to below 100")
 
     def model(self, positions: Positions, images: Images) -> ViTConfig:
         """The ViT of an encoding for such images. Raises ValueError where they are not whole patches."""
@@ -150,7 +151,7 @@ def digits(config: DigitsConfig, say: Callable = print) -> None:
                 trainers[positions] = Trainer(models[positions], config, parts.training, mesh)
             write_json(paths[positions, seed], trainers[positions].cell(seed, parts, tests, bar.update))
         bar.close()
-        cells = [json.loads(path.read_bytes()) for path in paths.values()]
+        cells = [read_json(path, REMAKE) for path in paths.values()]
         say(write_report(folder, cells, {name: pixels[0] for name, pixels in tests.items()}, note))
 
 

@@ -92,7 +92,7 @@ class Extension:
 
     def __post_init__(self):
         check_choices(self)
-        check_ranges(self, factor=1, trained=1, window=1)
+        check_ranges(self, factor=(1, 1e9), trained=1, window=1)
 
 
 def extended_rotation(

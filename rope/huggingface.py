@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,18 @@ from rope.roformer import SINUSOID, RoFormer, RoFormerConfig, init
 from rope.rotary import to_interleaved
 from rope.sinusoidal import sinusoidal
 from training.errors import DataError
-from training.weights import Stored, check_fit, empty, fill, hollow, open_weights, read, read_json, write_safetensors
+from training.weights import (
+    FLOATS,
+    Stored,
+    check_fit,
+    empty,
+    fill,
+    hollow,
+    open_weights,
+    read,
+    read_json,
+    write_safetensors,
+)
 from training.whole import check_new, whole
 
 Kind = Literal["roformer", "bert"]
@@ -120,6 +131,8 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
     pooler: what its dense layer is followed by, instead of what the folder says (see above); none leaves it out. Raises
     DataError for whatever does not fit, or is no such model.
     """
+    if pooler not in get_args(Pooler):
+        raise ValueError(f"pooler is {pooler!r}: it must be {', '.join(get_args(Pooler))}")
     file = Path(folder) / "config.json"
     about = read_json(file)
     config, told = read_config(about, file)
@@ -211,7 +224,8 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, str]
 
 def _number(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
     value = about.get(name)
-    if type(value) not in ((int,) if kind is int else (int, float)):
+    # What is larger is no model's, and would overflow further down.
+    if type(value) not in ((int,) if kind is int else (int, float)) or not -(2**31) < value < 2**31:
         raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")
     return kind(value)
 
@@ -223,22 +237,27 @@ def write_encoder(
     *,
     dtype: str = "float32",
     write_tokenizer: Callable[[Path], None] | None = None,
-) -> None:
-    """Writes the model for transformers into the new folder `out`, whole or not at all.
+) -> str:
+    """Writes the model for transformers into the new folder `out`, whole or not at all, and returns the name of its class.
 
     RoFormerForMaskedLM or BertForMaskedLM load it, and RoFormerModel or BertModel, where there is no head only these.
-    `write_tokenizer` adds its files to the folder. Raises DataError for a model that none of them computes, and where `out`
-    exists and is not empty.
+    `write_tokenizer` adds its files to the folder. Raises DataError for a model that none of them computes or that is not of
+    this config, and where `out` exists and is not empty.
     """
+    if dtype not in FLOATS:
+        raise ValueError(f"dtype is {dtype!r}: it must be {', '.join(FLOATS)}")
     out = Path(out).absolute()
     check_new(out)
+    shapes, wanted = (jax.tree.map(jnp.shape, x) for x in (model, hollow(partial(init, config))))
+    if shapes != wanted:
+        raise DataError(f"{out}: not written, since the model is not of this config: its arrays have other shapes")
     model, config, kind = for_transformers(jax.tree.map(np.asarray, model), config, out)
     names = Names(prefix=f"{kind}." if config.head else "")
     tensors, table = dict(encoder_tensors(model, names)), f"{names.prefix}encoder.embed_positions.weight"
     if kind == "roformer":
         tensors[table] = _sinusoids(config.max_positions, config.head_size)
     about = {
-        "architectures": [_CLASSES[kind] + ("ForMaskedLM" if config.head else "Model")],
+        "architectures": [name := _CLASSES[kind] + ("ForMaskedLM" if config.head else "Model")],
         "model_type": kind,
         **{name: getattr(config, ours) for name, ours in (_SIZES | _SETTINGS).items()},
         **({"embedding_size": config.embedding_width, "rotary_value": False} if kind == "roformer" else {}),
@@ -254,6 +273,7 @@ def write_encoder(
         (temporary / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if write_tokenizer is not None:
             write_tokenizer(temporary)
+    return name
 
 
 def for_transformers(model: RoFormer, config: RoFormerConfig, out: Path) -> tuple[RoFormer, RoFormerConfig, Kind]:

@@ -10,6 +10,7 @@
 
 import gzip
 import hashlib
+import math
 import re
 import zlib
 from itertools import pairwise
@@ -93,8 +94,8 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
             f"{path}: begins with {content[:4].hex() or 'nothing'}, an IDX file of this kind with {magic:08x}"
         )
     shape = tuple(map(int, head[1:]))
-    if len(content) < begin or len(content) != begin + int(np.prod(shape)):
-        raise DataError(f"{path}: {len(content):,} bytes, where its sizes {shape} need {begin + int(np.prod(shape)):,}")
+    if len(content) < begin or len(content) != begin + math.prod(shape):
+        raise DataError(f"{path}: {len(content):,} bytes, where its sizes {shape} need {begin + math.prod(shape):,}")
     return np.frombuffer(content, np.uint8, offset=begin).reshape(shape)
 
 

@@ -201,7 +201,7 @@ def score(
 
 def _read(model: RoFormer, batch: Batch, config: RoFormerConfig) -> jax.Array:
     """[B, 3]: each row's sums of cross-entropy, of right guesses and of weights."""
-    (hidden,) = encode(model, batch["ids"], jnp.ones_like(batch["ids"]), config)
+    hidden = encode(model, batch["ids"], jnp.ones_like(batch["ids"]), config)
     scores = logits(model, hidden, config)
     entropy = jax.nn.logsumexp(scores, -1) - of_labels(scores, batch["labels"])
     right = jnp.argmax(scores, -1) == batch["labels"]

@@ -80,7 +80,7 @@ def predict(
     model: RoFormer, masked: Masked, segments: jax.Array, key: jax.Array | None, config: RoFormerConfig
 ) -> Sums:
     """What `loss` returns, for tokens that are hidden already."""
-    (hidden,) = encode(model, masked.inputs, segments, config, key=key)
+    hidden = encode(model, masked.inputs, segments, config, key=key)
     # A product with one-hot rows, not a gather: its transpose is a product too, and costs less than a hundredth of a layer.
     chosen = _onehot(masked.places, segments).astype(hidden.dtype)
     hidden = before_logits(model, jnp.einsum("BMT,BTD->BMD", chosen, hidden), config)

@@ -16,8 +16,10 @@ from rope import mlm, roformer
 from rope.angles import SINUSOIDAL
 from rope.kernels import Implementation
 from rope.layers import Remat
+from rope.load import load_encoder
 from rope.mlm import Vocabulary
 from rope.roformer import Positions, RoFormer, RoFormerConfig
+from training.errors import DataError
 from training.lock import locked
 from training.loop import HostBatch, LoopConfig, Task, microbatch, train
 from training.mesh import MeshConfig, data_share, make_mesh
@@ -26,6 +28,7 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.ranges import check_ranges
 from training.step import TrainState, init_state, make_train_step
+from training.weights import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,9 @@ class Rows:
 class EncoderConfig:
     preset: Literal[tuple(roformer.PRESETS)] = "tiny"
     """Shape of the model, and the recipe that goes with it."""
+    start: str = ""
+    """Begin with this encoder, a run or a Hugging Face folder with a masked language model's head, instead of random
+    weights; its shape, positions and tokenizer hold."""
     positions: Positions = "rotary"
     """rotary; learned (BERT's table); sinusoidal, or with trainable frequencies; T5's relative buckets; none."""
     theta: str = SINUSOIDAL
@@ -73,11 +79,24 @@ class EncoderConfig:
     def __post_init__(self):
         check_ranges(self, dropout=(0, 1), length=8)
 
-    def model(self, vocabulary: int) -> RoFormerConfig:
-        """The preset's model for such a vocabulary rounded up to a multiple of 16, for a mesh to cut."""
-        model, rows = roformer.PRESETS[self.preset], -(-vocabulary // 16) * 16
-        same = {name: getattr(self, name) for name in ("positions", "theta", "dropout", "attention", "dtype", "remat")}
-        return replace(model, vocabulary=rows, max_positions=self.length, attention_dropout=self.dropout, **same)
+    def model(self, vocabulary: int, start: RoFormerConfig | None = None) -> RoFormerConfig:
+        """The preset's model for such a vocabulary rounded up to a multiple of 16, for a mesh to cut; or `start` as it is to
+        be trained.
+
+        Raises DataError for a start without head or with fewer rows in its embedding.
+        """
+        same = {name: getattr(self, name) for name in ("dropout", "attention", "dtype", "remat")}
+        same["attention_dropout"] = self.dropout
+        if start is None:
+            shape = {"vocabulary": -(-vocabulary // 16) * 16, "max_positions": self.length}
+            return replace(roformer.PRESETS[self.preset], positions=self.positions, theta=self.theta, **shape, **same)
+        if not start.head:
+            raise DataError(f"{self.start}: it has no masked language model's head to train")
+        if start.vocabulary < vocabulary:
+            raise DataError(
+                f"{self.start}: {start.vocabulary:,} rows in its embedding, fewer than {vocabulary:,} tokens"
+            )
+        return replace(start, **same)
 
 
 def recipe(preset: str) -> EncoderConfig:
@@ -100,11 +119,12 @@ def pretrain_encoder(config: EncoderConfig, rows: Rows, say: Callable = print) -
     folder, loop = Path(config.folder), config.loop
     say = say if jax.process_index() == 0 else silent
     mesh = make_mesh(config.mesh)
-    model = config.model(rows.vocabulary.size)
+    start, shape = load_encoder(config.start, say=say) if config.start else (None, None)
+    model = config.model(rows.vocabulary.size, shape)
     batch = microbatch(loop.batch_size, loop.accumulate)
     check_divisible(mesh, {"batch_size / accumulate": ("batch", batch)} | roformer.sizes(model))
     say(
-        f"{config.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, {model.positions}, rows of {rows.length}"
+        f"{config.start or config.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, {model.positions}, rows of {rows.length}"
     )
     tx = make_optimizer(config.optimizer, loop.steps)
     objective = partial(mlm.loss, config=model, vocabulary=rows.vocabulary)
@@ -121,7 +141,13 @@ def pretrain_encoder(config: EncoderConfig, rows: Rows, say: Callable = print) -
         count=lambda host: (int(np.count_nonzero(host["segments"])), host["segments"].size),
         flops_per_row=mlm.flops_per_row(model, rows.length),
         config={"encoder": dataclasses.asdict(model), "tokenizer": rows.tokenizer, "preset": config.preset},
-        fixed={"data": rows.fingerprint, "positions": model.positions, "theta": model.theta},
+        fixed={
+            "data": rows.fingerprint,
+            "positions": model.positions,
+            "theta": model.theta,
+            "start": start and fingerprint(start),
+        },
+        weights=start,
     )
     with locked(folder) if jax.process_index() == 0 else nullcontext():
         return train(task, loop, mesh, folder, say)

@@ -4,6 +4,7 @@ arXiv 1810.04805), or any other of this package.
 Letters: B batch, T positions, D model, E embedding, V vocabulary, P rows of a position table.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -130,7 +131,7 @@ def init(config: RoFormerConfig, key: jax.Array) -> RoFormer:
     )
 
 
-def encode(
+def encode_layers(
     model: RoFormer,
     ids: jax.Array,
     segments: jax.Array,
@@ -140,15 +141,18 @@ def encode(
     positions: jax.Array | None = None,
     mask: jax.Array | Segments | None = None,
     key: jax.Array | None = None,
-    outputs: tuple[int, ...] = (),
+    outputs: Sequence[int] = (-1,),
 ) -> tuple[jax.Array, ...]:
-    """Ids [B, T] and segments (0 padding) -> (hidden states [B, T, D], those after the layers `outputs`).
+    """Ids [B, T] and segments (0 padding) -> the hidden states [B, T, D] after each layer of `outputs` (0 the first, -1 the last).
 
     Segments are 1 for the tokens of a row's one text; what BERT calls so are the types [B, T], 0 unless given. Positions [B, T]
     restart in each segment. Who sees whom follows from the segments, unless a mask is given instead (rope.masks.unilm_mask).
-    Relative buckets take the places in the row for positions. `key` turns dropout on. Raises ValueError for rows longer than a learned table.
+    Relative buckets take the places in the row for positions. `key` turns dropout on. Raises ValueError for rows longer than a
+    learned table, for shapes that do not belong together and for a layer that is not there.
     """
     c, p = config, model.embeddings
+    if ids.ndim != 2 or not ids.size or segments.shape != ids.shape:
+        raise ValueError(f"ids {ids.shape} and segments {segments.shape}: both must be [B, T], with B and T from 1")
     positions = segment_positions(segments) if positions is None else positions
     first, key = jax.random.split(key) if key is not None else (None, None)
     x = _embed(p, ids, types, positions, c)
@@ -169,6 +173,11 @@ def encode(
         key=key,
         outputs=outputs,
     )
+
+
+def encode(model: RoFormer, ids: jax.Array, segments: jax.Array, config: RoFormerConfig, **options) -> jax.Array:
+    """Ids [B, T] and segments (0 padding) -> the last hidden states [B, T, D]; options and errors are those of `encode_layers`."""
+    return encode_layers(model, ids, segments, config, **options)[0]
 
 
 def _embed(

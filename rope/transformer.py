@@ -106,13 +106,16 @@ def run_blocks(
     layout: Layout = "interleaved",
     bias: jax.Array | None = None,
     key: jax.Array | None = None,
-    outputs: Sequence[int] = (),
+    outputs: Sequence[int] = (-1,),
 ) -> tuple[jax.Array, ...]:
-    """[B, T, D] -> (the last layer's output [B, T, D], those of the layers `outputs`, numbered as a list is).
+    """[B, T, D] -> [B, T, D] of each layer in `outputs`, numbered as a list is. `key` turns dropout on.
 
-    `key` turns dropout on.
+    Raises ValueError for a layer that is not there.
     """
     c = config
+    if wrong := [n for n in outputs if not -c.layers <= n < c.layers]:
+        raise ValueError(f"there is no layer {wrong[0]}: they are 0 to {c.layers - 1}, or -1 for the last and so on")
+    numbers = [n % c.layers for n in outputs]
 
     def attend(x: jax.Array, p: Block, key: jax.Array | None) -> jax.Array:
         query, kept, value = (
@@ -151,7 +154,7 @@ def run_blocks(
             x = x + dropout(feed_forward(h, p), c.dropout, keys[2])
         return x
 
-    wanted = [range(c.layers)[number] for number in outputs]
+    wanted = [n for n in numbers if n < c.layers - 1]  # the last is what the scan ends with
 
     def body(carry, inputs):
         x, kept = carry
@@ -164,4 +167,5 @@ def run_blocks(
     unroll = c.layers if on_one_cpu() else 1
     begin = (x, [jnp.zeros_like(x) for _ in wanted])
     (x, kept), _ = jax.lax.scan(body, begin, (jnp.arange(c.layers), blocks, keys), unroll=unroll)
-    return (x, *kept)
+    found = dict(zip(wanted, kept, strict=True)) | {c.layers - 1: x}
+    return tuple(found[n] for n in numbers)

@@ -13,12 +13,15 @@ import numpy as np
 
 from training.errors import DataError
 from training.metrics import progress_bar
+from training.weights import read_json
 from training.whole import write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESAMPLES = 2000
+REMAKE = "delete it, and the same command makes it again"
+DELETE = "delete the folder, or give another --folder"
 
 
 class Estimate(NamedTuple):
@@ -49,7 +52,7 @@ def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
 
 def keep_settings(path: Path, wanted: Mapping[str, Any]) -> None:
     """Keeps what a folder's cells are made with. Raises DataError where it was another value; a new setting may come."""
-    found = json.loads(path.read_bytes()) if path.exists() else {}
+    found = read_json(path, DELETE) if path.exists() else {}
     for name, value in json.loads(json.dumps(wanted)).items():
         if found.get(name, value) != value:
             raise DataError(
@@ -67,7 +70,7 @@ def run_cells(paths: Mapping[Any, Path], make: Callable[[Any], dict], unit: str 
         write_json(paths[cell], make(cell))
         bar.update()
     bar.close()
-    return [json.loads(path.read_bytes()) for path in paths.values()]
+    return [read_json(path, REMAKE) for path in paths.values()]
 
 
 def remember_programs(folder: str | Path) -> None:

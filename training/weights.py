@@ -6,10 +6,11 @@ its largest tensor.
 """
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,11 @@ def read(name: str, stored: Stored) -> np.ndarray:
         raise _damaged(stored.file, error, f"{name!r} cannot be read") from None
 
 
+def fingerprint(model: Any) -> str:
+    """Of a model's arrays, by which a resumed run knows what it began with."""
+    return f"{reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc), jax.tree.leaves(model), 0):08x}"
+
+
 def open_weights(folder: Path) -> tuple[dict[str, Stored], Path]:
     """The tensors of a Hugging Face folder, and the file that holds or lists them. Raises DataError."""
     for name in WEIGHT_FILES:
@@ -101,7 +107,7 @@ def open_weights(folder: Path) -> tuple[dict[str, Stored], Path]:
 
 def _open_shards(index: Path, opener: Callable[[Path], dict[str, Stored]]) -> dict[str, Stored]:
     places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(x, str) and Path(x).name == x for x in places.values()):
+    if not isinstance(places, dict) or not all(isinstance(x, str) and x and Path(x).name == x for x in places.values()):
         raise DataError(f"{index}: no weight_map from tensors to the names of files beside it; {AGAIN}")
     shards = {name: opener(index.with_name(name)) for name in dict.fromkeys(places.values())}
     for tensor, name in places.items():
@@ -181,15 +187,15 @@ def open_torch(file: Path) -> dict[str, Stored]:
     return {name: stored(tensor) for name, tensor in tensors.items()}
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises DataError."""
+def read_json(file: Path, remedy: str = AGAIN) -> dict[str, Any]:
+    """The object in a JSON file. Raises DataError, which ends in what to do."""
     text = _there(file).read_bytes()
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _damaged(file, error, "not JSON") from None
+        raise _damaged(file, error, "not JSON", remedy) from None
     if not isinstance(content, dict):
-        raise DataError(f"{file}: not a JSON object; {AGAIN}")
+        raise DataError(f"{file}: not a JSON object; {remedy}")
     return content
 
 
@@ -203,6 +209,6 @@ def _first(names: list[str]) -> str:
     return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _damaged(file: Path, error: Exception, what: str) -> DataError:
+def _damaged(file: Path, error: Exception, what: str, remedy: str = AGAIN) -> DataError:
     reason = next(iter(str(error).strip().splitlines()), "")[:160]
-    return DataError(f"{file}: {what} ({type(error).__name__}: {reason}); {AGAIN}")
+    return DataError(f"{file}: {what} ({type(error).__name__}: {reason}); {remedy}")

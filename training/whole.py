@@ -33,6 +33,10 @@ def whole(path: Path) -> Iterator[Path]:
         elif path.is_dir():
             os.replace(path, old)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # such as of a full disk
+            error.filename = str(path)
+        raise
     finally:
         _settle(path, temporary, old)
 

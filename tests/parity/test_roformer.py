@@ -1,6 +1,7 @@
 """RoFormer and BERT against transformers' in torch, from our folders and from theirs, to 1e-4 in float32."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 import torch
 import transformers
 
+from pegasus_zh.huggingface_tokenizer import write_tokenizer
+from pegasus_zh.tokenizers import PegasusTokenizer
+from pegasus_zh.vocabulary import train_pegasus_vocabulary
 from rope.huggingface import Names, encoder_tensors, read_encoder, write_encoder
 from rope.roformer import encode, logits
 from tests.rope.random_encoder import BERT, ROFORMER, outputs, random_encoder, random_rows
@@ -180,7 +184,7 @@ def test_gradients_of_the_masked_language_model(case):
     labels = np.where((np.arange(17)[None] % 3 == 0) & (rows["segments"] > 0), rows["ids"], -100)
 
     def loss(model):
-        hidden = encode(model, rows["ids"], rows["segments"], config, types=rows["types"])[0]
+        hidden = encode(model, rows["ids"], rows["segments"], config, types=rows["types"])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits(model, hidden, config), np.maximum(labels, 0))
         return (losses * (labels >= 0)).sum() / (labels >= 0).sum()
 
@@ -197,3 +201,23 @@ def test_gradients_of_the_masked_language_model(case):
             assert np.abs(found[name]).max() < 1e-6  # it moves all scores of a query alike: nothing but rounding
         else:
             close(found[name], x, None, name)
+
+
+@pytest.mark.parametrize("basis", [ROFORMER, BERT])
+def test_an_exported_folder_is_all_that_transformers_needs(basis, tmp_path):
+    """Text in, logits out, by the Auto classes alone: the same ids and numbers as here."""
+    texts = ["今天天气很好，我们去公园散步。", "他每天读书 3 小时，也写 JAX 程序。", "山水花草，风雨雪月"]
+    tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, 400))
+    config = replace(basis, vocabulary=tokenizer.vocab_size)
+    model = random_encoder(config)
+    write_encoder(tmp_path / "model", model, config, write_tokenizer=partial(write_tokenizer, tokenizer))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    masked = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()
+    assert any(len(token) > 1 and not token.isascii() for token in theirs.tokenize(texts[0])), "words, not characters"
+    for text in texts:
+        ids = tokenizer.frame_source(tokenizer.encode(text), 64)
+        assert theirs(text).input_ids == ids
+        row = np.array([ids])
+        found = logits(model, encode(model, row, np.ones_like(row), config), config)
+        with torch.no_grad():
+            close(found, masked(**theirs(text, return_tensors="pt")).logits, None)

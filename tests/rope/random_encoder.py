@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from rope.roformer import RoFormer, RoFormerConfig, encode, init, logits, pool
+from rope.roformer import RoFormer, RoFormerConfig, encode_layers, init, logits, pool
 from training.weights import hollow
 
 # No two sizes are equal, so that a wrong axis cannot pass.
@@ -39,7 +39,7 @@ def random_rows(config: RoFormerConfig, length: int = 17, seed: int = 1) -> dict
 @partial(jax.jit, static_argnames="config")
 def outputs(model: RoFormer, rows: dict[str, np.ndarray], config: RoFormerConfig) -> dict[str, jax.Array]:
     """The hidden states, those after the first layer, and, where the model has them, logits and pooled rows."""
-    hidden, first = encode(model, rows["ids"], rows["segments"], config, types=rows["types"], outputs=(0,))
+    hidden, first = encode_layers(model, rows["ids"], rows["segments"], config, types=rows["types"], outputs=(-1, 0))
     found = {"hidden": hidden, "first": first}
     if config.head:
         found["logits"] = logits(model, hidden, config)

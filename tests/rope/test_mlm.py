@@ -61,7 +61,7 @@ def test_loss_is_that_of_the_hidden_tokens(positions):
     model, batch = init(config, jax.random.key(0)), rows()
     found = jax.jit(partial(loss, config=config, vocabulary=VOCABULARY))(model, batch, None)
     masked = mask_tokens(batch["ids"], batch["segments"], VOCABULARY, jax.random.key(0))
-    scores_of = jax.jit(lambda model: logits(model, encode(model, masked.inputs, batch["segments"], config)[0], config))
+    scores_of = jax.jit(lambda model: logits(model, encode(model, masked.inputs, batch["segments"], config), config))
     log_p = np.asarray(jax.nn.log_softmax(scores_of(model)))
     entropy = right = 0.0
     for row, column in np.ndindex(masked.places.shape):

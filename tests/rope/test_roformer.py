@@ -11,7 +11,7 @@ import pytest
 
 from rope.extension import Extension
 from rope.masks import unilm_mask
-from rope.roformer import PRESETS, Positions, RoFormerConfig, encode, init, logits, parameters, pool
+from rope.roformer import PRESETS, Positions, RoFormerConfig, encode, encode_layers, init, logits, parameters, pool
 
 CONFIG = RoFormerConfig(
     vocabulary=48, width=32, embedding=16, feed_forward=64, heads=4, layers=3, max_positions=16, dropout=0.0
@@ -36,7 +36,7 @@ def test_packed_rows_are_as_if_alone(models, positions):
     """Two examples side by side and padding; relative buckets see only differences inside a segment."""
     config, model = replace(CONFIG, positions=positions), models[positions]
     segments = np.array([[1] * 5 + [2] * 4 + [0] * 3])
-    run = jax.jit(partial(encode, config=config, outputs=(0,)))
+    run = jax.jit(partial(encode_layers, config=config, outputs=(-1, 0)))
     packed = run(model, IDS[:1], segments)
     for first, end in ((0, 5), (5, 9)):
         alone = run(model, IDS[:1, first:end], ONE[:1, first:end])
@@ -52,7 +52,7 @@ def test_order_matters_but_for_none(models, positions):
     config, model = replace(CONFIG, positions=positions), models[positions]
     run = jax.jit(partial(encode, config=config))
     order = np.array([0, 7, 2, 3, 4, 5, 6, 1, 8, 9, 10, 11])
-    (ours,), (swapped,) = run(model, IDS, ONE), run(model, IDS[:, order], ONE)
+    ours, swapped = run(model, IDS, ONE), run(model, IDS[:, order], ONE)
     difference = np.abs(np.asarray(swapped) - np.asarray(ours)[:, order]).max()
     assert difference < 1e-5 if positions == "none" else difference > 1e-4
 
@@ -62,7 +62,7 @@ def test_rotary_positions_are_relative(models, positions):
     config, model = replace(CONFIG, positions=positions), models[positions]
     run = jax.jit(partial(encode, config=config))
     where = np.broadcast_to(np.arange(12), IDS.shape)
-    (ours,), (shifted,) = (run(model, IDS, ONE, positions=where + s) for s in (0, 100))
+    ours, shifted = (run(model, IDS, ONE, positions=where + s) for s in (0, 100))
     np.testing.assert_allclose(ours, shifted, atol=1e-4)
 
 
@@ -73,7 +73,7 @@ def test_unilm_writes_from_left_to_right(models):
 
     def of(word, place):
         embedded = model.replace(embeddings=model.embeddings.replace(word=word))
-        (hidden,) = encode(embedded, np.arange(12)[None], ONE[:1], CONFIG, types=types, mask=mask)
+        hidden = encode(embedded, np.arange(12)[None], ONE[:1], CONFIG, types=types, mask=mask)
         return hidden[0, place] @ jnp.linspace(-1, 1, CONFIG.width) ** 3
 
     gradient = jax.jit(jax.grad(of))
@@ -83,8 +83,8 @@ def test_unilm_writes_from_left_to_right(models):
 
 
 def test_outputs_are_those_of_the_layers(models):
-    run = jax.jit(encode, static_argnames=("config", "outputs"))
-    last, first, middle, again = run(models["rotary"], IDS, ONE, CONFIG, outputs=(0, 1, -1))
+    run = jax.jit(encode_layers, static_argnames=("config", "outputs"))
+    last, first, middle, again = run(models["rotary"], IDS, ONE, CONFIG, outputs=(-1, 0, 1, 2))
     np.testing.assert_array_equal(last, again)
     model = models["rotary"]
     for layers, expected in ((1, first), (2, middle)):
@@ -97,7 +97,7 @@ def test_recomputation_changes_nothing(models, remat):
     model = models["rotary"].replace(blocks=jax.tree.map(lambda x: x[:1], models["rotary"].blocks))
 
     def of(model, config):
-        (hidden,) = encode(model, IDS, ONE, config, key=jax.random.key(0))
+        hidden = encode(model, IDS, ONE, config, key=jax.random.key(0))
         return (hidden * jnp.linspace(-1, 1, CONFIG.width)[None, None] ** 3).sum()
 
     plain, ours = (
@@ -114,7 +114,7 @@ def test_sharded_equals_unsharded(models, positions):
 
     @jax.jit
     def of(model, ids, segments):
-        (hidden,) = encode(model, ids, segments, config)
+        hidden = encode(model, ids, segments, config)
         return logits(model, hidden, config), pool(model, hidden, config)
 
     alone = of(models[positions], ids, segments)
@@ -163,6 +163,15 @@ def test_what_cannot_be_is_refused(kind):
     assert expected in str(error.value)
 
 
+def test_shapes_and_layers_that_cannot_be(models):
+    for ids, segments in ((IDS, ONE[:1]), (IDS[:0], ONE[:0]), (IDS[:, :0], ONE[:, :0]), (IDS[0], ONE[0])):
+        with pytest.raises(ValueError, match="both must be"):
+            encode(models["rotary"], ids, segments, CONFIG)
+    for layer in (CONFIG.layers, -CONFIG.layers - 1):
+        with pytest.raises(ValueError, match=f"there is no layer {layer}"):
+            encode_layers(models["rotary"], IDS, ONE, CONFIG, outputs=(0, layer))
+
+
 def test_past_a_learned_table(models):
     long = np.ones((1, 20), np.int32)
     config = replace(CONFIG, positions="learned")
@@ -170,23 +179,23 @@ def test_past_a_learned_table(models):
         encode(models["learned"], long, long, config)
     continued = replace(config, extension=Extension(method="hierarchical"))
     run = jax.jit(encode, static_argnames="config")
-    assert np.isfinite(run(models["learned"], long, long, continued)[0]).all()
-    short = (run(models["learned"], IDS, ONE, c)[0] for c in (config, continued))
+    assert np.isfinite(run(models["learned"], long, long, continued)).all()
+    short = (run(models["learned"], IDS, ONE, c) for c in (config, continued))
     np.testing.assert_array_equal(*short)
 
 
 def test_numbers_that_a_table_does_not_have_are_seen(models):
     config, model = replace(CONFIG, positions="learned"), models["learned"]
     run = jax.jit(partial(encode, config=config))
-    assert np.isfinite(run(model, IDS, ONE)[0]).all()
+    assert np.isfinite(run(model, IDS, ONE)).all()
     for bad in ({"ids": IDS + 40}, {"ids": IDS - 20}, {"positions": 16 * ONE}, {"positions": -ONE}, {"types": 2 * ONE}):
-        assert np.isnan(run(model, **{"ids": IDS, "segments": ONE} | bad)[0]).any()
+        assert np.isnan(run(model, **{"ids": IDS, "segments": ONE} | bad)).any()
 
 
 def test_without_pooler_or_head():
     config = replace(CONFIG, pooler="none", head=False)
     model = init(config, jax.random.key(0))
-    (hidden,) = encode(model, IDS, ONE, config)
+    hidden = encode(model, IDS, ONE, config)
     with pytest.raises(ValueError, match="no pooler"):
         pool(model, hidden, config)
     with pytest.raises(ValueError, match="no masked language model's head"):

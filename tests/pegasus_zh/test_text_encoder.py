@@ -1,0 +1,78 @@
+"""From text to an encoder, out to transformers' folder, and on from there."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from pegasus_zh.text_encoder import ExportEncoderConfig, export_encoder, load_text_encoder, tokenizer_folder
+from pegasus_zh.text_rows import TextConfig, text_rows
+from rope.pretrain import pretrain_encoder, recipe
+from training.errors import DataError
+
+TEXTS = ["今天天气很好，我们去公园散步。", "他每天读书写字。", "山水花草，风雨雪月。"]
+
+
+def silent(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    documents = folder / "documents.jsonl"
+    documents.write_text("".join(json.dumps({"text": f"{n}{t}"}) + "\n" for t in TEXTS for n in range(9)), "utf-8")
+    text = TextConfig(data=(str(documents),), vocabulary=300, eval_fraction=0, workers=1)
+    basis = recipe("tiny")
+    loop = replace(basis.loop, steps=1, batch_size=8)
+    config = replace(basis, length=16, folder=str(folder / "run"), loop=loop)
+    pretrain_encoder(config, text_rows(text, 16, folder / "run", silent), silent)
+    return config, text, folder
+
+
+def test_a_run_goes_out_to_transformers_and_comes_back(run):
+    config, _, folder = run
+    said = []
+    export_encoder(ExportEncoderConfig(model=config.folder, folder=str(folder / "out")), said.append)
+    assert "RoFormerForMaskedLM" in said[-1]
+    ours, theirs = (load_text_encoder(path, say=silent) for path in (config.folder, folder / "out"))
+    jax.tree.map(np.testing.assert_array_equal, ours.model, theirs.model)
+    assert theirs.tokenizer.fingerprint == ours.tokenizer.fingerprint
+    assert theirs.tokenizer.encode("今天天气") == ours.tokenizer.encode("今天天气")
+    for path in (config.folder, f"{config.folder}/checkpoints"):
+        assert tokenizer_folder(path) == folder / "run" / "tokenizer"
+    with pytest.raises(DataError, match="exists already"):
+        export_encoder(ExportEncoderConfig(model=config.folder, folder=str(folder / "out")), silent)
+
+
+def test_a_run_starts_from_an_encoder(run):
+    """A learning rate of 0 keeps the weights that it started with."""
+    config, text, folder = run
+    first = load_text_encoder(config.folder, say=silent)
+    still = replace(config.optimizer, learning_rate=0.0)
+    again = replace(config, start=config.folder, positions="learned", folder=str(folder / "again"), optimizer=still)
+    text = replace(text, tokenizer=str(tokenizer_folder(config.folder)))
+    pretrain_encoder(again, text_rows(text, 16, folder / "again", silent), silent)
+    model, found, _ = load_text_encoder(folder / "again", say=silent)
+    assert found.positions == "rotary"
+    jax.tree.map(np.testing.assert_array_equal, model, first.model)
+
+
+def test_what_a_run_cannot_start_from(run):
+    config, first = run[0], load_text_encoder(run[0].folder, say=silent)
+    with pytest.raises(DataError, match="no masked language model's head to train"):
+        config.model(300, replace(first.config, head=False))
+    with pytest.raises(DataError, match=r"rows in its embedding, fewer than 9,000 tokens"):
+        config.model(9000, first.config)
+
+
+def test_a_tokenizer_of_another_model(run, tmp_path):
+    config, _, folder = run
+    out = tmp_path / "out"
+    export_encoder(ExportEncoderConfig(model=config.folder, folder=str(out)), silent)
+    with (out / "vocab.txt").open("a") as file:
+        file.writelines(f"token{n}\n" for n in range(100))
+    with pytest.raises(DataError, match="put the vocab.txt there that belongs to the model"):
+        load_text_encoder(out, say=silent)

@@ -25,6 +25,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from training.datasets import open_dataset
 from training.errors import DataError
 
 CORPUS = Path(__file__).parent / "corpus"  # that comes with the project: train.jsonl and heldout.jsonl
@@ -197,14 +198,7 @@ def _dataset(name: str):
         raise DataError(
             f"{name}: write tfds:NAME:FIELD or tfds:NAME/CONFIG:FIELD, such as tfds:wikipedia/20230601.zh:text"
         )
-    import tensorflow_datasets as tfds  # most of a second: only where it is used
-
-    remedy = f"prepare it with `tfds build {dataset} --file_format=array_record`, and check TFDS_DATA_DIR"
-    try:
-        builder = tfds.builder(dataset)
-        source = builder.as_data_source(split="train")
-    except (ValueError, AssertionError, OSError, ImportError, NotImplementedError) as error:
-        raise DataError(f"{name}: not readable ({str(error).strip().splitlines()[0]}); {remedy}") from error
+    source, builder = open_dataset(dataset, "train", name)
     if field not in builder.info.features:
         raise DataError(f"{name}: no field {field!r}; it has: {', '.join(builder.info.features)}")
     return source, builder, field

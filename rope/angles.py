@@ -9,12 +9,14 @@ Letters: T positions of a row, A axes, F = H/2 frequencies (pairs of dimensions)
 import math
 import re
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 Schedule = Callable[[jax.Array], jax.Array]  # t in [0, 1) -> theta_t
+Layout = Literal["interleaved", "half"]  # of the two dimensions of a pair: side by side, or in both halves
 SINUSOIDAL = "10000^-t"  # Vaswani et al. 2017, arXiv 1706.03762, section 3.5
 
 
@@ -110,3 +112,18 @@ def rows_of(table: jax.Array, numbers: jax.Array, sharding: jax.P | None = None)
     """
     numbers = jnp.where(numbers < 0, len(table), numbers)
     return jnp.asarray(table).at[numbers].get(mode="fill", fill_value=jnp.nan, out_sharding=sharding)
+
+
+def join(first: jax.Array, second: jax.Array, layout: Layout) -> jax.Array:
+    """Two [..., F] as the first and the second of every pair of dimensions: [..., 2F]."""
+    check_layout(layout)
+    if layout == "half":
+        return jnp.concatenate([first, second], -1)
+    return jnp.stack([first, second], -1).reshape(*first.shape[:-1], -1)
+
+
+def check_layout(layout: str) -> None:
+    if layout not in ("interleaved", "half"):
+        raise ValueError(
+            f"layout is {layout!r}: it must be interleaved (pairs side by side) or half (halves of a head)"
+        )

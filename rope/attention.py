@@ -8,11 +8,11 @@ import math
 import jax
 import jax.numpy as jnp
 
+from rope.angles import Layout
 from rope.kernels import Implementation, choose, cudnn, splash
 from rope.masks import Segments
 from rope.rerope import LongRotation, long_scores
 from rope.rotary import Rotation, rotate
-from rope.sinusoidal import Layout
 
 MASKED = -1e9  # finite, so that a query that sees nothing has a uniform distribution and not NaN
 

@@ -84,9 +84,10 @@ class Extension:
     """Rotary: position interpolation (linear), a larger base (ntk; dynamic: as the length needs), YaRN, ReRoPE or leaky
     ReRoPE. Learned: hierarchical."""
     factor: float = 1.0
-    """How many times longer rows may be than the trained length; leaky: the slope beyond the window is its inverse."""
+    """linear, ntk, dynamic and yarn: how many times longer rows may be than the trained length, and 1 changes nothing
+    (dynamic: but for rows beyond it); leaky: the slope beyond the window is its inverse."""
     trained: int = 512
-    """Positions of the rows that the model was trained on."""
+    """dynamic and yarn: positions of the rows that the model was trained on."""
     window: int = 256
     """rerope and leaky: the distance from which on distances no longer count in full."""
 

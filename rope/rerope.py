@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rope.angles import Layout
 from rope.rotary import Rotation, rotate, rotation
-from rope.sinusoidal import Layout
 
 
 class LongRotation(NamedTuple):

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.angles import SINUSOIDAL, frequencies, rows_of, schedule
+from rope.angles import SINUSOIDAL, Layout, frequencies, rows_of, schedule
 from rope.attention import dropout
 from rope.buckets import relative_bias
 from rope.extension import Extension, base_of, extended_rotation, hierarchical
 from rope.layers import Linear, Norm, init_linear, init_norm, layer_norm, linear
 from rope.masks import Segments, segment_positions
-from rope.sinusoidal import Layout, sinusoidal
+from rope.sinusoidal import sinusoidal
 from rope.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
 from training.partition import gather, normal, size_of, spec, zeros
 from training.ranges import check_ranges

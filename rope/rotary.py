@@ -11,8 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rope.angles import angles
-from rope.sinusoidal import Layout, check_layout, join
+from rope.angles import Layout, angles, check_layout, join
 from training.partition import device_kind
 
 

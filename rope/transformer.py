@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from rope.angles import Layout
 from rope.attention import attention, dropout
 from rope.kernels import Implementation
 from rope.layers import Linear, Norm, Remat, init_linear, init_norm, layer_norm, linear, recomputed
 from rope.masks import Segments
 from rope.rerope import LongRotation
 from rope.rotary import Rotation
-from rope.sinusoidal import Layout
 from training.partition import on_one_cpu
 from training.ranges import check_choices, check_ranges
 

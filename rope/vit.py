@@ -122,16 +122,9 @@ def encode(
     return layer_norm(x, model.norm, c.epsilon)
 
 
-def forward(
-    model: ViT,
-    images: jax.Array,
-    config: ViTConfig,
-    *,
-    coordinates: jax.Array | None = None,
-    key: jax.Array | None = None,
-) -> jax.Array:
-    """As `encode`, then the mean over all patches and the classifier: float32 logits [B, classes]."""
-    hidden = encode(model, images, config, coordinates=coordinates, key=key)
+def forward(model: ViT, images: jax.Array, config: ViTConfig, **options) -> jax.Array:
+    """As `encode`, options too, then the mean over all patches and the classifier: float32 logits [B, classes]."""
+    hidden = encode(model, images, config, **options)
     mean = jnp.mean(hidden, 1, keepdims=True, dtype=jnp.float32)
     return linear(mean, model.head, ("embed", None))[:, 0]
 

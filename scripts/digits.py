@@ -6,7 +6,7 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from rope.digits import DigitsConfig, digits
+    from rope.experiments.digits import DigitsConfig, digits
     from training.experiment import remember_programs
 
     config = tyro.cli(DigitsConfig, prog="python -m scripts.digits")

@@ -7,7 +7,7 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     import tyro
 
     from pegasus_zh.text_rows import TextConfig, text_rows
-    from rope.lengths import LengthsConfig, lengths
+    from rope.experiments.lengths import LengthsConfig, lengths
     from training.command import run
     from training.experiment import remember_programs
 

@@ -7,6 +7,7 @@ import string
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from pegasus_zh import vocabulary
 from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer, normalise, split_plain
-from pegasus_zh.vocabulary import train_pegasus_vocabulary, train_sentencepiece
+from pegasus_zh.vocabulary import make_tokenizer, train_pegasus_vocabulary, train_sentencepiece
 from training.errors import DataError
 
 LEAST = 106 + 32 + 36 + 36
@@ -178,3 +179,21 @@ def test_sampled_sentencepiece_still_knows_the_text():
     assert model != train_sentencepiece(TEXTS, 430)
     pieces = Counter(SentencePieceTokenizer(model).encode("".join(TEXTS[:50])))
     assert sum(count for i, count in pieces.items() if 3 <= i < 259) < 0.01 * pieces.total()  # hardly any bytes
+
+
+def test_a_vocabulary_is_of_its_documents_and_settings(tmp_path):
+    documents = [tmp_path / f"{n}.txt" for n in range(2)]
+    for number, path in enumerate(documents):
+        path.write_text(f"今天天气很好{number}。", encoding="utf-8")
+    make = partial(make_tokenizer, "pegasus", 300, folder=tmp_path / "tokenizer", say=lambda _: None)
+    made = make([str(documents[0])])
+    assert make([str(documents[0])]).fingerprint == made.fingerprint
+    with pytest.raises(DataError, match="made from other documents: delete it, or give another --folder"):
+        make([str(documents[1])])
+    with pytest.raises(
+        DataError, match="made with kind pegasus, vocabulary 300, .* not kind characters, vocabulary 300"
+    ):
+        make_tokenizer("characters", 300, [str(documents[0])], tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "made.json").write_text("{")
+    with pytest.raises(DataError, match=r"made\.json: not JSON"):
+        make([str(documents[0])])

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from rope import digits as digits_module
-from rope.digits import DigitsConfig, batches, digits
-from rope.digits_report import write_report
-from rope.images import Images
-from rope.placing import conditions, placed
+from rope.experiments import digits as digits_module
+from rope.experiments.digits import DigitsConfig, batches, digits
+from rope.experiments.digits_report import write_report
+from rope.experiments.images import Images
+from rope.experiments.placing import conditions, placed
 from tests.rope.test_images import write_pair
 from training.experiment import estimate
 from training.mesh import MeshConfig, make_mesh

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from rope.images import IDX_IMAGES, IDX_LABELS, Images, read_idx, read_images, split_images
+from rope.experiments.images import IDX_IMAGES, IDX_LABELS, Images, read_idx, read_images, split_images
 
 
 def idx(magic, array):

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from rope.lengths import LengthsConfig, cut_windows, lengths
-from rope.lengths_report import gather
+from rope.experiments.lengths import LengthsConfig, cut_windows, lengths
+from rope.experiments.lengths_report import gather
 from rope.load import load_encoder
 from rope.mlm import Vocabulary
 from rope.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe
+from rope.roformer import PRESETS
 from training.errors import DataError
 from training.experiment import estimate
 
@@ -48,13 +49,21 @@ def made_rows(length: int) -> Rows:
 
 def config(folder, **changed) -> LengthsConfig:
     basis = LengthsConfig(
-        folder=str(folder), lengths=(16, 32), preset="tiny", encodings=("rotary", "learned"), extensions=("yarn",)
+        folder=str(folder), lengths=(16, 32), preset="tiny", positions=("rotary", "learned"), extensions=("yarn",)
     )
     return replace(basis, seeds=1, windows=5, steps=3, batch_size=8, **changed)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_layer():
+    """As much as is needed here, and half the compiling."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], layers=1, width=32, feed_forward=64))
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(one_layer, tmp_path_factory):
     folder, said = tmp_path_factory.mktemp("lengths"), []
     lengths(config(folder), made_rows, said.append)
     return folder, said
@@ -90,7 +99,7 @@ def test_the_same_command_does_nothing_again_and_more_seeds_go_on(finished, monk
     folder, said = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
     again = []
-    monkeypatch.setattr("rope.lengths.trained", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("rope.experiments.lengths.trained", lambda *_: pytest.fail("trained again"))
     lengths(config(folder), made_rows, again.append)
     assert again[-1] == said[-1]
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
@@ -108,7 +117,7 @@ def test_other_settings_are_refused(finished):
         ({"lengths": (16, 32, 48)}, "the last must be a multiple of all"),
         ({"lengths": (4, 8)}, "which is 8 or more"),
         ({"lengths": (8, 96)}, "learned positions of 8 can be continued to 64"),
-        ({"encodings": ()}, "give one or more, each once"),
+        ({"positions": ()}, "give one or more, each once"),
         ({"seeds": 0}, "seeds is 0"),
     ],
 )

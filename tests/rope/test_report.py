@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import tyro
 
-from rope import analysis, report_extensions, report_images, report_page, report_rows
+from rope import analysis
 from rope.angles import axial_frequencies, frequencies
 from rope.extension import Extension, extended_rotation
-from rope.report import SECTIONS, ReportConfig, position_report
-from rope.report_page import Section, page
+from rope.report import extensions, images, rows
+from rope.report.page import Section, number, page
+from rope.report.report import SECTIONS, ReportConfig, position_report
 from rope.sinusoidal import sinusoidal
 from training.whole import whole
 
@@ -116,7 +117,7 @@ def test_what_is_said_and_shown_is_in_the_page(made):
         assert line.split("?: ")[1].strip() in text
     for section in figures["figures"].values():
         for name, value in section.items():
-            assert name in text and report_page.number(value) in text
+            assert name in text and number(value) in text
     assert figures["config"]["extension"] == {"method": "none", "factor": 4, "trained": 12, "window": 6}
 
 
@@ -129,11 +130,11 @@ def test_only_what_is_asked_for_is_reported(tmp_path):
 
 @pytest.mark.parametrize("method", ["linear", "ntk", "dynamic", "yarn", "rerope", "leaky"])
 def test_the_code_of_every_extension_follows_its_formula(method, monkeypatch):
-    monkeypatch.setattr(report_rows, "png", lambda figure: b"")
+    monkeypatch.setattr(rows, "png", lambda figure: b"")
     c = replace(SMALL, extension=replace(SMALL.extension, method=method))
-    figures = report_rows.rotary_scores(c).figures
+    figures = rows.rotary_scores(c).figures
     assert figures["code against formula, largest"] < 1e-5 * figures["largest score"]
-    theta, factor = report_extensions.turning(c.extension, c)
+    theta, factor = extensions.turning(c.extension, c)
     by = extended_rotation(c.extension, jnp.arange(2), 8, 48)
     if method not in ("rerope", "leaky"):
         np.testing.assert_allclose(by.sin[1, 0], np.sin(theta) * factor, rtol=1e-5)
@@ -141,7 +142,7 @@ def test_the_code_of_every_extension_follows_its_formula(method, monkeypatch):
 
 @pytest.mark.parametrize("change", [{"size": 2, "length": 2}, {"theta": "t", "compare": ("t^2",)}])
 def test_smallest_and_other_schedules(change, monkeypatch):
-    for sections in (report_rows, report_extensions, report_images):
+    for sections in (rows, extensions, images):
         monkeypatch.setattr(sections, "png", lambda figure: b"")
     c = replace(SMALL, encodings=("sinusoidal", "rotary", "buckets"), **change)
     for section, encodings in SECTIONS.items():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training.experiment import estimate
+from training.errors import DataError
+from training.experiment import estimate, keep_settings, run_cells
 
 
 def test_a_constant_has_no_interval():
@@ -21,3 +22,15 @@ def test_of_one_seed_it_is_the_examples_standard_error():
 
 def test_seeds_that_differ_alone_make_it_as_wide_as_they_are():
     assert estimate(np.repeat([[0.0], [3.0]], 400, axis=1)) == pytest.approx((1.5, 0, 3))
+
+
+def test_damaged_files_are_named(tmp_path):
+    keep_settings(tmp_path / "settings.json", {"steps": 3})
+    with pytest.raises(DataError, match="its cells were made with steps 3, not 4"):
+        keep_settings(tmp_path / "settings.json", {"steps": 4})
+    (tmp_path / "settings.json").write_text("[1")
+    with pytest.raises(DataError, match=r"settings\.json: not JSON .*; delete the folder, or give another"):
+        keep_settings(tmp_path / "settings.json", {"steps": 3})
+    (tmp_path / "a.json").write_text("7")
+    with pytest.raises(DataError, match=r"a\.json: not a JSON object; delete it, and the same command makes it again"):
+        run_cells({"a": tmp_path / "a.json"}, pytest.fail)

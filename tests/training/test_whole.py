@@ -1,5 +1,6 @@
 """What is written is there whole or not at all: after an error, after a kill at any point, with leftovers of any kind."""
 
+import errno
 import inspect
 import json
 import os
@@ -176,3 +177,9 @@ def test_a_link_to_a_folder_gives_way(tmp_path):
     write("folder", tmp_path / "it", b"new")
     assert read(tmp_path / "it") == {b"new"} and read(tmp_path / "elsewhere") == {b"old"}
     assert names(tmp_path) == ["elsewhere", "it"]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, whole(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "a")

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rope.digits_report import write_report
-from rope.images import Images, read_images, split_images
-from rope.placing import conditions
+from rope.experiments.digits_report import write_report
+from rope.experiments.images import Images, read_images, split_images
+from rope.experiments.placing import conditions
 from rope.vit import Positions, ViT, ViTConfig, forward, init
 from training.experiment import REMAKE, keep_settings
 from training.lock import locked

@@ -1,23 +1,19 @@
 """The report's sections on positions of an image (rope/report.py)."""
 
-from typing import TYPE_CHECKING
-
 import jax
 import numpy as np
 
 from rope import analysis
 from rope.angles import axial_frequencies, frequencies, grid, mixed_frequencies
-from rope.report_page import Section
-from rope.report_plots import heat, lines, panels
+from rope.report.config import ReportConfig
+from rope.report.page import Section
+from rope.report.plots import heat, lines, panels
 from training.experiment import png
-
-if TYPE_CHECKING:
-    from rope.report import ReportConfig
 
 RANGES = (1, 2, 4, 8, 16, 32, 64)  # how large the coordinates are that the law of differences is checked at
 
 
-def image_frequencies(c: "ReportConfig", size: int) -> dict[str, np.ndarray]:
+def image_frequencies(c: ReportConfig, size: int) -> dict[str, np.ndarray]:
     """[A, F] for heads of `size`: the two of this package, and the 1-D frequencies turned by x + y."""
     return {
         "axial": np.asarray(axial_frequencies(size, 2, c.theta)),
@@ -26,7 +22,7 @@ def image_frequencies(c: "ReportConfig", size: int) -> dict[str, np.ndarray]:
     }
 
 
-def images(c: "ReportConfig") -> Section:
+def images(c: ReportConfig) -> Section:
     """The scores of a cell with its neighbours."""
     reach = c.side - 1
     offsets = np.asarray(grid(2 * c.side - 1, 2 * c.side - 1)) - reach
@@ -62,7 +58,7 @@ def images(c: "ReportConfig") -> Section:
     return Section("images", "What does a cell of an image see?", law, says, png(figure), figures)
 
 
-def groups(c: "ReportConfig") -> Section:
+def groups(c: ReportConfig) -> Section:
     # Pairs of dimensions turn by themselves, so a small head shows what a large one does.
     theta = image_frequencies(c, min(c.size, 32))
     by = {name: analysis.generators(x) for name, x in theta.items()} | {"quaternion": analysis.QUATERNION}

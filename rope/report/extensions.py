@@ -1,21 +1,18 @@
 """The report's sections on rotary positions beyond the trained length (rope/report.py)."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rope import analysis
 from rope.extension import Extension, extended_rotation
-from rope.report_page import Section
-from rope.report_plots import lines, panels
+from rope.report.config import ReportConfig
+from rope.report.page import Section
+from rope.report.plots import lines, panels
 from training.experiment import png
 
-if TYPE_CHECKING:
-    from rope.report import ReportConfig
 
-
-def methods(c: "ReportConfig") -> dict[str, Extension]:
+def methods(c: ReportConfig) -> dict[str, Extension]:
     """Every extension that theta allows, at the config's factor, trained length and window."""
     names = ["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
     if not c.theta.endswith("^-t") or c.size == 2:
@@ -23,11 +20,11 @@ def methods(c: "ReportConfig") -> dict[str, Extension]:
     return {name: replace(c.extension, method=name) for name in names}
 
 
-def turning(extension: Extension, c: "ReportConfig") -> tuple[np.ndarray, float]:
+def turning(extension: Extension, c: ReportConfig) -> tuple[np.ndarray, float]:
     return analysis.turning(lambda p: extended_rotation(extension, p, c.size, c.length, c.theta))
 
 
-def bounds(c: "ReportConfig") -> Section:
+def bounds(c: ReportConfig) -> Section:
     k, curves = np.arange(c.length), {}
     for name, e in methods(c).items():
         theta, factor = turning(e, c)
@@ -71,7 +68,7 @@ def bounds(c: "ReportConfig") -> Section:
     return Section("rotary-bound", "How large can a rotary score be at a distance?", law, says, png(figure), figures)
 
 
-def extensions(c: "ReportConfig") -> Section:
+def extensions(c: ReportConfig) -> Section:
     k, found = np.arange(c.length), methods(c)
     plain = turning(found["none"], c)[0]
     seen_at = {

@@ -19,8 +19,8 @@ import numpy as np
 
 from rope import roformer
 from rope.cross_entropy import of_labels
+from rope.experiments.lengths_report import write_report
 from rope.extension import Extension
-from rope.lengths_report import write_report
 from rope.mlm import mask_tokens
 from rope.pretrain import EncoderConfig, Rows, recipe, trained
 from rope.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
@@ -44,7 +44,7 @@ class LengthsConfig:
     """Where everything goes; lengths.md, .csv, .json and .png are the result."""
     lengths: tuple[int, ...] = (128, 256, 512, 1024)
     """The first is trained on, all are scored; each a multiple of the first."""
-    encodings: tuple[Positions, ...] = get_args(Positions)
+    positions: tuple[Positions, ...] = get_args(Positions)
     """Positions of the models."""
     extensions: tuple[Method, ...] = get_args(Method)
     """What the rotary model is continued by; learned positions have no continuation but the hierarchical one."""
@@ -67,7 +67,7 @@ class LengthsConfig:
 
     def __post_init__(self):
         check_ranges(self, seeds=1, windows=1, steps=1, batch_size=1, learning_rate=0)
-        for name in ("lengths", "encodings"):
+        for name in ("lengths", "positions"):
             if not (given := getattr(self, name)) or len({*given}) < len(given):
                 raise ValueError(f"{name} is {given}: give one or more, each once")
         least = self.lengths[0]
@@ -75,7 +75,7 @@ class LengthsConfig:
             raise ValueError(f"lengths are {self.lengths}: multiples of the first, which is 8 or more")
         if any(self.lengths[-1] % length for length in self.lengths):
             raise ValueError(f"lengths are {self.lengths}: the last must be a multiple of all")
-        if "learned" in self.encodings and self.lengths[-1] > least**2:
+        if "learned" in self.positions and self.lengths[-1] > least**2:
             raise ValueError(f"lengths are {self.lengths}: learned positions of {least} can be continued to {least**2}")
 
     def run(self, encoding: Positions, seed: int) -> EncoderConfig:
@@ -121,9 +121,9 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable
     note = (
         f"{len(windows.labels)} held-out windows of {windows.labels.shape[1]:,} tokens, {windows.masked.sum():,} masked"
     )
-    paths = {(e, s): folder / "cells" / f"{e}-{s}.json" for s in range(config.seeds) for e in config.encodings}
+    paths = {(e, s): folder / "cells" / f"{e}-{s}.json" for s in range(config.seeds) for e in config.positions}
     with locked(folder):
-        free = ("folder", "encodings", "seeds", "mesh")
+        free = ("folder", "positions", "seeds", "mesh")
         settings = {name: value for name, value in asdict(config).items() if name not in free}
         keep_settings(folder / "settings.json", settings | {"data": rows.fingerprint})
         say(note)

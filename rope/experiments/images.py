@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.datasets import open_dataset
 from training.errors import DataError
 
 IDX_IMAGES, IDX_LABELS = 0x803, 0x801  # unsigned bytes, of three dimensions and of one
@@ -101,16 +102,7 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
 
 def _dataset(name: str) -> Images:
     dataset, _, split = name.removeprefix("tfds:").partition(":")
-    import tensorflow_datasets as tfds  # most of a second: only where it is used
-
-    remedy = f"prepare it with `tfds build {dataset} --file_format=array_record`, and check TFDS_DATA_DIR"
-    try:
-        builder = tfds.builder(dataset)
-        if not builder.data_path.exists():
-            raise FileNotFoundError(f"nothing in {builder.data_path}")
-        source = builder.as_data_source(split=split or "train")
-    except (ValueError, AssertionError, OSError, ImportError, NotImplementedError) as error:
-        raise DataError(f"{name}: not readable ({str(error).strip().splitlines()[0]}); {remedy}") from error
+    source, builder = open_dataset(dataset, split or "train", name)
     if missing := {"image", "label"} - {*builder.info.features}:
         raise DataError(
             f"{name}: no feature {' and '.join(sorted(missing))}; it has: {', '.join(builder.info.features)}"

@@ -3,8 +3,6 @@
 Letters: T positions, K distances, F frequencies; c is the config.
 """
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,26 +11,24 @@ from rope import analysis
 from rope.angles import frequencies, schedule
 from rope.buckets import relative_bias, relative_bucket
 from rope.extension import extended_rotation
-from rope.report_extensions import turning
-from rope.report_page import Section
-from rope.report_plots import heat, lines, panels
+from rope.report.config import ReportConfig
+from rope.report.extensions import turning
+from rope.report.page import Section
+from rope.report.plots import heat, lines, panels
 from rope.rerope import LongRotation, long_scores
 from rope.rotary import rotate
 from rope.sinusoidal import sinusoidal
 from training.experiment import png
 
-if TYPE_CHECKING:
-    from rope.report import ReportConfig
-
 SEEN = 256  # positions of a map of scores
 
 
-def seen(c: "ReportConfig") -> np.ndarray:
+def seen(c: ReportConfig) -> np.ndarray:
     """At most SEEN positions over the row."""
     return np.arange(0, c.length, -(-c.length // SEEN))
 
 
-def sinusoidal_scores(c: "ReportConfig") -> Section:
+def sinusoidal_scores(c: ReportConfig) -> Section:
     positions, theta = seen(c), frequencies(c.size, c.theta)
     angles = analysis.turns(positions, theta)
     exact = analysis.gram(np.concatenate([np.sin(angles), np.cos(angles)], -1))
@@ -41,7 +37,7 @@ def sinusoidal_scores(c: "ReportConfig") -> Section:
     return _scores("sinusoidal-scores", "Sinusoidal: do scores see differences alone?", law, positions, code, exact)
 
 
-def rotary_scores(c: "ReportConfig") -> Section:
+def rotary_scores(c: ReportConfig) -> Section:
     """One query and one key, at all positions."""
     positions = seen(c)
     query, key = np.random.default_rng(c.seed).normal(size=(2, c.size)).astype(np.float32) / c.size**0.25
@@ -95,7 +91,7 @@ def _scores(name: str, title: str, law: str, positions: np.ndarray, code: np.nda
     return Section(name, title, law, says, png(figure), figures)
 
 
-def decay_and_limit(c: "ReportConfig") -> Section:
+def decay_and_limit(c: ReportConfig) -> Section:
     k, theta = np.arange(1, c.length), frequencies(c.size, c.theta)
     summed, limit = analysis.decay(k, theta), analysis.decay_limit(k, c.size, c.theta)
     wide = analysis.decay(k, frequencies(16 * c.size, c.theta)) / 16
@@ -131,7 +127,7 @@ def decay_and_limit(c: "ReportConfig") -> Section:
     )
 
 
-def schedules(c: "ReportConfig") -> Section:
+def schedules(c: ReportConfig) -> Section:
     t, k = np.linspace(0, 1, 200, endpoint=False), np.arange(1, c.length)
     names = tuple(dict.fromkeys((*c.compare, c.theta)))
     limits = {name: analysis.decay_limit(k, 2, name) for name in names}
@@ -160,7 +156,7 @@ def schedules(c: "ReportConfig") -> Section:
     return Section("schedules", "Which frequencies decay, and which cross zero?", law, says, png(figure), figures)
 
 
-def unequal_diagonal(c: "ReportConfig") -> Section:
+def unequal_diagonal(c: ReportConfig) -> Section:
     positions, theta = seen(c), frequencies(c.size, c.theta)
     drawn = np.random.default_rng(c.seed).uniform(-1, 1, c.size)
     grades = np.linspace(0, 1, 11)
@@ -183,7 +179,7 @@ def unequal_diagonal(c: "ReportConfig") -> Section:
     return Section("diagonal", title, law, says, png(figure), figures)
 
 
-def buckets(c: "ReportConfig") -> Section:
+def buckets(c: ReportConfig) -> Section:
     reach = min(c.length - 1, 2 * c.max_distance)
     offsets = np.arange(-reach, reach + 1)
     both, causal = (

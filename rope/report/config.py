@@ -1,0 +1,58 @@
+"""What a report on encodings of positions is about."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rope.angles import SINUSOIDAL, schedule
+from rope.extension import Extension, base_of
+from training.ranges import check_ranges
+
+Encoding = Literal["sinusoidal", "rotary", "axial", "mixed", "buckets"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What encodings of positions do, as one page: `report.html`, its pictures, and the figures as JSON."""
+
+    encodings: tuple[Encoding, ...] = ("sinusoidal", "rotary", "axial", "mixed", "buckets")
+    """Added sines and cosines; turned queries and keys; of images, an axis a half or both mixed; T5's buckets."""
+    theta: str = SINUSOIDAL
+    """Frequencies: 10000^-t (any base), t^2 (any exponent), t."""
+    compare: tuple[str, ...] = ("10000^-t", "1000^-t", "t^2", "t")
+    """Frequencies whose decay is compared in one picture."""
+    mixed_theta: str = "10^-t"
+    """Frequencies of mixed positions, before they are learned."""
+    size: int = 64
+    """Dimensions of a head, or of a sinusoidal vector."""
+    length: int = 2048
+    """Positions of a row."""
+    side: int = 14
+    """Cells of an image's side: axial and mixed."""
+    extension: Extension = field(default_factory=lambda: Extension(factor=4))
+    """How rotary positions go beyond the trained length; all methods are compared at its factor and window."""
+    buckets: int = 32
+    """T5's buckets."""
+    max_distance: int = 128
+    """T5: the distance from which on all share a bucket."""
+    seed: int = 0
+    """Of what is drawn: queries and keys, unequal diagonals, mixed directions, biases."""
+    folder: str = "runs/positions"
+    """Where report.html, figures.json and the pictures go."""
+
+    def __post_init__(self):
+        check_ranges(self, size=2, length=(2, 8193), side=(2, 65), buckets=4, max_distance=2, seed=(0, 1 << 31))
+        if not self.encodings or not self.compare:
+            raise ValueError("encodings and compare must name one or more")
+        for theta in (self.theta, self.mixed_theta, *self.compare):
+            schedule(theta)
+        images = [x for x in self.encodings if x in ("axial", "mixed")]
+        if self.size % (4 if images else 2):
+            wanted = f"a multiple of 4 for {' and '.join(images)} positions" if images else "even"
+            raise ValueError(f"size is {self.size}: it must be {wanted}")
+        if self.buckets % 4 or self.max_distance <= self.buckets // 2:
+            raise ValueError(
+                f"{self.buckets} buckets up to distance {self.max_distance}: "
+                "buckets must be a multiple of 4 and the distance more than half of them"
+            )
+        if self.extension.method in ("ntk", "dynamic", "yarn"):
+            base_of(self.theta)

@@ -1,0 +1,67 @@
+"""A report on what encodings of positions do: pictures and figures, each beside the law that it checks."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from rope.report import extensions, images, rows
+from rope.report.config import ReportConfig
+from rope.report.page import Section, page
+from training.whole import write_bytes, write_json
+
+# Each section once, where any of its encodings is asked for, in the order of reading.
+SECTIONS: dict[Callable[[ReportConfig], Section], set[str]] = {
+    rows.sinusoidal_scores: {"sinusoidal"},
+    rows.rotary_scores: {"rotary"},
+    rows.decay_and_limit: {"sinusoidal", "rotary"},
+    rows.schedules: {"sinusoidal", "rotary"},
+    rows.unequal_diagonal: {"sinusoidal"},
+    extensions.bounds: {"rotary"},
+    extensions.extensions: {"rotary"},
+    images.images: {"axial", "mixed"},
+    images.groups: {"axial", "mixed"},
+    rows.buckets: {"buckets"},
+}
+
+
+def position_report(config: ReportConfig, say: Callable[[str], None] = print) -> Path:
+    """Makes the report and returns the page's path.
+
+    Says each section's finding as it is made. Raises ValueError where the folder cannot be written to, before any work.
+    """
+    folder = Path(config.folder).absolute()
+    check_folder(folder)
+    made = []
+    for section, encodings in SECTIONS.items():
+        if encodings & set(config.encodings):
+            made.append(section(config))
+            say(f"{made[-1].title}: {made[-1].says}\n")
+    for section in made:
+        write_bytes(folder / f"{section.name}.png", section.picture)
+    settings = {name: value for name, value in asdict(config).items() if name != "folder"}
+    write_json(folder / "figures.json", {"config": settings, "figures": {s.name: dict(s.figures) for s in made}})
+    e = config.extension
+    shown = settings | {"extension": f"{e.method}, factor {e.factor:g}, trained {e.trained}, window {e.window}"}
+    text = page(
+        "Encodings of positions",
+        "Each picture checks the formula above it; every number is of this run.",
+        {
+            name.replace("_", " "): ", ".join(value) if isinstance(value, tuple) else value
+            for name, value in shown.items()
+        },
+        made,
+    )
+    write_bytes(folder / "report.html", text.encode())
+    say(f"{folder / 'report.html'}")
+    return folder / "report.html"
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the folder. Raises ValueError where that, or writing there, is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(None, "Permission denied")
+    except OSError as error:
+        raise ValueError(f"folder is {folder}: it cannot be written to ({error.strerror})") from None

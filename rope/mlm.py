@@ -1,4 +1,4 @@
-"""Masked language model: tokens hidden and guessed (Devlin et al. 2019, arXiv 1810.04805, section 3.1).
+"""Masked language model: tokens masked and guessed (Devlin et al. 2019, arXiv 1810.04805, section 3.1).
 
 15 % of the tokens are predicted; of these 80 % are replaced by [MASK], 10 % by a random token, and 10 % stay. Whole words
 are one token in a vocabulary of words, as RoFormer's is.
@@ -35,22 +35,22 @@ class Masked(NamedTuple):
 
 
 def mask_tokens(ids: jax.Array, segments: jax.Array, vocabulary: Vocabulary, key: jax.Array) -> Masked:
-    """Chooses 15 % of each row's tokens [B, T], never special ones nor padding, and hides them."""
+    """Chooses 15 % of each row's tokens [B, T], never special ones nor padding, and masks them."""
     score_key, kind_key, other_key = jax.random.split(key, 3)
     may = (segments > 0) & (ids >= vocabulary.specials)
     scores = jnp.where(may, _uniform(score_key, ids), -1.0)
-    best, places = jax.lax.top_k(scores, hidden_of(ids.shape[1]))
-    weights = jnp.arange(places.shape[1])[None] < hidden_of(jnp.sum(may, 1, keepdims=True))
-    # A token is hidden where its score is among the best of its row: no scatter, which no mesh cuts well.
-    hidden = scores >= jnp.min(jnp.where(weights, best, 2.0), 1, keepdims=True)
+    best, places = jax.lax.top_k(scores, masked_of(ids.shape[1]))
+    weights = jnp.arange(places.shape[1])[None] < masked_of(jnp.sum(may, 1, keepdims=True))
+    # A token is masked where its score is among the best of its row: no scatter, which no mesh cuts well.
+    chosen = scores >= jnp.min(jnp.where(weights, best, 2.0), 1, keepdims=True)
     kind, other = _uniform(kind_key, ids), _uniform(other_key, ids)
     drawn = vocabulary.specials + (other * (vocabulary.size - vocabulary.specials)).astype(ids.dtype)
     replaced = jnp.where(kind < 0.8, vocabulary.mask, jnp.where(kind < 0.9, drawn, ids))
     labels = jnp.sum(jnp.where(_onehot(places, ids), ids[:, None], 0), 2)
-    return Masked(jnp.where(hidden, replaced, ids), places, labels, weights.astype(jnp.float32))
+    return Masked(jnp.where(chosen, replaced, ids), places, labels, weights.astype(jnp.float32))
 
 
-def hidden_of(tokens):
+def masked_of(tokens):
     """How many of so many tokens are predicted; an integer, or an array of them."""
     return -(-tokens * PERCENT // 100)
 
@@ -67,9 +67,9 @@ def _onehot(places: jax.Array, like: jax.Array) -> jax.Array:
 def loss(
     model: RoFormer, batch: Batch, key: jax.Array | None, *, config: RoFormerConfig, vocabulary: Vocabulary
 ) -> Sums:
-    """Sums for the engine: `loss` (minimised), `cross_entropy` and `accuracy` over the hidden tokens.
+    """Sums for the engine: `loss` (minimised), `cross_entropy` and `accuracy` over the masked tokens.
 
-    batch: ids and segments [B, T]. `key` draws what is hidden and turns dropout on; without it the same is hidden each time.
+    batch: ids and segments [B, T]. `key` draws what is masked and turns dropout on; without it the same is masked each time.
     """
     mask_key, dropout_key = (jax.random.key(0), None) if key is None else jax.random.split(key)
     masked = mask_tokens(batch["ids"], batch["segments"], vocabulary, mask_key)
@@ -79,7 +79,7 @@ def loss(
 def predict(
     model: RoFormer, masked: Masked, segments: jax.Array, key: jax.Array | None, config: RoFormerConfig
 ) -> Sums:
-    """What `loss` returns, for tokens that are hidden already."""
+    """What `loss` returns, for tokens that are masked already."""
     hidden = encode(model, masked.inputs, segments, config, key=key)
     # A product with one-hot rows, not a gather: its transpose is a product too, and costs less than a hundredth of a layer.
     chosen = _onehot(masked.places, segments).astype(hidden.dtype)
@@ -98,5 +98,5 @@ def flops_per_row(config: RoFormerConfig, length: int) -> int:
     """
     c = config
     layer = length * (4 * c.width**2 + 2 * c.width * c.feed_forward) + 2 * length**2 * c.width
-    head = hidden_of(length) * c.embedding_width * (c.width + c.vocabulary)
+    head = masked_of(length) * c.embedding_width * (c.width + c.vocabulary)
     return 6 * (c.layers * layer + head)

@@ -1,4 +1,4 @@
-"""Masking by its shares, the loss on what is hidden alone, the same on every mesh."""
+"""Masking by its shares, the loss on what is masked alone, the same on every mesh."""
 
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ def rows(seed=0, count=4, length=24):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([1, 2, 7, 30]))
-def test_what_is_hidden(seed, length):
+def test_what_is_masked(seed, length):
     batch = rows(seed, 3, length)
     may = (batch["segments"] > 0) & (batch["ids"] >= VOCABULARY.specials)
     masked = mask_tokens(batch["ids"], batch["segments"], VOCABULARY, jax.random.key(seed))
@@ -56,7 +56,7 @@ def test_shares():
 
 
 @pytest.mark.parametrize("positions", ["rotary", "buckets"])
-def test_loss_is_that_of_the_hidden_tokens(positions):
+def test_loss_is_that_of_the_masked_tokens(positions):
     config = replace(CONFIG, positions=positions)
     model, batch = init(config, jax.random.key(0)), rows()
     found = jax.jit(partial(loss, config=config, vocabulary=VOCABULARY))(model, batch, None)

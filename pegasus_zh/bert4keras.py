@@ -14,8 +14,9 @@ from typing import Any
 import jax
 
 from pegasus_zh.mt5 import MT5, MT5Config
-from training.errors import DataError
-from training.weights import AGAIN, Stored, read_json
+from training.errors import AGAIN, DataError
+from training.weights import Stored
+from training.whole import read_json
 
 TENSORFLOW = "pip install tensorflow (on a CPU: tensorflow-cpu)"
 # Beside the weights: the state of Adafactor and of Adam, and the number of the step.

@@ -34,8 +34,7 @@ from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import silent
 from training.ranges import check_ranges
-from training.weights import read_json
-from training.whole import write_json
+from training.whole import read_json, write_json
 
 NONE = "none"  # the objective of a model that is not pretrained
 PAIRS = {"max_source": 128, "max_target": 48, "row_source": 256, "row_target": 96}  # of the pretraining

@@ -38,8 +38,7 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import RULES, check_divisible, to_host
 from training.ranges import check_ranges
 from training.step import init_state, make_train_step
-from training.weights import read_json
-from training.whole import write_json
+from training.whole import read_json, write_json
 
 Ids = tuple[np.ndarray, np.ndarray]  # of a framed source and its framed reference
 

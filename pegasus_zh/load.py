@@ -20,7 +20,8 @@ from pegasus_zh.mt5 import MT5, MT5Config, init
 from pegasus_zh.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer, load_tokenizer
 from training.checkpoint import read_model
 from training.errors import DataError
-from training.weights import WEIGHT_FILES, check_fit, empty, fill, fingerprint, hollow, open_weights, read, read_json
+from training.weights import WEIGHT_FILES, check_fit, empty, fill, fingerprint, hollow, open_weights, read
+from training.whole import read_json
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
 SEMANTICS: dict[str, dict[str, Any]] = {

@@ -1,19 +1,23 @@
-"""An encoder with its tokenizer, from a run of scripts.pretrain_encoder or a folder of transformers, and out to one."""
+"""An encoder with its tokenizer: pretrained on documents, read from a run or a folder of transformers, written out to one."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
+import numpy as np
 
 from pegasus_zh.huggingface_tokenizer import write_tokenizer
+from pegasus_zh.text_rows import TextConfig, text_rows
 from pegasus_zh.tokenizers import PegasusTokenizer, load_tokenizer
 from rope.huggingface import Pooler, write_encoder
 from rope.load import load_encoder
+from rope.pretrain import EncoderConfig, pretrain_encoder
 from rope.roformer import RoFormer, RoFormerConfig
 from training.errors import DataError
+from training.step import TrainState
 from training.whole import check_new
 
 
@@ -23,25 +27,52 @@ class TextEncoder(NamedTuple):
     tokenizer: PegasusTokenizer
 
 
+def pretrain(text: TextConfig, config: EncoderConfig, say: Callable[[str], None] = print) -> TrainState:
+    """Runs, or resumes, the pretraining of an encoder on documents. Raises DataError, as `text_rows` and the training do."""
+    if config.start and text.tokenizer:
+        raise DataError("--start has its own tokenizer: leave out --tokenizer")
+    if config.start:
+        load_tokenizer(tokenizer_folder(config.start))  # before anything is made
+        text = replace(text, tokenizer=str(tokenizer_folder(config.start)))
+    return pretrain_encoder(config, lambda: text_rows(text, config.length, Path(config.folder), say), say)[0]
+
+
 def tokenizer_folder(path: Path | str) -> Path:
-    """Where the tokenizer of a run, or of a folder of transformers, lies."""
-    path = Path(path)
-    run = path if (path / "checkpoints").is_dir() else path.absolute().parent
-    return run / "tokenizer" if (run / "checkpoints").is_dir() else path
+    """Where the tokenizer of a run, or of its checkpoints, or of a folder of transformers lies."""
+    path = Path(path).absolute()
+    if path.name == "checkpoints":
+        path = path.parent
+    return path / "tokenizer" if (path / "checkpoints").is_dir() else path
 
 
 def load_text_encoder(
     path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Callable[[str], None] = print
 ) -> TextEncoder:
     """As rope.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
-    model, config = load_encoder(path, step=step, pooler=pooler, say=say)
+    model, config, fingerprint = load_encoder(path, step=step, pooler=pooler, say=say)
     tokenizer = load_tokenizer(where := tokenizer_folder(path))
-    if not isinstance(tokenizer, PegasusTokenizer) or tokenizer.vocab_size > config.vocabulary:
+    if not isinstance(tokenizer, PegasusTokenizer):
+        raise DataError(f"{where}: a sentencepiece model; an encoder's tokenizer is its vocab.txt: put that there")
+    if fingerprint not in (None, tokenizer.fingerprint):
+        raise DataError(f"{where}: not the tokenizer that the checkpoint was trained with; put that one there")
+    if tokenizer.vocab_size > config.vocabulary:
         raise DataError(
             f"{where}: {tokenizer.vocab_size:,} tokens, and the embedding has {config.vocabulary:,} rows; put the vocab.txt "
             "there that belongs to the model"
         )
     return TextEncoder(model, config, tokenizer)
+
+
+def rows_of_texts(tokenizer: PegasusTokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, segments) int32 [texts, T] for rope.roformer.encode: a row a text between [CLS] and [SEP], its end left out beyond
+    `length`, T of the longest."""
+    if length < 3 or not texts:
+        raise ValueError(f"{len(texts)} texts in rows of {length}: one text or more, and 3 positions, are needed")
+    framed = [tokenizer.frame_source(tokenizer.encode(text), length) for text in texts]
+    ids = np.full((len(framed), max(map(len, framed))), tokenizer.pad_id, np.int32)
+    for row, found in zip(ids, framed, strict=True):
+        row[: len(found)] = found
+    return ids, (np.arange(ids.shape[1]) < np.array([[len(found)] for found in framed])).astype(np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)

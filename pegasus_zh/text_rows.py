@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from pegasus_zh.dataset import eval_batches, open_rows, train_batches
 from pegasus_zh.documents import CORPUS, OnBadRecord
 from pegasus_zh.prepare import TEXT, PrepareConfig, prepare
 from pegasus_zh.tokenizers import PegasusTokenizer, keep_tokenizer, load_tokenizer
-from pegasus_zh.vocabulary import MASK, SPECIALS, VocabularyKind, make_tokenizer
+from pegasus_zh.vocabulary import MASK, SPECIALS, make_tokenizer
 from rope.mlm import Vocabulary
 from rope.pretrain import Rows
 from training.errors import DataError
@@ -28,7 +29,7 @@ class TextConfig:
     """The JSON field or Parquet column with a document's text."""
     tokenizer: str = ""
     """A folder with vocab.txt, or such a file; by default a vocabulary is made from the documents."""
-    tokenizer_kind: VocabularyKind = "pegasus"
+    tokenizer_kind: Literal["pegasus", "characters"] = "pegasus"
     """Which vocabulary is made: words (RoFormer, WoBERT), or characters (BERT, RoFormer-char)."""
     vocabulary: int = 4000
     """Entries of the vocabulary that is made, at most."""
@@ -70,11 +71,10 @@ def text_rows(config: TextConfig, length: int, folder: Path, say: Callable = pri
         prepare(wanted, tokenizer, rows)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("rows prepared")
-    return open_text_rows(rows)
+    return _open(rows)
 
 
-def open_text_rows(folder: Path) -> Rows:
-    """Rows that `text_rows` prepared, or scripts.prepare with --selector text."""
+def _open(folder: Path) -> Rows:
     manifest = open_rows(folder).manifest
     tokenizer = manifest.tokenizer
     heldout = partial(_kept, partial(eval_batches, folder)) if manifest.files("eval") else None

@@ -28,14 +28,14 @@ from pegasus_zh.tokenizers import (
     PegasusTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
+    keep_tokenizer,
     load_tokenizer,
     split_plain,
     wordpieces,
     words,
 )
 from training.errors import DataError
-from training.weights import read_json
-from training.whole import write_json
+from training.whole import read_json, write_json
 
 VocabularyKind = Literal["pegasus", "characters", "sentencepiece"]
 SPECIALS = [PAD, *(f"[unused{i}]" for i in range(1, 100)), UNK, CLS, SEP, MASK, "<S>", "<T>"]
@@ -71,7 +71,7 @@ def make_tokenizer(
             tokenizer = SentencePieceTokenizer(train_sentencepiece(texts, size))
         else:
             tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, size, with_words=kind == "pegasus"))
-        tokenizer.save(folder)
+        keep_tokenizer(tokenizer, folder)  # a run there may have another one
         write_json(made, asked)
     found = read_json(made, "delete the folder")
     if other := [name for name, value in asked.items() if found.get(name, value) != value]:

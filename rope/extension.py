@@ -101,7 +101,7 @@ def extended_rotation(
 ) -> Rotation | LongRotation:
     """The rotation of positions [..., T] of rows of `length` for heads of `size`, for `rope.attention`.
 
-    Raises ValueError where the method wants a base and theta has none.
+    Raises ValueError where the method wants a base and theta has none, and for `hierarchical`.
     """
     e, plain = extension, frequencies(size, theta)
     match e.method:
@@ -117,6 +117,8 @@ def extended_rotation(
             )
         case "rerope" | "leaky":
             return long_rotation(positions, plain, e.window, e.factor if e.method == "leaky" else None)
+        case "hierarchical":
+            raise ValueError("hierarchical continues a table of learned positions: rotary ones have none")
     return rotation(positions, plain)
 
 

@@ -35,10 +35,9 @@ from training.weights import (
     hollow,
     open_weights,
     read,
-    read_json,
     write_safetensors,
 )
-from training.whole import check_new, whole
+from training.whole import check_new, read_json, whole
 
 Kind = Literal["roformer", "bert"]
 Pooler = Literal["auto", "none", "tanh", "linear"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rope.extension import Extension
 from rope.huggingface import Pooler, read_encoder
@@ -13,23 +13,31 @@ from training.errors import DataError
 from training.weights import WEIGHT_FILES
 
 
+class Encoder(NamedTuple):
+    model: RoFormer
+    config: RoFormerConfig
+    tokenizer: str | None  # a run's: the fingerprint of its tokenizer
+
+
 def load_encoder(
     path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Callable[[str], None] = print
-) -> tuple[RoFormer, RoFormerConfig]:
-    """The encoder as float32 NumPy arrays, and its config.
+) -> Encoder:
+    """The encoder as float32 NumPy arrays, its config, and which tokenizer its run had.
 
-    step: which checkpoint of a run, by default the newest undamaged one; `say` is told of damaged ones. pooler: of a folder
-    of transformers, see rope.huggingface.read_encoder. Raises DataError for whatever is neither, or does not fit.
+    step: which checkpoint of a run, by default the newest undamaged one; `say` is told of damaged ones. pooler: see rope.huggingface.read_encoder. Raises DataError for whatever is neither, or does not fit.
     """
     path = Path(path)
     if any((path / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", ".index.json")):
         if step is not None:
             raise DataError(f"{path}: a Hugging Face folder holds one model; leave out the step")
-        return read_encoder(path, pooler)
+        return Encoder(*read_encoder(path, pooler), None)
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; give a run of scripts.pretrain_encoder or a Hugging Face folder")
     _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step, say)
-    return model, _config(about, path)
+    config = _config(about, path)
+    if pooler not in ("auto", config.pooler):
+        raise DataError(f"{path}: the run's pooler is {config.pooler}, and {pooler!r} was asked for; leave that out")
+    return Encoder(model, config, about.get("tokenizer"))
 
 
 def _config(about: dict[str, Any], where: Path) -> RoFormerConfig:

@@ -83,15 +83,18 @@ class EncoderConfig:
         """The preset's model for such a vocabulary rounded up to a multiple of 16, for a mesh to cut; or `start` as it is to
         be trained.
 
-        Raises DataError for a start without head or with fewer rows in its embedding.
+        Raises DataError for a start without head, or with fewer rows in its embedding or its table of positions.
         """
         same = {name: getattr(self, name) for name in ("dropout", "attention", "dtype", "remat")}
         same["attention_dropout"] = self.dropout
         if start is None:
             shape = {"vocabulary": -(-vocabulary // 16) * 16, "max_positions": self.length}
-            return replace(roformer.PRESETS[self.preset], positions=self.positions, theta=self.theta, **shape, **same)
+            own = {"positions": self.positions, "theta": self.theta, "pooler": "none"}  # which nothing here trains
+            return replace(roformer.PRESETS[self.preset], **own, **shape, **same)
         if not start.head:
             raise DataError(f"{self.start}: it has no masked language model's head to train")
+        if start.positions == "learned" and start.max_positions < self.length:
+            raise DataError(f"{self.start}: its learned positions end at {start.max_positions}: give such a --length")
         if start.vocabulary < vocabulary:
             raise DataError(
                 f"{self.start}: {start.vocabulary:,} rows in its embedding, fewer than {vocabulary:,} tokens"
@@ -114,15 +117,30 @@ def recipe(preset: str) -> EncoderConfig:
     )
 
 
-def pretrain_encoder(config: EncoderConfig, rows: Rows, say: Callable = print) -> TrainState:
-    """Runs, or resumes, the pretraining in `config.folder`; returns the last state. Errors as training.loop.train raises."""
-    folder, loop = Path(config.folder), config.loop
-    say = say if jax.process_index() == 0 else silent
-    mesh = make_mesh(config.mesh)
-    start, shape = load_encoder(config.start, say=say) if config.start else (None, None)
-    model = config.model(rows.vocabulary.size, shape)
+def pretrain_encoder(
+    config: EncoderConfig, rows_of: Callable[[], Rows], say: Callable = print
+) -> tuple[TrainState, RoFormerConfig]:
+    """Runs, or resumes, the pretraining in `config.folder`; returns the last state and the model's config.
+
+    rows_of: makes the rows, which may take long: it is called in the lock of the folder, and once all else is known to fit. Errors are
+    those of training.loop.train, and of `rows_of`.
+    """
+    with locked(Path(config.folder)) if jax.process_index() == 0 else nullcontext():
+        return _pretrain(config, rows_of, say if jax.process_index() == 0 else silent)
+
+
+def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Callable) -> tuple[TrainState, RoFormerConfig]:
+    loop, mesh = config.loop, make_mesh(config.mesh)
+    start, shape, _ = load_encoder(config.start, say=say) if config.start else (None, None, None)
     batch = microbatch(loop.batch_size, loop.accumulate)
-    check_divisible(mesh, {"batch_size / accumulate": ("batch", batch)} | roformer.sizes(model))
+    sizes = {"batch_size / accumulate": ("batch", batch)} | roformer.sizes(config.model(1, shape))
+    check_divisible(
+        mesh, {name: size for name, size in sizes.items() if start or name != "vocabulary"}
+    )  # not known yet
+
+    rows = rows_of()
+    model = config.model(rows.vocabulary.size, shape)
+    check_divisible(mesh, roformer.sizes(model))
     say(
         f"{config.start or config.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, {model.positions}, rows of {rows.length}"
     )
@@ -149,13 +167,14 @@ def pretrain_encoder(config: EncoderConfig, rows: Rows, say: Callable = print) -
         },
         weights=start,
     )
-    with locked(folder) if jax.process_index() == 0 else nullcontext():
-        return train(task, loop, mesh, folder, say)
+    return train(task, loop, mesh, Path(config.folder), say), model
 
 
-def trained(config: EncoderConfig, rows: Rows, say: Callable = silent) -> tuple[RoFormer, RoFormerConfig]:
+def trained(
+    config: EncoderConfig, rows_of: Callable[[], Rows], say: Callable = silent
+) -> tuple[RoFormer, RoFormerConfig]:
     """The model of a run that is finished, or finished now. Raises KeyboardInterrupt where it was told to stop."""
-    state = pretrain_encoder(config, rows, say)
+    state, model = pretrain_encoder(config, rows_of, say)
     if int(state.step) < config.loop.steps:  # it has saved, and the same command goes on
         raise KeyboardInterrupt
-    return state.model, config.model(rows.vocabulary.size)
+    return state.model, model

@@ -153,6 +153,9 @@ def encode_layers(
     c, p = config, model.embeddings
     if ids.ndim != 2 or not ids.size or segments.shape != ids.shape:
         raise ValueError(f"ids {ids.shape} and segments {segments.shape}: both must be [B, T], with B and T from 1")
+    for name, x in (("types", types), ("positions", positions)):
+        if x is not None and x.shape != ids.shape:
+            raise ValueError(f"{name} {x.shape}: they must be {ids.shape}, as the ids")
     positions = segment_positions(segments) if positions is None else positions
     first, key = jax.random.split(key) if key is not None else (None, None)
     x = _embed(p, ids, types, positions, c)

@@ -6,7 +6,8 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from rope.report.report import ReportConfig, position_report
+    from rope.report.config import ReportConfig
+    from rope.report.report import position_report
 
     position_report(tyro.cli(ReportConfig, prog="python -m scripts.position_report"))
 

@@ -2,15 +2,13 @@
 
 if __name__ == "__main__":  # the imports too: worker processes import this file again
     import sys
-    from dataclasses import replace
-    from pathlib import Path
     from typing import Annotated
 
     import tyro
 
-    from pegasus_zh.text_encoder import tokenizer_folder
-    from pegasus_zh.text_rows import TextConfig, text_rows
-    from rope.pretrain import EncoderConfig, pretrain_encoder, recipe
+    from pegasus_zh.text_encoder import pretrain
+    from pegasus_zh.text_rows import TextConfig
+    from rope.pretrain import EncoderConfig, recipe
     from rope.roformer import PRESETS
     from training.command import preset_of, run
     from training.mesh import join_processes
@@ -31,8 +29,6 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
         """
         if distributed:
             join_processes()
-        if encoder.start and not text.tokenizer:
-            text = replace(text, tokenizer=str(tokenizer_folder(encoder.start)))
-        pretrain_encoder(encoder, text_rows(text, encoder.length, Path(encoder.folder)))
+        pretrain(text, encoder)
 
     run(lambda: tyro.cli(main, prog="python -m scripts.pretrain_encoder"))

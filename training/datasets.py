@@ -16,4 +16,5 @@ def open_dataset(dataset: str, split: str, name: str) -> tuple[Any, Any]:
             raise FileNotFoundError(f"nothing in {builder.data_path}")
         return builder.as_data_source(split=split), builder
     except (ValueError, AssertionError, OSError, ImportError, NotImplementedError) as error:
-        raise DataError(f"{name}: not readable ({str(error).strip().splitlines()[0]}); {remedy}") from error
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(f"{name}: not readable ({reason}); {remedy}") from error

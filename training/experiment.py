@@ -13,8 +13,7 @@ import numpy as np
 
 from training.errors import DataError
 from training.metrics import progress_bar
-from training.weights import read_json
-from training.whole import write_json
+from training.whole import read_json, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -165,16 +165,14 @@ def train(task: Task, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path,
             nonlocal good
             speed.add(host)
             values = {name: float(s) / max(float(w), 1.0) for name, (s, w) in sums.items()}
-            if not np.isfinite([values[name] for name in ("loss", "gradient_norm", "update_norm")]).all():
+            if wrong := [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]:
                 saved = (
                     f"Last good checkpoint: step {good} in {folder / 'checkpoints'}"
                     if good
                     else "Nothing was saved yet"
                 )
                 raise TrainingStopped(
-                    f"step {number}: the loss is {values['loss']}, the norm of its gradient {values['gradient_norm']} "
-                    f"and of the update {values['update_norm']}; stopped. "
-                    f"{saved}. Try a lower learning rate or float32"
+                    f"step {number}: {', '.join(wrong)}; stopped. {saved}. Try a lower learning rate or float32"
                 )
             if number % config.log_every == 0 or number == config.steps:
                 values |= speed.values()

@@ -18,13 +18,13 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from training.errors import DataError
+from training.errors import AGAIN, DataError, damaged
+from training.whole import read_json
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # or these + .index.json beside the shards; the first counts
 _SAFETENSORS_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 FLOATS = tuple(_SAFETENSORS_TYPES.values())
 TORCH = "pip install torch==2.13.0"
-AGAIN = "copy or fetch it again"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read(name: str, stored: Stored) -> np.ndarray:
     try:
         return stored.read()
     except Exception as error:  # each library has its own for a damaged file
-        raise _damaged(stored.file, error, f"{name!r} cannot be read") from None
+        raise damaged(stored.file, error, f"{name!r} cannot be read") from None
 
 
 def fingerprint(model: Any) -> str:
@@ -129,7 +129,7 @@ def open_safetensors(file: Path) -> dict[str, Stored]:
             dtype = _SAFETENSORS_TYPES.get(about.get_dtype(), about.get_dtype())
             found[name] = Stored(file, tuple(about.get_shape()), dtype, partial(handle.get_tensor, name))
     except SafetensorError as error:
-        raise _damaged(file, error, "not a whole .safetensors file") from None
+        raise damaged(file, error, "not a whole .safetensors file") from None
     return found
 
 
@@ -174,7 +174,7 @@ def open_torch(file: Path) -> dict[str, Stored]:
     except DataError:
         raise
     except Exception as error:  # pickle, zip and torch raise many kinds for a damaged file
-        raise _damaged(file, error, "not a whole file of torch weights") from None
+        raise damaged(file, error, "not a whole file of torch weights") from None
     if not isinstance(tensors, dict) or not all(isinstance(x, torch.Tensor) for x in tensors.values()):
         raise DataError(f"{file}: not a state dict of tensors alone; save the model with save_pretrained")
 
@@ -187,18 +187,6 @@ def open_torch(file: Path) -> dict[str, Stored]:
     return {name: stored(tensor) for name, tensor in tensors.items()}
 
 
-def read_json(file: Path, remedy: str = AGAIN) -> dict[str, Any]:
-    """The object in a JSON file. Raises DataError, which ends in what to do."""
-    text = _there(file).read_bytes()
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(file, error, "not JSON", remedy) from None
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: not a JSON object; {remedy}")
-    return content
-
-
 def _there(file: Path) -> Path:
     if not file.is_file():
         raise DataError(f"{file}: no such file; {AGAIN}")
@@ -207,8 +195,3 @@ def _there(file: Path) -> Path:
 
 def _first(names: list[str]) -> str:
     return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
-def _damaged(file: Path, error: Exception, what: str, remedy: str = AGAIN) -> DataError:
-    reason = next(iter(str(error).strip().splitlines()), "")[:160]
-    return DataError(f"{file}: {what} ({type(error).__name__}: {reason}); {remedy}")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from training.errors import DataError
+from training.errors import AGAIN, DataError, damaged
 
 
 @contextmanager
@@ -50,6 +50,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:
     """Writes a JSON file whole or not at all."""
     write_bytes(path, (json.dumps(fields, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def read_json(file: Path, remedy: str = AGAIN) -> dict[str, Any]:
+    """The object in a JSON file. Raises DataError, which ends in what to do."""
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; {remedy}")
+    text = file.read_bytes()
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(file, error, "not JSON", remedy) from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: not a JSON object; {remedy}")
+    return content
 
 
 def check_new(out: Path) -> None:

@@ -21,7 +21,7 @@ import optax
 
 from rope.experiments.digits_report import write_report
 from rope.experiments.images import Images, read_images, split_images
-from rope.experiments.placing import conditions
+from rope.experiments.placing import canvas_of, conditions
 from rope.vit import Positions, ViT, ViTConfig, forward, init
 from training.experiment import REMAKE, keep_settings
 from training.lock import locked
@@ -32,8 +32,7 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.ranges import check_ranges
 from training.step import Batch, Sums, compile_step, compiler_options, init_state, make_train_step
-from training.weights import read_json
-from training.whole import write_json
+from training.whole import read_json, write_json
 
 SCORED = 256  # images at once
 LAST = 100  # steps whose mean loss is told
@@ -131,6 +130,9 @@ def digits(config: DigitsConfig, say: Callable = print) -> None:
     sizes = [len(part.labels) for part in parts]
     if sizes[2] < config.batch_size:
         raise ValueError(f"{sizes[2]} images to train on: fewer than --batch-size {config.batch_size}")
+    made = [canvas_of(images.pixels.shape[1:3], factor, config.patch) for factor in config.canvases]
+    if len({*made}) < len(made):
+        raise ValueError(f"canvases are {config.canvases}: in whole patches two of them are the same, {made}")
     models = {positions: config.model(positions, images) for positions in config.positions}
     shares = {"width": ("embed", config.width), "heads": ("heads", config.heads)}
     check_divisible(mesh, shares | {"batch size": ("batch", config.batch_size), "images scored": ("batch", SCORED)})

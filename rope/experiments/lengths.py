@@ -94,7 +94,7 @@ class LengthsConfig:
             ),
             optimizer=replace(
                 basis.optimizer,
-                learning_rate=self.learning_rate or basis.optimizer.learning_rate,
+                learning_rate=basis.optimizer.learning_rate if self.learning_rate is None else self.learning_rate,
                 schedule="cosine",
                 warmup=max(self.steps // 10, 1),
             ),
@@ -130,7 +130,7 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable
 
         def make(cell: tuple[Positions, int]) -> dict[str, Any]:
             encoding, seed = cell
-            model, made = trained(config.run(encoding, seed), rows)
+            model, made = trained(config.run(encoding, seed), lambda: rows)
             scores: dict[str, dict[str, Any]] = {}
             with jax.set_mesh(mesh):
                 for name, length, continued in continuations(made, config):

@@ -18,6 +18,11 @@ def placed(pixels: np.ndarray, canvas: tuple[int, int], corners: np.ndarray) -> 
     return out * (inside[0][:, :, None] & inside[1][:, None, :])[..., None]
 
 
+def canvas_of(size: Sequence[int], factor: float, patch: int) -> tuple[int, ...]:
+    """So many times the size, in whole patches."""
+    return tuple(-(-round(factor * side) // patch) * patch for side in size)
+
+
 def conditions(
     pixels: np.ndarray, patch: int, *, shifts: Sequence[int], canvases: Sequence[float], places: int
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -34,7 +39,7 @@ def conditions(
         around = np.stack(np.meshgrid(*[np.arange(-k, k + 1)] * 2, indexing="ij"), -1).reshape(-1, 2)
         yield f"shifted by {k}", often(tuple(size), k, around[np.abs(around).max(1) == k])
     for factor in canvases:
-        canvas = tuple(-(-round(factor * side) // patch) * patch for side in size)
+        canvas = canvas_of(size, factor, patch)
         # By whole patches a model reads the patches that it knows, elsewhere; anywhere, the image is cut otherwise too.
         for step, end in ((1, ""), (patch, ", by patches")):
             free = (np.arange(0, c - s + 1, step) for c, s in zip(canvas, size, strict=True))

@@ -54,5 +54,9 @@ class ReportConfig:
                 f"{self.buckets} buckets up to distance {self.max_distance}: "
                 "buckets must be a multiple of 4 and the distance more than half of them"
             )
+        if self.extension.method == "hierarchical":
+            raise ValueError(
+                "extension.method is hierarchical, which continues learned positions: the report is on rotary ones"
+            )
         if self.extension.method in ("ntk", "dynamic", "yarn"):
             base_of(self.theta)

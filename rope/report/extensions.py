@@ -1,11 +1,11 @@
-"""The report's sections on rotary positions beyond the trained length (rope/report.py)."""
+"""The report's sections on rotary positions beyond the trained length (rope/report/report.py)."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from rope import analysis
-from rope.extension import Extension, extended_rotation
+from rope.extension import Extension, base_of, extended_rotation
 from rope.report.config import ReportConfig
 from rope.report.page import Section
 from rope.report.plots import lines, panels
@@ -17,6 +17,8 @@ def methods(c: ReportConfig) -> dict[str, Extension]:
     names = ["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
     if not c.theta.endswith("^-t") or c.size == 2:
         names = [name for name in names if name not in ("ntk", "dynamic", "yarn")]
+    elif base_of(c.theta) <= 1:
+        names.remove("yarn")  # its pairs must slow down
     return {name: replace(c.extension, method=name) for name in names}
 
 

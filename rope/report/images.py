@@ -1,4 +1,4 @@
-"""The report's sections on positions of an image (rope/report.py)."""
+"""The report's sections on positions of an image (rope/report/report.py)."""
 
 import jax
 import numpy as np

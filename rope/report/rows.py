@@ -1,4 +1,4 @@
-"""The report's sections on positions of a row (rope/report.py): a law, what this run found of it, and a picture.
+"""The report's sections on positions of a row (rope/report/report.py): a law, what this run found of it, and a picture.
 
 Letters: T positions, K distances, F frequencies; c is the config.
 """

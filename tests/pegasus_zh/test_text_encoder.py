@@ -1,15 +1,23 @@
 """From text to an encoder, out to transformers' folder, and on from there."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
-from pegasus_zh.text_encoder import ExportEncoderConfig, export_encoder, load_text_encoder, tokenizer_folder
-from pegasus_zh.text_rows import TextConfig, text_rows
-from rope.pretrain import pretrain_encoder, recipe
+from pegasus_zh.text_encoder import (
+    ExportEncoderConfig,
+    export_encoder,
+    load_text_encoder,
+    pretrain,
+    rows_of_texts,
+    tokenizer_folder,
+)
+from pegasus_zh.text_rows import TextConfig
+from rope.pretrain import recipe
 from training.errors import DataError
 
 TEXTS = ["今天天气很好，我们去公园散步。", "他每天读书写字。", "山水花草，风雨雪月。"]
@@ -28,7 +36,7 @@ def run(tmp_path_factory):
     basis = recipe("tiny")
     loop = replace(basis.loop, steps=1, batch_size=8)
     config = replace(basis, length=16, folder=str(folder / "run"), loop=loop)
-    pretrain_encoder(config, text_rows(text, 16, folder / "run", silent), silent)
+    pretrain(text, config, silent)
     return config, text, folder
 
 
@@ -53,8 +61,7 @@ def test_a_run_starts_from_an_encoder(run):
     first = load_text_encoder(config.folder, say=silent)
     still = replace(config.optimizer, learning_rate=0.0)
     again = replace(config, start=config.folder, positions="learned", folder=str(folder / "again"), optimizer=still)
-    text = replace(text, tokenizer=str(tokenizer_folder(config.folder)))
-    pretrain_encoder(again, text_rows(text, 16, folder / "again", silent), silent)
+    pretrain(text, again, silent)
     model, found, _ = load_text_encoder(folder / "again", say=silent)
     assert found.positions == "rotary"
     jax.tree.map(np.testing.assert_array_equal, model, first.model)
@@ -76,3 +83,44 @@ def test_a_tokenizer_of_another_model(run, tmp_path):
         file.writelines(f"token{n}\n" for n in range(100))
     with pytest.raises(DataError, match="put the vocab.txt there that belongs to the model"):
         load_text_encoder(out, say=silent)
+
+
+def test_refused_before_anything_is_made(run, tmp_path):
+    config, text, _ = run
+    fresh = replace(config, start=config.folder, folder=str(tmp_path / "fresh"))
+    with pytest.raises(DataError, match="--start has its own tokenizer"):
+        pretrain(replace(text, tokenizer=config.folder), fresh, silent)
+    with pytest.raises(ValueError, match="cannot be cut into 3 microbatches"):
+        pretrain(text, replace(fresh, loop=replace(config.loop, accumulate=3)), silent)
+    assert not (tmp_path / "fresh" / "tokenizer").exists()
+
+
+def test_a_runs_own_tokenizer_is_kept(run, tmp_path):
+    """Not overwritten by one made of the documents, and not taken for another."""
+    config, text, folder = run
+    kept = tmp_path / "run"
+    shutil.copytree(config.folder, kept)
+    (kept / "tokenizer" / "made.json").unlink()
+    with pytest.raises(DataError, match="the run there has another tokenizer"):
+        pretrain(replace(text, vocabulary=250), replace(config, folder=str(kept)), silent)
+    assert load_text_encoder(kept, say=silent).tokenizer.vocab_size > 250
+    (kept / "tokenizer" / "vocab.txt").write_text(
+        (kept / "tokenizer" / "vocab.txt").read_text("utf-8") + "新\n", "utf-8"
+    )
+    with pytest.raises(DataError, match="not the tokenizer that the checkpoint was trained with"):
+        load_text_encoder(kept, say=silent)
+    assert tokenizer_folder(kept / "exported") == kept / "exported"
+
+
+def test_rows_of_texts(run):
+    encoder = load_text_encoder(run[0].folder, say=silent)
+    ids, segments = rows_of_texts(encoder.tokenizer, [TEXTS[0], "", TEXTS[1] * 9], 16)
+    assert ids.shape == segments.shape == (3, 16)
+    assert segments.sum(1).tolist() == [2 + len(encoder.tokenizer.encode(TEXTS[0])), 2, 16]
+    assert (
+        (ids[segments == 0] == 0).all()
+        and (ids[:, 0] == 101).all()
+        and (ids[np.arange(3), segments.sum(1) - 1] == 102).all()
+    )
+    with pytest.raises(ValueError, match="0 texts in rows of 16"):
+        rows_of_texts(encoder.tokenizer, [], 16)

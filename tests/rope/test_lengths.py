@@ -148,15 +148,15 @@ def test_pretraining_resumes_and_refuses_other_positions(tmp_path):
         length=16, folder=str(tmp_path), loop=replace(basis.loop, steps=2, batch_size=8, save_every=1, eval_batches=1), optimizer=basis.optimizer
     )  # fmt: skip
     said = []
-    assert int(pretrain_encoder(run, made_rows(16), said.append).step) == 2
+    assert int(pretrain_encoder(run, lambda: made_rows(16), said.append)[0].step) == 2
     more = replace(run, loop=replace(run.loop, steps=3))
-    assert int(pretrain_encoder(more, made_rows(16), said.append).step) == 3
+    assert int(pretrain_encoder(more, lambda: made_rows(16), said.append)[0].step) == 3
     assert any("resumed at step 2 of 3" in line for line in said)
-    model, config = load_encoder(tmp_path)
-    trained = pretrain_encoder(more, made_rows(16), said.append).model
+    model, config, _ = load_encoder(tmp_path)
+    trained = pretrain_encoder(more, lambda: made_rows(16), said.append)[0].model
     assert config == more.model(VOCABULARY.size)
     jax.tree.map(np.testing.assert_array_equal, model, jax.tree.map(np.asarray, trained))
     with pytest.raises(DataError, match="has the steps"):
         load_encoder(tmp_path, step=1)
     with pytest.raises(ValueError, match="its run had theta 10000\\^-t, not 1000\\^-t"):
-        pretrain_encoder(replace(more, theta="1000^-t"), made_rows(16), said.append)
+        pretrain_encoder(replace(more, theta="1000^-t"), lambda: made_rows(16), said.append)

@@ -163,9 +163,7 @@ def test_a_gradient_that_is_no_number_stops_the_run(undisturbed, tmp_path):
         for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first), first):
             yield batch | ({"weights": np.full_like(batch["weights"], np.nan)} if number == 7 else {})
 
-    with pytest.raises(
-        TrainingStopped, match=r"^step 8: the loss is nan.* Last good checkpoint: step 6 in .*lower"
-    ) as e:
+    with pytest.raises(TrainingStopped, match=r"^step 8: .*loss is nan.* Last good checkpoint: step 6 in .*lower") as e:
         run(tmp_path, train_batches=batches)
     assert "\n" not in str(e.value)
     assert steps_logged(tmp_path) == list(range(1, 8))

@@ -102,8 +102,8 @@ def test_a_runs_own_tokenizer_is_kept(run, tmp_path):
     shutil.copytree(config.folder, kept)
     (kept / "tokenizer" / "made.json").unlink()
     with pytest.raises(DataError, match="the run there has another tokenizer"):
-        pretrain(replace(text, vocabulary=250), replace(config, folder=str(kept)), silent)
-    assert load_text_encoder(kept, say=silent).tokenizer.vocab_size > 250
+        pretrain(replace(text, vocabulary=220), replace(config, folder=str(kept)), silent)
+    assert load_text_encoder(kept, say=silent).tokenizer.vocab_size > 220
     (kept / "tokenizer" / "vocab.txt").write_text(
         (kept / "tokenizer" / "vocab.txt").read_text("utf-8") + "新\n", "utf-8"
     )

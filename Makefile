@@ -10,7 +10,8 @@ VENV := .venv
 ENVIRONMENT := $(VENV)/.made-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 PARITY := .venv-parity
 LIBTPU := .venv-tpu
-PYTEST := -m pytest -q -n 2
+# A file to a worker: what its tests share is made once.
+PYTEST := -m pytest -q -n 2 --dist loadfile
 CPU := JAX_PLATFORMS=cpu
 NO_TPU = $(CPU) TPU_LIBRARY_PATH=$(abspath $(LIBTPU))/libtpu/libtpu.so
 # Temporary arrays of hundreds of megabytes in pages of 2 MB, not of 4 kB: a tenth of a CPU's step (glibc 2.35 or later).

@@ -118,11 +118,14 @@ class Manifest:
         contents = self.contents
         pairs, rows = (sum(getattr(file, name) for file in contents.files) for name in ("pairs", "rows"))
         share = self.padding.get("train") or self.padding["eval"]
+        made = f"{pairs} pairs in {rows} rows of {self.row_source} + {self.row_target}; padding {share['all']:.1%} "
+        made += f"(source {share['source']:.1%}, target {share['target']:.1%})"
+        if self.settings["selector"] == "text":  # which has no targets
+            made = f"{pairs} pieces in {rows} rows of {self.row_source}; padding {share['source']:.1%}"
         return (
             f"{contents.documents} documents ({contents.without_pairs} too short), "
             f"{sum(contents.skipped.values())} bad ones skipped; "
-            f"{pairs} pairs in {rows} rows of {self.row_source} + {self.row_target}; padding {share['all']:.1%} "
-            f"(source {share['source']:.1%}, target {share['target']:.1%}); {contents.bytes / 1e6:.1f} MB of text"
+            f"{made}; {contents.bytes / 1e6:.1f} MB of text"
         )
 
 

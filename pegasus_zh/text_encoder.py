@@ -98,6 +98,6 @@ def export_encoder(config: ExportEncoderConfig, say: Callable[[str], None] = pri
     size = sum(x.size for x in jax.tree.leaves(model)) / 1e6
     say(f"{out}: {size:.1f}M parameters in {config.dtype}; load it with")
     say(f"from transformers import AutoTokenizer, {kind}")
-    say(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})  # needs: pip install rjieba")
+    say(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})  # needs: pip install transformers torch rjieba")
     say(f"model = {kind}.from_pretrained({str(out)!r})")
     return out

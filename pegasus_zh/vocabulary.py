@@ -76,7 +76,10 @@ def make_tokenizer(
     found = read_json(made, "delete the folder")
     if other := [name for name, value in asked.items() if found.get(name, value) != value]:
         was = "made from other documents" if other == ["documents"] else f"made with {_told(found)}, not {_told(asked)}"
-        raise DataError(f"{folder} holds a vocabulary {was}: delete it, or give another --folder")
+        raise DataError(
+            f"{folder} holds a vocabulary {was}: give what it was made with, or another --folder; or "
+            "delete it, where no run needs it"
+        )
     return load_tokenizer(folder)
 
 

@@ -184,8 +184,8 @@ def effective_distance(extension: Extension, distances: np.ndarray) -> np.ndarra
     k, e = np.asarray(distances, np.float64), extension
     if e.method not in ("rerope", "leaky"):
         return k
-    beyond = (np.abs(k) - e.window) / e.factor if e.method == "leaky" else 0.0
-    return np.where(np.abs(k) < e.window, k, np.sign(k) * (e.window + beyond))
+    beyond = (np.abs(k) - e.span) / e.factor if e.method == "leaky" else 0.0
+    return np.where(np.abs(k) < e.span, k, np.sign(k) * (e.span + beyond))
 
 
 def generators(frequencies: np.ndarray) -> np.ndarray:

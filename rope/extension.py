@@ -87,13 +87,18 @@ class Extension:
     """linear, ntk, dynamic and yarn: how many times longer rows may be than the trained length, and 1 changes nothing
     (dynamic: but for rows beyond it); leaky: the slope beyond the window is its inverse."""
     trained: int = 512
-    """dynamic and yarn: positions of the rows that the model was trained on."""
-    window: int = 256
-    """rerope and leaky: the distance from which on distances no longer count in full."""
+    """dynamic, yarn, rerope and leaky: positions of the rows that the model was trained on."""
+    window: int | None = None
+    """rerope and leaky: the distance from which on distances no longer count in full; by default half of `trained`."""
 
     def __post_init__(self):
         check_choices(self)
         check_ranges(self, factor=(1, 1e9), trained=1, window=1)
+
+    @property
+    def span(self) -> int:
+        """The window that holds."""
+        return max(self.trained // 2, 1) if self.window is None else self.window
 
 
 def extended_rotation(
@@ -116,7 +121,7 @@ def extended_rotation(
                 positions, yarn(size, e.factor, e.trained, base_of(theta)), magnitude=yarn_magnitude(e.factor)
             )
         case "rerope" | "leaky":
-            return long_rotation(positions, plain, e.window, e.factor if e.method == "leaky" else None)
+            return long_rotation(positions, plain, e.span, e.factor if e.method == "leaky" else None)
         case "hierarchical":
             raise ValueError("hierarchical continues a table of learned positions: rotary ones have none")
     return rotation(positions, plain)

@@ -133,6 +133,10 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
     if pooler not in get_args(Pooler):
         raise ValueError(f"pooler is {pooler!r}: it must be {', '.join(get_args(Pooler))}")
     file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise DataError(
+            f"{folder}: no config.json, so no folder of transformers; rope.load.load_encoder reads runs too"
+        )
     about = read_json(file)
     config, told = read_config(about, file)
     kind: Kind = about["model_type"]
@@ -286,7 +290,8 @@ def for_transformers(model: RoFormer, config: RoFormerConfig, out: Path) -> tupl
         f"norm is {c.norm}: there every norm is post": c.norm != "post",
         "positions are buckets, which there only T5 has": c.positions == "buckets",
         f"theta is {c.theta}: there it is {SINUSOIDAL}": rotary and c.theta != SINUSOIDAL,
-        f"extension is {c.extension.method}: there is none": c.extension.method != "none",
+        f"extension is {c.extension.method}, and there is none; write the config without it": c.extension.method
+        != "none",
         f"positions are {c.positions}, and embeddings narrower than the model go with rotary ones there": not rotary
         and e.project is not None,
         "the pooler is linear, and BERT's ends in tanh; leave it out (pooler none)": not rotary

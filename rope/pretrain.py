@@ -141,6 +141,10 @@ def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Callable)
     rows = rows_of()
     model = config.model(rows.vocabulary.size, shape)
     check_divisible(mesh, roformer.sizes(model))
+    if start:
+        say(
+            f"{config.start}: its shape, positions and tokenizer hold, whatever --preset, --positions and --vocabulary say"
+        )
     say(
         f"{config.start or config.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, {model.positions}, rows of {rows.length}"
     )
@@ -149,7 +153,7 @@ def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Callable)
     index, count = data_share(mesh)
     mine = {"process_index": index, "process_count": count}
     if rows.heldout is None:
-        say("no document is held out, so nothing is evaluated: give a larger --eval-fraction")
+        say("no document is held out, so nothing is evaluated: give a larger --eval-fraction and another --folder")
     task = Task(
         init=partial(init_state, partial(roformer.init, model), tx, loop.seed),
         step=make_train_step(objective, tx),

@@ -11,6 +11,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from rope.angles import SINUSOIDAL, Layout, frequencies, rows_of, schedule
@@ -148,11 +149,14 @@ def encode_layers(
     Segments are 1 for the tokens of a row's one text; what BERT calls so are the types [B, T], 0 unless given. Positions [B, T]
     restart in each segment. Who sees whom follows from the segments, unless a mask is given instead (rope.masks.unilm_mask).
     Relative buckets take the places in the row for positions. `key` turns dropout on. Raises ValueError for rows longer than a
-    learned table, for shapes that do not belong together and for a layer that is not there.
+    learned table, for shapes that do not belong together, for a layer that is not there, and for NumPy ids that the vocabulary does not
+    have (inside a compiled program they make NaN).
     """
     c, p = config, model.embeddings
     if ids.ndim != 2 or not ids.size or segments.shape != ids.shape:
         raise ValueError(f"ids {ids.shape} and segments {segments.shape}: both must be [B, T], with B and T from 1")
+    if isinstance(ids, np.ndarray) and not 0 <= ids.min() <= ids.max() < c.vocabulary:
+        raise ValueError(f"ids from {ids.min()} to {ids.max()}: the model's vocabulary ends at {c.vocabulary - 1}")
     for name, x in (("types", types), ("positions", positions)):
         if x is not None and x.shape != ids.shape:
             raise ValueError(f"{name} {x.shape}: they must be {ids.shape}, as the ids")

@@ -169,7 +169,7 @@ def continuations(model: RoFormerConfig, config: LengthsConfig) -> Iterator[tupl
     """(what the table calls it, length, the model that reads it) of all that a trained model is scored with."""
     short = config.lengths[0]
     for length in config.lengths:
-        extension = Extension(factor=length / short, trained=short, window=short // 2)
+        extension = Extension(factor=length / short, trained=short)
         if model.positions == "learned":
             yield "learned, hierarchical", length, replace(model, extension=replace(extension, method="hierarchical"))
             continue

@@ -42,7 +42,7 @@ def position_report(config: ReportConfig, say: Callable[[str], None] = print) ->
     settings = {name: value for name, value in asdict(config).items() if name != "folder"}
     write_json(folder / "figures.json", {"config": settings, "figures": {s.name: dict(s.figures) for s in made}})
     e = config.extension
-    shown = settings | {"extension": f"{e.method}, factor {e.factor:g}, trained {e.trained}, window {e.window}"}
+    shown = settings | {"extension": f"{e.method}, factor {e.factor:g}, trained {e.trained}, window {e.span}"}
     text = page(
         "Encodings of positions",
         "Each picture checks the formula above it; every number is of this run.",

@@ -18,6 +18,7 @@ from pegasus_zh.text_encoder import (
 )
 from pegasus_zh.text_rows import TextConfig
 from rope.pretrain import recipe
+from tests.rope.random_encoder import one_layer_preset
 from training.errors import DataError
 
 TEXTS = ["今天天气很好，我们去公园散步。", "他每天读书写字。", "山水花草，风雨雪月。"]
@@ -27,8 +28,14 @@ def silent(_: str) -> None:
     pass
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_layer():
+    with one_layer_preset():
+        yield
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(one_layer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     documents = folder / "documents.jsonl"
     documents.write_text("".join(json.dumps({"text": f"{n}{t}"}) + "\n" for t in TEXTS for n in range(9)), "utf-8")

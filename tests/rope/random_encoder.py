@@ -1,11 +1,14 @@
 """Random small encoders and rows for them; every array matters to the result, biases and norms too."""
 
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import jax
 import numpy as np
+import pytest
 
-from rope.roformer import RoFormer, RoFormerConfig, encode_layers, init, logits, pool
+from rope.roformer import PRESETS, RoFormer, RoFormerConfig, encode_layers, init, logits, pool
 from training.weights import hollow
 
 # No two sizes are equal, so that a wrong axis cannot pass.
@@ -46,3 +49,11 @@ def outputs(model: RoFormer, rows: dict[str, np.ndarray], config: RoFormerConfig
     if config.pooler != "none":
         found["pooled"] = pool(model, hidden, config)
     return found
+
+
+@contextmanager
+def one_layer_preset():
+    """The preset tiny with as much as a test needs, and half the compiling."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], layers=1, width=32, feed_forward=64))
+        yield

@@ -205,7 +205,7 @@ REFUSED = {
     "norm is pre": replace(ROFORMER, norm="pre"),
     "positions are buckets": replace(BERT, positions="buckets"),
     r"theta is t\^2: there it is 10000\^-t": replace(ROFORMER, theta="t^2"),
-    "extension is yarn: there is none": replace(ROFORMER, extension=Extension(method="yarn", factor=2)),
+    "extension is yarn, and there is none": replace(ROFORMER, extension=Extension(method="yarn", factor=2)),
     "positions are learned, and embeddings narrower": replace(BERT, embedding=8),
     "the pooler is linear": replace(BERT, pooler="linear"),
 }
@@ -283,7 +283,7 @@ BROKEN = {
         "model.safetensors: not a whole .safetensors file",
     ),
     "no file": (lambda folder, _: (folder / "model.safetensors").unlink(), "neither model.safetensors nor"),
-    "no config": (lambda folder, _: (folder / "config.json").unlink(), "config.json: no such file"),
+    "no config": (lambda folder, _: (folder / "config.json").unlink(), "no config.json, so no folder of transformers"),
 }
 
 

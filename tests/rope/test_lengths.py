@@ -12,7 +12,7 @@ from rope.experiments.lengths_report import gather
 from rope.load import load_encoder
 from rope.mlm import Vocabulary
 from rope.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe
-from rope.roformer import PRESETS
+from tests.rope.random_encoder import one_layer_preset
 from training.errors import DataError
 from training.experiment import estimate
 
@@ -56,9 +56,7 @@ def config(folder, **changed) -> LengthsConfig:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_layer():
-    """As much as is needed here, and half the compiling."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], layers=1, width=32, feed_forward=64))
+    with one_layer_preset():
         yield
 
 

@@ -105,8 +105,18 @@ def _check(query, key, value, rotation, bias, mask) -> None:
             raise ValueError(
                 f"a mask of {x.dtype}: it must be bool, True where a query may see a key; numbers are a bias"
             )
+    if isinstance(mask, Segments) and (mask.query.shape, mask.key.shape) != ((rows, queries), (rows, keys)):
+        raise ValueError(
+            f"segments {mask.query.shape} and {mask.key.shape}: they must be {(rows, queries)} and {(rows, keys)}"
+        )
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in (query, key, value)):
+        raise ValueError(
+            f"queries, keys and values of {query.dtype}, {key.dtype} and {value.dtype}: they must be floats"
+        )
     if rotation is not None:
         near = rotation.near if isinstance(rotation, LongRotation) else rotation
+        if near.cos.ndim == 4 and near.cos.shape[0] not in (1, rows):
+            raise ValueError(f"a rotation of {near.cos.shape[0]} rows for {rows} rows of queries")
         if not near.cos.shape[-3] == queries == keys:
             raise ValueError(
                 f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of the "

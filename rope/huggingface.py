@@ -227,8 +227,9 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, str]
 
 def _number(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
     value = about.get(name)
-    # What is larger is no model's, and would overflow further down.
-    if type(value) not in ((int,) if kind is int else (int, float)) or not -(2**31) < value < 2**31:
+    # What is larger is no model's, and would overflow or fill the memory further down.
+    most = 10_000 if name == "num_hidden_layers" else 1 << 24
+    if type(value) not in ((int,) if kind is int else (int, float)) or not -most < value < most:
         raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")
     return kind(value)
 

@@ -155,6 +155,8 @@ def encode_layers(
     c, p = config, model.embeddings
     if ids.ndim != 2 or not ids.size or segments.shape != ids.shape:
         raise ValueError(f"ids {ids.shape} and segments {segments.shape}: both must be [B, T], with B and T from 1")
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(f"ids of {ids.dtype}: they must be integers")
     if isinstance(ids, np.ndarray) and not 0 <= ids.min() <= ids.max() < c.vocabulary:
         raise ValueError(f"ids from {ids.min()} to {ids.max()}: the model's vocabulary ends at {c.vocabulary - 1}")
     for name, x in (("types", types), ("positions", positions)):

@@ -5,13 +5,15 @@ from collections.abc import Callable, Container, Sequence
 
 
 def run(main: Callable[[], None]) -> None:
-    """Calls main. ValueError and its kin (bad data, an impossible mesh), OSError and a stopped training become one line."""
+    """Calls main. ValueError and its kin (bad data, an impossible mesh), OSError, too little memory and a stopped training become one line."""
     try:
         main()
     except KeyboardInterrupt:
         sys.exit("interrupted")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except MemoryError as error:
+        sys.exit(f"error: out of memory ({error}): give smaller sizes")
 
 
 def preset_of(args: Sequence[str], known: Container[str], default: str) -> str:

@@ -89,11 +89,12 @@ class DigitsConfig:
     def __post_init__(self):
         names = ("seeds", "steps", "batch_size", "patch", "test_images", "valid_images", "places")
         check_ranges(self, **dict.fromkeys(names, 1))
+        check_ranges(self, places=(1, 1000))
         for name in ("positions", "shifts", "canvases"):
             if len({*(given := getattr(self, name))}) < len(given) or name == "positions" and not given:
                 raise ValueError(f"{name} is {given}: give {'one or more, ' if not given else ''}each once")
-        if not all(1 <= x < 100 for x in (*self.shifts, *self.canvases)):
-            raise ValueError(f"shifts are {self.shifts} and canvases {self.canvases}: numbers from 1 to below 100")
+        if not all(1 <= x < 10 for x in (*self.shifts, *self.canvases)):
+            raise ValueError(f"shifts are {self.shifts} and canvases {self.canvases}: numbers from 1 to below 10")
 
     def model(self, positions: Positions, images: Images) -> ViTConfig:
         """The ViT of an encoding for such images. Raises ValueError where they are not whole patches."""

@@ -40,7 +40,7 @@ class ReportConfig:
     """Where report.html, figures.json and the pictures go."""
 
     def __post_init__(self):
-        check_ranges(self, size=2, length=(2, 8193), side=(2, 65), buckets=4, max_distance=2, seed=(0, 1 << 31))
+        check_ranges(self, size=(2, 4097), length=(2, 8193), side=(2, 65), buckets=4, max_distance=2, seed=(0, 1 << 31))
         if not self.encodings or not self.compare:
             raise ValueError("encodings and compare must name one or more")
         for theta in (self.theta, self.mixed_theta, *self.compare):

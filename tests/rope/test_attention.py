@@ -219,6 +219,14 @@ BAD = {
     "no axis of heads": ({"mask": jnp.ones((4, 5, 5), bool)}, "a mask of shape (4, 5, 5): it must be (4, 4, 5, 5)"),
     "other rows": ({"bias": jnp.zeros((3, 1, 5, 5))}, "a bias of shape (3, 1, 5, 5)"),
     "another length": ({"rotation": rotation(jnp.arange(1), frequencies(4))}, "a rotation of 1 positions, 5 queries"),
+    "segments of one row": (
+        {"mask": Segments(np.zeros((1, 5), int), np.zeros((1, 5), int))},
+        "segments (1, 5) and (1, 5): they must be (4, 5) and (4, 5)",
+    ),
+    "a rotation of other rows": (
+        {"rotation": rotation(jnp.zeros((3, 5)), frequencies(4))},
+        "a rotation of 3 rows for 4 rows of queries",
+    ),
 }
 
 
@@ -231,6 +239,8 @@ def test_what_would_broadcast_to_something_else_is_refused(kind):
     assert expected in str(error.value)
     with pytest.raises(ValueError, match="do not belong together"):
         attention(query, key, value[:, :1])
+    with pytest.raises(ValueError, match="they must be floats"):
+        attention(query.astype(int), key, value)
 
 
 def test_masks():

@@ -257,6 +257,7 @@ BROKEN = {
     "v2": (config_with(norm_type="rms_norm"), 'norm_type is "rms_norm"; only "layer_norm"'),
     "relu": (config_with(hidden_act="relu"), 'hidden_act is "relu"; only gelu, gelu_python, gelu_new'),
     "no size": (config_with(hidden_size=None), "hidden_size is null"),
+    "a million layers": (config_with(num_hidden_layers=1_000_000), "num_hidden_layers is 1000000"),
     "size in words": (config_with(num_hidden_layers="two"), 'num_hidden_layers is "two"'),
     "no dropout": (config_with(hidden_dropout_prob=1.5), "dropout is 1.5: it must be at least 0 and below 1; give"),
     "heads": (config_with(num_attention_heads=5), "width is 24: it must be a multiple of heads, 5; give the config"),

@@ -167,6 +167,8 @@ def test_shapes_and_layers_that_cannot_be(models):
     for ids, segments in ((IDS, ONE[:1]), (IDS[:0], ONE[:0]), (IDS[:, :0], ONE[:, :0]), (IDS[0], ONE[0])):
         with pytest.raises(ValueError, match="both must be"):
             encode(models["rotary"], ids, segments, CONFIG)
+    with pytest.raises(ValueError, match="ids of float32: they must be integers"):
+        encode(models["rotary"], IDS.astype(np.float32), ONE, CONFIG)
     for layer in (CONFIG.layers, -CONFIG.layers - 1):
         with pytest.raises(ValueError, match=f"there is no layer {layer}"):
             encode_layers(models["rotary"], IDS, ONE, CONFIG, outputs=(0, layer))

@@ -21,6 +21,9 @@ def test_an_interruption_and_faults():
     with pytest.raises(SystemExit) as left:
         run(lambda: fail(KeyboardInterrupt()))
     assert left.value.code == "interrupted"
+    with pytest.raises(SystemExit) as left:
+        run(lambda: fail(MemoryError("9 GiB")))
+    assert left.value.code == "error: out of memory (9 GiB): give smaller sizes"
     with pytest.raises(KeyError):
         run(lambda: fail(KeyError("a fault")))
     run(lambda: None)

@@ -31,6 +31,11 @@ def test_damaged_files_are_named(tmp_path):
     (tmp_path / "settings.json").write_text("[1")
     with pytest.raises(DataError, match=r"settings\.json: not JSON .*; delete the folder, or give another"):
         keep_settings(tmp_path / "settings.json", {"steps": 3})
+    (tmp_path / "settings.json").unlink()
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "a.json").write_text("{}")
+    with pytest.raises(DataError, match=r"settings\.json: lost, so nobody knows what the cells beside it"):
+        keep_settings(tmp_path / "settings.json", {"steps": 3})
     (tmp_path / "a.json").write_text("7")
     with pytest.raises(DataError, match=r"a\.json: not a JSON object; delete it, and the same command makes it again"):
         run_cells({"a": tmp_path / "a.json"}, pytest.fail)

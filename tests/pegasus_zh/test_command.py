@@ -108,7 +108,7 @@ def test_a_finished_run_says_so_and_goes_on_with_more_steps(finished, documents,
     assert losses(folder)[:8] == losses(finished[0])
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_undisturbed_to_the_bit(finished, documents, tmp_path, how):
     run = ["--data", documents, "--folder", tmp_path / "run"]
     arguments = [*run, "--steps", "8", "--save-every", "2", "--samples", "0"]

@@ -99,7 +99,9 @@ def t5_alone():
     return run(T5, T5_BATCHES, "adamw", 1, mesh_of(1, 1, 1), rate=1e-3)
 
 
-@pytest.mark.parametrize("sizes", MESHES)
+@pytest.mark.parametrize(
+    "sizes", [MESHES[1], *(pytest.param(x, marks=pytest.mark.slow) for x in MESHES if x != MESHES[1])]
+)
 def test_every_mesh_trains_t5_like_one_device(t5_alone, sizes):
     """Dropout, label smoothing and z-loss."""
     assert_same(run(T5, T5_BATCHES, "adamw", 1, mesh_of(*sizes), rate=1e-3), t5_alone)

@@ -20,10 +20,10 @@ import numpy as np
 import optax
 
 from rope.experiments.digits_report import write_report
-from rope.experiments.images import Images, read_images, split_images
 from rope.experiments.placing import canvas_of, conditions
 from rope.vit import Positions, ViT, ViTConfig, forward, init
 from training.experiment import REMAKE, keep_settings
+from training.images import Images, read_images, split_images
 from training.lock import locked
 from training.loop import HostBatch, to_mesh
 from training.mesh import MeshConfig, make_mesh

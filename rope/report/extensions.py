@@ -7,9 +7,9 @@ import numpy as np
 from rope import analysis
 from rope.extension import Extension, base_of, extended_rotation
 from rope.report.config import ReportConfig
-from rope.report.page import Section
 from rope.report.plots import lines, panels
 from training.experiment import png
+from training.page import Section
 
 
 def methods(c: ReportConfig) -> dict[str, Extension]:

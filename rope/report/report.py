@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rope.report import extensions, images, rows
 from rope.report.config import ReportConfig
-from rope.report.page import Section, page
+from training.page import Section, page
 from training.whole import write_bytes, write_json
 
 # Each section once, where any of its encodings is asked for, in the order of reading.

@@ -13,12 +13,12 @@ from rope.buckets import relative_bias, relative_bucket
 from rope.extension import extended_rotation
 from rope.report.config import ReportConfig
 from rope.report.extensions import turning
-from rope.report.page import Section
 from rope.report.plots import heat, lines, panels
 from rope.rerope import LongRotation, long_scores
 from rope.rotary import rotate
 from rope.sinusoidal import sinusoidal
 from training.experiment import png
+from training.page import Section
 
 SEEN = 256  # positions of a map of scores
 

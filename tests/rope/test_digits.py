@@ -13,10 +13,10 @@ import pytest
 from rope.experiments import digits as digits_module
 from rope.experiments.digits import DigitsConfig, batches, digits
 from rope.experiments.digits_report import write_report
-from rope.experiments.images import Images
 from rope.experiments.placing import conditions, placed
-from tests.rope.test_images import write_pair
+from tests.training.test_images import write_pair
 from training.experiment import estimate
+from training.images import Images
 from training.mesh import MeshConfig, make_mesh
 
 NAMES = ["as trained", "shifted by 1", "on 8 x 8", "on 8 x 8, by patches", "twice as large"]

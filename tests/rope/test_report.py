@@ -15,9 +15,9 @@ from rope import analysis
 from rope.angles import axial_frequencies, frequencies
 from rope.extension import Extension, extended_rotation
 from rope.report import extensions, images, rows
-from rope.report.page import Section, number, page
 from rope.report.report import SECTIONS, ReportConfig, position_report
 from rope.sinusoidal import sinusoidal
+from training.page import Section, number, page
 from training.whole import whole
 
 SMALL = ReportConfig(

@@ -5,6 +5,8 @@
 | nothing                       | scikit-learn's 1,797 digits of 8 x 8 pixels, which come with it                           |
 | a folder                      | all pairs of IDX files in it, as MNIST comes: `*-images-idx3-ubyte[.gz]` and their labels |
 | such a file                   | that pair alone                                                                           |
+| a folder of pictures          | PNG and JPEG files in it, all of one size, labelled by the sub-folder they are in, if any    |
+| `FILE.npz`                    | its array `images` or `x_train` [n, H, W] or [n, H, W, channels], and `labels` or `y_train`  |
 | `tfds:NAME[/CONFIG][:SPLIT]`  | an already prepared dataset with the features `image` and `label`; split "train"          |
 """
 
@@ -12,7 +14,9 @@ import gzip
 import hashlib
 import math
 import re
+import zipfile
 import zlib
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +27,8 @@ from training.datasets import open_dataset
 from training.errors import DataError
 
 IDX_IMAGES, IDX_LABELS = 0x803, 0x801  # unsigned bytes, of three dimensions and of one
+PICTURES = (".png", ".jpg", ".jpeg")
+ARRAYS = (("images", "x_train"), ("labels", "y_train"))
 NAME = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?")
 
 
@@ -41,10 +47,14 @@ def read_images(data: str | None) -> Images:
     if data.startswith("tfds:"):
         return _dataset(data)
     path = Path(data)
+    if path.suffix == ".npz":
+        return _arrays(path)
     pairs = [path] if path.is_file() else sorted(p for p in path.glob("*") if NAME.fullmatch(p.name))
     if not pairs:
-        wanted = "no *-images-idx3-ubyte[.gz] in it" if path.is_dir() else "no such file or folder"
-        raise DataError(f"{data}: {wanted}; give MNIST's files or folder, or tfds:NAME")
+        if pictures := sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES):
+            return _pictures(path, pictures)
+        wanted = "no *-images-idx3-ubyte[.gz] and no pictures in it" if path.is_dir() else "no such file or folder"
+        raise DataError(f"{data}: {wanted}; give MNIST's files or folder, a folder of pictures, an .npz, or tfds:NAME")
     found = [_idx_pair(pair) for pair in pairs]
     if len({pixels.shape[1:] for pixels, _ in found}) > 1:
         raise DataError(
@@ -60,6 +70,48 @@ def _images(name: str, pixels: np.ndarray, labels: np.ndarray) -> Images:
     if pixels.ndim != 4 or not len(pixels) or len(pixels) != len(labels):
         raise DataError(f"{name}: images of shape {pixels.shape} with {len(labels)} labels; each needs one label")
     return Images(pixels.astype(np.float32), labels.astype(np.int32))
+
+
+def _arrays(path: Path) -> Images:
+    try:
+        with np.load(path, allow_pickle=False) as file:  # a pickle could run anything
+            found = [next((file[n] for n in names if n in file), None) for names in ARRAYS]
+            names = ", ".join(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: no arrays can be read from it ({error})") from error
+    pixels, labels = found
+    if pixels is None:
+        raise DataError(f"{path}: no array {' or '.join(ARRAYS[0])}; it has: {names}")
+    if not np.issubdtype(pixels.dtype, np.number) or not np.isfinite(pixels).all():
+        raise DataError(f"{path}: its images are {pixels.dtype}, or have a value that is no finite number")
+    if np.issubdtype(pixels.dtype, np.integer):
+        pixels = pixels / 255
+    if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 1:
+        raise DataError(f"{path}: images from {pixels.min()} to {pixels.max()}; give bytes, or numbers from 0 to 1")
+    labels = np.zeros(len(pixels), int) if labels is None else labels.reshape(-1)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{path}: labels of {labels.dtype}; they must be integers")
+    return _images(str(path), pixels, labels)
+
+
+def _pictures(folder: Path, paths: Sequence[Path]) -> Images:
+    from matplotlib.image import imread  # through Pillow, which matplotlib brings
+
+    classes = {name: n for n, name in enumerate(sorted({path.parent for path in paths}))}
+    found: list[np.ndarray] = []
+    for path in paths:
+        try:
+            pixels = imread(path)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{path}: no picture can be read from it ({error}); delete it") from error
+        pixels = (pixels / 255 if pixels.dtype == np.uint8 else pixels).astype(np.float32)
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels[..., :3]  # without transparency
+        if found and pixels.shape != found[0].shape:
+            raise DataError(
+                f"{path}: {pixels.shape}, where {paths[0].name} is {found[0].shape}; all must have one size"
+            )
+        found.append(pixels)
+    return _images(str(folder), np.stack(found), np.array([classes[path.parent] for path in paths]))
 
 
 def _idx_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -124,8 +176,7 @@ def split_images(images: Images, *held: int) -> list[Images]:
     order = [number for _, number in sorted(ranks.items())]
     if len(order) <= sum(held):
         raise DataError(
-            f"{len(order):,} different images, and {sum(held):,} of them are held out; "
-            "give more, or fewer --test-images and --valid-images"
+            f"{len(order):,} different images, and {sum(held):,} of them are held out; give more, or hold out fewer"
         )
     ends = [0, *np.cumsum(held), len(order)]
     return [Images(*(part[order[begin:end]] for part in images)) for begin, end in pairwise(ends)]

@@ -7,7 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from rope.experiments.images import IDX_IMAGES, IDX_LABELS, Images, read_idx, read_images, split_images
+from training.errors import DataError
+from training.images import IDX_IMAGES, IDX_LABELS, Images, read_idx, read_images, split_images
 
 
 def idx(magic, array):
@@ -135,3 +136,53 @@ def test_a_prepared_dataset_is_read_without_tensorflow(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=f"not readable.*{message}.*tfds build") as error:
             read_images(name)
         assert "\n" not in str(error.value)
+
+
+def test_arrays_of_an_npz(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 6), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=np.arange(5)[:, None])
+    found = read_images(str(tmp_path / "a.npz"))
+    np.testing.assert_allclose(found.pixels[..., 0], pixels / 255, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, np.arange(5))
+    np.savez(tmp_path / "b.npz", images=pixels / 255)  # without labels all are of one
+    assert set(read_images(str(tmp_path / "b.npz")).labels) == {0}
+
+
+BAD_ARRAYS = {
+    "another name": ({"pixels": np.zeros((2, 2, 2))}, "no array images or x_train; it has: pixels"),
+    "a pickle": ({"images": np.array([{}, {}], object)}, "no arrays can be read from it"),
+    "no number": ({"images": np.full((2, 2, 2), np.nan)}, "a value that is no finite number"),
+    "another range": (
+        {"images": np.full((2, 2, 2), 7.0)},
+        "images from 7.0 to 7.0; give bytes, or numbers from 0 to 1",
+    ),
+    "labels in words": ({"images": np.zeros((2, 2, 2)), "labels": np.array(["a", "b"])}, "they must be integers"),
+    "fewer labels": ({"images": np.zeros((2, 2, 2)), "labels": np.zeros(1, int)}, "with 1 labels"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ARRAYS)
+def test_an_npz_that_is_no_set_of_images(kind, tmp_path):
+    arrays, expected = BAD_ARRAYS[kind]
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError) as error:
+        read_images(str(tmp_path / "a.npz"))
+    assert expected in str(error.value) and "a.npz" in str(error.value)
+
+
+def test_a_folder_of_pictures(tmp_path):
+    from matplotlib.image import imsave
+
+    pixels = np.random.default_rng(0).random((4, 3, 5, 3))
+    for n, image in enumerate(pixels):
+        (tmp_path / f"class {n // 2}").mkdir(exist_ok=True)
+        imsave(tmp_path / f"class {n // 2}" / f"{n}.png", image)
+    found = read_images(str(tmp_path))
+    np.testing.assert_allclose(found.pixels, pixels, atol=1 / 255)
+    np.testing.assert_array_equal(found.labels, [0, 0, 1, 1])
+    imsave(tmp_path / "class 1" / "4.png", pixels[0, :2])
+    with pytest.raises(DataError, match=r"4\.png: \(2, 5, 3\), where 0\.png is \(3, 5, 3\); all must have one size"):
+        read_images(str(tmp_path))
+    (tmp_path / "class 1" / "4.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"4\.png: no picture can be read from it"):
+        read_images(str(tmp_path))

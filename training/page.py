@@ -9,6 +9,11 @@ from typing import NamedTuple
 Figure = float | int | None
 
 
+class Table(NamedTuple):
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 class Section(NamedTuple):
     """A question, the law that answers it, what this run found, and its picture."""
 
@@ -17,7 +22,8 @@ class Section(NamedTuple):
     law: str
     says: str
     picture: bytes
-    figures: Mapping[str, Figure]  # "commutator, axial" -> number
+    figures: Mapping[str, Figure] = {}  # "commutator, axial" -> number
+    table: Table | None = None
 
 
 PAGE = Template("""<!DOCTYPE html>
@@ -43,6 +49,9 @@ img { display: block; width: 100%; min-width: 34rem; height: auto; background: #
 .row { display: flex; justify-content: space-between; gap: 1rem; border-bottom: 1px solid var(--line);
   padding: .15rem 0; font-size: .88rem }
 .row dd { margin: 0; font-variant-numeric: tabular-nums; white-space: nowrap }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
+td, th { border-bottom: 1px solid var(--line); padding: .2rem .7rem .2rem 0; text-align: right; white-space: nowrap }
+td:first-child, th:first-child { text-align: left }
 dl { margin: 0 } nav a { margin-right: 1rem; color: inherit }
 </style>
 </head>
@@ -61,9 +70,7 @@ SECTION = Template("""<section id="$name">
 <p><code>$law</code></p>
 <p>$says</p>
 <div class="picture"><img src="data:image/png;base64,$picture" alt="$title: $says"></div>
-<dl class="tables">
 $figures
-</dl>
 </section>""")
 
 
@@ -79,7 +86,7 @@ def page(title: str, lead: str, settings: Mapping[str, object], sections: Sequen
 
 
 def _section(section: Section) -> str:
-    rows = (
+    rows = "\n".join(
         f'<div class="row"><dt>{escape(name)}</dt><dd>{number(value)}</dd></div>'
         for name, value in section.figures.items()
     )
@@ -89,8 +96,18 @@ def _section(section: Section) -> str:
         law=escape(section.law),
         says=escape(section.says),
         picture=base64.b64encode(section.picture).decode(),
-        figures="\n".join(rows),
+        figures=f'<dl class="tables">\n{rows}\n</dl>' if section.figures else _table(section.table),
     )
+
+
+def _table(table: Table | None) -> str:
+    if table is None:
+        return ""
+    lines = [
+        "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
+        for tag, row in [("th", table.heads), *(("td", row) for row in table.rows)]
+    ]
+    return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
 def number(value: Figure) -> str:

@@ -1,0 +1,9 @@
+"""How well critics approximate the Wasserstein-1 distance, and what that buys a GAN.
+
+One convention everywhere: W1(P, Q) = max E_P f - E_Q f over 1-Lipschitz f, so a critic f is high on x ~ P and low on y ~ Q, and what
+is reported is that difference of means, a positive number, without any penalty.
+
+Truth        metric (the ground cost and its dual norm), transport (exact and regularised, of finite samples), laws (pairs whose
+             distance is known)
+Critics      networks, lipschitz (constraints on weights), critics (objectives), estimate (a critic trained on two laws)
+"""

@@ -1,0 +1,308 @@
+"""Pairs of laws (P, Q) of points in R^D and their Wasserstein-1 distance, with the Euclidean ground cost.
+
+`potential` is an optimal critic f, high on P and low on Q, and `gradient` its gradient at points of P: with them a critic's direction can be
+scored, not only its value.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from gan.metric import FLOOR, lengths
+from gan.transport import exact_w1
+from training.images import Images, split_images
+
+
+@dataclass(frozen=True)
+class Law:
+    name: str
+    dimensions: int
+    sample: Callable[
+        [jax.Array, int], tuple[jax.Array, jax.Array]
+    ]  # (key, n) -> x [n, D] of P, y [n, D] of Q, independent
+    w1: float | None  # of the whole laws; None: unknown
+    gradient: Callable[[jax.Array], jax.Array] | None = None  # [n, D] -> [n, D], of length 1, or 0 where there is none
+    potential: Callable[[jax.Array], jax.Array] | None = None  # [n, D] -> [n]
+
+
+def _two(draw: Callable, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    return tuple(draw(key, count) for key in jax.random.split(key))
+
+
+def shift(dimensions: int, distance: float = 1.0) -> Law:
+    """A standard normal law and the same moved along (1, ..., 1): any law moved by m is |m| away."""
+    direction = jnp.full((dimensions,), dimensions**-0.5)
+
+    def sample(key: jax.Array, count: int):
+        x, y = _two(lambda k, n: jax.random.normal(k, (n, dimensions)), key, count)
+        return x + distance * direction[None], y
+
+    return Law(
+        f"shift {distance:g}",
+        dimensions,
+        sample,
+        distance,
+        gradient=lambda x: jnp.broadcast_to(direction[None], x.shape),
+        potential=lambda x: x @ direction,
+    )
+
+
+def scale(dimensions: int, large: float = 2.0, small: float = 1.0) -> Law:
+    """N(0, large^2 I) and N(0, small^2 I): mass moves along rays, by (large - small) E|z| in the mean."""
+    mean = math.sqrt(2) * math.exp(math.lgamma((dimensions + 1) / 2) - math.lgamma(dimensions / 2))
+
+    def sample(key: jax.Array, count: int):
+        x, y = _two(lambda k, n: jax.random.normal(k, (n, dimensions)), key, count)
+        return large * x, small * y
+
+    return Law(
+        f"scale {large:g}:{small:g}", dimensions, sample, (large - small) * mean, gradient=_outward, potential=lengths
+    )
+
+
+def shells(dimensions: int, outer: float = 2.0, inner: float = 1.0) -> Law:
+    """Two spheres around one centre; inner 0 is a point (Anil, Lucas, Grosse 2019, arXiv 1811.05381)."""
+
+    def sample(key: jax.Array, count: int):
+        x, y = _two(lambda k, n: jax.random.normal(k, (n, dimensions)), key, count)
+        return outer * _outward(x), inner * _outward(y)
+
+    return Law(f"shells {outer:g}:{inner:g}", dimensions, sample, outer - inner, gradient=_outward, potential=lengths)
+
+
+def _outward(x: jax.Array) -> jax.Array:
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-30)
+
+
+def mixture_on_a_line() -> Law:
+    """Two normal laws of deviation 1/2 around -2 and 2 against one of deviation 1 around 0: on a line W1 is the area between
+    the distribution functions, and a potential's slope is the sign of their difference."""
+
+    def below(z, functions=jnp):  # F_Q - F_P
+        cdf = jax.scipy.stats.norm.cdf if functions is jnp else norm.cdf
+        return cdf(z) - (cdf(2 * (z + 2)) + cdf(2 * (z - 2))) / 2
+
+    def sample(key: jax.Array, count: int):
+        side, first, second = jax.random.split(key, 3)
+        centres = jnp.where(jax.random.bernoulli(side, shape=(count, 1)), 2.0, -2.0)
+        return centres + 0.5 * jax.random.normal(first, (count, 1)), jax.random.normal(second, (count, 1))
+
+    area = quad(lambda z: abs(below(z, np)), -12, 12, points=(-2, 0, 2), limit=200)[0]
+    return Law("mixture", 1, sample, area, gradient=lambda x: jnp.sign(below(x)))
+
+
+def with_null_dimensions(law: Law, dimensions: int) -> Law:
+    """The law with further dimensions in which P and Q are the same normal law: neither distance nor gradient changes."""
+    if (null := dimensions - law.dimensions) < 0:
+        raise ValueError(f"{law.name} has {law.dimensions} dimensions: more than {dimensions}")
+
+    def sample(key: jax.Array, count: int):
+        first, second = jax.random.split(key)
+        pair, noise = law.sample(first, count), _two(lambda k, n: jax.random.normal(k, (n, null)), second, count)
+        return tuple(jnp.concatenate(parts, 1) for parts in zip(pair, noise, strict=True))
+
+    def gradient(x: jax.Array) -> jax.Array:
+        return jnp.pad(law.gradient(x[:, : law.dimensions]), ((0, 0), (0, null)))
+
+    return Law(f"{law.name} + {null} null", dimensions, sample, law.w1, gradient if law.gradient else None)
+
+
+SIDE = 2.5  # half a side of MinFunnel's box
+
+
+class Funnels(NamedTuple):
+    centres: jax.Array  # [N, D]
+    offsets: jax.Array  # [N]
+
+
+def funnels_of(dimensions: int, count: int, seed: int | None = None) -> Funnels:
+    """The published benchmark's funnels, or with a seed others of the same law. Raises ValueError for a size that it lacks."""
+    if seed is not None:
+        rng = np.random.default_rng([seed, dimensions, count])
+        centres, offsets = rng.uniform(-SIDE, SIDE, (count, dimensions)), rng.normal(0, 0.1, count)
+    else:
+        with np.load(Path(__file__).parent / "benchmark" / "funnels.npz") as published:
+            if (name := f"{dimensions}-{count}") not in published:
+                sizes = ", ".join(published)
+                raise ValueError(f"the published funnels have the sizes {sizes}, not {name}: give a seed for others")
+            centres, offsets = published[name][:, :-1], published[name][:, -1]
+    return Funnels(jnp.asarray(centres, jnp.float32), jnp.asarray(offsets, jnp.float32))
+
+
+def min_funnel(dimensions: int, count: int, power: float = 8, seed: int | None = None, samples: int = 1 << 17) -> Law:
+    """The benchmark of Korotin, Kolesov, Burnaev 2022 (arXiv 2206.07767, section 4).
+
+    u(x) = min_n |x - a_n| + b_n. Q is uniform on a box; P moves each of its points along the ray of u that it lies on, towards the
+    ray's lower end, by t -> t^power. Such a plan is optimal, and -u an optimal critic. W1 is the plan's mean length, by so many
+    samples: its rows have heavy tails, and 2^17 of them a standard error of 0.3 %.
+    """
+    a = funnels_of(dimensions, count, seed)
+
+    def draw(key: jax.Array, count: int) -> jax.Array:
+        return jax.random.uniform(key, (count, dimensions), minval=-SIDE, maxval=SIDE)
+
+    def sample(key: jax.Array, count: int):
+        first, second = jax.random.split(key)
+        return moved(draw(first, count), a, power), draw(second, count)
+
+    @jax.jit
+    def length(key: jax.Array) -> jax.Array:
+        y = draw(key, 1 << 12)
+        return jnp.mean(lengths(y - moved(y, a, power)))
+
+    keys = jax.random.split(jax.random.key(seed or 0), max(samples >> 12, 1))
+    return Law(
+        f"funnels {count}",
+        dimensions,
+        sample,
+        float(np.mean([length(key) for key in keys])),
+        gradient=partial(_downhill, a=a),
+        potential=lambda x: -height(x, a),
+    )
+
+
+def _heights(x: jax.Array, a: Funnels) -> jax.Array:
+    """[n, D] -> [n, N]: |x - a_n| + b_n."""
+    squares = jnp.sum(x * x, 1)[:, None] + jnp.sum(a.centres**2, 1)[None]
+    inner = jnp.matmul(x, a.centres.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sqrt(jnp.maximum(squares - 2 * inner, FLOOR)) + a.offsets[None]
+
+
+def height(x: jax.Array, a: Funnels) -> jax.Array:
+    """u [n]: the lowest funnel's, its distance from the difference: half of P's points are within 1e-3 of a centre."""
+    nearest = jnp.argmin(_heights(x, a), 1)
+    return jnp.linalg.norm(x - a.centres[nearest], axis=1) + a.offsets[nearest]
+
+
+def _downhill(x: jax.Array, a: Funnels) -> jax.Array:
+    return -_outward(x - a.centres[jnp.argmin(_heights(x, a), 1)])
+
+
+def moved(x: jax.Array, a: Funnels, power: float) -> jax.Array:
+    """Points [n, D] of the box, each at the share t of its ray of u, moved to the share t^power of it.
+
+    The ray goes from the funnel's centre through the point until it leaves the box or meets another funnel: the point at
+    distance r from the centre with r = |centre + r v - a_n| + b_n - b.
+    """
+    heights = _heights(x, a)
+    nearest = jnp.argmin(heights, 1)
+    low = a.centres[nearest]
+    v = _outward(x - low)
+    box = jnp.min(jnp.abs((jnp.sign(v) * SIDE - x) / jnp.where(v == 0, FLOOR, v)), 1)
+    apart = heights - a.offsets[None]  # |x - a_n|
+    rise = height(x, a)[:, None] - a.offsets[None]  # u(x) - b_n
+    along = jnp.sum(x * v, 1)[:, None] - jnp.matmul(v, a.centres.T, precision=jax.lax.Precision.HIGHEST)
+    meets = 0.5 * (apart**2 - rise**2) / (rise - along)
+    legal = (meets > 0) & (meets > -rise) & (jnp.arange(len(a.offsets))[None] != nearest[:, None])
+    r = jnp.minimum(box, jnp.min(jnp.where(legal, meets, jnp.inf), 1))
+    up = x + v * r[:, None]
+    share = lengths(x - low) / lengths(up - low)
+    return low + (share**power)[:, None] * (up - low)
+
+
+EXACT = 5000  # points of each set beyond which no exact distance is tried: a minute
+
+
+def finite(name: str, x: np.ndarray, y: np.ndarray) -> Law:
+    """Two data sets [n, D] and [m, D], drawn from with replacement. Their own distance is exact; what they were drawn from
+    is unknown."""
+    w1 = exact_w1(x, y) if max(len(x), len(y)) <= EXACT else None
+    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+
+    def sample(key: jax.Array, count: int):
+        return tuple(
+            z[jax.random.randint(k, (count,), 0, len(z))] for z, k in zip((x, y), jax.random.split(key), strict=True)
+        )
+
+    return Law(name, x.shape[1], sample, w1)
+
+
+def squares(side: int = 64) -> Law:
+    """Black images, P's with one white square at a place drawn uniformly: however it lies, its length is its side."""
+    size = round(0.3 * side)
+
+    def sample(key: jax.Array, count: int):
+        corners = jax.random.randint(key, (count, 2, 1), 0, side - size + 1)
+        there = jnp.arange(side)[None, None]
+        rows, columns = jnp.moveaxis((corners <= there) & (there < corners + size), 1, 0)
+        x = (rows[:, :, None] & columns[:, None]).reshape(count, -1).astype(jnp.float32)
+        return x, jnp.zeros_like(x)
+
+    return Law(f"squares {side}", side * side, sample, float(size), gradient=_outward, potential=lengths)
+
+
+def classes(images: Images) -> Law:
+    """Images of the first half of the labels and those of the other (Mallasto, Montúfar, Gerolin 2019, arXiv 1910.03875)."""
+    flat, first = images.pixels.reshape(len(images.labels), -1), images.labels <= images.labels.max() // 2
+    if first.all():
+        raise ValueError("the images have one label: their classes cannot be set against each other; take halves")
+    return finite("classes", flat[first], flat[~first])
+
+
+def halves(images: Images) -> Law:
+    """The images' two halves by a hash of their pixels: samples of one law, whose distance is that of finite data alone."""
+    second, first = split_images(images, len(np.unique(images.pixels.reshape(len(images.labels), -1), axis=0)) // 2)
+    return finite("halves", *(part.pixels.reshape(len(part.labels), -1) for part in (first, second)))
+
+
+def toy(name: str) -> Law:
+    """A law of the plane that GANs are drawn with, against itself with standard normal noise (Gulrajani et al. 2017,
+    arXiv 1704.00028, figure 1)."""
+    around = np.stack([np.cos(a := np.arange(8) * np.pi / 4), np.sin(a)], 1) * math.sqrt(2)
+    lattice = np.stack(np.meshgrid(*2 * [np.arange(-2, 3)]), -1).reshape(-1, 2) / math.sqrt(2)
+    centres = {"8gaussians": around, "25gaussians": lattice}
+
+    def draw(key: jax.Array, count: int) -> jax.Array:
+        first, second = jax.random.split(key)
+        if name in centres:
+            points = jnp.asarray(centres[name], jnp.float32)[jax.random.randint(first, (count,), 0, len(centres[name]))]
+            return points + 0.02 * jax.random.normal(second, (count, 2))
+        turn = 1.5 * jnp.pi * (1 + 2 * jax.random.uniform(first, (count,)))
+        return (
+            jnp.stack([turn * jnp.cos(turn), turn * jnp.sin(turn)], 1) + 0.25 * jax.random.normal(second, (count, 2))
+        ) / 7.5
+
+    def sample(key: jax.Array, count: int):
+        first, second = jax.random.split(key)
+        x, y = _two(draw, first, count)
+        return x, y + jax.random.normal(second, y.shape)
+
+    return Law(name, 2, sample, None)
+
+
+TOYS = ("8gaussians", "25gaussians", "swissroll")
+KINDS = {
+    "shift": (shift, ("D",)),
+    "scale": (scale, ("D",)),
+    "shells": (shells, ("D",)),
+    "point": (lambda dimensions: shells(dimensions, 1.0, 0.0), ("D",)),
+    "mixture": (mixture_on_a_line, ()),
+    "null": (lambda dimensions: with_null_dimensions(shells(2), dimensions), ("D",)),
+    "funnels": (min_funnel, ("D", "N")),
+    "squares": (squares, ("SIDE",)),
+    "classes": (classes, ()),
+    "halves": (halves, ()),
+}
+
+
+def law_of(name: str, images: Callable[[], Images]) -> Law:
+    """The law of a name such as "scale:16" or "funnels:2:4". Raises ValueError with the names there are."""
+    kind, *numbers = name.split(":")
+    make, wanted = KINDS.get(kind, (None, ()))
+    if (
+        make is None
+        or len(numbers) != len(wanted)
+        or not all(n.isdecimal() and 1 <= int(n) <= 1 << 14 for n in numbers)
+    ):
+        known = ", ".join(":".join((kind, *wanted)) for kind, (_, wanted) in KINDS.items())
+        raise ValueError(f"law {name!r}: it must be one of {known}, the letters being numbers from 1")
+    return make(images()) if kind in ("classes", "halves") else make(*map(int, numbers))

@@ -1,0 +1,113 @@
+"""The Wasserstein-1 distance of finite samples, by other people's solvers.
+
+exact: by sorting on a line, else as an assignment of equally many points (scipy), else as a linear program (POT). On a device:
+`exact_on_device`. Sinkhorn and sliced distances are monitors: they are other quantities, and are never called W1.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from scipy.stats import wasserstein_distance
+
+from gan.metric import Metric, distances
+
+_SCIPY = {"l2": "euclidean", "l1": "cityblock"}
+_POT = "pip install 'POT>=0.9.6'"
+
+
+class Plan(NamedTuple):
+    """An optimal transport between two samples."""
+
+    cost: float
+    source: np.ndarray  # [k] rows of x
+    target: np.ndarray  # [k] rows of y, to which they go
+    mass: np.ndarray  # [k], in all 1
+
+
+def exact_w1(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=None, y_weights=None) -> float:
+    """W1 of two samples [n, D] and [m, D], in float64; weights [n] and [m] sum to 1, and are equal unless given.
+
+    Raises ValueError for samples that are empty, not finite or of different dimensions.
+    """
+    x, y = checked(x, y)
+    if x.shape[1] == 1:
+        return float(wasserstein_distance(x[:, 0], y[:, 0], x_weights, y_weights))
+    return exact_plan(x, y, metric, x_weights, y_weights).cost
+
+
+def exact_plan(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=None, y_weights=None) -> Plan:
+    """Who goes where at the least cost. Errors as `exact_w1`."""
+    x, y = checked(x, y)
+    cost = cdist(x, y, _SCIPY[metric])
+    if len(x) == len(y) and x_weights is None and y_weights is None:
+        source, target = linear_sum_assignment(cost)
+        return Plan(float(cost[source, target].mean()), source, target, np.full(len(x), 1 / len(x)))
+    try:
+        import ot
+    except ImportError:
+        raise ValueError(f"samples of {len(x)} and {len(y)} points, or with weights, need POT: {_POT}") from None
+    given = [
+        np.full(len(p), 1 / len(p)) if w is None else np.asarray(w, float) for p, w in ((x, x_weights), (y, y_weights))
+    ]
+    plan = ot.emd(*given, cost, numItermax=10_000_000)
+    source, target = plan.nonzero()
+    mass = plan[source, target]
+    return Plan(float((cost[source, target] * mass).sum()), source, target, mass)
+
+
+def matched(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> np.ndarray:
+    """int32 [n]: which of equally many points of y each of x goes to, at the least cost."""
+    x, y = checked(x, y)
+    return linear_sum_assignment(cdist(x, y, _SCIPY[metric]))[1].astype(np.int32)
+
+
+def exact_on_device(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:
+    """W1 of equally many points, inside a compiled program: ott-jax's Hungarian algorithm."""
+    from ott.geometry import geometry
+    from ott.tools import unreg
+
+    return unreg.hungarian(geometry.Geometry(cost_matrix=distances(x, y, metric)))[0]
+
+
+def sinkhorn(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float = 0.01) -> dict[str, jax.Array]:
+    """primal: the cost of the entropic plan, at most a few hundredths above W1; debiased: the Sinkhorn divergence.
+
+    epsilon is in mean costs.
+    """
+    from ott.geometry import geometry
+    from ott.solvers import linear
+
+    def solved(a: jax.Array, b: jax.Array):
+        return linear.solve(geometry.Geometry(cost_matrix=distances(a, b, metric), epsilon=scale))
+
+    scale = epsilon * jnp.mean(distances(x, y, metric))
+    between = solved(x, y)
+    within = [solved(z, z).reg_ot_cost for z in (x, y)]
+    return {"primal": between.primal_cost, "debiased": between.reg_ot_cost - sum(within) / 2}
+
+
+def sliced(x: jax.Array, y: jax.Array, key: jax.Array, directions: int = 128) -> jax.Array:
+    """The mean over random directions of the W1 of equally many projected points: at most W1, and far below in many dimensions."""
+    along = jax.random.normal(key, (x.shape[1], directions))
+    along = along / jnp.linalg.norm(along, axis=0, keepdims=True)
+    sorted_ = [jnp.sort(jnp.matmul(z, along, precision=jax.lax.Precision.HIGHEST), axis=0) for z in (x, y)]
+    return jnp.mean(jnp.abs(sorted_[0] - sorted_[1]))
+
+
+def checked(x, y) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 [n, D]; a sample's further axes are pixels."""
+    x, y = (np.asarray(z, np.float64).reshape(len(z), math.prod(np.shape(z)[1:])) for z in (x, y))
+    for name, z in (("first", x), ("second", y)):
+        if not z.size:
+            raise ValueError(f"the {name} sample is empty")
+        if not np.isfinite(z).all():
+            row = int((~np.isfinite(z)).any(1).argmax())
+            raise ValueError(f"the {name} sample has a value that is no finite number, in row {row}")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"samples of {x.shape[1]} and {y.shape[1]} dimensions: they must have as many")
+    return x, y

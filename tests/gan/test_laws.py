@@ -1,0 +1,65 @@
+"""The distances that laws claim, against exact transport and against their own potentials."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan import laws
+from gan.metric import lengths
+from gan.transport import exact_plan, exact_w1
+
+KNOWN = {
+    "shift": laws.shift(3, 2.0),
+    "scale": laws.scale(2),
+    "shells": laws.shells(3),
+    "a point and a sphere": laws.shells(2, 1.0, 0.0),
+    "mixture": laws.mixture_on_a_line(),
+    "null": laws.with_null_dimensions(laws.shells(1, 3.0, 0.5), 2),
+    "funnels": laws.min_funnel(2, 4),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_claims(name):
+    law = KNOWN[name]
+    x, y = (np.asarray(z) for z in law.sample(jax.random.key(0), 1000))
+    assert exact_w1(x, y) == pytest.approx(law.w1, rel=0.12)
+    if law.gradient is not None:
+        steep = jnp.linalg.norm(law.gradient(x), axis=1)
+        assert (jnp.abs(steep[steep > 0] - 1) < 1e-5).all() and (steep > 0).mean() > 0.95
+    if law.potential is not None:  # an optimal critic reaches the distance, and its gradient is that
+        told = law.potential(x).mean() - law.potential(y).mean()
+        assert told == pytest.approx(law.w1, rel=0.12)
+        found = jax.grad(lambda x: law.potential(x).sum())(jnp.asarray(x))
+        np.testing.assert_allclose(found[steep > 0], law.gradient(x)[steep > 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("dimensions, count", [(2, 4), (2, 64), (16, 16), (128, 256)])
+def test_funnels_move_points_along_rays(dimensions, count):
+    """u falls by as much as a point moves, so the plan is optimal; moved points stay in the box."""
+    a = laws.funnels_of(dimensions, count)
+    y = jax.random.uniform(jax.random.key(1), (300, dimensions), minval=-laws.SIDE, maxval=laws.SIDE)
+    x = laws.moved(y, a, 8)
+    far = lengths(x - y)
+    u = [laws.height(z, a) for z in (x, y)]
+    np.testing.assert_allclose(u[1] - u[0], far, atol=2e-4)
+    assert np.abs(x).max() <= laws.SIDE + 1e-5
+    assert exact_plan(x, y).cost == pytest.approx(float(far.mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("dimensions, count, published", [(2, 4, 0.82), (16, 4, 1.94), (128, 64, 1.04), (2, 256, 0.13)])
+def test_funnels_have_the_published_distance(dimensions, count, published):
+    assert laws.min_funnel(dimensions, count, samples=1 << 15).w1 == pytest.approx(published, rel=0.03)
+
+
+def test_funnels_that_are_not_published():
+    with pytest.raises(ValueError, match="not 3-4: give a seed for others"):
+        laws.min_funnel(3, 4)
+    assert 0 < laws.min_funnel(3, 5, seed=1, samples=1 << 12).w1 < 5
+
+
+def test_a_law_is_its_keys_alone():
+    law = KNOWN["funnels"]
+    for first, again in zip(law.sample(jax.random.key(3), 9), law.sample(jax.random.key(3), 9), strict=True):
+        np.testing.assert_array_equal(first, again)

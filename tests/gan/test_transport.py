@@ -1,0 +1,75 @@
+"""Exact solvers agree with each other, and the distance is one."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gan import laws
+from gan.metric import distances
+from gan.transport import exact_on_device, exact_plan, exact_w1, sinkhorn, sliced
+
+SIZES = st.integers(2, 12)
+
+
+def points(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), SIZES, SIZES, st.integers(1, 4), st.sampled_from(["l2", "l1"]))
+def test_it_is_a_distance(seed, n, m, dimensions, metric):
+    x, y, z = points(seed, n, dimensions), points(seed + 1, m, dimensions), points(seed + 2, n, dimensions)
+    there = exact_w1(x, y, metric)
+    assert exact_w1(y, x, metric) == pytest.approx(there)
+    assert exact_w1(x, x[::-1], metric) == pytest.approx(0, abs=1e-12)
+    assert exact_w1(x, z, metric) <= there + exact_w1(y, z, metric) + 1e-9
+    assert exact_w1(-3 * x + 1, -3 * y + 1, metric) == pytest.approx(3 * there)
+    plan = exact_plan(x, y, metric)
+    np.testing.assert_allclose(np.bincount(plan.source, plan.mass, n), 1 / n)
+    np.testing.assert_allclose(np.bincount(plan.target, plan.mass, m), 1 / m)
+
+
+def test_sorting_assignment_program_and_device_agree():
+    x, y = points(0, 40, 3), points(1, 40, 3)
+    wanted = exact_w1(x, y)
+    equal = np.full(40, 1 / 40)
+    assert exact_plan(x, y, x_weights=equal, y_weights=equal).cost == pytest.approx(wanted, abs=1e-9)
+    assert float(jax.jit(exact_on_device)(x, y)) == pytest.approx(wanted, abs=1e-5)
+    line = exact_w1(x[:, :1], y[:, :1])
+    assert (
+        exact_plan(x[:, :1], y[:, :1]).cost == pytest.approx(line) == np.abs(np.sort(x[:, 0]) - np.sort(y[:, 0])).mean()
+    )
+
+
+def test_monitors_are_on_their_sides():
+    x, y = (np.asarray(z) for z in laws.shift(4, 3.0).sample(jax.random.key(0), 64))
+    with jax.numpy_rank_promotion("allow"):  # ott-jax needs it
+        wanted, found = exact_w1(x, y), sinkhorn(x, y)
+    assert wanted - 1e-5 <= found["primal"] <= 1.05 * wanted
+    assert 0 <= sliced(x, y, jax.random.key(1)) <= wanted
+
+
+@pytest.mark.parametrize(
+    "x, y, expected",
+    [
+        (np.zeros((0, 2)), np.zeros((3, 2)), "the first sample is empty"),
+        (np.zeros((3, 2)), np.full((3, 2), np.nan), "the second sample has a value that is no finite number, in row 0"),
+        (np.zeros((3, 2)), np.zeros((3, 4)), "samples of 2 and 4 dimensions"),
+    ],
+)
+def test_what_cannot_be_transported(x, y, expected):
+    with pytest.raises(ValueError, match=expected):
+        exact_w1(x, y)
+
+
+def test_costs_equal_their_definition():
+    x, y = points(3, 5, 7), points(4, 6, 7)
+    difference = x[:, None] - y[None]
+    np.testing.assert_allclose(distances(x, y), np.linalg.norm(difference, axis=2), rtol=1e-5)
+    np.testing.assert_allclose(distances(x, y, "l1"), np.abs(difference).sum(2), rtol=1e-5)
+    gradient = jax.grad(lambda z: distances(z, y).sum())(y)  # 0 / 0 where points coincide
+    assert np.isfinite(gradient).all()
+    with pytest.raises(ValueError, match="metric is 'l3'"):
+        distances(x, y, "l3")

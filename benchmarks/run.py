@@ -23,6 +23,7 @@ def main() -> None:
         ["prepare", *data, "--profile"],
         ["packing", *data],
         ["rotary"],
+        ["critics"],
         ["training_step", "--preset", "tiny", "--rows", "16"],
         ["training_step", "--preset", "t5-pegasus-small"],
         ["decoding", *inputs, "--preset", "tiny"],

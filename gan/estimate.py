@@ -1,0 +1,103 @@
+"""One critic trained on two laws that stay as they are, several seeds at once, and what it then says, beside the truth."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan.critics import Critic, State, kr, slope
+from gan.laws import Law
+from gan.metric import Metric, dual_lengths, lengths
+from gan.transport import exact_w1
+from training.step import compiler_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a critic says after some steps; arrays are [seeds]."""
+
+    step: int
+    kr: np.ndarray  # mean f(x) - mean f(y) on fresh points
+    objective: np.ndarray  # what the critic itself takes for the distance, of minibatches
+    cosine: np.ndarray  # of its direction with the optimal one, NaN where that is unknown
+    error: np.ndarray  # squared, of its direction
+    steepest: np.ndarray  # largest gradient seen, in the dual norm: at P, at Q and between them
+
+
+def train(
+    critic: Critic, law: Law, *, steps: int, batch: int = 1024, seeds: int = 3, chunk: int = 250, scored: int = 4096
+) -> Iterator[tuple[Reading, State]]:
+    """After each chunk of steps what the critics of all seeds say, and their states, stacked. One compiled program a chunk.
+
+    Ends early where a seed's critic is no longer finite: the last reading tells. Raises ValueError for numbers that cannot be.
+    """
+    for name, value, least in (("steps", steps, 1), ("batch", batch, 2), ("seeds", seeds, 1), ("chunk", chunk, 1)):
+        if value < least:
+            raise ValueError(f"{name} is {value}: it must be {least} or more")
+    state, advance = program(critic, law, batch=batch, seeds=seeds)
+    score_key = seed_keys(seeds)[2]
+    look = jax.jit(
+        jax.vmap(partial(scores, critic, law, batch=batch, count=scored)), compiler_options=compiler_options()
+    )
+    for first in range(0, steps, chunk):
+        count = min(chunk, steps - first)
+        state = advance(state, first, count)
+        found = {name: np.asarray(value) for name, value in look(state, score_key).items()}
+        yield Reading(step=first + count, **found), state
+        if not np.isfinite(found["kr"]).all():
+            return
+
+
+def seed_keys(seeds: int) -> jax.Array:
+    """[3, seeds]: keys of each seed, for weights, draws and what is scored; those of a seed do not depend on how many there are."""
+    keys = jax.vmap(lambda n: jax.random.key(n))(jnp.arange(seeds))
+    return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+
+
+def program(critic: Critic, law: Law, *, batch: int, seeds: int) -> tuple[State, Callable[[State, int, int], State]]:
+    """(the first state of all seeds, stacked; advance(state, first, count), which takes so many steps and donates the state)."""
+    begin, train_key, _ = seed_keys(seeds)
+
+    @partial(jax.jit, static_argnames="count", donate_argnums=0, compiler_options=compiler_options())
+    def advance(state: State, first: jax.Array, count: int) -> State:
+        def one(state: State, key: jax.Array) -> State:
+            def body(state, number):
+                return critic.step(state, lambda k: law.sample(k, batch), jax.random.fold_in(key, number))[0], None
+
+            return jax.lax.scan(body, state, first + jnp.arange(count))[0]
+
+        return jax.vmap(one)(state, train_key)
+
+    return jax.vmap(critic.init)(begin), advance  # not compiled: the few operations of all critics
+
+
+def scores(critic: Critic, law: Law, state: State, key: jax.Array, *, batch: int, count: int) -> dict[str, jax.Array]:
+    """What is read of one critic, on points that no training step has drawn."""
+    x, y = law.sample(key, count)
+    batch = min(batch, count)
+    batches = (z[: count // batch * batch].reshape(-1, batch, law.dimensions) for z in (x, y))
+    told = jax.lax.map(lambda pair: critic.read(state, *pair), tuple(batches))
+    objective = jnp.mean(told.get("objective", told["kr"]))
+    if critic.potential is None:
+        return {"kr": objective, "objective": objective} | dict.fromkeys(("steepest", "cosine", "error"), jnp.nan)
+    f = partial(critic.potential, state)
+    between = y + jax.random.uniform(key, (count, 1)) * (x - y)
+    steep = dual_lengths(slope(f, jnp.concatenate([x, y, between])))
+    found = {"kr": kr(f(jnp.concatenate([x, y]))), "objective": objective}
+    found |= {"steepest": jnp.max(steep), "cosine": jnp.nan, "error": jnp.nan}
+    if law.gradient is not None:
+        wanted, field = law.gradient(x), critic.field(state, x)
+        known = jnp.any(wanted != 0, 1)  # P has atoms where float32 cannot tell a point from its funnel's centre
+        inner, apart = jnp.sum(wanted * field, 1) / lengths(field), jnp.sum((wanted - field) ** 2, 1)
+        found |= {"cosine": jnp.mean(inner, where=known), "error": jnp.mean(apart, where=known)}
+    return found
+
+
+@lru_cache
+def minibatch_w1(law: Law, batch: int, draws: int = 8, metric: Metric = "l2", seed: int = 0) -> np.ndarray:
+    """[draws]: the exact distance of so many pairs of batches, which is not that of the laws: fewer points are farther apart."""
+    sample: Callable = jax.jit(law.sample, static_argnums=1)
+    return np.array([exact_w1(*sample(jax.random.key(seed + n), batch), metric) for n in range(draws)])

@@ -1,0 +1,115 @@
+"""Critics' and generators' networks as pytrees and pure functions.
+
+Letters: B batch, D dimensions, F features.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+Activation = Literal["relu", "leaky", "maxmin"]
+
+
+@struct.dataclass
+class Layer:
+    kernel: jax.Array  # [in, out]; of a convolution [rows, columns, in, out]
+    bias: jax.Array  # [out]
+
+
+def activate(x: jax.Array, name: Activation) -> jax.Array:
+    """maxmin sorts pairs of features, and keeps the gradient's length, as ReLU does not (Anil et al. 2019, arXiv 1811.05381)."""
+    match name:
+        case "relu":
+            return jax.nn.relu(x)
+        case "leaky":
+            return jax.nn.leaky_relu(x, 0.2)
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    return jnp.concatenate([jnp.maximum(first, second), jnp.minimum(first, second)], -1)
+
+
+def init_mlp(key: jax.Array, sizes: Sequence[int]) -> list[Layer]:
+    """Kernels and biases uniform in ±1/sqrt(inputs), as torch begins: the scale of a clipped critic depends on it."""
+    layers = []
+    for now, rows, columns in zip(jax.random.split(key, len(sizes) - 1), sizes, sizes[1:], strict=False):
+        drawn = jax.random.uniform(now, (rows + 1, columns), minval=-(rows**-0.5), maxval=rows**-0.5)
+        layers.append(Layer(drawn[:-1], drawn[-1]))
+    return layers
+
+
+def linear(layer: Layer, x: jax.Array) -> jax.Array:
+    return x @ layer.kernel + layer.bias[None]
+
+
+def mlp(layers: Sequence[Layer], x: jax.Array, activation: Activation = "relu") -> jax.Array:
+    """[B, D] -> [B, out]."""
+    for layer in layers[:-1]:
+        x = activate(linear(layer, x), activation)
+    return linear(layers[-1], x)
+
+
+def init_convolutions(key: jax.Array, shape: tuple[int, int, int], features: Sequence[int]) -> list[Layer]:
+    """DCGAN's critic without its batch norm: 4 x 4 convolutions of stride 2, then one product over what is left.
+
+    shape: (height, width, channels) of an image. Raises ValueError where a side cannot be halved so often.
+    """
+    height, width, channels = shape
+    times = len(features)
+    if height % 2**times or width % 2**times:
+        raise ValueError(f"images of {height} x {width}: {times} convolutions of stride 2 need multiples of {2**times}")
+    layers, counts = [], [channels, *features]
+    for inputs, outputs in zip(counts, counts[1:], strict=False):
+        key, first = jax.random.split(key)
+        (dense,) = init_mlp(first, (16 * inputs, outputs))
+        layers.append(Layer(dense.kernel.reshape(4, 4, inputs, outputs), dense.bias))
+    rest = (height >> times) * (width >> times) * counts[-1]
+    return layers + init_mlp(key, [rest, 1])
+
+
+def init_transposed(key: jax.Array, inputs: int, shape: tuple[int, int, int], features: Sequence[int]) -> list[Layer]:
+    """DCGAN's generator without its batch norm: a product, then 4 x 4 transposed convolutions that double the sides.
+
+    Raises ValueError where a side cannot be halved so often.
+    """
+    height, width, channels = shape
+    times = len(features)
+    if height % 2**times or width % 2**times:
+        raise ValueError(f"images of {height} x {width}: {times} convolutions of stride 2 need multiples of {2**times}")
+    key, first = jax.random.split(key)
+    layers, counts = (
+        init_mlp(first, (inputs, (height >> times) * (width >> times) * features[0])),
+        [*features, channels],
+    )
+    for before, after in zip(counts, counts[1:], strict=False):
+        key, first = jax.random.split(key)
+        bound = (4 * before) ** -0.5  # four of the sixteen taps meet a place
+        layers.append(
+            Layer(jax.random.uniform(first, (4, 4, before, after), minval=-bound, maxval=bound), jnp.zeros(after))
+        )
+    return layers
+
+
+def transposed(layers: Sequence[Layer], x: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """[B, in] -> [B, D], of images of `shape`."""
+    times = len(layers) - 1
+    x = jax.nn.relu(linear(layers[0], x)).reshape(len(x), shape[0] >> times, shape[1] >> times, -1)
+    for number, layer in enumerate(layers[1:], 1):
+        x = jax.lax.conv_transpose(x, layer.kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = x + layer.bias[None, None, None]
+        x = x if number == times else jax.nn.relu(x)
+    return x.reshape(len(x), -1)
+
+
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[B, height, width, in] -> [B, height / 2, width / 2, out]."""
+    return jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def convolutions(layers: Sequence[Layer], x: jax.Array, activation: Activation = "leaky") -> jax.Array:
+    """[B, height, width, channels] -> [B, 1]."""
+    for layer in layers[:-1]:
+        x = activate(convolve(x, layer.kernel) + layer.bias[None, None, None], activation)
+    return linear(layers[-1], x.reshape(len(x), -1))

@@ -1,0 +1,151 @@
+"""Bounds that hold whatever the weights, constraints on weights, and what a step changes."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gan import critics, laws, lipschitz
+from gan.critics import CRITICS, Shape, kr, slope
+from gan.metric import lengths
+from gan.networks import Layer, convolve, init_convolutions, init_mlp
+from gan.transport import exact_w1
+
+SHAPE = Shape(size=3, hidden=(16, 16))
+LAW = laws.shift(3, 2.0)
+
+
+def made(name: str, seed: int, grow: float = 1.0):
+    critic = CRITICS[name](SHAPE)
+    state = critic.init(jax.random.key(seed))
+    return critic, state._replace(nets=jax.tree.map(lambda x: grow * x, state.nets))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 10.0]))
+def test_transforms_are_bounded_by_the_exact_distance(seed, grow):
+    """The hard one for any f and any batch; the soft one is above it, by at most epsilon log n."""
+    x, y = (np.asarray(z) for z in LAW.sample(jax.random.key(seed), 24))
+    state = made("c", seed, grow)[1]
+    hard = float(critics.c_transform(SHAPE).read(state, x, y)["objective"])
+    assert hard <= exact_w1(x, y) + 1e-4
+    for epsilon in (0.01, 1.0):
+        soft = critics.soft_c_transform(SHAPE, epsilon).read(state, x, y)["objective"]
+        assert -1e-4 <= soft - hard <= epsilon * np.log(24) + 1e-4
+
+
+ORTHOGONAL = critics.orthogonal(SHAPE, rate=1e-2)
+
+
+SPECTRAL = critics.spectral_normalization(SHAPE)
+
+
+def said(critic: critics.Critic, state: critics.State, x, y) -> tuple[jax.Array, jax.Array]:
+    assert critic.certified
+    return critic.read(state, x, y)["kr"], lengths(slope(partial(critic.potential, state), x)).max()
+
+
+@jax.jit
+def of_spectral(key: jax.Array, grow: float, x, y):
+    """Any weights; the bound is that of a converged power iteration."""
+    state = SPECTRAL.init(key)
+    layers = jax.tree.map(lambda x: grow * x, state.nets["f"])
+    return said(
+        SPECTRAL, state._replace(nets={"f": layers}, memory=lipschitz.spectral(layers, state.memory, 200)[1]), x, y
+    )
+
+
+@jax.jit
+def of_orthogonal(key: jax.Array, x, y):
+    """Where steps much longer than usual lead."""
+    step = lambda n, state: ORTHOGONAL.step(state, partial(LAW.sample, count=16), jax.random.fold_in(key, n))[0]  # noqa: E731
+    return said(ORTHOGONAL, jax.lax.fori_loop(0, 30, step, ORTHOGONAL.init(key)), x, y)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 10.0]))
+def test_certified_critics_are_below_the_exact_distance(seed, grow):
+    x, y = (np.asarray(z) for z in LAW.sample(jax.random.key(seed), 24))
+    for said, steepest in (of_spectral(jax.random.key(seed), grow, x, y), of_orthogonal(jax.random.key(seed), x, y)):
+        assert said <= exact_w1(x, y) + 1e-4 and steepest <= 1 + 1e-3
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (8, 8), (1, 7), (64, 1)])
+def test_orthonormal_kernels(shape):
+    found = lipschitz.orthonormal(jax.random.normal(jax.random.key(0), shape), 40)
+    inner = found.T @ found if shape[0] >= shape[1] else found @ found.T
+    np.testing.assert_allclose(inner, np.eye(min(shape)), atol=1e-3)
+
+
+def test_the_norm_of_a_convolution_is_that_of_its_map():
+    """Not of its kernel as a matrix; and the gradient through the power iteration is that of the largest singular value."""
+    layer = init_convolutions(jax.random.key(0), (8, 8, 2), (3,))[0]
+    eye = jnp.eye(8 * 8 * 2).reshape(-1, 8, 8, 2)
+
+    def matrix(kernel):
+        return convolve(eye, kernel).reshape(len(eye), -1)
+
+    wanted, slope_ = jax.value_and_grad(lambda kernel: jnp.linalg.norm(matrix(kernel), 2))(layer.kernel)
+    start = jax.random.normal(jax.random.key(1), (8, 8, 2))
+    found, gradient = jax.value_and_grad(lambda kernel: lipschitz.spectral_norm(kernel, start, 300)[0])(layer.kernel)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    np.testing.assert_allclose(gradient, slope_, atol=2e-2 * np.abs(slope_).max())
+
+
+def test_clipping_leaves_biases():
+    layers = init_mlp(jax.random.key(0), (4, 5, 1))
+    for before, after in zip(layers, lipschitz.clip(layers, 0.05), strict=True):
+        np.testing.assert_array_equal(after.kernel, np.clip(before.kernel, -0.05, 0.05))
+        np.testing.assert_array_equal(after.bias, before.bias)
+
+
+def test_a_penalty_is_of_each_points_own_gradient():
+    """A linear f of slope 3 has the penalty (3 - 1)^2, in l2; one-sided, a slope below 1 has none. Neither is reported."""
+    x, y = (np.asarray(z) for z in LAW.sample(jax.random.key(0), 8))
+    for slope_, one_sided, wanted in ((3.0, False, 4.0), (3.0, True, 4.0), (0.5, False, 0.25), (0.5, True, 0.0)):
+        critic = critics.gradient_penalty(Shape(size=3, hidden=()), one_sided=one_sided)
+        direction = jnp.array([[2.0], [-1.0], [2.0]]) / 3
+        state = critic.init(jax.random.key(0))
+        layers = [Layer(slope_ * direction, jnp.zeros(1))]
+        state = state._replace(nets={"f": layers}, optimizer={"f": critics.adam().init(layers)})
+        _, readings = critic.step(state, lambda _: (x, y), jax.random.key(1))
+        np.testing.assert_allclose(readings["penalty"], wanted, atol=1e-5)
+        np.testing.assert_allclose(readings["kr"], slope_ * ((x - y) @ direction).mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in CRITICS if name != "exact"])  # which has no weights
+def test_a_step_moves_and_a_constant_does_not_matter(name):
+    critic, state = made(name, 0)
+    draw = partial(LAW.sample, count=16)
+    after, readings = jax.jit(lambda state, key: critic.step(state, draw, key))(state, jax.random.key(1))
+    assert all(np.isfinite(value) for value in readings.values()) and "kr" in readings
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(state.nets), jax.tree.leaves(after.nets), strict=True))
+    x, y = LAW.sample(jax.random.key(2), 16)
+    last = state.nets["f"][-1]
+    raised = state._replace(nets=state.nets | {"f": [*state.nets["f"][:-1], last.replace(bias=last.bias + 5)]})
+    np.testing.assert_allclose(critic.read(raised, x, y)["kr"], critic.read(state, x, y)["kr"], atol=1e-4)
+    assert critic.field(state, x).shape == x.shape
+
+
+def test_what_cannot_be():
+    for make, setting in (
+        (critics.weight_clipping, {"bound": 0.0}),
+        (critics.soft_c_transform, {"epsilon": -1.0}),
+        (critics.regularized, {"epsilon": 0.0}),
+        (critics.gradient_penalty, {"weight": float("nan")}),
+    ):
+        with pytest.raises(ValueError, match="it must be above 0"):
+            make(SHAPE, **setting)
+    critic, state = made("c", 0)
+    for x, y in ((np.ones((1, 3)), np.ones((1, 3))), (np.ones((4, 3)), np.ones((5, 3)))):
+        with pytest.raises(ValueError, match="of one shape, and of two points or more"):
+            critic.read(state, x, y)
+    with pytest.raises(ValueError, match="multiples of 8"):
+        critics.weight_clipping(Shape(size=784, image=(28, 28, 1))).init(jax.random.key(0))
+    with pytest.raises(ValueError, match="no convolutions"):
+        critics.orthogonal(Shape(size=1024, image=(32, 32, 1)))
+    assert kr(jnp.array([3.0, 3.0, 1.0, 1.0])) == 2

@@ -1,0 +1,279 @@
+"""What do critics say of two laws that stay as they are, and what is true?
+
+A cell is one (law, critic), all its seeds at once. A seed decides the initial weights and every draw; the points that are scored are other draws.
+"""
+
+import csv
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from gan.critics import CRITICS, Shape
+from gan.estimate import Reading, minibatch_w1, train
+from gan.experiments.report import Panel, number, write_report
+from gan.laws import Law, law_of
+from training.experiment import Estimate, estimate, keep_settings, run_cells
+from training.images import read_images
+from training.lock import locked
+from training.page import Section, Table
+from training.ranges import check_ranges
+
+# Of the published benchmark (Korotin, Kolesov, Burnaev 2022, arXiv 2206.07767, and its notebooks); c-soft has none there.
+PUBLISHED_STEPS = {
+    "wc": 5_000, "gp": 60_000, "lp": 60_000, "sn": 10_000, "sn-detached": 10_000, "ortho": 25_000, "ls": 10_000,
+    "c": 25_000, "c-soft": 25_000, "cow": 25_000, "mm": 20_000, "mm-reverse": 20_000, "exact": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticConfig:
+    """Train critics on laws that stay as they are, and set what they say beside the truth; the same command goes on.
+
+    Laws: shift:D, scale:D, shells:D, point:D (against a sphere), mixture (on a line), null:D (shells in 2 of D dimensions),
+    funnels:D:N (the published benchmark), squares:SIDE, classes and halves (of --data).
+    """
+
+    preset: Literal["smoke", "cpu", "full"] = "smoke"
+    """What the other defaults are for: under a minute, minutes on a laptop, or the published benchmark's grid and steps."""
+    data: str | None = None
+    """Images of the laws classes and halves. None: scikit-learn's digits; else MNIST's files, pictures, an .npz or tfds:NAME."""
+    folder: str = "runs/wgan/static"
+    """Where everything goes; report.html is the result, and static.md, .csv and .json."""
+    laws: tuple[str, ...] = ("scale:2", "shells:16")
+    """Pairs of laws, see above."""
+    critics: tuple[str, ...] = ("wc", "gp", "sn", "ortho", "c", "cow")
+    """Critics; docs/wgan.md says what each is."""
+    steps: int = 500
+    """Updates of each critic; 0: as many as the published benchmark gave it."""
+    batch: int = 256
+    """Points of P, and of Q, of an update."""
+    hidden: tuple[int, ...] = ()
+    """Units of the critics' hidden layers; () is two of max(2 D, 128)."""
+    seeds: int = 3
+    """Independent repeats, trained at once."""
+    readings: int = 10
+    """Times that a critic is asked on its way."""
+    scored: int = 4096
+    """Points that it is then asked about."""
+
+    def __post_init__(self):
+        check_ranges(self, steps=0, batch=(2, 1 << 20), seeds=(1, 1001), readings=(1, 10_001), scored=(2, 1 << 20))
+        for name, known in (("laws", None), ("critics", CRITICS)):
+            given = getattr(self, name)
+            if not given or len({*given}) < len(given):
+                raise ValueError(f"{name} is {given}: give one or more, each once")
+            if known and (unknown := [x for x in given if x not in known]):
+                raise ValueError(f"critic {unknown[0]!r}: it must be one of {', '.join(known)}")
+        if not all(0 < width <= 1 << 14 for width in self.hidden):
+            raise ValueError(f"hidden is {self.hidden}: numbers from 1 to {1 << 14}")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {},
+    "cpu": {
+        "laws": ("shift:16", "scale:16", "shells:2", "mixture", "classes", "funnels:2:4", "funnels:16:4"),
+        "critics": ("wc", "gp", "lp", "sn", "ortho", "ls", "c", "cow", "exact"),
+        "steps": 1_000,
+        "batch": 1024,
+    },
+    "full": {
+        "laws": tuple(f"funnels:{d}:{n}" for d in (2, 4, 8, 16, 32, 64, 128) for n in (4, 16, 64, 256)),
+        "critics": tuple(CRITICS),
+        "steps": 0,
+        "batch": 1024,
+        "readings": 20,
+    },
+}  # fmt: skip
+
+
+def static(config: StaticConfig, say: Callable = print) -> None:
+    """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
+    images, folder = cache(partial(read_images, config.data)), Path(config.folder)
+    laws = {name: law_of(name, images) for name in config.laws}
+    with locked(folder):
+        free = ("folder", "preset", "laws", "critics", "data")
+        keep_settings(folder / "settings.json", {k: v for k, v in asdict(config).items() if k not in free})
+        paths = {
+            (law, critic): folder / "cells" / f"{law.replace(':', '-')}-{critic}.json"
+            for law in config.laws
+            for critic in config.critics
+        }
+        cells = run_cells(paths, lambda cell: measure(laws[cell[0]], *cell, config), "critic")
+        say(report(folder, cells, config))
+
+
+def measure(law: Law, name: str, critic: str, config: StaticConfig) -> dict[str, Any]:
+    """One cell: what the critic says on its way, and the exact distances of batches of its size."""
+    begin = time.perf_counter()
+    made = CRITICS[critic](Shape(size=law.dimensions, hidden=config.hidden))
+    steps = config.steps or PUBLISHED_STEPS[critic]
+    chunk = -(-steps // config.readings)
+    readings: Iterator[tuple[Reading, Any]] = train(
+        made, law, steps=steps, batch=config.batch, seeds=config.seeds, chunk=chunk, scored=config.scored
+    )
+    curve = [{k: _plain(v) for k, v in asdict(reading).items()} for reading, _ in readings]
+    seconds = time.perf_counter() - begin
+    return {
+        "law": name,
+        "critic": critic,
+        "certified": made.certified,
+        "dimensions": law.dimensions,
+        "batch": config.batch,
+        "truth": law.w1,
+        "minibatch": minibatch_w1(law, config.batch).tolist(),
+        "steps": curve[-1]["step"],
+        "asked": steps,
+        "seconds": seconds,
+        "curve": [entry for entry in curve if None not in entry["kr"]],
+        "last": {k: v for k, v in curve[-1].items() if k != "step"},
+    }
+
+
+def _plain(values: int | np.ndarray) -> Any:
+    """As JSON has it, which knows no NaN."""
+    return values if isinstance(values, int) else [float(v) if np.isfinite(v) else None for v in values]
+
+
+def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfig) -> str:
+    """static.md, .csv, .json and report.html; returns the tables."""
+    laws = {name: [c for c in cells if c["law"] == name] for name in config.laws}
+    sections = []
+    for name, its in laws.items():
+        truth = its[0]["truth"]
+        known = "unknown" if truth is None else f"{truth:.4g}"
+        panel = Panel(
+            title=f"{name}, {its[0]['dimensions']} dimensions",
+            curves={c["critic"]: [(e["step"], estimate(np.array(e["kr"])[:, None])) for e in c["curve"]] for c in its},
+            lines={"of the laws": truth, f"of batches of {config.batch}, exactly": float(np.mean(its[0]["minibatch"]))},
+            label="mean f(x) - mean f(y)",
+        )
+        sections.append(
+            Section(
+                name.replace(":", "-"),
+                f"{name}: W1 {known}",
+                "W1(P, Q) = max E f(x) - E f(y) over 1-Lipschitz f",
+                f"The laws are {known} apart, batches of {config.batch} points {np.mean(its[0]['minibatch']):.4g}: a critic "
+                "that approaches the second is accurate of the batch, not of the laws.",
+                panel.picture(),
+                table=Table(HEADS, [_row(cell) for cell in its]),
+            )
+        )
+    if compared := list(_beside_published(cells)):
+        sections.append(
+            Section(
+                "published",
+                "Beside the published single runs",
+                "cosine of a critic's gradient with the optimal one, mean over points of P",
+                f"After {config.steps or 'as many'} steps of ours; published: Korotin, Kolesov, Burnaev 2022, one seed. Its SN "
+                "takes no gradient through the norm: the row sn-detached.",
+                _heatmap(compared),
+                table=Table(("law", "critic", "cosine", "published", "estimate / W1", "published"), compared),
+            )
+        )
+    return write_report(
+        folder, "static", "What critics say of W1", sections, config, cells, columns=COLUMNS, line=_line
+    )
+
+
+HEADS = (
+    "critic", "estimate", "of the truth", "own objective", "exact, batch", "truth", "steepest", "cosine", "certified", "steps", "n", "seeds",
+)  # fmt: skip
+COLUMNS = (
+    "law",
+    "critic",
+    "seed",
+    "kr",
+    "objective",
+    "minibatch",
+    "truth",
+    "steepest",
+    "cosine",
+    "certified",
+    "steps",
+    "seconds",
+)
+
+
+def _told(cell: Mapping[str, Any], name: str) -> Estimate | None:
+    values = np.array(cell["last"][name], float)
+    return estimate(values[:, None]) if np.isfinite(values).all() else None
+
+
+def _row(cell: Mapping[str, Any]) -> list[str]:
+    kr, truth, exact = _told(cell, "kr"), cell["truth"], float(np.mean(cell["minibatch"]))
+    stopped = f"no number at step {cell['steps']}"
+    return [
+        cell["critic"],
+        kr.text(3) if kr else stopped,
+        f"{kr.mean / truth:.3f}" if kr and truth else "",
+        number(_told(cell, "objective")),
+        f"{exact:.3f}",
+        f"{truth:.3f}" if truth is not None else "unknown",
+        number(_told(cell, "steepest")),
+        number(_told(cell, "cosine")),
+        "yes" if cell["certified"] else "no",
+        f"{cell['steps']:,}",
+        f"{cell['batch']}",
+        f"{len(cell['last']['kr'])}",
+    ]
+
+
+def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
+    last = cell["last"]
+    for seed, kr in enumerate(last["kr"]):
+        found = (last[name][seed] for name in ("objective", "steepest", "cosine"))
+        objective, steepest, cosine = found
+        mean, truth = float(np.mean(cell["minibatch"])), cell["truth"]
+        rest = (mean, truth, steepest, cosine, cell["certified"], cell["steps"], round(cell["seconds"], 1))
+        yield [cell["law"], cell["critic"], seed, kr, objective, *rest]
+
+
+@cache
+def published() -> dict[tuple[str, str], tuple[float, float]]:
+    """(law, critic) -> (estimate over the truth, cosine) of the published benchmark."""
+    with open(Path(__file__).parent.parent / "benchmark" / "published.csv") as file:
+        rows = list(csv.DictReader(file))
+    truth = {(r["dimensions"], r["funnels"]): float(r["w1"]) for r in rows if r["critic"] == "truth"}
+    return {
+        (f"funnels:{d}:{n}", r["critic"]): (float(r["w1"]) / truth[d, n], float(r["cosine"]))
+        for r in rows
+        for d, n in [(r["dimensions"], r["funnels"])]
+    }
+
+
+def _beside_published(cells: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    for cell in cells:
+        kr, cosine = _told(cell, "kr"), _told(cell, "cosine")
+        if (key := (cell["law"], cell["critic"])) in published() and kr and cosine:
+            ratio, theirs = published()[key]
+            yield [*key, cosine.text(2), f"{theirs:.2f}", f"{kr.mean / cell['truth']:.2f}", f"{ratio:.2f}"]
+
+
+def _heatmap(rows: Sequence[Sequence[str]]) -> bytes:
+    """Cosines: our mean above, the published one below."""
+    from matplotlib.figure import Figure
+
+    from training.experiment import png
+
+    laws, critics = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 1))
+    ours, theirs = (np.full((len(critics), len(laws)), np.nan) for _ in range(2))
+    for law, critic, cosine, other, *_ in rows:
+        at = critics.index(critic), laws.index(law)
+        ours[at], theirs[at] = float(cosine.split()[0]), float(other)
+    figure = Figure(figsize=(2.5 + 0.75 * len(laws), 1.2 + 0.5 * len(critics)), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(ours, cmap="RdYlBu", vmin=-1, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(ours):
+        if np.isfinite(value):
+            text = f"{value:.2f}\n({theirs[row, column]:.2f})"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color="k" if abs(value) < 0.75 else "w")
+    axes.set_xticks(range(len(laws)), [law.removeprefix("funnels:") for law in laws], rotation=45)
+    axes.set_yticks(range(len(critics)), critics)
+    axes.set_xlabel("dimensions : funnels")
+    figure.colorbar(shown, label="cosine, ours (published)")
+    return png(figure)

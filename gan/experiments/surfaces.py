@@ -1,0 +1,149 @@
+"""Critics over the plane: heights and directions, beside the optimal ones where they are known."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan.critics import CRITICS, Shape, slope
+from gan.estimate import train
+from gan.experiments.report import number, write_report
+from gan.laws import TOYS, law_of, toy
+from training.experiment import png, run_cells
+from training.images import read_images
+from training.lock import locked
+from training.page import Section, Table
+from training.ranges import check_ranges
+
+SIDE = 60  # points a side of a surface
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfacesConfig:
+    """Draw critics trained on laws in the plane: contours of f, and the direction of its gradient."""
+
+    preset: Literal["smoke", "cpu", "full"] = "smoke"
+    """What the other defaults are for."""
+    folder: str = "runs/wgan/surfaces"
+    """Where everything goes; report.html is the result."""
+    laws: tuple[str, ...] = ("funnels:2:4", "8gaussians")
+    """funnels:2:N, another law of two dimensions, or 8gaussians, 25gaussians, swissroll: those against themselves with noise."""
+    critics: tuple[str, ...] = ("wc", "gp", "ortho")
+    """Critics; docs/wgan.md says what each is."""
+    steps: int = 300
+    """Updates of each critic."""
+    batch: int = 256
+    """Points of an update."""
+
+    def __post_init__(self):
+        check_ranges(self, steps=1, batch=(2, 1 << 20))
+        if unknown := [x for x in self.critics if x not in CRITICS or x == "exact"]:
+            raise ValueError(
+                f"critic {unknown[0]!r}: it must be one of {', '.join(c for c in CRITICS if c != 'exact')}"
+            )
+        if not self.laws or not self.critics:
+            raise ValueError("laws and critics must name one or more")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {},
+    "cpu": {
+        "laws": ("funnels:2:4", "8gaussians", "25gaussians", "swissroll"),
+        "critics": ("wc", "gp", "lp", "sn", "ortho", "c", "cow", "mm"),
+        "steps": 2_000,
+    },
+    "full": {
+        "laws": ("funnels:2:4", "funnels:2:64", "8gaussians", "25gaussians", "swissroll"),
+        "critics": tuple(name for name in CRITICS if name != "exact"),
+        "steps": 20_000,
+        "batch": 1024,
+    },
+}
+
+
+def surfaces(config: SurfacesConfig, say: Callable = print) -> None:
+    """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for settings that cannot be."""
+    folder = Path(config.folder)
+    laws = {name: toy(name) if name in TOYS else law_of(name, lambda: read_images(None)) for name in config.laws}
+    if wrong := [name for name, law in laws.items() if law.dimensions != 2]:
+        raise ValueError(f"law {wrong[0]!r}: a surface needs one of two dimensions")
+    axis = {name: np.linspace(*_extent(law), SIDE) for name, law in laws.items()}
+
+    def measure(cell: tuple[str, str]) -> dict[str, Any]:
+        law, critic = laws[cell[0]], CRITICS[cell[1]](Shape(size=2))
+        *_, (reading, state) = train(critic, law, steps=config.steps, batch=config.batch, seeds=1, chunk=config.steps)
+        points = jnp.asarray(np.stack(np.meshgrid(axis[cell[0]], axis[cell[0]]), -1).reshape(-1, 2), jnp.float32)
+        f = partial(critic.potential, jax.tree.map(lambda x: x[0], state))
+        steep = jnp.linalg.norm(jax.jit(lambda x: slope(f, x))(points), axis=1)
+        heights = np.asarray(f(points)).round(5).tolist()
+        return {"law": cell[0], "critic": cell[1], "heights": heights, "steep": float(steep.mean()), "kr": float(reading.kr[0]), "cosine": float(reading.cosine[0]) if law.gradient else None, "truth": law.w1}  # fmt: skip
+
+    with locked(folder):
+        tail = f"{config.steps}-{config.batch}.json"
+        paths = {
+            (law, critic): folder / "cells" / f"{law.replace(':', '-')}-{critic}-{tail}"
+            for law in config.laws
+            for critic in config.critics
+        }
+        cells = run_cells(paths, measure, "critic")
+        sections = []
+        for name, law in laws.items():
+            its = {c["critic"]: c for c in cells if c["law"] == name}
+            heights = {critic: np.array(c["heights"]).reshape(SIDE, SIDE) for critic, c in its.items()}
+            if law.potential is not None:
+                plane = np.stack(np.meshgrid(axis[name], axis[name]), -1).reshape(-1, 2)
+                heights = {
+                    "optimal": np.asarray(law.potential(jnp.asarray(plane, jnp.float32))).reshape(SIDE, SIDE)
+                } | heights
+            rows = [
+                [critic, number(c["kr"]), number(c["truth"]) or "unknown", number(c["steep"]), number(c["cosine"])]
+                for critic, c in its.items()
+            ]  # fmt: skip
+            sections.append(
+                Section(
+                    name.replace(":", "-"),
+                    name,
+                    "f, high on P and low on Q",
+                    "Contours are of equal height; dots are points of P (blue) and Q (orange). An optimal f is of slope 1 along "
+                    "the rays on which mass moves.",
+                    _planes(law, axis[name], heights),
+                    table=Table(("critic", "estimate", "truth", "mean slope", "cosine"), rows),
+                )
+            )
+        columns = ("law", "critic", "kr", "truth", "steep", "cosine")
+        line = lambda c: [[c[k] for k in columns]]  # noqa: E731
+        say(
+            write_report(
+                folder, "surfaces", "Critics over the plane", sections, config, cells, columns=columns, line=line
+            )
+        )
+
+
+def _extent(law) -> tuple[float, float]:
+    drawn = np.concatenate([np.asarray(z) for z in law.sample(jax.random.key(0), 2000)])
+    far = float(np.quantile(np.abs(drawn), 0.995))
+    return -1.1 * far, 1.1 * far
+
+
+def _planes(law, axis: np.ndarray, heights: Mapping[str, np.ndarray]) -> bytes:
+    from matplotlib.figure import Figure
+
+    columns = min(4, len(heights))
+    rows = -(-len(heights) // columns)
+    figure = Figure(figsize=(3.1 * columns, 3.2 * rows), layout="constrained")
+    panels = [*figure.subplots(rows, columns, squeeze=False).flat]
+    for axes in panels:
+        axes.axis("off")
+    x, y = (np.asarray(z) for z in law.sample(jax.random.key(1), 200))
+    for axes, (name, height) in zip(panels, heights.items(), strict=False):
+        axes.contourf(axis, axis, height, 24, cmap="viridis")
+        axes.contour(axis, axis, height, 12, colors="k", linewidths=0.4)
+        for points, color in ((y, "tab:orange"), (x, "tab:cyan")):
+            axes.plot(*points.T, ".", color=color, markersize=2)
+        axes.set(title=name, aspect="equal", xlim=axis[[0, -1]], ylim=axis[[0, -1]])
+    return png(figure)

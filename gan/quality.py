@@ -1,0 +1,58 @@
+"""How good generated images are, by measures that need no download: Fréchet distance, precision and recall, blur.
+
+None of them is W1, and W1 in pixels is none of them: a set of averages can be nearer to the data in W1 than the data's own sample.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import NearestNeighbors
+from sklearn.neural_network import MLPClassifier
+
+Features = Callable[[np.ndarray], np.ndarray]  # images [n, D] -> [n, F]
+UNITS = 128
+MOST = 10_000  # images that the classifier is trained on
+
+
+def features_of(x: np.ndarray, labels: np.ndarray, seed: int = 0) -> Features:
+    """The hidden units of scikit-learn's classifier of these images; where all have one label, random ReLU units."""
+    if len(np.unique(labels)) > 1:
+        net = MLPClassifier((UNITS,), random_state=seed, max_iter=60, early_stopping=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # features need no converged classifier
+            net.fit(x[:MOST], labels[:MOST])
+        kernel, bias = net.coefs_[0], net.intercepts_[0]
+    else:
+        kernel = np.random.default_rng(seed).normal(0, (2 / x.shape[1]) ** 0.5, (x.shape[1], UNITS))
+        bias = -(x.mean(0) @ kernel)
+    return lambda images: np.maximum(images @ kernel + bias, 0)
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features [n, F] (Heusel et al. 2017, arXiv 1706.08500)."""
+    first, second = (np.cov(z, rowvar=False) for z in (a, b))
+    # The root's trace by eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric: units that are always 0 do no harm.
+    values, vectors = np.linalg.eigh(first)
+    half = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    root = np.sqrt(np.maximum(np.linalg.eigvalsh(half @ second @ half), 0)).sum()
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(first + second) - 2 * root)
+
+
+def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
+    """The part of made points within some real point's k-th neighbour, and of real within a made one's (Kynkäänniemi et al.
+    2019, arXiv 1904.06991)."""
+
+    def covered(by: np.ndarray, points: np.ndarray) -> float:
+        index = NearestNeighbors(n_neighbors=neighbours + 1).fit(by)
+        radius = index.kneighbors(by)[0][:, -1]  # the nearest is the point itself
+        apart = np.sqrt(np.maximum((points**2).sum(1)[:, None] + (by**2).sum(1) - 2 * points @ by.T, 0))
+        return float((apart <= radius).any(1).mean())
+
+    return covered(real, made), covered(made, real)
+
+
+def blur(x: np.ndarray) -> float:
+    """The mean of x (1 - x): 0 of black and white, more the greyer."""
+    return float((x * (1 - x)).mean())

@@ -1,0 +1,155 @@
+"""The experiments at their smallest: every cell is there, a second call makes what is missing alone, pages fetch nothing."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from gan import critics
+from gan.critics import CRITICS, Shape
+from gan.estimate import train
+from gan.experiments import minima, static, surfaces
+from gan.experiments.all import EXPERIMENTS
+from gan.experiments.gans import GansConfig
+from gan.experiments.static import StaticConfig
+from gan.laws import KINDS, law_of, squares
+from gan.transport import exact_w1
+from training.errors import DataError
+
+STATIC = StaticConfig(
+    laws=("shift:2", "funnels:2:4", "halves"),
+    critics=("wc", "exact"),
+    steps=4,
+    batch=32,
+    seeds=2,
+    readings=2,
+    scored=64,
+    hidden=(8,),
+)
+GANS = GansConfig(critics=("c",), batch=(8, 16), steps=4, seeds=2, readings=2, hidden=(8,), scored=40)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Folder and printed tables of each experiment."""
+    folder = tmp_path_factory.mktemp("wgan")
+    small = {
+        "static": STATIC,
+        "tradeoff": GANS,
+        "false-minima": minima.MinimaConfig(batch=(8,), draws=2, clusters=3),
+        "sample-complexity": minima.SamplesConfig(laws=("shift:1", "shift:3"), points=(4, 8), draws=3),
+        "surfaces": surfaces.SurfacesConfig(laws=("shift:2", "swissroll"), critics=("wc",), steps=2, batch=8),
+    }
+    found = {}
+    for name, config in small.items():
+        told: list[str] = []
+        EXPERIMENTS[name].run(replace(config, folder=str(folder / name)), told.append)
+        found[name] = (folder / name, told[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", ["static", "tradeoff", "false-minima", "sample-complexity", "surfaces"])
+def test_what_an_experiment_leaves(ran, name):
+    folder, told = ran[name]
+    page = (folder / "report.html").read_text()
+    assert "<script" not in page and not re.search(r'(src|href)="(?!data:|#)', page)
+    (table,) = folder.glob("*.csv")
+    rows = list(csv.reader(table.open()))
+    assert len(rows) > 2 and len({len(row) for row in rows}) == 1
+    assert json.loads(table.with_suffix(".json").read_text())["cells"]
+    assert table.with_suffix(".md").read_text().strip() in told
+    for picture in folder.glob("*.png"):
+        assert len(picture.read_bytes()) > 5_000, f"{picture} is blank"
+
+
+def test_what_static_says(ran):
+    folder, told = ran["static"]
+    cells = {path.stem: json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")}
+    assert {*cells} == {f"{law}-{critic}" for law in ("shift-2", "funnels-2-4", "halves") for critic in ("wc", "exact")}
+    assert cells["shift-2-wc"]["truth"] == 1 and cells["halves-wc"]["last"]["cosine"] == [None, None]
+    exact = cells["shift-2-exact"]
+    assert np.mean(exact["last"]["objective"]) == pytest.approx(np.mean(exact["minibatch"]), rel=0.4)
+    assert [entry["step"] for entry in cells["shift-2-wc"]["curve"]] == [2, 4]
+    assert "| law | critic | cosine | published |" in told and "| funnels:2:4 | wc |" in told
+
+
+def test_a_second_call_makes_what_is_missing_alone(ran, monkeypatch):
+    folder, told = ran["static"]
+    (folder / "cells" / "halves-wc.json").unlink()
+    made = []
+    once = static.measure
+    monkeypatch.setattr(static, "measure", lambda *cell: made.append(cell[1:3]) or once(*cell))
+    again: list[str] = []
+    static.static(replace(STATIC, folder=str(folder)), again.append)
+    assert made == [("halves", "wc")] and again[-1] == told  # to the bit: seeds are all that is drawn from
+    with pytest.raises(DataError, match="its cells were made with steps 4, not 5"):
+        static.static(replace(STATIC, folder=str(folder), steps=5))
+
+
+def test_a_critic_that_diverges_ends_with_its_step(tmp_path, monkeypatch):
+    monkeypatch.setitem(CRITICS, "gp", lambda shape: critics.c_transform(shape, rate=1e30))
+    config = replace(STATIC, laws=("shift:2",), critics=("gp",), folder=str(tmp_path), steps=40, readings=4)
+    told: list[str] = []
+    static.static(config, told.append)
+    assert re.search(r"\| gp \| no number at step \d+ \|", told[-1]) and "nan" not in told[-1].lower()
+
+
+def test_what_cannot_be():
+    for make, expected in (
+        (lambda: StaticConfig(critics=("gan",)), "critic 'gan': it must be one of wc, gp"),
+        (lambda: StaticConfig(laws=()), "laws is (): give one or more"),
+        (lambda: StaticConfig(batch=1), "batch is 1"),
+        (lambda: GansConfig(n_critic=(0,)), "n_critic is (0,): numbers from 1"),
+        (lambda: GansConfig(critics=("x",)), "critic 'x'"),
+        (lambda: surfaces.SurfacesConfig(critics=("exact",)), "critic 'exact'"),
+        (lambda: minima.MinimaConfig(batch=(1,)), "batch is (1,)"),
+        (lambda: minima.SamplesConfig(points=(1,)), "points is (1,)"),
+        (lambda: law_of("shift", None), "law 'shift': it must be one of shift:D"),
+        (lambda: law_of("shift:0", None), "the letters being numbers from 1"),
+    ):
+        with pytest.raises(ValueError) as error:
+            make()
+        assert expected in str(error.value)
+    with pytest.raises(ValueError, match="a surface needs one of two dimensions"):
+        surfaces.surfaces(surfaces.SurfacesConfig(laws=("shift:3",)))
+    with pytest.raises(ValueError, match="steps is 0"):
+        next(train(CRITICS["gp"](Shape(size=2)), law_of("shift:2", None), steps=0))
+
+
+def test_presets_are_configs():
+    for name, one in EXPERIMENTS.items():
+        for preset, values in one.presets.items():
+            config = one.config(preset=preset, **values)
+            assert config.folder.startswith("runs/wgan/"), name
+
+
+def test_white_squares_are_their_side_away():
+    law = squares(20)
+    assert {*KINDS} >= {"squares"} and law.w1 == 6
+    x, y = (np.asarray(z) for z in law.sample(jax.random.key(0), 50))
+    assert (x.sum(1) == 36).all() and not y.any()
+    np.testing.assert_allclose(np.linalg.norm(x - y, axis=1), 6)
+
+
+def test_medians_beat_points_of_the_data():
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    centres = minima.transport_medians(x, 10)
+    assert exact_w1(x, centres) < exact_w1(x, x[:10])
+    middle = minima.geometric_median(x)
+    assert (
+        np.linalg.norm(x - middle, axis=1).mean()
+        <= min(np.linalg.norm(x - z, axis=1).mean() for z in (x.mean(0), np.median(x, 0))) + 1e-9
+    )
+
+
+def test_gans_measure_their_own_kind(ran):
+    folder, told = ran["tradeoff"]
+    cells = {path.stem: json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")}
+    assert {*cells} == {f"c-5-{batch}" for batch in (8, 16)}
+    for cell in cells.values():  # a transform never says more than the exact distance of its batch
+        assert all(ratio <= 1 + 1e-4 for entry in cell["curve"] for ratio in entry["ratio"])
+    assert "| real images |" in told

@@ -13,6 +13,7 @@ from gan.laws import Law
 from gan.metric import Metric, dual_lengths, lengths
 from gan.transport import exact_w1
 from training.step import compiler_options
+from training.threefry import key_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def train(
 
 def seed_keys(seeds: int) -> jax.Array:
     """[3, seeds]: keys of each seed, for weights, draws and what is scored; those of a seed do not depend on how many there are."""
-    keys = jax.vmap(lambda n: jax.random.key(n))(jnp.arange(seeds))
+    keys = jax.vmap(key_of)(jnp.arange(seeds))
     return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
 
 

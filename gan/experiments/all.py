@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from gan.experiments import gans, minima, static, surfaces
+from gan.experiments import gans, images, minima, static, surfaces
 
 
 class Experiment(NamedTuple):
@@ -31,5 +31,14 @@ EXPERIMENTS = {
         "what do critics say while a generator is trained?", gans.GansConfig, gans.DYNAMIC, gans.gans
     ),
     "n-critic": Experiment("what do more updates of the critic buy?", gans.GansConfig, gans.N_CRITIC, gans.gans),
+    "discrete": Experiment(
+        "what do convolutional critics measure, where a generator makes few images?",
+        gans.GansConfig,
+        gans.DISCRETE,
+        gans.gans,
+    ),
+    "images": Experiment(
+        "one GAN on images, over a mesh, with samples as it goes", images.ImagesConfig, images.PRESETS, images.images
+    ),
     "batch-size": Experiment("what do larger batches buy?", gans.GansConfig, gans.BATCH_SIZE, gans.gans),
 }

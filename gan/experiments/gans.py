@@ -27,11 +27,13 @@ from training.lock import locked
 from training.page import Section, Table
 from training.ranges import check_ranges
 from training.step import compiler_options
+from training.threefry import key_of
 from training.whole import write_bytes
 
 ASKED = 8  # minibatches of which the estimate and the exact distance are the mean
 SHOWN = 64  # generated images that are kept
-MEASURES = ("ratio", "objective", "exact", "held_out", "frechet", "precision", "recall", "blur")
+MEASURES = ("ratio", "objective", "exact", "held_out", "patches", "frechet", "precision", "recall", "blur")
+VARIED = ("network", "n_critic", "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class GansConfig:
     """Where everything goes; report.html is the result."""
     critics: tuple[str, ...] = ("gp", "c", "exact")
     """Critics; docs/wgan.md says what each is."""
+    network: tuple[Literal["fc", "conv"], ...] = ("fc",)
+    """Fully connected critics, or convolutional ones; both are compared."""
     n_critic: tuple[int, ...] = (5,)
     """Updates of the critic for one of the generator; several are compared."""
     batch: tuple[int, ...] = (64,)
@@ -60,6 +64,10 @@ class GansConfig:
     """Units of the hidden layers, of critics and generators."""
     latent: int = 64
     """Numbers of the generator's noise."""
+    codes: int = 0
+    """Above 0: the generator is given so many fixed noises and no others, and makes as many images."""
+    patch: int = 4
+    """Side of the patches whose distance is measured too."""
     decay: float = 0.99
     """Of the average of the generator's weights, by which images for the measures are made."""
     scored: int = 500
@@ -67,8 +75,9 @@ class GansConfig:
 
     def __post_init__(self):
         ranges = {"steps": 1, "seeds": (1, 1001), "readings": (1, 10_001), "latent": (1, 1 << 14), "scored": (10, 5001)}
+        ranges |= {"codes": (0, 1 << 14), "patch": (1, 65)}
         check_ranges(self, **ranges, decay=(0.0, 1.0))
-        for name, least in (("critics", None), ("n_critic", 1), ("batch", 2), ("hidden", 1)):
+        for name, least in (("critics", None), ("network", None), ("n_critic", 1), ("batch", 2), ("hidden", 1)):
             given = getattr(self, name)
             if not given or name != "hidden" and len({*given}) < len(given):
                 raise ValueError(f"{name} is {given}: give one or more, each once")
@@ -110,6 +119,16 @@ BATCH_SIZE = {
 }
 
 
+DISCRETE = {
+    name: {"folder": "runs/wgan/discrete", "critics": ("gp",), "network": ("fc", "conv"), "codes": 64} | rest
+    for name, rest in {
+        "smoke": {"steps": 60},
+        "cpu": {"steps": 2_000, "seeds": 3},
+        "full": {"critics": ("gp", "c", "exact"), "steps": 10_000, "seeds": 5},
+    }.items()
+}
+
+
 class Data(NamedTuple):
     train: np.ndarray  # [n, D]
     test: np.ndarray  # [scored, D]
@@ -123,12 +142,12 @@ def gans(config: GansConfig, say: Callable = print) -> None:
     if len(data.train) < max(config.batch):
         raise ValueError(f"{len(data.train)} images to train on: fewer than --batch {max(config.batch)}")
     with locked(folder):
-        free = ("preset", "folder", "critics", "n_critic", "batch", "data")
+        free = ("preset", "folder", "critics", *VARIED, "data")
         settings = {k: v for k, v in asdict(config).items() if k not in free}
         keep_settings(folder / "settings.json", settings | {"images": [len(data.train), *data.image]})
         paths = {
-            cell: folder / "cells" / f"{cell[0]}-{cell[1]}-{cell[2]}.json"
-            for cell in product(config.critics, config.n_critic, config.batch)
+            cell: folder / "cells" / f"{'-'.join(map(str, cell))}.json"
+            for cell in product(config.critics, config.network, config.n_critic, config.batch)
         }
         cells = run_cells(paths, lambda cell: measure(data, *cell, config, paths[cell].with_suffix(".npz")), "GAN")
         say(report(folder, data, cells, config))
@@ -141,24 +160,29 @@ def read_data(name: str | None, held: int) -> Data:
     return Data(*flat, features_of(flat[0], train.labels), images.pixels.shape[1:])
 
 
-def measure(data: Data, critic: str, n_critic: int, batch: int, config: GansConfig, samples: Path) -> dict[str, Any]:
+def measure(
+    data: Data, critic: str, network: str, n_critic: int, batch: int, config: GansConfig, samples: Path
+) -> dict[str, Any]:
     """One cell, and some of the images that its generators make, in `samples`."""
     size = data.train.shape[1]
     recipe = Recipe(
-        critic=CRITICS[critic](Shape(size=size, hidden=config.hidden)),
-        generator=Generator(size=size, latent=config.latent, hidden=config.hidden),
+        critic=CRITICS[critic](
+            Shape(size=size, image=data.image) if network == "conv" else Shape(size=size, hidden=config.hidden)
+        ),
+        generator=Generator(size=size, latent=config.latent, hidden=config.hidden, codes=config.codes),
         n_critic=n_critic,
         decay=config.decay,
     )
     curve, made = [], np.zeros(0)
     for step, told, made in train(recipe, data.train, batch=batch, config=config):
-        each = [measures(data, images) for images in made]
+        each = [measures(data, images, config.patch) for images in made]
         rows = {name: [m[name] for m in each] for name in each[0]} | told
         rows["ratio"] = (np.array(told["objective"]) / np.array(told["exact"])).tolist()
         curve.append({"step": step, **rows})
     write_npz(samples, made[:, :SHOWN])
     return {
         "critic": critic,
+        "network": network,
         "n_critic": n_critic,
         "batch": batch,
         "certified": recipe.critic.certified,
@@ -174,7 +198,7 @@ def train(
     Ends early where a generator is no longer finite: what it then made is not measured.
     """
     real, chunk = jnp.asarray(images), -(-config.steps // config.readings)
-    keys = jax.vmap(lambda n: jax.random.key(n))(jnp.arange(config.seeds))
+    keys = jax.vmap(key_of)(jnp.arange(config.seeds))
     begin, train_keys, test_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
 
     def rows(key: jax.Array, count: int) -> jax.Array:
@@ -219,11 +243,23 @@ def train(
         yield first + count, {"kr": kr.tolist(), "objective": objective.tolist(), "exact": exact}, made
 
 
-def measures(data: Data, made: np.ndarray) -> dict[str, float]:
+def patches(images: np.ndarray, image: tuple[int, int, int], side: int, count: int = 1000) -> np.ndarray:
+    """[count, side * side * channels], cut at random places out of images [n, D]."""
+    height, width, channels = image
+    side = min(side, height, width)
+    rng = np.random.default_rng(0)
+    which, row, column = (rng.integers(0, most, count) for most in (len(images), height - side + 1, width - side + 1))
+    at = np.arange(side)
+    rows, columns = (row[:, None] + at)[:, :, None], (column[:, None] + at)[:, None]
+    return images.reshape(-1, *image)[which[:, None, None], rows, columns].reshape(count, side * side * channels)
+
+
+def measures(data: Data, made: np.ndarray, patch: int) -> dict[str, float]:
     """Of one set of images against the held-out ones."""
     precision, recall = precision_recall(data.test, made)
     return {
         "held_out": exact_w1(data.test, made),
+        "patches": exact_w1(*(patches(z, data.image, patch) for z in (data.test, made))),
         "frechet": frechet(*(data.features(z) for z in (data.test, made))),
         "precision": precision,
         "recall": recall,
@@ -231,22 +267,25 @@ def measures(data: Data, made: np.ndarray) -> dict[str, float]:
     }
 
 
-def references(data: Data) -> dict[str, dict[str, float]]:
+def references(data: Data, patch: int) -> dict[str, dict[str, float]]:
     """What real images score, and the centres of clusters of them."""
     from sklearn.cluster import KMeans
 
     count = min(len(data.train), len(data.test))
     clusters = KMeans(min(64, count), n_init=1, random_state=0).fit(data.train)
     centres = clusters.cluster_centers_[clusters.labels_[:count]]  # as often as images are near them
-    return {"real images": measures(data, data.train[:count]), "64 cluster centres": measures(data, centres)}
+    return {
+        "real images": measures(data, data.train[:count], patch),
+        "64 cluster centres": measures(data, centres, patch),
+    }
 
 
 def report(folder: Path, data: Data, cells: Sequence[Mapping[str, Any]], config: GansConfig) -> str:
     """tradeoff.md, .csv, .json and report.html; returns the tables."""
-    varied = [name for name in ("n_critic", "batch") if len(getattr(config, name)) > 1]
+    varied = [name for name in VARIED if len(getattr(config, name)) > 1]
     label = lambda c: ", ".join([c["critic"], *(f"{name} {c[name]}" for name in varied)])  # noqa: E731
     found = {label(c): {m: estimate(np.array(c["curve"][-1][m])[:, None]) for m in MEASURES} for c in cells}
-    known = references(data)
+    known = references(data, config.patch)
     rows = [[name, *(number(e[m]) for m in MEASURES)] for name, e in found.items()]
     rows += [[name, "", "", "", *(number(m[k]) for k in MEASURES[3:])] for name, m in known.items()]
     heads = (
@@ -255,6 +294,7 @@ def report(folder: Path, data: Data, cells: Sequence[Mapping[str, Any]], config:
         "own objective",
         "exact, batch",
         "W1, held out",
+        "W1, patches",
         "Fréchet",
         "precision",
         "recall",
@@ -270,13 +310,13 @@ def report(folder: Path, data: Data, cells: Sequence[Mapping[str, Any]], config:
             table=Table(heads, rows),
         )
     ]
-    if varied:
+    if varied and varied[-1] != "network":
         sections.append(
             Section(
                 "varied",
-                f"By {' and '.join(varied)}",
+                f"By {varied[-1]}",
                 "the same runs",
-                "The more images an exact batch has, the less its distance prefers averages.",
+                "Means and intervals over seeds.",
                 _lines(cells, varied[-1], label),
             )
         )
@@ -311,7 +351,7 @@ def report(folder: Path, data: Data, cells: Sequence[Mapping[str, Any]], config:
             _samples(folder, data, cells, label),
         )
     )
-    columns = ("critic", "n_critic", "batch", "seed", "step", "kr", *MEASURES)
+    columns = ("critic", *VARIED, "seed", "step", "kr", *MEASURES)
     return write_report(
         folder, "tradeoff", "Better distances, better images?", sections, config, cells, columns=columns, line=_line
     )
@@ -321,9 +361,7 @@ def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
     for entry in cell["curve"]:
         for seed in range(len(entry["kr"])):
             yield [
-                cell["critic"],
-                cell["n_critic"],
-                cell["batch"],
+                *(cell[name] for name in ("critic", *VARIED)),
                 seed,
                 entry["step"],
                 *(entry[m][seed] for m in ("kr", *MEASURES)),
@@ -333,9 +371,16 @@ def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
 def _scatter(cells, found: Mapping[str, Mapping[str, Estimate]], known, label: Callable) -> bytes:
     from matplotlib.figure import Figure
 
-    shown = {"frechet": "Fréchet distance", "recall": "recall", "blur": "blur", "held_out": "W1 to held-out images"}
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    for axes, (measure, title) in zip(figure.subplots(2, 2).flat, shown.items(), strict=True):
+    shown = {
+        "frechet": "Fréchet distance",
+        "precision": "precision",
+        "recall": "recall",
+        "blur": "blur",
+        "held_out": "W1 to held-out images",
+        "patches": "W1 of patches",
+    }
+    figure = Figure(figsize=(14, 7), layout="constrained")
+    for axes, (measure, title) in zip(figure.subplots(2, 3).flat, shown.items(), strict=True):
         for place, cell in enumerate(cells):
             name, last, color = label(cell), cell["curve"][-1], f"C{place % 10}"
             x, y = found[name]["ratio"], found[name][measure]
@@ -379,7 +424,7 @@ def _samples(folder: Path, data: Data, cells, label: Callable) -> bytes:
     panels = {"held-out images": data.test[:SHOWN]}
     for cell in cells:
         with np.load(
-            folder / "cells" / f"{cell['critic']}-{cell['n_critic']}-{cell['batch']}.npz", allow_pickle=False
+            folder / "cells" / f"{'-'.join(str(cell[name]) for name in ('critic', *VARIED))}.npz", allow_pickle=False
         ) as file:
             panels[label(cell)] = file["images"][0] / 255
     return grid(panels, data.image)

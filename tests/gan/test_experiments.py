@@ -12,7 +12,7 @@ import pytest
 from gan import critics
 from gan.critics import CRITICS, Shape
 from gan.estimate import train
-from gan.experiments import minima, static, surfaces
+from gan.experiments import gans, minima, static, surfaces
 from gan.experiments.all import EXPERIMENTS
 from gan.experiments.gans import GansConfig
 from gan.experiments.static import StaticConfig
@@ -149,7 +149,14 @@ def test_medians_beat_points_of_the_data():
 def test_gans_measure_their_own_kind(ran):
     folder, told = ran["tradeoff"]
     cells = {path.stem: json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")}
-    assert {*cells} == {f"c-5-{batch}" for batch in (8, 16)}
+    assert {*cells} == {f"c-fc-5-{batch}" for batch in (8, 16)}
     for cell in cells.values():  # a transform never says more than the exact distance of its batch
         assert all(ratio <= 1 + 1e-4 for entry in cell["curve"] for ratio in entry["ratio"])
     assert "| real images |" in told
+
+
+def test_patches_are_of_the_images():
+    images = np.arange(3 * 4 * 5 * 2, dtype=float).reshape(3, -1)
+    found = gans.patches(images, (4, 5, 2), 2, count=50).reshape(50, 2, 2, 2)
+    assert (found[:, :, 1] - found[:, :, 0] == 2).all() and (found[:, 1] - found[:, 0] == 10).all()
+    assert (found[..., 1] - found[..., 0] == 1).all() and len(np.unique(found[:, 0, 0, 0])) > 20

@@ -1,0 +1,182 @@
+"""One GAN on images by the engine: on a mesh, resumed after a kill, with grids of samples as it goes."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from gan.critics import CRITICS, Shape
+from gan.experiments.gans import Data, measures, read_data
+from gan.experiments.pictures import grid
+from gan.trainer import Gan, Generator, Recipe
+from training.lock import locked
+from training.loop import HostBatch, LoopConfig, Task, train
+from training.mesh import MeshConfig, data_share, make_mesh
+from training.metrics import silent
+from training.partition import check_divisible, spec
+from training.ranges import check_ranges
+from training.step import Batch, Sums, TrainState
+from training.whole import write_bytes
+
+SHOWN = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesConfig:
+    """Train one GAN on images, over a mesh where there is one; the same command resumes it."""
+
+    preset: Literal["smoke", "cpu", "full"] = "smoke"
+    """What the other defaults are for."""
+    data: str | None = None
+    """None: scikit-learn's digits; else MNIST's files, a folder of pictures, an .npz or tfds:NAME."""
+    folder: str = "runs/wgan/images"
+    """Checkpoints, metrics.jsonl, loss.png and samples-STEP.png."""
+    critic: Literal[tuple(CRITICS)] = "gp"
+    """The critic; docs/wgan.md says what each is."""
+    network: Literal["fc", "conv"] = "conv"
+    """Of critic and generator: fully connected, or DCGAN's convolutions without batch norm (sides must be multiples of 8)."""
+    n_critic: int = 5
+    """Updates of the critic for one of the generator; a step is both."""
+    rate: float = 2e-4
+    """The generator's learning rate."""
+    latent: int = 64
+    """Numbers of the generator's noise."""
+    decay: float = 0.99
+    """Of the average of the generator's weights, by which samples are made."""
+    scored: int = 500
+    """Images held out, and as many that are generated and compared with them."""
+    patch: int = 4
+    """Side of the patches whose distance is measured too."""
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=40, batch_size=32, eval_every=20, save_every=20, eval_batches=4)
+    )
+    """Steps, batches and checkpoints."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices' arrangement; images are cut over `data` and `fsdp`, weights are whole on each device."""
+
+    def __post_init__(self):
+        check_ranges(self, n_critic=(1, 1001), latent=(1, 1 << 14), scored=(10, 5001), patch=(1, 65), decay=(0.0, 1.0))
+        if not self.rate > 0:
+            raise ValueError(f"rate is {self.rate}: it must be above 0")
+        if self.loop.accumulate != 1:
+            raise ValueError("loop.accumulate must be 1: a step's batches are those of its updates")
+
+
+def _loop(steps: int, every: int) -> LoopConfig:
+    return LoopConfig(steps=steps, batch_size=64, eval_every=every, save_every=every, eval_batches=8)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {},
+    "cpu": {"loop": _loop(2_000, 500)},
+    "full": {"loop": _loop(100_000, 5_000), "latent": 128, "decay": 0.999},
+}
+
+
+def images(config: ImagesConfig, say: Callable = print) -> TrainState:
+    """Runs, or resumes, the training in `config.folder`; returns the last state.
+
+    Raises ValueError for data or settings that cannot be, and what training.loop.train raises.
+    """
+    first = jax.process_index() == 0
+    with locked(Path(config.folder)) if first else nullcontext():
+        return _run(config, say if first else silent)
+
+
+def _run(config: ImagesConfig, say: Callable) -> TrainState:
+    loop, mesh, folder = config.loop, make_mesh(config.mesh), Path(config.folder)
+    check_divisible(mesh, {"batch size": ("batch", loop.batch_size)})
+    data = read_data(config.data, config.scored)
+    if len(data.train) < loop.batch_size:
+        raise ValueError(f"{len(data.train)} images to train on: fewer than --loop.batch-size {loop.batch_size}")
+    recipe = recipe_of(config, data)
+    jax.eval_shape(recipe.init, jax.random.key(0))  # whether the images have sides that convolutions can halve
+    say(f"{len(data.train):,} images of {' x '.join(map(str, data.image))} to train on, {len(data.test):,} held out")
+    updates = config.n_critic + 1
+    index, count = data_share(mesh)
+
+    def batches(first: int) -> Iterator[HostBatch]:
+        while True:
+            rows = np.random.default_rng([loop.seed, first]).integers(0, len(data.train), (loop.batch_size, updates))
+            yield {"images": data.train[rows[index * len(rows) // count : (index + 1) * len(rows) // count]]}
+            first += 1
+
+    def held_out() -> Iterator[HostBatch]:
+        for begin in range(0, len(data.test) - loop.batch_size + 1, loop.batch_size):
+            mine = data.test[begin : begin + loop.batch_size]
+            yield {"images": mine[index * len(mine) // count : (index + 1) * len(mine) // count]}
+
+    task = Task(
+        init=partial(init, recipe, loop.seed),
+        step=partial(step, recipe),
+        evaluate=partial(evaluate, recipe),
+        train_batches=batches,
+        eval_batches=held_out,
+        config={name: value for name, value in asdict(config).items() if name not in ("loop", "mesh", "folder")},
+        fixed={"images": hashlib.sha256(np.ascontiguousarray(data.train)).hexdigest(), "critic": config.critic},
+        review=partial(review, recipe, data, config, folder),
+    )
+    return train(task, loop, mesh, folder, say)
+
+
+def recipe_of(config: ImagesConfig, data: Data) -> Recipe:
+    size, image = data.train.shape[1], data.image if config.network == "conv" else None
+    return Recipe(
+        critic=CRITICS[config.critic](Shape(size=size, image=image)),
+        generator=Generator(size=size, latent=config.latent, image=image),
+        n_critic=config.n_critic,
+        rate=config.rate,
+        decay=config.decay,
+    )
+
+
+def init(recipe: Recipe, seed: int) -> TrainState:
+    first, second = jax.random.split(jax.random.key(seed, impl="rbg"))
+    return TrainState(step=jnp.zeros((), jnp.int32), model=recipe.init(first), optimizer=(), key=second)
+
+
+def _by_compiler(run: Callable) -> Callable:
+    """Convolutions, sorting and transports over the batch are no place to write shardings: the compiler finds them."""
+    return run if spec() is None else jax.sharding.auto_axes(run, out_sharding=PartitionSpec())
+
+
+def step(recipe: Recipe, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+    """One of the generator and n_critic of the critic; batch [1, rows, updates, D]."""
+
+    def run(gan: Gan, real: jax.Array, key: jax.Array) -> tuple[Gan, Sums]:
+        gan, readings = recipe.step(gan, real[0].swapaxes(0, 1), key)
+        loss = readings.get("objective", readings["kr"])
+        return gan, {"loss": (loss, jnp.ones(())), "kr": (readings["kr"], jnp.ones(()))}
+
+    key = jax.random.fold_in(state.key, state.step)
+    gan, sums = _by_compiler(run)(state.model, batch["images"], key)
+    return state.replace(step=state.step + 1, model=gan), sums
+
+
+def evaluate(recipe: Recipe, gan: Gan, batch: Batch) -> Sums:
+    """What the critic takes for the distance between held-out images and generated ones."""
+
+    def run(gan: Gan, real: jax.Array) -> Sums:
+        made = recipe.generator.sample(gan.average, jax.random.key(0), len(real))
+        readings = recipe.critic.read(gan.critic, real, made)
+        return {"loss": (readings.get("objective", readings["kr"]), jnp.ones(()))}
+
+    return _by_compiler(run)(gan, batch["images"])
+
+
+def review(recipe: Recipe, data: Data, config: ImagesConfig, folder: Path, gan: Gan, number: int) -> dict[str, float]:
+    """Measures of as many images as are held out, and a grid of them."""
+    sample = lambda layers: recipe.generator.sample(layers, jax.random.key(1), len(data.test))  # noqa: E731
+    made = np.asarray(jax.jit(_by_compiler(sample))(gan.average))
+    if jax.process_index() == 0:
+        panels = {"held out": data.test[:SHOWN], f"step {number}": made[:SHOWN]}
+        write_bytes(folder / f"samples-{number}.png", grid(panels, data.image))
+    return measures(data, made, config.patch) if np.isfinite(made).all() else {}

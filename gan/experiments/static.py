@@ -44,7 +44,7 @@ class StaticConfig:
     """Images of the laws classes and halves. None: scikit-learn's digits; else MNIST's files, pictures, an .npz or tfds:NAME."""
     folder: str = "runs/wgan/static"
     """Where everything goes; report.html is the result, and static.md, .csv and .json."""
-    laws: tuple[str, ...] = ("scale:2", "shells:16")
+    laws: tuple[str, ...] = ("scale:2",)
     """Pairs of laws, see above."""
     critics: tuple[str, ...] = ("wc", "gp", "sn", "ortho", "c", "cow")
     """Critics; docs/wgan.md says what each is."""

@@ -58,7 +58,7 @@ def toy_alone(request):
     return *request.param, run({}, TOY_BATCHES, *request.param, mesh_of(1, 1, 1))
 
 
-@pytest.mark.parametrize("sizes", MESHES)
+@pytest.mark.parametrize("sizes", [pytest.param(x, marks=pytest.mark.slow) if 8 in x else x for x in MESHES])
 def test_every_mesh_trains_like_one_device(toy_alone, sizes):
     """With dropout: its masks too are the same."""
     optimizer, accumulate, alone = toy_alone

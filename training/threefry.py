@@ -39,10 +39,11 @@ def _words(key: jax.Array, count: int, stream: int) -> jax.Array:
 
 
 def _bits(key: jax.Array, width: int, shape: tuple[int, ...]) -> jax.Array:
-    if width != 32:
-        raise NotImplementedError(f"random bits of width {width}: only 32 are drawn here")
-    size = math.prod(shape)
-    return _words(key, -(-size // 2), 0).reshape(-1)[:size].reshape(shape)
+    size, words = math.prod(shape), max(width // 32, 1)
+    drawn = _words(key, -(-size * words // 2), 0).reshape(-1)[: size * words]
+    if width > 32:
+        return jax.lax.bitcast_convert_type(drawn.reshape(*shape, words), f"uint{width}")
+    return (drawn >> np.uint32(32 - width)).astype(f"uint{width}").reshape(shape)
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

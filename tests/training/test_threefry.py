@@ -38,6 +38,15 @@ def test_numbers_are_uniform_and_streams_apart():
     assert stats.kstest(np.asarray(jax.random.normal(key_of(3), (20_000,))), "norm").pvalue > 1e-4
 
 
+def test_other_widths():
+    for kind in (np.uint8, np.uint16):
+        drawn = np.asarray(jax.random.bits(key_of(4), (20_000,), kind)) / (np.iinfo(kind).max + 1)
+        assert stats.kstest(drawn + 0.5 / (np.iinfo(kind).max + 1), "uniform").pvalue > 1e-4
+    with jax.enable_x64(True):
+        drawn = np.asarray(jax.random.uniform(key_of(4), (20_000,), np.float64))
+    assert drawn.dtype == np.float64 and stats.kstest(drawn, "uniform").pvalue > 1e-4
+
+
 def test_seeds_at_once_are_seeds_alone():
     at_once = jax.vmap(lambda seed: jax.random.normal(jax.random.fold_in(key_of(seed), 3), (4,)))(jnp.arange(3))
     for seed, row in enumerate(at_once):

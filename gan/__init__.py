@@ -6,4 +6,6 @@ is reported is that difference of means, a positive number, without any penalty.
 Truth        metric (the ground cost and its dual norm), transport (exact and regularised, of finite samples), laws (pairs whose
              distance is known)
 Critics      networks, lipschitz (constraints on weights), critics (objectives), estimate (a critic trained on two laws)
+GANs         trainer (a generator against a critic), quality (measures of what it makes)
+Experiments  experiments/, each one command of scripts/wgan.py
 """

@@ -179,7 +179,6 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
     detached: no gradient through the norm, as the published benchmark's code has it. Certified once the power iteration has
     converged: it approaches the norm from below.
     """
-    forward_name = "sn, detached" if detached else "sn"
 
     def begin(key: jax.Array, layers: list[Layer]):
         vectors, side = [], shape.image
@@ -195,7 +194,9 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
     def constrain(layers, vectors):
         return lipschitz.spectral(layers, vectors, iterations, detached)
 
-    return _critic(forward_name, shape, _kr_alone, certified=True, constrain=constrain, memory=begin)
+    return _critic(
+        "sn, detached" if detached else "sn", shape, _kr_alone, certified=True, constrain=constrain, memory=begin
+    )
 
 
 def orthogonal(shape: Shape, rate: float = 2e-4) -> Critic:

@@ -72,7 +72,8 @@ def program(critic: Critic, law: Law, *, batch: int, seeds: int) -> tuple[State,
 
         return jax.vmap(one)(state, train_key)
 
-    return jax.vmap(critic.init)(begin), advance  # not compiled: the few operations of all critics
+    state = jax.vmap(critic.init)(begin)  # not compiled: its few operations are those of all critics
+    return state, advance
 
 
 def scores(critic: Critic, law: Law, state: State, key: jax.Array, *, batch: int, count: int) -> dict[str, jax.Array]:

@@ -5,6 +5,7 @@ estimate is set beside the exact distance of the same minibatches, and generated
 distance, precision, recall and blur.
 """
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan.critics import CRITICS, Shape
+from gan.estimate import seed_keys
 from gan.experiments.pictures import grid
 from gan.experiments.report import Panel, number, write_report
 from gan.quality import Features, blur, features_of, frechet, precision_recall
@@ -27,7 +29,6 @@ from training.lock import locked
 from training.page import Section, Table
 from training.ranges import check_ranges
 from training.step import compiler_options
-from training.threefry import key_of
 from training.whole import write_bytes
 
 ASKED = 8  # minibatches of which the estimate and the exact distance are the mean
@@ -198,8 +199,7 @@ def train(
     Ends early where a generator is no longer finite: what it then made is not measured.
     """
     real, chunk = jnp.asarray(images), -(-config.steps // config.readings)
-    keys = jax.vmap(key_of)(jnp.arange(config.seeds))
-    begin, train_keys, test_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+    begin, train_keys, test_keys = seed_keys(config.seeds)
 
     def rows(key: jax.Array, count: int) -> jax.Array:
         return real[jax.random.randint(key, (count, batch), 0, len(real))]
@@ -431,8 +431,6 @@ def _samples(folder: Path, data: Data, cells, label: Callable) -> bytes:
 
 
 def write_npz(path: Path, images: np.ndarray) -> None:
-    import io
-
     file = io.BytesIO()
     np.savez_compressed(file, images=np.uint8(np.round(255 * images)))
     path.parent.mkdir(parents=True, exist_ok=True)

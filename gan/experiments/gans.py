@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan.critics import CRITICS, Shape
-from gan.estimate import seed_keys
+from gan.estimate import over_seeds, seed_keys
 from gan.experiments.pictures import grid
 from gan.experiments.report import Panel, number, write_report
 from gan.quality import Features, blur, features_of, frechet, precision_recall
@@ -227,12 +227,12 @@ def train(
 
     options = compiler_options()
     advance = jax.jit(
-        lambda gan, first, count: jax.vmap(lambda g, k: run(g, k, first, count))(gan, train_keys),
+        lambda gan, first, count: over_seeds(lambda g, k: run(g, k, first, count), gan, train_keys),
         static_argnums=2,
         donate_argnums=0,
         compiler_options=options,
     )
-    look = jax.jit(lambda gan: jax.vmap(ask)(gan, test_keys), compiler_options=options)
+    look = jax.jit(lambda gan: over_seeds(ask, gan, test_keys), compiler_options=options)
     gan = jax.jit(jax.vmap(recipe.init))(begin)
     for first in range(0, config.steps, chunk):
         gan = advance(gan, first, count := min(chunk, config.steps - first))

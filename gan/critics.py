@@ -20,7 +20,7 @@ import optax
 from gan import lipschitz
 from gan.metric import Metric, distances, dual_lengths, lengths
 from gan.networks import Activation, Layer, convolutions, init_convolutions, init_mlp, mlp
-from gan.transport import matched
+from gan.transport import entropic, matched
 
 Readings = dict[str, jax.Array]  # kr, objective, penalty of a batch
 Draw = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> a batch
@@ -241,26 +241,40 @@ def c_transform(shape: Shape, metric: Metric = "l2", rate: float = 2e-4) -> Crit
     return _of_objective("c", shape, read, adam(rate, 0.9, 0.999))
 
 
-def soft_c_transform(shape: Shape, epsilon: float = 0.1, metric: Metric = "l2", rate: float = 2e-4) -> Critic:
+def soft_c_transform(
+    shape: Shape, epsilon: float = 0.1, debiased: bool = False, metric: Metric = "l2", rate: float = 2e-4
+) -> Critic:
     """The same with a soft minimum over i, -epsilon log mean_i exp((f(x_i) - C_ij) / epsilon): above it by at most epsilon log n
-    (Mallasto et al., ibid.)."""
+    (Mallasto et al., ibid.).
+
+    debiased: less half of what x is from x and y from y, as the Sinkhorn divergence has it (Feydy et al. 2019, arXiv 1810.08278); f
+    is trained as without.
+    """
     _above(epsilon=epsilon)
 
-    def read(f, x, y):
+    def biased(f, x, y):
         values = f(_both(x, y))
         exponents = (values[: len(x), None] - _costs(x, y, metric)) / epsilon
         transform = -epsilon * (jax.nn.logsumexp(exponents, 0) - jnp.log(len(x)))
         return {"kr": kr(values), "objective": jnp.mean(values[: len(x)]) + jnp.mean(transform)}
 
-    return _of_objective(f"c, {epsilon:g}", shape, read, adam(rate, 0.9, 0.999))
+    def read(f, x, y):
+        found = biased(f, x, y)
+        within = entropic(x, x, metric, epsilon) + entropic(y, y, metric, epsilon)
+        return found | {"objective": found["objective"] - within / 2}
+
+    name = f"c, {epsilon:g}" + debiased * ", debiased"
+    return _of_objective(name, shape, biased, adam(rate, 0.9, 0.999), read if debiased else None)
 
 
-def _of_objective(name: str, shape: Shape, read: Callable, tx: optax.GradientTransformation) -> Critic:
+def _of_objective(
+    name: str, shape: Shape, maximised: Callable, tx: optax.GradientTransformation, read: Callable | None = None
+) -> Critic:
     def loss(f, x, y, key):
-        readings = read(f, x, y)
+        readings = maximised(f, x, y)
         return -readings["objective"], readings
 
-    return _critic(name, shape, loss, tx=tx, read=read)
+    return _critic(name, shape, loss, tx=tx, read=read or maximised)
 
 
 def compared_c_transforms(shape: Shape, metric: Metric = "l2") -> Critic:
@@ -410,15 +424,16 @@ def _above(**settings: float) -> None:
 CRITICS: dict[str, Callable[[Shape], Critic]] = {
     "wc": weight_clipping,
     "gp": gradient_penalty,
-    "lp": lambda shape: gradient_penalty(shape, one_sided=True),
+    "lp": partial(gradient_penalty, one_sided=True),
     "sn": spectral_normalization,
-    "sn-detached": lambda shape: spectral_normalization(shape, detached=True),
+    "sn-detached": partial(spectral_normalization, detached=True),
     "ortho": orthogonal,
     "ls": regularized,
     "c": c_transform,
     "c-soft": soft_c_transform,
+    "c-debiased": partial(soft_c_transform, debiased=True),
     "cow": compared_c_transforms,
     "exact": exact,
     "mm": learned_mover,
-    "mm-reverse": lambda shape: learned_mover(shape, reverse=True),
+    "mm-reverse": partial(learned_mover, reverse=True),
 }

@@ -5,6 +5,8 @@ exact: by sorting on a line, else as an assignment of equally many points (scipy
 """
 
 import math
+from importlib import import_module
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -68,10 +70,20 @@ def matched(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> np.ndarray:
 
 def exact_on_device(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:
     """W1 of equally many points, inside a compiled program: ott-jax's Hungarian algorithm."""
-    from ott.geometry import geometry
-    from ott.tools import unreg
+    geometry, unreg = _ott("geometry.geometry", "tools.unreg")
+    with jax.numpy_rank_promotion("allow"):
+        return unreg.hungarian(geometry.Geometry(cost_matrix=distances(x, y, metric)))[0]
 
-    return unreg.hungarian(geometry.Geometry(cost_matrix=distances(x, y, metric)))[0]
+
+def entropic(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float = 0.1) -> jax.Array:
+    """min over plans of the mean cost + epsilon KL(plan | all pairs alike), by ott-jax's Sinkhorn; epsilon in units of distance."""
+    return _entropic(x, y, metric, epsilon).reg_ot_cost
+
+
+def _entropic(x: jax.Array, y: jax.Array, metric: Metric, epsilon: float | jax.Array):
+    geometry, linear = _ott("geometry.geometry", "solvers.linear")
+    with jax.numpy_rank_promotion("allow"):  # whatever the caller asks of its own code
+        return linear.solve(geometry.Geometry(cost_matrix=distances(x, y, metric), epsilon=epsilon))
 
 
 def sinkhorn(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float = 0.01) -> dict[str, jax.Array]:
@@ -79,16 +91,17 @@ def sinkhorn(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float =
 
     epsilon is in mean costs.
     """
-    from ott.geometry import geometry
-    from ott.solvers import linear
-
-    def solved(a: jax.Array, b: jax.Array):
-        return linear.solve(geometry.Geometry(cost_matrix=distances(a, b, metric), epsilon=scale))
-
     scale = epsilon * jnp.mean(distances(x, y, metric))
-    between = solved(x, y)
-    within = [solved(z, z).reg_ot_cost for z in (x, y)]
+    between = _entropic(x, y, metric, scale)
+    within = [entropic(z, z, metric, scale) for z in (x, y)]
     return {"primal": between.primal_cost, "debiased": between.reg_ot_cost - sum(within) / 2}
+
+
+def _ott(*names: str) -> list[ModuleType]:
+    try:
+        return [import_module(f"ott.{name}") for name in names]
+    except ImportError:
+        raise ValueError("this distance needs ott-jax: pip install 'ott-jax>=0.6'") from None
 
 
 def sliced(x: jax.Array, y: jax.Array, key: jax.Array, directions: int = 128) -> jax.Array:

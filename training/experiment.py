@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy.stats import t
 
 from training.errors import DataError
 from training.metrics import progress_bar
@@ -33,7 +34,7 @@ class Estimate(NamedTuple):
     def text(self, digits: int, sign: str = "") -> str:
         """As a table has it; sign "+" marks what is above 0."""
         mean, low, high = (f"{value:{sign}.{digits}f}" for value in self)
-        return f"{mean} [{low}, {high}]"
+        return mean if np.isnan(self.low) else f"{mean} [{low}, {high}]"
 
 
 def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
@@ -47,6 +48,13 @@ def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
     seeds, examples = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in values.shape)
     low, high = np.percentile(np.einsum("rs,se,re->r", seeds, values, examples, optimize=True), [2.5, 97.5])
     return Estimate(float(values.mean()), float(low), float(high))
+
+
+def estimate_runs(values: Sequence[float]) -> Estimate:
+    """Of independent runs with one number each: Student's interval, since a bootstrap of few is too narrow. One run has none, NaN."""
+    mean, count = float(np.mean(values)), len(values)
+    half = t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5 if count > 1 else np.nan
+    return Estimate(mean, float(mean - half), float(mean + half))
 
 
 def keep_settings(path: Path, wanted: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from gan.experiments.report import Panel, number, write_report
 from gan.quality import Features, blur, features_of, frechet, precision_recall
 from gan.trainer import Gan, Generator, Recipe
 from gan.transport import exact_w1
-from training.experiment import Estimate, estimate, keep_settings, png, run_cells
+from training.experiment import Estimate, estimate_runs, keep_settings, png, run_cells
 from training.images import Images, read_images, split_images
 from training.lock import locked
 from training.page import Section, Table
@@ -62,7 +62,9 @@ class GansConfig:
     readings: int = 4
     """Times that everything is measured on the way."""
     hidden: tuple[int, ...] = (256, 256)
-    """Units of the hidden layers, of critics and generators."""
+    """Units of the hidden layers, of fully connected critics and generators."""
+    features: tuple[int, ...] = (32, 64, 128)
+    """Of the convolutions of convolutional critics, each of stride 2."""
     latent: int = 64
     """Numbers of the generator's noise."""
     codes: int = 0
@@ -78,9 +80,16 @@ class GansConfig:
         ranges = {"steps": 1, "seeds": (1, 1001), "readings": (1, 10_001), "latent": (1, 1 << 14), "scored": (10, 5001)}
         ranges |= {"codes": (0, 1 << 14), "patch": (1, 65)}
         check_ranges(self, **ranges, decay=(0.0, 1.0))
-        for name, least in (("critics", None), ("network", None), ("n_critic", 1), ("batch", 2), ("hidden", 1)):
+        for name, least in (
+            ("critics", None),
+            ("network", None),
+            ("n_critic", 1),
+            ("batch", 2),
+            ("hidden", 1),
+            ("features", 1),
+        ):
             given = getattr(self, name)
-            if not given or name != "hidden" and len({*given}) < len(given):
+            if not given or name not in ("hidden", "features") and len({*given}) < len(given):
                 raise ValueError(f"{name} is {given}: give one or more, each once")
             if least and not all(least <= x <= 1 << 14 for x in given):
                 raise ValueError(f"{name} is {given}: numbers from {least} to {1 << 14}")
@@ -91,7 +100,7 @@ class GansConfig:
 EVERY = tuple(name for name in CRITICS if name not in ("sn-detached", "mm", "mm-reverse"))
 TRADEOFF: dict[str, dict[str, Any]] = {
     "smoke": {},
-    "cpu": {"critics": EVERY, "steps": 1_500, "seeds": 3},
+    "cpu": {"critics": EVERY, "steps": 1_500, "seeds": 5},
     "full": {"critics": tuple(CRITICS), "steps": 6_000, "seeds": 5, "readings": 6},
 }
 DYNAMIC = {
@@ -168,7 +177,9 @@ def measure(
     size = data.train.shape[1]
     recipe = Recipe(
         critic=CRITICS[critic](
-            Shape(size=size, image=data.image) if network == "conv" else Shape(size=size, hidden=config.hidden)
+            Shape(size=size, image=data.image, hidden=config.features)
+            if network == "conv"
+            else Shape(size=size, hidden=config.hidden)
         ),
         generator=Generator(size=size, latent=config.latent, hidden=config.hidden, codes=config.codes),
         n_critic=n_critic,
@@ -284,7 +295,7 @@ def report(folder: Path, data: Data, cells: Sequence[Mapping[str, Any]], config:
     """tradeoff.md, .csv, .json and report.html; returns the tables."""
     varied = [name for name in VARIED if len(getattr(config, name)) > 1]
     label = lambda c: ", ".join([c["critic"], *(f"{name} {c[name]}" for name in varied)])  # noqa: E731
-    found = {label(c): {m: estimate(np.array(c["curve"][-1][m])[:, None]) for m in MEASURES} for c in cells}
+    found = {label(c): {m: estimate_runs(c["curve"][-1][m]) for m in MEASURES} for c in cells}
     known = references(data, config.patch)
     rows = [[name, *(number(e[m]) for m in MEASURES)] for name, e in found.items()]
     rows += [[name, "", "", "", *(number(m[k]) for k in MEASURES[3:])] for name, m in known.items()]
@@ -329,7 +340,7 @@ def report(folder: Path, data: Data, cells: Sequence[Mapping[str, Any]], config:
             Panel(
                 title=name,
                 curves={
-                    head: [(e["step"], estimate(np.array(e[m])[:, None])) for e in cell["curve"]]
+                    head: [(e["step"], estimate_runs(e[m])) for e in cell["curve"]]
                     for head, m in (
                         ("critic's estimate", "objective"),
                         ("exact, same minibatches", "exact"),
@@ -411,7 +422,7 @@ def _lines(cells, varied: str, label: Callable) -> bytes:
     ):
         for name in dict.fromkeys(c["critic"] for c in cells):
             its = [c for c in cells if c["critic"] == name]
-            values = [estimate(np.array(c["curve"][-1][measure])[:, None]) for c in its]
+            values = [estimate_runs(c["curve"][-1][measure]) for c in its]
             mean, low, high = np.array(values).T
             axes.errorbar([c[varied] for c in its], mean, [mean - low, high - mean], marker="o", capsize=2, label=name)
         axes.set(xlabel=varied, title=title, xscale="log")

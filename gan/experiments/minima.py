@@ -12,7 +12,7 @@ from gan.experiments.pictures import grid
 from gan.experiments.report import number, write_report
 from gan.laws import law_of
 from gan.transport import exact_plan, exact_w1
-from training.experiment import estimate, png, run_cells
+from training.experiment import estimate_runs, png, run_cells
 from training.images import read_images, split_images
 from training.lock import locked
 from training.page import Section, Table
@@ -119,11 +119,11 @@ def false_minima(config: MinimaConfig, say: Callable = print) -> None:
             dict.fromkeys(name.split(" ", 1)[1] if name[0].isdigit() else name for c in cells for name in c["w1"])
         )
 
-        def values(size: int, name: str) -> np.ndarray:
+        def values(size: int, name: str) -> list[float]:
             told = [v for c in cells if c["batch"] == size for k, v in c["w1"].items() if k.endswith(name)]
-            return np.array(told)[:, None]
+            return told
 
-        rows = [[f"{size}", *(number(estimate(values(size, n))) for n in names)] for size in config.batch]
+        rows = [[f"{size}", *(number(estimate_runs(values(size, n))) for n in names)] for size in config.batch]
         points = candidates(train, test[: min(64, len(test))], config.clusters)
         pictures = {"held-out images": test[:16]} | {
             name: np.resize(p, (16, p.shape[1])) for name, (p, _) in points.items()
@@ -135,7 +135,9 @@ def false_minima(config: MinimaConfig, say: Callable = print) -> None:
                 "W1(held-out batch, candidate), exact",
                 "Where a candidate made of averages is below the real batch, a generator that minimises the exact distance of "
                 "batches makes averages. That is the minibatch's truth: of the laws themselves, real images are at 0.",
-                _by_size(config.batch, {name: [estimate(values(s, name)) for s in config.batch] for name in names}),
+                _by_size(
+                    config.batch, {name: [estimate_runs(values(s, name)) for s in config.batch] for name in names}
+                ),
                 table=Table(("batch", *names), rows),
             ),
             Section(
@@ -237,7 +239,7 @@ def sample_complexity(config: SamplesConfig, say: Callable = print) -> None:
             for law in config.laws
         }
         cells = run_cells(paths, measure, "sample")
-        found = {(c["law"], c["points"]): estimate(np.array(c["w1"])[:, None]) for c in cells}
+        found = {(c["law"], c["points"]): estimate_runs(c["w1"]) for c in cells}
         rows = [[law, number(laws[law].w1), *(number(found[law, n]) for n in config.points)] for law in config.laws]
         section = Section(
             "samples",

@@ -71,7 +71,7 @@ def write_report(
     parts = [f"{s.title}\n{s.says}\n\n{markdown(s.table.heads, s.table.rows)}" for s in sections if s.table]
     tables = "\n\n".join(parts) + "\n"
     settings = {k: v for k, v in asdict(config).items() if not isinstance(v, dict)}
-    lead = lead or f"{len(cells)} cells; intervals are of 95 %, over seeds by a bootstrap."
+    lead = lead or f"{len(cells)} cells; intervals are of 95 %, by Student's t over seeds."
     for section in sections:
         write_bytes(folder / f"{section.name}.png", section.picture)
     write_bytes(folder / f"{name}.md", tables.encode())

@@ -5,15 +5,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import ot
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from gan import critics, laws, lipschitz
 from gan.critics import CRITICS, Shape, kr, slope
 from gan.metric import lengths
 from gan.networks import Layer, convolve, init_convolutions, init_mlp
-from gan.transport import exact_w1
+from gan.transport import entropic, exact_w1
 
 SHAPE = Shape(size=3, hidden=(16, 16))
 LAW = laws.shift(3, 2.0)
@@ -36,6 +38,20 @@ def test_transforms_are_bounded_by_the_exact_distance(seed, grow):
     for epsilon in (0.01, 1.0):
         soft = critics.soft_c_transform(SHAPE, epsilon).read(state, x, y)["objective"]
         assert -1e-4 <= soft - hard <= epsilon * np.log(24) + 1e-4
+
+
+def test_debiased_objectives_are_bounded_by_the_divergence():
+    """Whatever f is; a batch is at most 0 from itself. The soft distance itself is checked against POT's plan."""
+    x, y = (np.asarray(z) for z in LAW.sample(jax.random.key(0), 24))
+    plan = ot.sinkhorn([], [], cdist(x, y), 0.5, stopThr=1e-12)
+    wanted = np.sum(plan * cdist(x, y)) + 0.5 * np.sum(plan * np.log(plan * 24 * 24))
+    debiased = critics.soft_c_transform(SHAPE, 0.5, debiased=True)
+    between, *within = (float(entropic(*pair, epsilon=0.5)) for pair in ((x, y), (x, x), (y, y)))
+    np.testing.assert_allclose(between, wanted, rtol=1e-3)
+    for seed in range(3):
+        state = made("c-debiased", seed, 3.0)[1]
+        assert debiased.read(state, x, y)["objective"] <= between - sum(within) / 2 + 1e-3
+        assert debiased.read(state, x, x)["objective"] <= 1e-3
 
 
 ORTHOGONAL = critics.orthogonal(SHAPE, rate=1e-2)
@@ -94,6 +110,15 @@ def test_the_norm_of_a_convolution_is_that_of_its_map():
     found, gradient = jax.value_and_grad(lambda kernel: lipschitz.spectral_norm(kernel, start, 300)[0])(layer.kernel)
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
     np.testing.assert_allclose(gradient, slope_, atol=2e-2 * np.abs(slope_).max())
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 1), (3, 8, 8, 5)])
+def test_a_convolution_by_products_is_one(shape):
+    x, kernel = (jax.random.normal(jax.random.key(n), size) for n, size in enumerate((shape, (4, 4, shape[-1], 3))))
+    wanted = jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(convolve(x, kernel), wanted, atol=1e-4)
 
 
 def test_clipping_leaves_biases():

@@ -9,7 +9,7 @@ import pytest
 
 from gan.critics import CRITICS, Shape
 from gan.metric import distances
-from gan.networks import init_transposed
+from gan.networks import convolve, init_transposed
 from gan.trainer import Generator, Recipe
 
 SIZE = 4
@@ -61,5 +61,11 @@ def test_convolutions_make_images():
     generator = Generator(size=16 * 24 * 3, latent=5, image=(16, 24, 3))
     points = jax.jit(partial(generator.sample, count=2))(generator.init(jax.random.key(0)), jax.random.key(1))
     assert points.shape == (2, 16 * 24 * 3) and 0 <= points.min() <= points.max() <= 1 and points.std() > 0
+    (layer,), x = generator.init(jax.random.key(0))[-1:], jax.random.normal(jax.random.key(1), (2, 4, 6, 64))
+    flipped = layer.kernel[::-1, ::-1].swapaxes(2, 3)  # jax.lax has it so that its gradient is a convolution's, flipped
+    wanted = jax.lax.conv_transpose(x, flipped, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    larger = jax.ShapeDtypeStruct((2, 8, 12, 3), x.dtype)
+    (found,) = jax.linear_transpose(partial(convolve, kernel=layer.kernel), larger)(x)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
     with pytest.raises(ValueError, match="images of 12 x 16: 3 convolutions of stride 2 need multiples of 8"):
         init_transposed(jax.random.key(0), 4, (12, 16, 1), (8, 8, 8))

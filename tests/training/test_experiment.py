@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.errors import DataError
-from training.experiment import estimate, keep_settings, run_cells
+from training.experiment import estimate, estimate_runs, keep_settings, run_cells
 
 
 def test_a_constant_has_no_interval():
@@ -22,6 +22,11 @@ def test_of_one_seed_it_is_the_examples_standard_error():
 
 def test_seeds_that_differ_alone_make_it_as_wide_as_they_are():
     assert estimate(np.repeat([[0.0], [3.0]], 400, axis=1)) == pytest.approx((1.5, 0, 3))
+
+
+def test_a_few_runs_have_students_interval():
+    assert estimate_runs([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
+    assert estimate_runs([0.5]).text(2) == "0.50" and estimate_runs([0.5, 0.5]).text(2) == "0.50 [0.50, 0.50]"
 
 
 def test_damaged_files_are_named(tmp_path):

@@ -19,7 +19,8 @@ import torch
 import tyro
 from scipy.spatial.distance import cdist
 
-from gan.critics import Shape, gradient_penalty
+from gan.critic import Shape
+from gan.critics import gradient_penalty
 from gan.estimate import program
 from gan.laws import shift
 from gan.transport import exact_w1

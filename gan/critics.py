@@ -1,159 +1,32 @@
-"""Critics: what each maximises, how it is kept 1-Lipschitz, and what it then says W1 is.
-
-All are of one form. f is high on x ~ P and low on y ~ Q; `kr` is the mean of f(x) less that of f(y) (Kantorovich and Rubinstein), and
-`objective` what the critic itself takes for the distance, never with a penalty. Where both are the same it is said once. Batches are x [n, D]
-and y [n, D], images flat too, C_ij the ground cost from x_i to y_j.
+"""The critics: what each maximises, and how it is kept 1-Lipschitz. Batches are x [n, D] of P and y [n, D] of Q, and C_ij is the ground
+cost from x_i to y_j.
 
 Settings are those of Korotin, Kolesov, Burnaev 2022 (arXiv 2206.07767), whose names for the critics stand in brackets.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gan import lipschitz
+from gan.critic import Critic, Draw, Readings, Shape, State, adam, both, critic_of, kr, slope, slope_of
 from gan.metric import Metric, distances, dual_lengths, lengths
-from gan.networks import Activation, Layer, convolutions, init_convolutions, init_mlp, mlp
-from gan.transport import entropic, matched
-
-Readings = dict[str, jax.Array]  # kr, objective, penalty of a batch
-Draw = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> a batch
-
-
-class State(NamedTuple):
-    nets: dict[str, list[Layer]]  # f, and what else is trained
-    optimizer: Any
-    memory: Any = ()  # what is carried from step to step without gradient
-
-
-@dataclass(frozen=True)
-class Critic:
-    name: str
-    certified: bool
-    """No weights that steps can lead to make kr more than W1 of what it is the mean over."""
-    init: Callable[[jax.Array], State]
-    step: Callable[[State, Draw, jax.Array], tuple[State, Readings]]
-    """One update of f, on batches drawn anew."""
-    read: Callable[[State, jax.Array, jax.Array], Readings]
-    """kr and objective of a batch."""
-    potential: Callable[[State, jax.Array], jax.Array] | None
-    """f(x) [B]; None where the critic is no function of single points."""
-    field: Callable[[State, jax.Array], jax.Array] | None
-    """The direction in which mass at points of P is said to come: the gradient of f there, or a mover's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Of f: a perceptron [D, F, F, 1], or convolutions over an image of D = height width channels."""
-
-    size: int  # D
-    hidden: tuple[
-        int, ...
-    ] = ()  # features of the hidden layers; by default two of max(2 D, 128), or 64, 128, 256 of convolutions
-    image: tuple[int, int, int] | None = None  # (height, width, channels)
-
-    def init(self, key: jax.Array) -> list[Layer]:
-        if self.image is None:
-            return self.perceptron(key, 1)
-        if math.prod(self.image) != self.size:
-            raise ValueError(f"images of {self.image} have {math.prod(self.image)} values, the points {self.size}")
-        return init_convolutions(key, self.image, self.hidden or (64, 128, 256))
-
-    def perceptron(self, key: jax.Array, outputs: int) -> list[Layer]:
-        hidden = () if self.image else self.hidden
-        return init_mlp(key, [self.size, *(hidden or 2 * (max(2 * self.size, 128),)), outputs])
-
-    def forward(self, activation: Activation | None = None) -> Callable[[list[Layer], jax.Array], jax.Array]:
-        """(layers, x [B, D]) -> f(x) [B]."""
-        if self.image is None:
-            return lambda layers, x: mlp(layers, x, activation or "relu")[:, 0]
-        return lambda layers, x: convolutions(layers, x.reshape(-1, *self.image), activation or "leaky")[:, 0]
-
-
-def kr(values: jax.Array) -> jax.Array:
-    """Of f over a batch of P and then one of Q, [2n]."""
-    half = len(values) // 2
-    return jnp.mean(values[:half]) - jnp.mean(values[half:])
-
-
-def _both(x: jax.Array, y: jax.Array) -> jax.Array:
-    if x.shape != y.shape or len(x) < 2:
-        raise ValueError(f"batches {x.shape} and {y.shape}: both must be of one shape, and of two points or more")
-    return jnp.concatenate([x, y])
-
-
-def slope(f: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """The gradient of f [B] -> [B] at each row."""
-    return jax.grad(lambda x: jnp.sum(f(x)))(x)
-
-
-def adam(rate: float = 2e-4, first: float = 0.0, second: float = 0.9) -> optax.GradientTransformation:
-    return optax.adam(rate, first, second)
-
-
-def _critic(
-    name: str,
-    shape: Shape,
-    loss: Callable[[Callable, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Readings]],
-    *,
-    activation: Activation | None = None,
-    certified: bool = False,
-    tx: optax.GradientTransformation | None = None,
-    begin: Callable[[list[Layer]], list[Layer]] | None = None,
-    project: Callable[[list[Layer]], list[Layer]] = lambda layers: layers,
-    constrain: Callable[[list[Layer], Any], tuple[list[Layer], Any]] = lambda layers, memory: (layers, memory),
-    memory: Callable[[jax.Array, list[Layer]], Any] = lambda key, layers: (),
-    read: Callable | None = None,
-) -> Critic:
-    """A critic of one network. loss(f, x, y, key) -> (what is minimised, readings). `begin` makes the first weights out of random ones,
-    `project` those that are kept after an update, `constrain` those that f is computed with."""
-    tx = tx or adam()
-    forward = shape.forward(activation)
-
-    def init(key: jax.Array) -> State:
-        first, second = jax.random.split(key)
-        layers = (begin or project)(shape.init(first))
-        return State({"f": layers}, {"f": tx.init(layers)}, memory(second, layers))
-
-    def potential(state: State, x: jax.Array) -> jax.Array:
-        return forward(constrain(state.nets["f"], state.memory)[0], x)
-
-    def step(state: State, draw: Draw, key: jax.Array) -> tuple[State, Readings]:
-        first, second = jax.random.split(key)
-        x, y = draw(first)
-
-        def objective(layers):
-            made, kept = constrain(layers, state.memory)
-            value, readings = loss(lambda points: forward(made, points), x, y, second)
-            return value, (readings, kept)
-
-        layers = state.nets["f"]
-        gradient, (readings, kept) = jax.grad(objective, has_aux=True)(layers)
-        updates, optimizer = tx.update(gradient, state.optimizer["f"], layers)
-        return State({"f": project(optax.apply_updates(layers, updates))}, {"f": optimizer}, kept), readings
-
-    def say(state: State, x: jax.Array, y: jax.Array) -> Readings:
-        f = lambda points: potential(state, points)  # noqa: E731
-        return read(f, x, y) if read else {"kr": kr(f(_both(x, y)))}
-
-    return Critic(name, certified, init, step, say, potential, lambda state, x: slope(lambda x: potential(state, x), x))
+from gan.networks import Layer, mlp
+from gan.transport import entropic, matched, need_ott
 
 
 def _kr_alone(f, x, y, key) -> tuple[jax.Array, Readings]:
-    found = kr(f(_both(x, y)))
+    found = kr(f(both(x, y)))
     return -found, {"kr": found}
 
 
 def weight_clipping(shape: Shape, bound: float = 0.04) -> Critic:
     """[WC] Arjovsky, Chintala, Bottou 2017 (arXiv 1701.07875). Its scale goes with bound, width and depth: no estimate of W1."""
     _above(bound=bound)
-    return _critic("wc", shape, _kr_alone, project=lambda layers: lipschitz.clip(layers, bound))
+    return critic_of(shape, _kr_alone, project=lambda layers: lipschitz.clip(layers, bound))
 
 
 def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False, metric: Metric = "l2") -> Critic:
@@ -167,10 +40,10 @@ def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False
         along = jax.random.uniform(key, (len(x), 1))
         steep = dual_lengths(slope(f, y + along * (x - y)), metric)
         excess = jax.nn.relu(steep - 1) if one_sided else steep - 1
-        found, penalty = kr(f(_both(x, y))), jnp.mean(excess**2)
+        found, penalty = kr(f(both(x, y))), jnp.mean(excess**2)
         return weight * penalty - found, {"kr": found, "penalty": penalty}
 
-    return _critic("lp" if one_sided else "gp", shape, loss)
+    return critic_of(shape, loss, metric=metric)
 
 
 def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = False) -> Critic:
@@ -194,16 +67,17 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
     def constrain(layers, vectors):
         return lipschitz.spectral(layers, vectors, iterations, detached)
 
-    return _critic(
-        "sn, detached" if detached else "sn", shape, _kr_alone, certified=True, constrain=constrain, memory=begin
-    )
+    return critic_of(shape, _kr_alone, certified=True, constrain=constrain, memory=begin)
 
 
-def orthogonal(shape: Shape, rate: float = 2e-4) -> Critic:
+def orthogonal(shape: Shape, rate: float = 2e-3) -> Critic:
     """[SO] Anil, Lucas, Grosse 2019 (arXiv 1811.05381): orthonormal kernels by Björck's iteration, and activations that keep
-    the gradient's length (pairs sorted; the benchmark sorts all)."""
+    the gradient's length: groups sorted (the benchmark sorts all, at a rate of 2e-4). Raises ValueError for convolutions, and for
+    widths that no two features share."""
     if shape.image:
-        raise ValueError("orthonormal kernels are those of products: this critic has no convolutions")
+        raise ValueError("orthonormal kernels are those of products: the critic ortho has no convolutions")
+    if odd := [width for width in shape.hidden if width % 2]:
+        raise ValueError(f"hidden layers of {odd[0]} features: the critic ortho sorts groups of even layers")
     near = partial(lipschitz.orthogonal, bounded=False)
 
     # Kernels stay orthonormal, so that an update takes them little away: three iterations bring them back, and the gradient
@@ -214,11 +88,10 @@ def orthogonal(shape: Shape, rate: float = 2e-4) -> Critic:
     def constrain(layers, memory):
         return near(layers, 2), memory
 
-    return _critic(
-        "ortho",
+    return critic_of(
         shape,
         _kr_alone,
-        activation="maxmin",
+        activation="groupsort",
         certified=True,
         tx=adam(rate, 0.9, 0.999),
         begin=init,
@@ -234,11 +107,11 @@ def c_transform(shape: Shape, metric: Metric = "l2", rate: float = 2e-4) -> Crit
     """
 
     def read(f, x, y):
-        values = f(_both(x, y))
-        transform = jnp.min(_costs(x, y, metric) - values[: len(x), None], 0)
+        values = f(both(x, y))
+        transform = jnp.min(distances(x, y, metric) - values[: len(x), None], 0)
         return {"kr": kr(values), "objective": jnp.mean(values[: len(x)]) + jnp.mean(transform)}
 
-    return _of_objective("c", shape, read, adam(rate, 0.9, 0.999))
+    return _of_objective(shape, read, metric, adam(rate, 0.9, 0.999))
 
 
 def soft_c_transform(
@@ -251,10 +124,12 @@ def soft_c_transform(
     is trained as without.
     """
     _above(epsilon=epsilon)
+    if debiased:
+        need_ott()
 
     def biased(f, x, y):
-        values = f(_both(x, y))
-        exponents = (values[: len(x), None] - _costs(x, y, metric)) / epsilon
+        values = f(both(x, y))
+        exponents = (values[: len(x), None] - distances(x, y, metric)) / epsilon
         transform = -epsilon * (jax.nn.logsumexp(exponents, 0) - jnp.log(len(x)))
         return {"kr": kr(values), "objective": jnp.mean(values[: len(x)]) + jnp.mean(transform)}
 
@@ -263,25 +138,24 @@ def soft_c_transform(
         within = entropic(x, x, metric, epsilon) + entropic(y, y, metric, epsilon)
         return found | {"objective": found["objective"] - within / 2}
 
-    name = f"c, {epsilon:g}" + debiased * ", debiased"
-    return _of_objective(name, shape, biased, adam(rate, 0.9, 0.999), read if debiased else None)
+    return _of_objective(shape, biased, metric, adam(rate, 0.9, 0.999), read if debiased else None)
 
 
 def _of_objective(
-    name: str, shape: Shape, maximised: Callable, tx: optax.GradientTransformation, read: Callable | None = None
+    shape: Shape, maximised: Callable, metric: Metric, tx: optax.GradientTransformation, read: Callable | None = None
 ) -> Critic:
     def loss(f, x, y, key):
         readings = maximised(f, x, y)
         return -readings["objective"], readings
 
-    return _critic(name, shape, loss, tx=tx, read=read or maximised)
+    return critic_of(shape, loss, metric=metric, tx=tx, read=read or maximised)
 
 
 def compared_c_transforms(shape: Shape, metric: Metric = "l2") -> Critic:
     """[MM:Bv2] CoWGAN (Kwon et al. 2021, arXiv 2110.14150): where one of f's transforms is below kr, the step is on that one."""
 
     def loss(f, x, y, key):
-        values, costs = f(_both(x, y)), _costs(x, y, metric)
+        values, costs = f(both(x, y)), distances(x, y, metric)
         above, below = values[: len(x)], values[len(x) :]
         plain = kr(values)
         on_y = jnp.mean(above) + jnp.mean(jnp.min(costs - above[:, None], 0))
@@ -289,7 +163,7 @@ def compared_c_transforms(shape: Shape, metric: Metric = "l2") -> Critic:
         chosen = jnp.where(on_y < plain, on_y, jnp.where(on_x < plain, on_x, plain))
         return -chosen, {"kr": plain}
 
-    return _critic("cow", shape, loss)
+    return critic_of(shape, loss, metric=metric)
 
 
 def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate: float = 2e-4) -> Critic:
@@ -305,7 +179,7 @@ def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate
         x, y = draw(key)
 
         def objective(nets):
-            values, other = forward(nets["f"], _both(x, y)), forward(nets["g"], y)
+            values, other = forward(nets["f"], both(x, y)), forward(nets["g"], y)
             apart = lengths((x - y), metric)
             penalty = jnp.mean(jax.nn.relu(values[: len(x)] + other - apart) ** 2) / (4 * epsilon)
             own = jnp.mean(values[: len(x)]) + jnp.mean(other)
@@ -319,10 +193,10 @@ def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate
         return forward(state.nets["f"], x)
 
     def read(state: State, x: jax.Array, y: jax.Array) -> Readings:
-        values = potential(state, _both(x, y))
+        values = potential(state, both(x, y))
         return {"kr": kr(values), "objective": jnp.mean(values[: len(x)]) + jnp.mean(forward(state.nets["g"], y))}
 
-    return Critic("ls", False, init, step, read, potential, lambda state, x: slope(lambda x: potential(state, x), x))
+    return Critic(False, init, step, read, potential, slope_of(potential), metric)
 
 
 def learned_mover(shape: Shape, inner: int = 12, reverse: bool = False, metric: Metric = "l2") -> Critic:
@@ -333,9 +207,6 @@ def learned_mover(shape: Shape, inner: int = 12, reverse: bool = False, metric: 
     if inner < 1:
         raise ValueError(f"inner is {inner}: the map takes one step or more for each of f")
     forward, tx = shape.forward(), adam()
-
-    def move(layers, points):
-        return mlp(layers, points)
 
     def init(key: jax.Array) -> State:
         first, second = jax.random.split(key)
@@ -349,7 +220,7 @@ def learned_mover(shape: Shape, inner: int = 12, reverse: bool = False, metric: 
         return State(nets, state.optimizer | {name: optimizer})
 
     def cost_of(nets, points):
-        there = move(nets["mover"], points)
+        there = mlp(nets["mover"], points)
         away = lengths((there - points), metric)
         return jnp.mean(away) - jnp.mean(forward(nets["f"], there))
 
@@ -364,7 +235,7 @@ def learned_mover(shape: Shape, inner: int = 12, reverse: bool = False, metric: 
         state, _ = jax.lax.scan(once, state, keys[1:])
         x, y = draw(keys[0])
         sources, targets = (x, y) if reverse else (y, x)
-        there = jax.lax.stop_gradient(move(state.nets["mover"], sources))
+        there = jax.lax.stop_gradient(mlp(state.nets["mover"], sources))
 
         def loss(nets):
             return jnp.mean(forward(nets["f"], there)) - jnp.mean(forward(nets["f"], targets))
@@ -378,18 +249,18 @@ def learned_mover(shape: Shape, inner: int = 12, reverse: bool = False, metric: 
         return sign * forward(state.nets["f"], x)
 
     def read(state: State, x: jax.Array, y: jax.Array) -> Readings:
-        values = potential(state, _both(x, y))
+        values = potential(state, both(x, y))
         sources, targets = (x, y) if reverse else (y, x)
         own = jnp.mean(forward(state.nets["f"], targets)) + cost_of(state.nets, sources)
         return {"kr": kr(values), "objective": own}
 
     def field(state: State, x: jax.Array) -> jax.Array:
         if not reverse:
-            return slope(lambda x: potential(state, x), x)
-        away = x - move(state.nets["mover"], x)
+            return slope_of(potential)(state, x)
+        away = x - mlp(state.nets["mover"], x)
         return away / lengths(away)[:, None]
 
-    return Critic("mm, reverse" if reverse else "mm", False, init, step, read, potential, field)
+    return Critic(False, init, step, read, potential, field, metric)
 
 
 def exact(shape: Shape, metric: Metric = "l2") -> Critic:
@@ -400,7 +271,7 @@ def exact(shape: Shape, metric: Metric = "l2") -> Critic:
         return jax.pure_callback(lambda *z: matched(*z, metric), chosen, x, y, vmap_method="sequential")
 
     def read(state: State, x: jax.Array, y: jax.Array) -> Readings:
-        _both(x, y)
+        both(x, y)
         there = y[match(*jax.lax.stop_gradient((x, y)))]
         found = jnp.mean(lengths((x - there), metric))
         return {"kr": found, "objective": found}
@@ -408,11 +279,7 @@ def exact(shape: Shape, metric: Metric = "l2") -> Critic:
     def step(state: State, draw: Draw, key: jax.Array) -> tuple[State, Readings]:
         return state, {}
 
-    return Critic("exact", False, lambda key: State({}, ()), step, read, None, None)
-
-
-def _costs(x: jax.Array, y: jax.Array, metric: Metric) -> jax.Array:
-    return distances(x, y, metric)
+    return Critic(False, lambda key: State({}, ()), step, read, None, None, metric)
 
 
 def _above(**settings: float) -> None:

@@ -1,4 +1,4 @@
-"""One critic trained on two laws that stay as they are, several seeds at once, and what it then says, beside the truth."""
+"""One critic trained on two laws that stay as they are, several seeds in one program, and what it then says, beside the truth."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan.critics import Critic, State, kr, slope
+from gan.critic import Critic, State, kr, slope
 from gan.laws import Law
 from gan.metric import Metric, dual_lengths, lengths
 from gan.transport import exact_w1
@@ -25,7 +25,7 @@ class Reading:
     kr: np.ndarray  # mean f(x) - mean f(y) on fresh points
     objective: np.ndarray  # what the critic itself takes for the distance, of minibatches
     cosine: np.ndarray  # of its direction with the optimal one, NaN where that is unknown
-    error: np.ndarray  # squared, of its direction
+    best: np.ndarray  # what the optimal f says of the same points, NaN where that is unknown: W1 but for their sampling
     steepest: np.ndarray  # largest gradient seen, in the dual norm: at P, at Q and between them
 
 
@@ -61,18 +61,18 @@ def seed_keys(seeds: int) -> jax.Array:
 
 
 def over_seeds(function: Callable, *stacked: Any) -> Any:
-    """What `function` returns for each seed, stacked: side by side, but in turn on a CPU, which one seed's products fill and which
-    takes up to 1.5 times as long for batched ones (benchmarks/critics.py)."""
+    """What `function` returns for each seed, stacked: side by side, but in turn on a CPU, which one seed's products fill and
+    where batched ones are slower."""
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda one: function(*one), stacked)
     return jax.vmap(function)(*stacked)
 
 
 def program(critic: Critic, law: Law, *, batch: int, seeds: int) -> tuple[State, Callable[[State, int, int], State]]:
-    """(the first state of all seeds, stacked; advance(state, first, count), which takes so many steps and donates the state)."""
+    """(the first state of all seeds, stacked; advance(state, first, count), which takes so many steps)."""
     begin, train_key, _ = seed_keys(seeds)
 
-    @partial(jax.jit, static_argnames="count", donate_argnums=0, compiler_options=compiler_options())
+    @partial(jax.jit, static_argnames="count", compiler_options=compiler_options())
     def advance(state: State, first: jax.Array, count: int) -> State:
         def one(state: State, key: jax.Array) -> State:
             def body(state, number):
@@ -93,18 +93,19 @@ def scores(critic: Critic, law: Law, state: State, key: jax.Array, *, batch: int
     batches = (z[: count // batch * batch].reshape(-1, batch, law.dimensions) for z in (x, y))
     told = jax.lax.map(lambda pair: critic.read(state, *pair), tuple(batches))
     objective = jnp.mean(told.get("objective", told["kr"]))
+    best = jnp.nan if law.potential is None else kr(law.potential(jnp.concatenate([x, y])))
+    found = {"kr": objective, "objective": objective, "best": best, "cosine": jnp.nan, "steepest": jnp.nan}
     if critic.potential is None:
-        return {"kr": objective, "objective": objective} | dict.fromkeys(("steepest", "cosine", "error"), jnp.nan)
+        return found
     f = partial(critic.potential, state)
     between = y + jax.random.uniform(key, (count, 1)) * (x - y)
-    steep = dual_lengths(slope(f, jnp.concatenate([x, y, between])))
-    found = {"kr": kr(f(jnp.concatenate([x, y]))), "objective": objective}
-    found |= {"steepest": jnp.max(steep), "cosine": jnp.nan, "error": jnp.nan}
+    steep = dual_lengths(slope(f, jnp.concatenate([x, y, between])), critic.metric)
+    found |= {"kr": kr(f(jnp.concatenate([x, y]))), "steepest": jnp.max(steep)}
     if law.gradient is not None:
         wanted, field = law.gradient(x), critic.field(state, x)
         known = jnp.any(wanted != 0, 1)  # P has atoms where float32 cannot tell a point from its funnel's centre
-        inner, apart = jnp.sum(wanted * field, 1) / lengths(field), jnp.sum((wanted - field) ** 2, 1)
-        found |= {"cosine": jnp.mean(inner, where=known), "error": jnp.mean(apart, where=known)}
+        inner = jnp.sum(wanted * field, 1) / lengths(field)
+        found["cosine"] = jnp.mean(inner, where=known)
     return found
 
 

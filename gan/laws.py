@@ -32,6 +32,7 @@ class Law:
     w1: float | None  # of the whole laws; None: unknown
     gradient: Callable[[jax.Array], jax.Array] | None = None  # [n, D] -> [n, D], of length 1, or 0 where there is none
     potential: Callable[[jax.Array], jax.Array] | None = None  # [n, D] -> [n]
+    image: tuple[int, int, int] | None = None  # (height, width, channels), where points are images
 
 
 def _two(draw: Callable, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
@@ -213,8 +214,9 @@ EXACT = 5000  # points of each set beyond which no exact distance is tried: a mi
 
 
 def finite(name: str, x: np.ndarray, y: np.ndarray) -> Law:
-    """Two data sets [n, D] and [m, D], drawn from with replacement. Their own distance is exact; what they were drawn from
+    """Two sets of images, [n, H, W, channels] and [m, H, W, channels], drawn from with replacement. Their own distance is exact; what they were drawn from
     is unknown."""
+    image, (x, y) = x.shape[1:], (z.reshape(len(z), -1) for z in (x, y))
     w1 = exact_w1(x, y) if max(len(x), len(y)) <= EXACT else None
     x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
 
@@ -223,7 +225,7 @@ def finite(name: str, x: np.ndarray, y: np.ndarray) -> Law:
             z[jax.random.randint(k, (count,), 0, len(z))] for z, k in zip((x, y), jax.random.split(key), strict=True)
         )
 
-    return Law(name, x.shape[1], sample, w1)
+    return Law(name, x.shape[1], sample, w1, image=image)
 
 
 def squares(side: int = 64) -> Law:
@@ -237,21 +239,21 @@ def squares(side: int = 64) -> Law:
         x = (rows[:, :, None] & columns[:, None]).reshape(count, -1).astype(jnp.float32)
         return x, jnp.zeros_like(x)
 
-    return Law(f"squares {side}", side * side, sample, float(size), gradient=_outward, potential=lengths)
+    return Law(f"squares {side}", side * side, sample, float(size), _outward, lengths, image=(side, side, 1))
 
 
 def classes(images: Images) -> Law:
     """Images of the first half of the labels and those of the other (Mallasto, Montúfar, Gerolin 2019, arXiv 1910.03875)."""
-    flat, first = images.pixels.reshape(len(images.labels), -1), images.labels <= images.labels.max() // 2
+    first = images.labels <= images.labels.max() // 2
     if first.all():
         raise ValueError("the images have one label: their classes cannot be set against each other; take halves")
-    return finite("classes", flat[first], flat[~first])
+    return finite("classes", images.pixels[first], images.pixels[~first])
 
 
 def halves(images: Images) -> Law:
     """The images' two halves by a hash of their pixels: samples of one law, whose distance is that of finite data alone."""
     second, first = split_images(images, len(np.unique(images.pixels.reshape(len(images.labels), -1), axis=0)) // 2)
-    return finite("halves", *(part.pixels.reshape(len(part.labels), -1) for part in (first, second)))
+    return finite("halves", first.pixels, second.pixels)
 
 
 def toy(name: str) -> Law:
@@ -294,6 +296,9 @@ KINDS = {
 }
 
 
+OF_IMAGES = ("classes", "halves")  # of --data; squares draw their own
+
+
 def law_of(name: str, images: Callable[[], Images]) -> Law:
     """The law of a name such as "scale:16" or "funnels:2:4". Raises ValueError with the names there are."""
     kind, *numbers = name.split(":")
@@ -305,4 +310,4 @@ def law_of(name: str, images: Callable[[], Images]) -> Law:
     ):
         known = ", ".join(":".join((kind, *wanted)) for kind, (_, wanted) in KINDS.items())
         raise ValueError(f"law {name!r}: it must be one of {known}, the letters being numbers from 1")
-    return make(images()) if kind in ("classes", "halves") else make(*map(int, numbers))
+    return make(images()) if kind in OF_IMAGES else make(*map(int, numbers))

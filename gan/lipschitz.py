@@ -14,7 +14,7 @@ from gan.networks import Layer, convolve
 
 
 def clip(layers: Sequence[Layer], bound: float) -> list[Layer]:
-    """Every weight in [-bound, bound], biases as they are (Arjovsky et al. 2017, arXiv 1701.07875)."""
+    """Every weight in [-bound, bound] (Arjovsky et al. 2017, arXiv 1701.07875); biases as they are, as the benchmark has it."""
     return [layer.replace(kernel=jnp.clip(layer.kernel, -bound, bound)) for layer in layers]
 
 

@@ -5,11 +5,15 @@ None of them is W1, and W1 in pixels is none of them: a set of averages can be n
 
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPClassifier
+
+from gan.transport import exact_w1
+from training.images import Images, fingerprint, read_images, split_images
 
 Features = Callable[[np.ndarray], np.ndarray]  # images [n, D] -> [n, F]
 UNITS = 128
@@ -56,3 +60,56 @@ def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) ->
 def blur(x: np.ndarray) -> float:
     """The mean of x (1 - x): 0 of black and white, more the greyer."""
     return float((x * (1 - x)).mean())
+
+
+class Data(NamedTuple):
+    train: np.ndarray  # [n, D]
+    test: np.ndarray  # [scored, D]
+    features: Features
+    image: tuple[int, int, int]  # (height, width, channels)
+    fingerprint: str
+
+
+def read_data(name: str | None, held: int) -> Data:
+    """Images to train on and `held` others, by a hash of their pixels. Raises DataError, and ValueError for too few."""
+    images: Images = read_images(name)
+    test, train = split_images(images, held)
+    flat = [part.pixels.reshape(len(part.labels), -1) for part in (train, test)]
+    return Data(*flat, features_of(flat[0], train.labels), images.pixels.shape[1:], fingerprint(images))
+
+
+def patches(images: np.ndarray, image: tuple[int, int, int], side: int, count: int = 1000) -> np.ndarray:
+    """[count, side * side * channels], cut at random places out of images [n, D]."""
+    height, width, channels = image
+    side = min(side, height, width)
+    rng = np.random.default_rng(0)
+    which, row, column = (rng.integers(0, most, count) for most in (len(images), height - side + 1, width - side + 1))
+    at = np.arange(side)
+    rows, columns = (row[:, None] + at)[:, :, None], (column[:, None] + at)[:, None]
+    return images.reshape(-1, *image)[which[:, None, None], rows, columns].reshape(count, side * side * channels)
+
+
+def measures(data: Data, made: np.ndarray, patch: int) -> dict[str, float]:
+    """Of one set of images against the held-out ones."""
+    precision, recall = precision_recall(data.test, made)
+    return {
+        "held_out": exact_w1(data.test, made),
+        "patches": exact_w1(*(patches(z, data.image, patch) for z in (data.test, made))),
+        "frechet": frechet(*(data.features(z) for z in (data.test, made))),
+        "precision": precision,
+        "recall": recall,
+        "blur": blur(made),
+    }
+
+
+def references(data: Data, patch: int) -> dict[str, dict[str, float]]:
+    """What real images score, and the centres of clusters of them."""
+    from sklearn.cluster import KMeans
+
+    count = min(len(data.train), len(data.test))
+    clusters = KMeans(min(64, count), n_init=1, random_state=0).fit(data.train)
+    centres = clusters.cluster_centers_[clusters.labels_[:count]]  # as often as images are near them
+    return {
+        "real images": measures(data, data.train[:count], patch),
+        "64 cluster centres": measures(data, centres, patch),
+    }

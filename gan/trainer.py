@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from gan.critics import Critic, Readings, State, adam
+from gan.critic import Critic, Readings, State, adam
 from gan.networks import Layer, init_mlp, init_transposed, mlp, transposed
 
 Images = jax.Array  # [n, D], values from 0 to 1

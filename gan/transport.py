@@ -19,7 +19,6 @@ from scipy.stats import wasserstein_distance
 from gan.metric import Metric, distances
 
 _SCIPY = {"l2": "euclidean", "l1": "cityblock"}
-_POT = "pip install 'POT>=0.9.6'"
 
 
 class Plan(NamedTuple):
@@ -49,10 +48,8 @@ def exact_plan(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=No
     if len(x) == len(y) and x_weights is None and y_weights is None:
         source, target = linear_sum_assignment(cost)
         return Plan(float(cost[source, target].mean()), source, target, np.full(len(x), 1 / len(x)))
-    try:
-        import ot
-    except ImportError:
-        raise ValueError(f"samples of {len(x)} and {len(y)} points, or with weights, need POT: {_POT}") from None
+    import ot  # a second, where it is needed
+
     given = [
         np.full(len(p), 1 / len(p)) if w is None else np.asarray(w, float) for p, w in ((x, x_weights), (y, y_weights))
     ]
@@ -70,7 +67,7 @@ def matched(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> np.ndarray:
 
 def exact_on_device(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:
     """W1 of equally many points, inside a compiled program: ott-jax's Hungarian algorithm."""
-    geometry, unreg = _ott("geometry.geometry", "tools.unreg")
+    geometry, unreg = need_ott("geometry.geometry", "tools.unreg")
     with jax.numpy_rank_promotion("allow"):
         return unreg.hungarian(geometry.Geometry(cost_matrix=distances(x, y, metric)))[0]
 
@@ -81,7 +78,7 @@ def entropic(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float =
 
 
 def _entropic(x: jax.Array, y: jax.Array, metric: Metric, epsilon: float | jax.Array):
-    geometry, linear = _ott("geometry.geometry", "solvers.linear")
+    geometry, linear = need_ott("geometry.geometry", "solvers.linear")
     with jax.numpy_rank_promotion("allow"):  # whatever the caller asks of its own code
         return linear.solve(geometry.Geometry(cost_matrix=distances(x, y, metric), epsilon=epsilon))
 
@@ -97,9 +94,10 @@ def sinkhorn(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float =
     return {"primal": between.primal_cost, "debiased": between.reg_ot_cost - sum(within) / 2}
 
 
-def _ott(*names: str) -> list[ModuleType]:
+def need_ott(*names: str) -> list[ModuleType]:
+    """ott-jax's modules of these names. Raises ValueError with the remedy where it is not installed."""
     try:
-        return [import_module(f"ott.{name}") for name in names]
+        return [import_module(f"ott.{name}") for name in names or ("tools",)]
     except ImportError:
         raise ValueError("this distance needs ott-jax: pip install 'ott-jax>=0.6'") from None
 

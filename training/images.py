@@ -37,6 +37,14 @@ class Images(NamedTuple):
     labels: np.ndarray  # int32 [n], from 0
 
 
+def fingerprint(images: Images) -> str:
+    """sha256 of pixels and labels."""
+    digest = hashlib.sha256()
+    for array in images:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
 def read_images(data: str | None) -> Images:
     """What `data` names (see above). Raises DataError, one line with the file or dataset and the remedy."""
     if data is None:

@@ -1,6 +1,7 @@
 """What the numbers of a config may be."""
 
 import math
+from collections.abc import Container
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -15,6 +16,20 @@ def check_ranges(config: Any, **ranges: float | tuple[float, float]) -> None:
         if value is not None and not least <= value < bound:
             wanted = f"{least} or more" if bound == math.inf != value else f"at least {least} and below {bound}"
             raise ValueError(f"{name} is {value}: it must be {wanted}")
+
+
+def check_lists(config: Any, repeated: bool = False, **allowed: Container | None) -> None:
+    """Each field by name has one value or more, each of those allowed (a range, or names) and, unless `repeated`, each once.
+
+    Raises ValueError.
+    """
+    for name, known in allowed.items():
+        given = getattr(config, name)
+        if not given or not repeated and len({*given}) < len(given):
+            raise ValueError(f"{name} is {given}: give one or more" + ", each once" * (not repeated))
+        if known is not None and (wrong := [value for value in given if value not in known]):
+            wanted = f"from {known[0]:,} to {known[-1]:,}" if isinstance(known, range) else f"one of {', '.join(known)}"
+            raise ValueError(f"{name} has {wrong[0]!r}: it must be {wanted}")
 
 
 def check_choices(config: Any) -> None:

@@ -1,9 +1,10 @@
 """The experiments by name."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-from gan.experiments import gans, images, minima, static, surfaces
+from gan.experiments import gans, images, minima, samples, static, surfaces
 
 
 class Experiment(NamedTuple):
@@ -11,6 +12,10 @@ class Experiment(NamedTuple):
     config: type
     presets: Mapping[str, dict[str, Any]]  # what differs from the config's defaults
     run: Callable[[Any], None]
+
+
+def _of_gans(question: str, presets: Mapping[str, dict[str, Any]]) -> Experiment:
+    return Experiment(question, gans.GansConfig, presets, partial(gans.gans, question=question))
 
 
 EXPERIMENTS = {
@@ -21,24 +26,17 @@ EXPERIMENTS = {
         "what do critics look like in two dimensions?", surfaces.SurfacesConfig, surfaces.PRESETS, surfaces.surfaces
     ),
     "false-minima": Experiment(
-        "are averages nearer to a batch than real images are?", minima.MinimaConfig, minima.MINIMA, minima.false_minima
+        "are averages nearer to a batch than real images are?", minima.MinimaConfig, minima.PRESETS, minima.false_minima
     ),
     "sample-complexity": Experiment(
-        "how many points does the distance need?", minima.SamplesConfig, minima.SAMPLES, minima.sample_complexity
+        "how many points does the distance need?", samples.SamplesConfig, samples.PRESETS, samples.sample_complexity
     ),
-    "tradeoff": Experiment("do better distances make better images?", gans.GansConfig, gans.TRADEOFF, gans.gans),
-    "dynamic": Experiment(
-        "what do critics say while a generator is trained?", gans.GansConfig, gans.DYNAMIC, gans.gans
-    ),
-    "n-critic": Experiment("what do more updates of the critic buy?", gans.GansConfig, gans.N_CRITIC, gans.gans),
-    "discrete": Experiment(
-        "what do convolutional critics measure, where a generator makes few images?",
-        gans.GansConfig,
-        gans.DISCRETE,
-        gans.gans,
-    ),
+    "tradeoff": _of_gans("do better distances make better images?", gans.TRADEOFF),
+    "dynamic": _of_gans("what do critics say while a generator is trained?", gans.DYNAMIC),
+    "n-critic": _of_gans("what do more updates of the critic buy?", gans.N_CRITIC),
+    "batch-size": _of_gans("what do larger batches buy?", gans.BATCH_SIZE),
+    "discrete": _of_gans("what do convolutional critics measure, where a generator makes few images?", gans.DISCRETE),
     "images": Experiment(
         "one GAN on images, over a mesh, with samples as it goes", images.ImagesConfig, images.PRESETS, images.images
     ),
-    "batch-size": Experiment("what do larger batches buy?", gans.GansConfig, gans.BATCH_SIZE, gans.gans),
 }

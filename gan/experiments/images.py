@@ -1,6 +1,5 @@
 """One GAN on images by the engine: on a mesh, resumed after a kill, with grids of samples as it goes."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -13,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from gan.critics import CRITICS, Shape
-from gan.experiments.gans import Data, measures, read_data
+from gan.critic import Shape
+from gan.critics import CRITICS
 from gan.experiments.pictures import grid
+from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from training.lock import locked
 from training.loop import HostBatch, LoopConfig, Task, train
@@ -121,7 +121,7 @@ def _run(config: ImagesConfig, say: Callable) -> TrainState:
         train_batches=batches,
         eval_batches=held_out,
         config={name: value for name, value in asdict(config).items() if name not in ("loop", "mesh", "folder")},
-        fixed={"images": hashlib.sha256(np.ascontiguousarray(data.train)).hexdigest(), "critic": config.critic},
+        fixed={"images": data.fingerprint, "critic": config.critic, "n_critic": config.n_critic},
         review=partial(review, recipe, data, config, folder),
     )
     return train(task, loop, mesh, folder, say)

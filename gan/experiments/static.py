@@ -1,6 +1,6 @@
 """What do critics say of two laws that stay as they are, and what is true?
 
-A cell is one (law, critic), all its seeds at once. A seed decides the initial weights and every draw; the points that are scored are other draws.
+A cell is one (law, critic) with all its seeds. A seed decides the initial weights and every draw; the points that are scored are other draws.
 """
 
 import csv
@@ -11,17 +11,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
-from gan.critics import CRITICS, Shape
+from gan.critic import Critic, Shape
+from gan.critics import CRITICS
 from gan.estimate import Reading, minibatch_w1, train
 from gan.experiments.report import Panel, number, write_report
-from gan.laws import Law, law_of
+from gan.laws import OF_IMAGES, Law, law_of
 from training.experiment import Estimate, estimate_runs, keep_settings, run_cells
-from training.images import read_images
+from training.images import fingerprint, read_images
 from training.lock import locked
 from training.page import Section, Table
-from training.ranges import check_ranges
+from training.ranges import check_choices, check_lists, check_ranges
 
 # Of the published benchmark (Korotin, Kolesov, Burnaev 2022, arXiv 2206.07767, and its notebooks); c-soft and c-debiased have none there.
 PUBLISHED_STEPS = {
@@ -52,10 +54,12 @@ class StaticConfig:
     """Updates of each critic; 0: as many as the published benchmark gave it."""
     batch: int = 256
     """Points of P, and of Q, of an update."""
+    network: Literal["fc", "conv"] = "fc"
+    """Fully connected critics, or convolutional ones, which laws of images can have: squares, classes, halves."""
     hidden: tuple[int, ...] = ()
-    """Units of the critics' hidden layers; () is two of max(2 D, 128)."""
+    """Units of the hidden layers; () is two of max(2 D, 128), or 64, 128, 256 features of convolutions of stride 2."""
     seeds: int = 3
-    """Independent repeats, trained at once."""
+    """Independent repeats."""
     readings: int = 10
     """Times that a critic is asked on its way."""
     scored: int = 4096
@@ -63,14 +67,10 @@ class StaticConfig:
 
     def __post_init__(self):
         check_ranges(self, steps=0, batch=(2, 1 << 20), seeds=(1, 1001), readings=(1, 10_001), scored=(2, 1 << 20))
-        for name, known in (("laws", None), ("critics", CRITICS)):
-            given = getattr(self, name)
-            if not given or len({*given}) < len(given):
-                raise ValueError(f"{name} is {given}: give one or more, each once")
-            if known and (unknown := [x for x in given if x not in known]):
-                raise ValueError(f"critic {unknown[0]!r}: it must be one of {', '.join(known)}")
-        if not all(0 < width <= 1 << 14 for width in self.hidden):
-            raise ValueError(f"hidden is {self.hidden}: numbers from 1 to {1 << 14}")
+        check_choices(self)
+        check_lists(self, laws=None, critics=CRITICS)
+        if self.hidden:
+            check_lists(self, repeated=True, hidden=range(1, (1 << 14) + 1))
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -95,22 +95,31 @@ def static(config: StaticConfig, say: Callable = print) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
     images, folder = cache(partial(read_images, config.data)), Path(config.folder)
     laws = {name: law_of(name, images) for name in config.laws}
+    made = {(law, critic): critic_for(laws[law], law, critic, config) for law in laws for critic in config.critics}
     with locked(folder):
         free = ("folder", "preset", "laws", "critics", "data")
-        keep_settings(folder / "settings.json", {k: v for k, v in asdict(config).items() if k not in free})
-        paths = {
-            (law, critic): folder / "cells" / f"{law.replace(':', '-')}-{critic}.json"
-            for law in config.laws
-            for critic in config.critics
-        }
-        cells = run_cells(paths, lambda cell: measure(laws[cell[0]], *cell, config), "critic")
+        settings = {k: v for k, v in asdict(config).items() if k not in free}
+        if {*OF_IMAGES} & {*laws}:
+            settings["images"] = fingerprint(images())
+        keep_settings(folder / "settings.json", settings)
+        paths = {cell: folder / "cells" / f"{cell[0].replace(':', '-')}-{cell[1]}.json" for cell in made}
+        cells = run_cells(paths, lambda cell: measure(laws[cell[0]], made[cell], *cell, config), "critic")
         say(report(folder, cells, config))
 
 
-def measure(law: Law, name: str, critic: str, config: StaticConfig) -> dict[str, Any]:
+def critic_for(law: Law, name: str, critic: str, config: StaticConfig) -> Critic:
+    """Raises ValueError where the law's points are no images for convolutions, or the critic cannot be so."""
+    if config.network == "conv" and law.image is None:
+        raise ValueError(f"law {name!r}: no images, so --network conv is not for it, but for squares, classes, halves")
+    image = law.image if config.network == "conv" else None
+    made = CRITICS[critic](Shape(size=law.dimensions, hidden=config.hidden, image=image))
+    jax.eval_shape(made.init, jax.random.key(0))  # refused now, and not after the cells before it
+    return made
+
+
+def measure(law: Law, made: Critic, name: str, critic: str, config: StaticConfig) -> dict[str, Any]:
     """One cell: what the critic says on its way, and the exact distances of batches of its size."""
     begin = time.perf_counter()
-    made = CRITICS[critic](Shape(size=law.dimensions, hidden=config.hidden))
     steps = config.steps or PUBLISHED_STEPS[critic]
     chunk = -(-steps // config.readings)
     readings: Iterator[tuple[Reading, Any]] = train(
@@ -191,6 +200,7 @@ COLUMNS = (
     "objective",
     "minibatch",
     "truth",
+    "best",
     "steepest",
     "cosine",
     "certified",
@@ -204,13 +214,22 @@ def _told(cell: Mapping[str, Any], name: str) -> Estimate | None:
     return estimate_runs(values) if np.isfinite(values).all() else None
 
 
+def _share(cell: Mapping[str, Any]) -> str:
+    """What the critic says over what the optimal one says of the same points, in which their sampling cancels; where that is
+    not known, over the laws' distance."""
+    kr, best = (np.array(cell["last"][name], float) for name in ("kr", "best"))
+    if not cell["truth"] or not np.isfinite(kr).all():
+        return ""
+    return estimate_runs(kr / np.where(np.isfinite(best), best, cell["truth"])).text(3)
+
+
 def _row(cell: Mapping[str, Any]) -> list[str]:
     kr, truth, exact = _told(cell, "kr"), cell["truth"], float(np.mean(cell["minibatch"]))
     stopped = f"no number at step {cell['steps']}"
     return [
         cell["critic"],
         kr.text(3) if kr else stopped,
-        f"{kr.mean / truth:.3f}" if kr and truth else "",
+        _share(cell),
         number(_told(cell, "objective")),
         f"{exact:.3f}",
         f"{truth:.3f}" if truth is not None else "unknown",
@@ -224,13 +243,13 @@ def _row(cell: Mapping[str, Any]) -> list[str]:
 
 
 def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
-    last = cell["last"]
-    for seed, kr in enumerate(last["kr"]):
-        found = (last[name][seed] for name in ("objective", "steepest", "cosine"))
-        objective, steepest, cosine = found
-        mean, truth = float(np.mean(cell["minibatch"])), cell["truth"]
-        rest = (mean, truth, steepest, cosine, cell["certified"], cell["steps"], round(cell["seconds"], 1))
-        yield [cell["law"], cell["critic"], seed, kr, objective, *rest]
+    last, mean = cell["last"], float(np.mean(cell["minibatch"]))
+    rest = (cell["certified"], cell["steps"], round(cell["seconds"], 1))
+    for seed in range(len(last["kr"])):
+        kr, objective, best, steepest, cosine = (
+            last[m][seed] for m in ("kr", "objective", "best", "steepest", "cosine")
+        )
+        yield [cell["law"], cell["critic"], seed, kr, objective, mean, cell["truth"], best, steepest, cosine, *rest]
 
 
 @cache

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan.critics import CRITICS, Shape, slope
+from gan.critic import Shape, slope
+from gan.critics import CRITICS
 from gan.estimate import train
 from gan.experiments.report import number, write_report
 from gan.laws import TOYS, law_of, toy
@@ -18,7 +19,7 @@ from training.experiment import png, run_cells
 from training.images import read_images
 from training.lock import locked
 from training.page import Section, Table
-from training.ranges import check_ranges
+from training.ranges import check_lists, check_ranges
 
 SIDE = 60  # points a side of a surface
 
@@ -42,12 +43,7 @@ class SurfacesConfig:
 
     def __post_init__(self):
         check_ranges(self, steps=1, batch=(2, 1 << 20))
-        if unknown := [x for x in self.critics if x not in CRITICS or x == "exact"]:
-            raise ValueError(
-                f"critic {unknown[0]!r}: it must be one of {', '.join(c for c in CRITICS if c != 'exact')}"
-            )
-        if not self.laws or not self.critics:
-            raise ValueError("laws and critics must name one or more")
+        check_lists(self, laws=None, critics=[name for name in CRITICS if name != "exact"])
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from gan import critics, laws, lipschitz
-from gan.critics import CRITICS, Shape, kr, slope
+from gan.critic import Critic, Shape, State, kr, slope
+from gan.critics import CRITICS
 from gan.metric import lengths
 from gan.networks import Layer, convolve, init_convolutions, init_mlp
 from gan.transport import entropic, exact_w1
@@ -60,7 +61,7 @@ ORTHOGONAL = critics.orthogonal(SHAPE, rate=1e-2)
 SPECTRAL = critics.spectral_normalization(SHAPE)
 
 
-def said(critic: critics.Critic, state: critics.State, x, y) -> tuple[jax.Array, jax.Array]:
+def said(critic: Critic, state: State, x, y) -> tuple[jax.Array, jax.Array]:
     assert critic.certified
     return critic.read(state, x, y)["kr"], lengths(slope(partial(critic.potential, state), x)).max()
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan.critics import CRITICS, Shape
+from gan.critic import Shape
+from gan.critics import CRITICS
 from gan.metric import distances
 from gan.networks import convolve, init_transposed
 from gan.trainer import Generator, Recipe

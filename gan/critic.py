@@ -1,0 +1,145 @@
+"""What a critic is: a pure function that learns a potential f, and what it then says W1 is.
+
+All are of one form. f is high on x ~ P and low on y ~ Q; `kr` is the mean of f(x) less that of f(y) (Kantorovich and Rubinstein), and
+`objective` what the critic itself takes for the distance, never with a penalty. Where both are the same it is said once. Batches are x [n, D]
+and y [n, D], images flat too, C_ij the ground cost from x_i to y_j.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gan.metric import Metric
+from gan.networks import Activation, Layer, convolutions, init_convolutions, init_mlp, mlp
+
+Readings = dict[str, jax.Array]  # kr, objective, penalty of a batch
+Draw = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> a batch
+
+
+class State(NamedTuple):
+    nets: dict[str, list[Layer]]  # f, and what else is trained
+    optimizer: Any
+    memory: Any = ()  # what is carried from step to step without gradient
+
+
+@dataclass(frozen=True)
+class Critic:
+    certified: bool
+    """No weights that steps can lead to make kr more than W1 of what it is the mean over."""
+    init: Callable[[jax.Array], State]
+    step: Callable[[State, Draw, jax.Array], tuple[State, Readings]]
+    """One update of f, on batches drawn anew."""
+    read: Callable[[State, jax.Array, jax.Array], Readings]
+    """kr and objective of a batch."""
+    potential: Callable[[State, jax.Array], jax.Array] | None
+    """f(x) [B]; None where the critic is no function of single points."""
+    field: Callable[[State, jax.Array], jax.Array] | None
+    """The direction in which mass at points of P is said to come: the gradient of f there, or a mover's."""
+    metric: Metric = "l2"
+    """The ground cost; the gradient of f is measured in its dual norm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Of f: a perceptron [D, F, F, 1], or convolutions over an image of D = height width channels."""
+
+    size: int  # D
+    hidden: tuple[
+        int, ...
+    ] = ()  # features of the hidden layers; by default two of max(2 D, 128), or 64, 128, 256 of convolutions
+    image: tuple[int, int, int] | None = None  # (height, width, channels)
+
+    def init(self, key: jax.Array) -> list[Layer]:
+        if self.image is None:
+            return self.perceptron(key, 1)
+        if math.prod(self.image) != self.size:
+            raise ValueError(f"images of {self.image} have {math.prod(self.image)} values, the points {self.size}")
+        return init_convolutions(key, self.image, self.hidden or (64, 128, 256))
+
+    def perceptron(self, key: jax.Array, outputs: int) -> list[Layer]:
+        hidden = () if self.image else self.hidden
+        return init_mlp(key, [self.size, *(hidden or 2 * (max(2 * self.size, 128),)), outputs])
+
+    def forward(self, activation: Activation | None = None) -> Callable[[list[Layer], jax.Array], jax.Array]:
+        """(layers, x [B, D]) -> f(x) [B]."""
+        if self.image is None:
+            return lambda layers, x: mlp(layers, x, activation or "relu")[:, 0]
+        return lambda layers, x: convolutions(layers, x.reshape(-1, *self.image), activation or "leaky")[:, 0]
+
+
+def kr(values: jax.Array) -> jax.Array:
+    """Of f over a batch of P and then one of Q, [2n]."""
+    half = len(values) // 2
+    return jnp.mean(values[:half]) - jnp.mean(values[half:])
+
+
+def both(x: jax.Array, y: jax.Array) -> jax.Array:
+    if x.shape != y.shape or len(x) < 2:
+        raise ValueError(f"batches {x.shape} and {y.shape}: both must be of one shape, and of two points or more")
+    return jnp.concatenate([x, y])
+
+
+def slope(f: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """The gradient of f [B] -> [B] at each row."""
+    return jax.grad(lambda x: jnp.sum(f(x)))(x)
+
+
+def slope_of(potential: Callable[[State, jax.Array], jax.Array]) -> Callable[[State, jax.Array], jax.Array]:
+    return lambda state, x: slope(lambda x: potential(state, x), x)
+
+
+def adam(rate: float = 2e-4, first: float = 0.0, second: float = 0.9) -> optax.GradientTransformation:
+    return optax.adam(rate, first, second)
+
+
+def critic_of(
+    shape: Shape,
+    loss: Callable[[Callable, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Readings]],
+    *,
+    activation: Activation | None = None,
+    certified: bool = False,
+    metric: Metric = "l2",
+    tx: optax.GradientTransformation | None = None,
+    begin: Callable[[list[Layer]], list[Layer]] | None = None,
+    project: Callable[[list[Layer]], list[Layer]] = lambda layers: layers,
+    constrain: Callable[[list[Layer], Any], tuple[list[Layer], Any]] = lambda layers, memory: (layers, memory),
+    memory: Callable[[jax.Array, list[Layer]], Any] = lambda key, layers: (),
+    read: Callable | None = None,
+) -> Critic:
+    """A critic of one network. loss(f, x, y, key) -> (what is minimised, readings). `begin` makes the first weights out of random ones,
+    `project` those that are kept after an update, `constrain` those that f is computed with."""
+    tx = tx or adam()
+    forward = shape.forward(activation)
+
+    def init(key: jax.Array) -> State:
+        first, second = jax.random.split(key)
+        layers = (begin or project)(shape.init(first))
+        return State({"f": layers}, {"f": tx.init(layers)}, memory(second, layers))
+
+    def potential(state: State, x: jax.Array) -> jax.Array:
+        return forward(constrain(state.nets["f"], state.memory)[0], x)
+
+    def step(state: State, draw: Draw, key: jax.Array) -> tuple[State, Readings]:
+        first, second = jax.random.split(key)
+        x, y = draw(first)
+
+        def objective(layers):
+            made, kept = constrain(layers, state.memory)
+            value, readings = loss(lambda points: forward(made, points), x, y, second)
+            return value, (readings, kept)
+
+        layers = state.nets["f"]
+        gradient, (readings, kept) = jax.grad(objective, has_aux=True)(layers)
+        updates, optimizer = tx.update(gradient, state.optimizer["f"], layers)
+        return State({"f": project(optax.apply_updates(layers, updates))}, {"f": optimizer}, kept), readings
+
+    def say(state: State, x: jax.Array, y: jax.Array) -> Readings:
+        f = lambda points: potential(state, points)  # noqa: E731
+        return read(f, x, y) if read else {"kr": kr(f(both(x, y)))}
+
+    return Critic(certified, init, step, say, potential, slope_of(potential), metric)

@@ -1,0 +1,161 @@
+"""What the GANs of an experiment show: a table, accuracy against quality, curves on the way, and samples."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gan.experiments.pictures import grid
+from gan.experiments.report import Panel, number, write_report
+from gan.quality import Data, references
+from training.experiment import Estimate, estimate_runs, png
+from training.page import Section, Table
+
+SHOWN = 64  # generated images that are kept
+MEASURES = ("ratio", "objective", "exact", "held_out", "patches", "frechet", "precision", "recall", "blur")
+VARIED = ("network", "n_critic", "batch")
+
+
+def report(folder: Path, data: Data, every: Sequence[Mapping[str, Any]], config: Any, question: str) -> str:
+    """gans.md, .csv, .json and report.html; returns the tables."""
+    varied = [name for name in VARIED if len(getattr(config, name)) > 1]
+    label = lambda c: ", ".join([c["critic"], *(f"{name} {c[name]}" for name in varied)])  # noqa: E731
+    cells = [c for c in every if c["stopped"] is None]
+    found = {label(c): {m: estimate_runs(c["curve"][-1][m]) for m in MEASURES} for c in cells}
+    known = references(data, config.patch)
+    rows = [[name, *(number(e[m]) for m in MEASURES)] for name, e in found.items()]
+    rows += [[label(c), f"no number at step {c['stopped']}", *[""] * 8] for c in every if c["stopped"]]
+    rows += [[name, "", "", "", *(number(m[k]) for k in MEASURES[3:])] for name, m in known.items()]
+    heads = (
+        "critic",
+        "ratio",
+        "own objective",
+        "exact, batch",
+        "W1, held out",
+        "W1, patches",
+        "Fréchet",
+        "precision",
+        "recall",
+        "blur",
+    )
+    sections = [
+        Section(
+            "tradeoff",
+            "Accuracy of the distance, and quality of the images",
+            "ratio = the critic's own estimate / the exact distance of the same minibatch",
+            "A dot is a seed, a cross a mean with its interval. W1 to held-out images is exact; that of the laws is unknown.",
+            _scatter(cells, found, known, label),
+            table=Table(heads, rows),
+        )
+    ]
+    if varied and varied[-1] != "network":
+        picture = _lines(cells, varied[-1], varied[:-1])
+        sections.append(Section("varied", f"By {varied[-1]}", "the same runs", "Means and intervals.", picture))
+    sections += [
+        Section(
+            f"curves-{n}",
+            f"{name}: on the way",
+            "estimate, exact minibatch, held out",
+            f"Estimate over exact in the end: {found[name]['ratio'].text(2)}.",
+            Panel(
+                title=name,
+                curves={
+                    head: [(e["step"], estimate_runs(e[m])) for e in cell["curve"]]
+                    for head, m in (
+                        ("critic's estimate", "objective"),
+                        ("exact, same minibatches", "exact"),
+                        ("exact, held out", "held_out"),
+                    )
+                },
+                lines={"real images, held out": known["real images"]["held_out"]},
+                label="W1",
+            ).picture(),
+        )
+        for n, (name, cell) in enumerate(zip(found, cells, strict=True))
+    ]
+    sections.append(
+        Section(
+            "samples",
+            "What the generators make",
+            "of the first seed, after the last step",
+            "Averages look soft and alike; held-out images are the first panel.",
+            _samples(folder, data, cells, label),
+        )
+    )
+    columns = ("critic", *VARIED, "seed", "step", "kr", *MEASURES)
+    return write_report(folder, "gans", question.capitalize(), sections, config, every, columns=columns, line=_line)
+
+
+def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
+    for entry in cell["curve"]:
+        for seed in range(len(entry["kr"])):
+            yield [
+                *(cell[name] for name in ("critic", *VARIED)),
+                seed,
+                entry["step"],
+                *(entry[m][seed] for m in ("kr", *MEASURES)),
+            ]
+
+
+def _scatter(cells, found: Mapping[str, Mapping[str, Estimate]], known, label: Callable) -> bytes:
+    from matplotlib.figure import Figure
+
+    shown = {
+        "frechet": "Fréchet distance",
+        "precision": "precision",
+        "recall": "recall",
+        "blur": "blur",
+        "held_out": "W1 to held-out images",
+        "patches": "W1 of patches",
+    }
+    figure = Figure(figsize=(14, 7), layout="constrained")
+    for axes, (measure, title) in zip(figure.subplots(2, 3).flat, shown.items(), strict=True):
+        for place, cell in enumerate(cells):
+            name, last, color = label(cell), cell["curve"][-1], f"C{place % 10}"
+            x, y = found[name]["ratio"], found[name][measure]
+            axes.plot(last["ratio"], last[measure], ".", color=color, alpha=0.5)
+            spans = [[[e.mean - e.low], [e.high - e.mean]] for e in (y, x)]
+            marker = "x" if place < 10 else "+"
+            axes.errorbar([x.mean], [y.mean], *spans, fmt=marker, color=color, label=name, markersize=8, capsize=2)
+        for style, (name, values) in zip(("--", ":"), known.items(), strict=True):
+            axes.axhline(values[measure], color="k", linestyle=style, linewidth=1, label=name)
+        axes.axvline(1, color="0.7", linewidth=1)
+        axes.set(xlabel="estimate / exact distance of the minibatch", title=title)
+        axes.set_xlim(left=0, right=max(1.2, min(3, axes.get_xlim()[1])))
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_yscale("log")
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", fontsize=8)
+    return png(figure)
+
+
+def _lines(cells, varied: str, others: Sequence[str]) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    for axes, (measure, title) in zip(
+        figure.subplots(1, 3),
+        (("ratio", "estimate / exact"), ("frechet", "Fréchet distance"), ("held_out", "W1, held out")),
+        strict=True,
+    ):
+        curve = lambda c: ", ".join([c["critic"], *(f"{name} {c[name]}" for name in others)])  # noqa: E731
+        for name in dict.fromkeys(map(curve, cells)):
+            its = [c for c in cells if curve(c) == name]
+            values = [estimate_runs(c["curve"][-1][measure]) for c in its]
+            mean, low, high = np.array(values).T
+            axes.errorbar([c[varied] for c in its], mean, [mean - low, high - mean], marker="o", capsize=2, label=name)
+        axes.set(xlabel=varied, title=title, xscale="log")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    return png(figure)
+
+
+def _samples(folder: Path, data: Data, cells, label: Callable) -> bytes:
+    panels = {"held-out images": data.test[:SHOWN]}
+    for cell in cells:
+        with np.load(
+            folder / "cells" / f"{'-'.join(str(cell[name]) for name in ('critic', *VARIED))}.npz", allow_pickle=False
+        ) as file:
+            panels[label(cell)] = file["images"][0] / 255
+    return grid(panels, data.image)

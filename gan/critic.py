@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from gan.metric import Metric
-from gan.networks import Activation, Layer, convolutions, init_convolutions, init_mlp, mlp
+from gan.networks import Activation, Layer, convolutions, init_convolutions, init_mlp, mlp, over_patches
 
 Readings = dict[str, jax.Array]  # kr, objective, penalty of a batch
 Draw = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> a batch
@@ -46,20 +46,33 @@ class Critic:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Of f: a perceptron [D, F, F, 1], or convolutions over an image of D = height width channels."""
+    """Of f: a perceptron [D, F, F, 1], convolutions over an image of D = height width channels, or a perceptron's mean over all
+    square patches of it."""
 
     size: int  # D
     hidden: tuple[
         int, ...
     ] = ()  # features of the hidden layers; by default two of max(2 D, 128), or 64, 128, 256 of convolutions
     image: tuple[int, int, int] | None = None  # (height, width, channels)
+    patch: int = 0  # above 0: the side of patches
 
     def init(self, key: jax.Array) -> list[Layer]:
         if self.image is None:
             return self.perceptron(key, 1)
         if math.prod(self.image) != self.size:
             raise ValueError(f"images of {self.image} have {math.prod(self.image)} values, the points {self.size}")
+        if self.patch > min(self.image[:2]):
+            raise ValueError(f"patches of {self.patch} x {self.patch}: images are {self.image[0]} x {self.image[1]}")
+        if self.patch:
+            return init_mlp(key, [self.patch**2 * self.image[2], *(self.hidden or (128, 128)), 1])
         return init_convolutions(key, self.image, self.hidden or (64, 128, 256))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether f is 1-Lipschitz where its layers are: of patches, where there are as many as pixels in one."""
+        if not self.patch or self.image is None:
+            return True
+        return (self.image[0] - self.patch + 1) * (self.image[1] - self.patch + 1) >= self.patch**2
 
     def perceptron(self, key: jax.Array, outputs: int) -> list[Layer]:
         hidden = () if self.image else self.hidden
@@ -69,6 +82,8 @@ class Shape:
         """(layers, x [B, D]) -> f(x) [B]."""
         if self.image is None:
             return lambda layers, x: mlp(layers, x, activation or "relu")[:, 0]
+        if self.patch:
+            return lambda layers, x: over_patches(layers, x.reshape(-1, *self.image), self.patch, activation or "leaky")
         return lambda layers, x: convolutions(layers, x.reshape(-1, *self.image), activation or "leaky")[:, 0]
 
 

@@ -4,6 +4,7 @@ cost from x_i to y_j.
 Settings are those of Korotin, Kolesov, Burnaev 2022 (arXiv 2206.07767), whose names for the critics stand in brackets.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -53,6 +54,8 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
     converged: it approaches the norm from below.
     """
 
+    _above(iterations=iterations)
+
     def begin(key: jax.Array, layers: list[Layer]):
         vectors, side = [], shape.image
         for layer in layers:
@@ -67,7 +70,7 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
     def constrain(layers, vectors):
         return lipschitz.spectral(layers, vectors, iterations, detached)
 
-    return critic_of(shape, _kr_alone, certified=True, constrain=constrain, memory=begin)
+    return critic_of(shape, _kr_alone, certified=shape.bounded, constrain=constrain, memory=begin)
 
 
 def orthogonal(shape: Shape, rate: float = 2e-3) -> Critic:
@@ -78,6 +81,7 @@ def orthogonal(shape: Shape, rate: float = 2e-3) -> Critic:
         raise ValueError("orthonormal kernels are those of products: the critic ortho has no convolutions")
     if odd := [width for width in shape.hidden if width % 2]:
         raise ValueError(f"hidden layers of {odd[0]} features: the critic ortho sorts groups of even layers")
+    _above(rate=rate)
     near = partial(lipschitz.orthogonal, bounded=False)
 
     # Kernels stay orthonormal, so that an update takes them little away: three iterations bring them back, and the gradient
@@ -123,7 +127,7 @@ def soft_c_transform(
     debiased: less half of what x is from x and y from y, as the Sinkhorn divergence has it (Feydy et al. 2019, arXiv 1810.08278); f
     is trained as without.
     """
-    _above(epsilon=epsilon)
+    _above(epsilon=epsilon, rate=rate)
     if debiased:
         need_ott()
 
@@ -168,7 +172,7 @@ def compared_c_transforms(shape: Shape, metric: Metric = "l2") -> Critic:
 
 def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate: float = 2e-4) -> Critic:
     """[LS] Seguy et al. 2018 (arXiv 1711.02283): f on P and g on Q, and a quadratic penalty where f(x) + g(y) is above the cost."""
-    _above(epsilon=epsilon)
+    _above(epsilon=epsilon, rate=rate)
     forward, tx = shape.forward(), adam(rate, 0.9, 0.999)
 
     def init(key: jax.Array) -> State:
@@ -284,7 +288,7 @@ def exact(shape: Shape, metric: Metric = "l2") -> Critic:
 
 def _above(**settings: float) -> None:
     for name, value in settings.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}: it must be above 0")
 
 

@@ -39,8 +39,15 @@ def _two(draw: Callable, key: jax.Array, count: int) -> tuple[jax.Array, jax.Arr
     return tuple(draw(key, count) for key in jax.random.split(key))
 
 
+def _least(**settings: tuple[float, float]) -> None:
+    for name, (value, least) in settings.items():
+        if not least <= value < math.inf:
+            raise ValueError(f"{name} is {value}: it must be {least:g} or more")
+
+
 def shift(dimensions: int, distance: float = 1.0) -> Law:
     """A standard normal law and the same moved along (1, ..., 1): any law moved by m is |m| away."""
+    _least(dimensions=(dimensions, 1), distance=(distance, 0))
     direction = jnp.full((dimensions,), dimensions**-0.5)
 
     def sample(key: jax.Array, count: int):
@@ -59,6 +66,7 @@ def shift(dimensions: int, distance: float = 1.0) -> Law:
 
 def scale(dimensions: int, large: float = 2.0, small: float = 1.0) -> Law:
     """N(0, large^2 I) and N(0, small^2 I): mass moves along rays, by (large - small) E|z| in the mean."""
+    _least(dimensions=(dimensions, 1), large=(large, small), small=(small, 0))
     mean = math.sqrt(2) * math.exp(math.lgamma((dimensions + 1) / 2) - math.lgamma(dimensions / 2))
 
     def sample(key: jax.Array, count: int):
@@ -72,6 +80,7 @@ def scale(dimensions: int, large: float = 2.0, small: float = 1.0) -> Law:
 
 def shells(dimensions: int, outer: float = 2.0, inner: float = 1.0) -> Law:
     """Two spheres around one centre; inner 0 is a point (Anil, Lucas, Grosse 2019, arXiv 1811.05381)."""
+    _least(dimensions=(dimensions, 1), outer=(outer, inner), inner=(inner, 0))
 
     def sample(key: jax.Array, count: int):
         x, y = _two(lambda k, n: jax.random.normal(k, (n, dimensions)), key, count)
@@ -104,7 +113,7 @@ def mixture_on_a_line() -> Law:
 def with_null_dimensions(law: Law, dimensions: int) -> Law:
     """The law with further dimensions in which P and Q are the same normal law: neither distance nor gradient changes."""
     if (null := dimensions - law.dimensions) < 0:
-        raise ValueError(f"{law.name} has {law.dimensions} dimensions: more than {dimensions}")
+        raise ValueError(f"null:{dimensions}: {law.name} alone has {law.dimensions} dimensions")
 
     def sample(key: jax.Array, count: int):
         first, second = jax.random.split(key)
@@ -230,6 +239,7 @@ def finite(name: str, x: np.ndarray, y: np.ndarray) -> Law:
 
 def squares(side: int = 64) -> Law:
     """Black images, P's with one white square at a place drawn uniformly: however it lies, its length is its side."""
+    _least(side=(side, 2))
     size = round(0.3 * side)
 
     def sample(key: jax.Array, count: int):
@@ -244,21 +254,27 @@ def squares(side: int = 64) -> Law:
 
 def classes(images: Images) -> Law:
     """Images of the first half of the labels and those of the other (Mallasto, Montúfar, Gerolin 2019, arXiv 1910.03875)."""
-    first = images.labels <= images.labels.max() // 2
-    if first.all():
+    labels = np.unique(images.labels)
+    if len(labels) == 1:
         raise ValueError("the images have one label: their classes cannot be set against each other; take halves")
+    first = images.labels < labels[(len(labels) + 1) // 2]
     return finite("classes", images.pixels[first], images.pixels[~first])
 
 
 def halves(images: Images) -> Law:
     """The images' two halves by a hash of their pixels: samples of one law, whose distance is that of finite data alone."""
-    second, first = split_images(images, len(np.unique(images.pixels.reshape(len(images.labels), -1), axis=0)) // 2)
+    different = len(np.unique(images.pixels.reshape(len(images.labels), -1), axis=0))
+    if different < 2:
+        raise ValueError("all images are one: they have no halves")
+    second, first = split_images(images, different // 2)
     return finite("halves", first.pixels, second.pixels)
 
 
 def toy(name: str) -> Law:
     """A law of the plane that GANs are drawn with, against itself with standard normal noise (Gulrajani et al. 2017,
     arXiv 1704.00028, figure 1)."""
+    if name not in TOYS:
+        raise ValueError(f"law {name!r}: it must be one of {', '.join(TOYS)}")
     around = np.stack([np.cos(a := np.arange(8) * np.pi / 4), np.sin(a)], 1) * math.sqrt(2)
     lattice = np.stack(np.meshgrid(*2 * [np.arange(-2, 3)]), -1).reshape(-1, 2) / math.sqrt(2)
     centres = {"8gaussians": around, "25gaussians": lattice}

@@ -4,7 +4,7 @@ f is 1-Lipschitz for the cost |x - y|_p where its gradient is at most 1 in the d
 largest component.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,19 @@ Metric = Literal["l2", "l1"]
 FLOOR = 1e-12  # inside square roots, whose derivative at 0 is infinite
 
 
+def known(metric: Metric) -> Metric:
+    """Raises ValueError for another."""
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric is {metric!r}: it must be l2 or l1")
+    return metric
+
+
 def distances(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:
     """[n, D], [m, D] -> [n, m]. Raises ValueError for points of other shapes and unknown metrics."""
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"points {x.shape} and {y.shape}: both must be [points, dimensions], of as many dimensions")
-    if metric == "l1":
+    if known(metric) == "l1":
         return jnp.sum(jnp.abs(x[:, None] - y[None]), -1)
-    if metric != "l2":
-        raise ValueError(f"metric is {metric!r}: it must be l2 or l1")
     # The squares of a product of centred points, at full precision: an accelerator's default would round more than critics differ.
     centre = jax.lax.stop_gradient(jnp.mean(y, 0, keepdims=True))
     x, y = x - centre, y - centre
@@ -31,9 +36,9 @@ def distances(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:
 
 def lengths(x: jax.Array, metric: Metric = "l2") -> jax.Array:
     """[..., D] -> [...], in the ground cost."""
-    return jnp.sum(jnp.abs(x), -1) if metric == "l1" else jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1), FLOOR))
+    return jnp.sum(jnp.abs(x), -1) if known(metric) == "l1" else jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1), FLOOR))
 
 
 def dual_lengths(gradient: jax.Array, metric: Metric = "l2") -> jax.Array:
     """[..., D] -> [...]: how steep a critic with this gradient is; at most 1 where it is 1-Lipschitz."""
-    return jnp.max(jnp.abs(gradient), -1) if metric == "l1" else lengths(gradient)
+    return jnp.max(jnp.abs(gradient), -1) if known(metric) == "l1" else lengths(gradient)

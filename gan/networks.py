@@ -146,3 +146,12 @@ def convolutions(layers: Sequence[Layer], x: jax.Array, activation: Activation =
     for layer in layers[:-1]:
         x = activate(convolve(x, layer.kernel) + layer.bias[None, None, None], activation)
     return linear(layers[-1], x.reshape(len(x), -1))
+
+
+def over_patches(layers: Sequence[Layer], x: jax.Array, side: int, activation: Activation = "leaky") -> jax.Array:
+    """[B, height, width, channels] -> [B]: a perceptron's mean over all patches, a function of how often each occurs. A pixel is in
+    side^2 of them at most: where there are as many patches or more, the mean is 1-Lipschitz if the perceptron is."""
+    height, width = (size - side + 1 for size in x.shape[1:3])
+    corners = [x[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
+    patches = jnp.concatenate(corners, -1)
+    return jnp.mean(mlp(layers, patches.reshape(-1, patches.shape[-1]), activation).reshape(len(x), -1), 1)

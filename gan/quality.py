@@ -21,8 +21,9 @@ MOST = 10_000  # images that the classifier is trained on
 
 
 def features_of(x: np.ndarray, labels: np.ndarray, seed: int = 0) -> Features:
-    """The hidden units of scikit-learn's classifier of these images; where all have one label, random ReLU units."""
-    if len(np.unique(labels)) > 1:
+    """The hidden units of scikit-learn's classifier of these images; random ReLU units where it has too few of a label to learn."""
+    counts = np.unique(labels[:MOST], return_counts=True)[1]
+    if len(counts) > 1 and min(counts) > 1 and sum(counts) >= 10 * len(counts):  # a tenth is set aside, with each label
         net = MLPClassifier((UNITS,), random_state=seed, max_iter=60, early_stopping=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # features need no converged classifier
@@ -74,6 +75,8 @@ def read_data(name: str | None, held: int) -> Data:
     """Images to train on and `held` others, by a hash of their pixels. Raises DataError, and ValueError for too few."""
     images: Images = read_images(name)
     test, train = split_images(images, held)
+    if len(train.labels) < 10:
+        raise ValueError(f"{len(train.labels)} images are left to train on, {held} are held out: lower --scored")
     flat = [part.pixels.reshape(len(part.labels), -1) for part in (train, test)]
     return Data(*flat, features_of(flat[0], train.labels), images.pixels.shape[1:], fingerprint(images))
 

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import wasserstein_distance
 
-from gan.metric import Metric, distances
+from gan.metric import Metric, distances, known
 
 _SCIPY = {"l2": "euclidean", "l1": "cityblock"}
 
@@ -36,6 +36,7 @@ def exact_w1(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=None
     Raises ValueError for samples that are empty, not finite or of different dimensions.
     """
     x, y = checked(x, y)
+    known(metric)
     if x.shape[1] == 1:
         return float(wasserstein_distance(x[:, 0], y[:, 0], x_weights, y_weights))
     return exact_plan(x, y, metric, x_weights, y_weights).cost
@@ -44,7 +45,7 @@ def exact_w1(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=None
 def exact_plan(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=None, y_weights=None) -> Plan:
     """Who goes where at the least cost. Errors as `exact_w1`."""
     x, y = checked(x, y)
-    cost = cdist(x, y, _SCIPY[metric])
+    cost = cdist(x, y, _SCIPY[known(metric)])
     if len(x) == len(y) and x_weights is None and y_weights is None:
         source, target = linear_sum_assignment(cost)
         return Plan(float(cost[source, target].mean()), source, target, np.full(len(x), 1 / len(x)))
@@ -53,6 +54,11 @@ def exact_plan(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=No
     given = [
         np.full(len(p), 1 / len(p)) if w is None else np.asarray(w, float) for p, w in ((x, x_weights), (y, y_weights))
     ]
+    for mass, points in zip(given, (x, y), strict=True):
+        if mass.shape != (len(points),) or not (mass >= 0).all() or not abs(mass.sum() - 1) < 1e-6:
+            raise ValueError(
+                f"weights of {len(points)} points: as many numbers from 0, in all 1, not {mass.shape} in all {mass.sum():g}"
+            )
     plan = ot.emd(*given, cost, numItermax=10_000_000)
     source, target = plan.nonzero()
     mass = plan[source, target]
@@ -62,7 +68,7 @@ def exact_plan(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=No
 def matched(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> np.ndarray:
     """int32 [n]: which of equally many points of y each of x goes to, at the least cost."""
     x, y = checked(x, y)
-    return linear_sum_assignment(cdist(x, y, _SCIPY[metric]))[1].astype(np.int32)
+    return linear_sum_assignment(cdist(x, y, _SCIPY[known(metric)]))[1].astype(np.int32)
 
 
 def exact_on_device(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:

@@ -81,6 +81,8 @@ def _images(name: str, pixels: np.ndarray, labels: np.ndarray) -> Images:
 
 
 def _arrays(path: Path) -> Images:
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: no .npz, or a damaged one; numpy.savez writes them")
     try:
         with np.load(path, allow_pickle=False) as file:  # a pickle could run anything
             found = [next((file[n] for n in names if n in file), None) for names in ARRAYS]
@@ -90,9 +92,11 @@ def _arrays(path: Path) -> Images:
     pixels, labels = found
     if pixels is None:
         raise DataError(f"{path}: no array {' or '.join(ARRAYS[0])}; it has: {names}")
-    if not np.issubdtype(pixels.dtype, np.number) or not np.isfinite(pixels).all():
+    if pixels.dtype.kind not in "uif" or not np.isfinite(pixels).all():
         raise DataError(f"{path}: its images are {pixels.dtype}, or have a value that is no finite number")
-    if np.issubdtype(pixels.dtype, np.integer):
+    if pixels.ndim not in (3, 4):
+        raise DataError(f"{path}: images of shape {pixels.shape}; they must be [n, H, W] or [n, H, W, channels]")
+    if pixels.dtype.kind in "ui" and pixels.max(initial=0) > 1:  # else black and white as 0 and 1
         pixels = pixels / 255
     if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 1:
         raise DataError(f"{path}: images from {pixels.min()} to {pixels.max()}; give bytes, or numbers from 0 to 1")

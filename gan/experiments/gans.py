@@ -7,7 +7,7 @@ distance, precision, recall and blur.
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -44,8 +44,8 @@ class GansConfig:
     """Where everything goes; report.html is the result."""
     critics: tuple[str, ...] = ("gp", "c", "exact")
     """Critics; docs/wgan.md says what each is."""
-    network: tuple[Literal["fc", "conv"], ...] = ("fc",)
-    """Fully connected critics, or convolutional ones; both are compared."""
+    network: tuple[Literal["fc", "conv", "patches"], ...] = ("fc",)
+    """Fully connected critics, convolutional ones, or means over patches of --patch pixels a side; several are compared."""
     n_critic: tuple[int, ...] = (5,)
     """Updates of the critic for one of the generator; several are compared."""
     batch: tuple[int, ...] = (64,)
@@ -59,7 +59,9 @@ class GansConfig:
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers, of fully connected critics and generators."""
     features: tuple[int, ...] = (32, 64, 128)
-    """Of the convolutions of convolutional critics, each of stride 2."""
+    """Of the convolutions of convolutional critics, each of stride 2, or of the hidden layers over a patch."""
+    rate: float = 2e-4
+    """The generator's learning rate."""
     latent: int = 64
     """Numbers of the generator's noise."""
     codes: int = 0
@@ -74,9 +76,9 @@ class GansConfig:
     def __post_init__(self):
         ranges = {"steps": 1, "seeds": (1, 1001), "readings": (1, 10_001), "latent": (1, 1 << 14), "scored": (10, 5001)}
         ranges |= {"codes": (0, 1 << 14), "patch": (1, 65)}
-        check_ranges(self, **ranges, decay=(0.0, 1.0))
+        check_ranges(self, **ranges, decay=(0.0, 1.0), rate=(0.0, 1.0))
         counts = range(1, (1 << 14) + 1)
-        check_lists(self, critics=CRITICS, network=("fc", "conv"), n_critic=counts, batch=counts[1:])
+        check_lists(self, critics=CRITICS, network=("fc", "conv", "patches"), n_critic=counts, batch=counts[1:])
         check_lists(self, repeated=True, hidden=counts, features=counts)
 
 
@@ -110,7 +112,7 @@ BATCH_SIZE = {
 
 
 DISCRETE = {
-    name: {"critics": ("gp",), "network": ("fc", "conv"), "codes": 64} | rest
+    name: {"critics": ("gp",), "network": ("fc", "conv", "patches"), "codes": 64} | rest
     for name, rest in {
         "smoke": {"steps": 60},
         "cpu": {"steps": 2_000, "seeds": 3},
@@ -144,9 +146,16 @@ def recipe_of(data: Data, critic: str, network: str, n_critic: int, batch: int, 
     """Raises ValueError for a critic that the images cannot have."""
     size = data.train.shape[1]
     shapes = {"conv": Shape(size=size, image=data.image, hidden=config.features)}
+    shapes["patches"] = replace(shapes["conv"], patch=config.patch)
     shapes["fc"] = Shape(size=size, hidden=config.hidden)
     generator = Generator(size=size, latent=config.latent, hidden=config.hidden, codes=config.codes)
-    made = Recipe(critic=CRITICS[critic](shapes[network]), generator=generator, n_critic=n_critic, decay=config.decay)
+    made = Recipe(
+        critic=CRITICS[critic](shapes[network]),
+        generator=generator,
+        n_critic=n_critic,
+        rate=config.rate,
+        decay=config.decay,
+    )
     jax.eval_shape(made.init, jax.random.key(0))  # refused now, and not after the cells before it
     return made
 

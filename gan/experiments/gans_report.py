@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from gan.experiments.pictures import grid
 from gan.experiments.report import Panel, number, write_report
 from gan.quality import Data, references
+from training.errors import DataError
 from training.experiment import Estimate, estimate_runs, png
 from training.page import Section, Table
 
@@ -154,8 +156,12 @@ def _lines(cells, varied: str, others: Sequence[str]) -> bytes:
 def _samples(folder: Path, data: Data, cells, label: Callable) -> bytes:
     panels = {"held-out images": data.test[:SHOWN]}
     for cell in cells:
-        with np.load(
-            folder / "cells" / f"{'-'.join(str(cell[name]) for name in ('critic', *VARIED))}.npz", allow_pickle=False
-        ) as file:
-            panels[label(cell)] = file["images"][0] / 255
+        path = folder / "cells" / f"{'-'.join(str(cell[name]) for name in ('critic', *VARIED))}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                panels[label(cell)] = file["images"][0] / 255
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+            raise DataError(
+                f"{path}: damaged or lost; delete the .json beside it, and the same command makes both"
+            ) from None
     return grid(panels, data.image)

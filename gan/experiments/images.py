@@ -18,7 +18,7 @@ from gan.experiments.pictures import grid
 from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from training.lock import locked
-from training.loop import HostBatch, LoopConfig, Task, train
+from training.loop import HostBatch, LoopConfig, Task, TrainingStopped, train
 from training.mesh import MeshConfig, data_share, make_mesh
 from training.metrics import silent
 from training.partition import check_divisible, spec
@@ -64,8 +64,8 @@ class ImagesConfig:
 
     def __post_init__(self):
         check_ranges(self, n_critic=(1, 1001), latent=(1, 1 << 14), scored=(10, 5001), patch=(1, 65), decay=(0.0, 1.0))
-        if not self.rate > 0:
-            raise ValueError(f"rate is {self.rate}: it must be above 0")
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate is {self.rate}: it must be above 0 and below 1")
         if self.loop.accumulate != 1:
             raise ValueError("loop.accumulate must be 1: a step's batches are those of its updates")
 
@@ -176,7 +176,9 @@ def review(recipe: Recipe, data: Data, config: ImagesConfig, folder: Path, gan: 
     """Measures of as many images as are held out, and a grid of them."""
     sample = lambda layers: recipe.generator.sample(layers, jax.random.key(1), len(data.test))  # noqa: E731
     made = np.asarray(jax.jit(_by_compiler(sample))(gan.average))
+    if not np.isfinite(made).all():
+        raise TrainingStopped(f"step {number}: generated images hold no finite numbers; stopped. Try a lower --rate")
     if jax.process_index() == 0:
         panels = {"held out": data.test[:SHOWN], f"step {number}": made[:SHOWN]}
         write_bytes(folder / f"samples-{number}.png", grid(panels, data.image))
-    return measures(data, made, config.patch) if np.isfinite(made).all() else {}
+    return measures(data, made, config.patch)

@@ -42,8 +42,8 @@ class MinimaConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {},
-    "cpu": {"batch": (16, 32, 64, 128, 256, 512), "draws": 10},
-    "full": {"batch": (16, 32, 64, 128, 256, 512), "draws": 50},
+    "cpu": {"batch": (8, 16, 32, 64, 128, 256, 512), "draws": 50},
+    "full": {"batch": (8, 16, 32, 64, 128, 256, 512), "draws": 400},
 }
 
 

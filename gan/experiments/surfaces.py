@@ -73,6 +73,8 @@ def surfaces(config: SurfacesConfig, say: Callable = print) -> None:
     def measure(cell: tuple[str, str]) -> dict[str, Any]:
         law, critic = laws[cell[0]], CRITICS[cell[1]](Shape(size=2))
         *_, (reading, state) = train(critic, law, steps=config.steps, batch=config.batch, seeds=1, chunk=config.steps)
+        if not np.isfinite(reading.kr).all():
+            return {"law": cell[0], "critic": cell[1], "stopped": reading.step, "truth": law.w1}
         points = jnp.asarray(np.stack(np.meshgrid(axis[cell[0]], axis[cell[0]]), -1).reshape(-1, 2), jnp.float32)
         f = partial(critic.potential, jax.tree.map(lambda x: x[0], state))
         steep = jnp.linalg.norm(jax.jit(lambda x: slope(f, x))(points), axis=1)
@@ -90,7 +92,8 @@ def surfaces(config: SurfacesConfig, say: Callable = print) -> None:
         sections = []
         for name, law in laws.items():
             its = {c["critic"]: c for c in cells if c["law"] == name}
-            heights = {critic: np.array(c["heights"]).reshape(SIDE, SIDE) for critic, c in its.items()}
+            fine = {critic: c for critic, c in its.items() if "stopped" not in c}
+            heights = {critic: np.array(c["heights"]).reshape(SIDE, SIDE) for critic, c in fine.items()}
             if law.potential is not None:
                 plane = np.stack(np.meshgrid(axis[name], axis[name]), -1).reshape(-1, 2)
                 heights = {
@@ -98,8 +101,11 @@ def surfaces(config: SurfacesConfig, say: Callable = print) -> None:
                 } | heights
             rows = [
                 [critic, number(c["kr"]), number(c["truth"]) or "unknown", number(c["steep"]), number(c["cosine"])]
-                for critic, c in its.items()
+                for critic, c in fine.items()
             ]  # fmt: skip
+            rows += [
+                [name, f"no number at step {c['stopped']}", "", "", ""] for name, c in its.items() if "stopped" in c
+            ]
             sections.append(
                 Section(
                     name.replace(":", "-"),
@@ -112,7 +118,7 @@ def surfaces(config: SurfacesConfig, say: Callable = print) -> None:
                 )
             )
         columns = ("law", "critic", "kr", "truth", "steep", "cosine")
-        line = lambda c: [[c[k] for k in columns]]  # noqa: E731
+        line = lambda c: [[c.get(k) for k in columns]]  # noqa: E731
         say(
             write_report(
                 folder, "surfaces", "Critics over the plane", sections, config, cells, columns=columns, line=line

@@ -100,6 +100,46 @@ def test_a_critic_that_diverges_ends_with_its_step(tmp_path, monkeypatch):
     assert re.search(r"\| gp \| no number at step \d+ \|", told[-1]) and "nan" not in told[-1].lower()
 
 
+def test_a_gan_that_diverges_leaves_the_others(tmp_path, monkeypatch):
+    monkeypatch.setitem(CRITICS, "gp", lambda shape: critics.c_transform(shape, rate=1e30))
+    told: list[str] = []
+    config = replace(GANS, critics=("gp", "exact"), batch=(8,), folder=str(tmp_path), steps=20)
+    EXPERIMENTS["tradeoff"].run(config, told.append)
+    assert re.search(r"\| gp \| no number at step \d+ \|", told[-1]) and "nan" not in told[-1].lower()
+    assert re.search(r"\| exact \| 1.000", told[-1])
+
+
+def test_convolutions_beside_a_known_distance(tmp_path):
+    told: list[str] = []
+    config = replace(STATIC, laws=("squares:8",), critics=("sn",), network="conv", hidden=(4, 4), folder=str(tmp_path))
+    static.static(config, told.append)
+    assert re.search(r"\| sn \| .* \| 2.000 \| .* \| yes \|", told[-1])
+
+
+def test_refused_before_the_first_cell(tmp_path, monkeypatch):
+    """Nothing is trained where a later cell cannot be, and a folder's cells are of the images that it says."""
+    for config, expected in (
+        (replace(STATIC, network="conv"), "law 'shift:2': no images"),
+        (replace(STATIC, critics=("wc", "ortho"), hidden=(5,)), "hidden layers of 5 features"),
+        (replace(STATIC, laws=("squares:8",), network="conv", hidden=(4,) * 4), "4 convolutions of stride 2"),
+        (replace(GANS, critics=("c", "ortho"), network=("fc", "conv")), "no convolutions"),
+        (replace(GANS, batch=(8, 4096)), "fewer than --batch 4096"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            {StaticConfig: static.static, GansConfig: EXPERIMENTS["tradeoff"].run}[type(config)](
+                replace(config, folder=str(tmp_path / "none"))
+            )
+    assert not (tmp_path / "none" / "cells").exists()
+    first, other = (str(tmp_path / f"{n}.npz") for n in range(2))
+    for seed, path in enumerate((first, other)):
+        np.savez(path, images=np.random.default_rng(seed).uniform(size=(60, 8, 8)), labels=np.arange(60) % 2)
+    small = minima.MinimaConfig(batch=(8,), draws=2, clusters=3, data=first, folder=str(tmp_path / "minima"))
+    minima.false_minima(small, lambda text: None)
+    for changed in (replace(small, data=other), replace(small, clusters=4)):
+        with pytest.raises(DataError, match="its cells were made with"):
+            minima.false_minima(changed)
+
+
 def test_what_cannot_be():
     for make, expected in (
         (lambda: StaticConfig(critics=("gan",)), "critics has 'gan': it must be one of wc, gp"),

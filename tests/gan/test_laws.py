@@ -8,6 +8,7 @@ import pytest
 from gan import laws
 from gan.metric import lengths
 from gan.transport import exact_plan, exact_w1
+from training.images import Images
 
 KNOWN = {
     "shift": laws.shift(3, 2.0),
@@ -57,6 +58,32 @@ def test_funnels_that_are_not_published():
     with pytest.raises(ValueError, match="not 3-4: give a seed for others"):
         laws.min_funnel(3, 4)
     assert 0 < laws.min_funnel(3, 5, seed=1, samples=1 << 12).w1 < 5
+
+
+@pytest.mark.parametrize(
+    "make, expected",
+    [
+        (lambda: laws.shift(0), "dimensions is 0"),
+        (lambda: laws.shift(2, -1.0), "distance is -1"),
+        (lambda: laws.scale(2, 1.0, 2.0), "large is 1.0: it must be 2 or more"),
+        (lambda: laws.shells(2, 1.0, 2.0), "outer is 1.0"),
+        (lambda: laws.squares(1), "side is 1"),
+        (lambda: laws.toy("8gaussian"), "law '8gaussian': it must be one of 8gaussians"),
+        (lambda: laws.law_of("null:1", None), "null:1: shells 2:1 alone has 2 dimensions"),
+        (lambda: laws.halves(Images(np.ones((5, 2, 2, 1), np.float32), np.zeros(5, np.int32))), "all images are one"),
+        (lambda: laws.classes(Images(np.ones((5, 2, 2, 1), np.float32), np.full(5, 3, np.int32))), "have one label"),
+    ],
+)
+def test_laws_that_cannot_be(make, expected):
+    with pytest.raises(ValueError, match=expected):
+        make()
+
+
+def test_classes_are_halves_of_the_labels_there_are():
+    images = Images(np.random.default_rng(0).random((9, 2, 2, 1), np.float32), np.repeat([5, 7, 9], 3).astype(np.int32))
+    law = laws.classes(images)
+    assert law.image == (2, 2, 1)
+    assert law.w1 == pytest.approx(exact_w1(images.pixels[:6], images.pixels[6:]))
 
 
 def test_a_law_is_its_keys_alone():

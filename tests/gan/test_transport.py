@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gan import laws
 from gan.metric import distances
-from gan.transport import exact_on_device, exact_plan, exact_w1, sinkhorn, sliced
+from gan.transport import exact_on_device, exact_plan, exact_w1, matched, sinkhorn, sliced
 
 SIZES = st.integers(2, 12)
 
@@ -72,3 +72,15 @@ def test_costs_equal_their_definition():
     assert np.isfinite(gradient).all()
     with pytest.raises(ValueError, match="metric is 'l3'"):
         distances(x, y, "l3")
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.1], [2.0, -1.0], [np.nan, 1.0], [1.0]])
+def test_weights_that_are_none(weights):
+    with pytest.raises(ValueError, match="weights of 2 points: as many numbers from 0, in all 1"):
+        exact_w1(np.eye(2), np.ones((3, 2)), x_weights=weights)
+
+
+def test_metrics_that_are_none():
+    for call in (exact_w1, exact_plan, matched, sinkhorn):
+        with pytest.raises(ValueError, match="metric is 'l3': it must be l2 or l1"):
+            call(np.eye(2), np.eye(2), "l3")

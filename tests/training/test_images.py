@@ -79,6 +79,32 @@ def test_what_is_not_there_is_said(tmp_path):
         read_idx(tmp_path / "gone", IDX_IMAGES)
 
 
+@pytest.mark.parametrize(
+    "save, message",
+    [
+        (lambda file: np.save(file, np.zeros((3, 2, 2))), "no .npz, or a damaged one"),
+        (lambda file: file.write(b"text"), "no .npz, or a damaged one"),
+        (lambda file: np.savez(file, images=np.float32(1)), r"images of shape \(\)"),
+        (lambda file: np.savez(file, images=np.zeros((3, 2, 2), complex)), "its images are complex128"),
+        (lambda file: np.savez(file, images=np.full((3, 2, 2), np.nan)), "no finite number"),
+        (lambda file: np.savez(file, images=np.array([None] * 3)), "no arrays can be read"),
+        (lambda file: np.savez(file, x=np.zeros((3, 2, 2))), "no array images or x_train; it has: x"),
+    ],
+)
+def test_arrays_that_are_no_images(tmp_path, save, message):
+    with open(path := tmp_path / "images.npz", "wb") as file:
+        save(file)
+    with pytest.raises(ValueError, match=message) as error:
+        read_images(str(path))
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_integers_are_bytes_or_black_and_white(tmp_path):
+    for most in (255, 1):
+        np.savez(tmp_path / "images.npz", images=np.uint8([[[0, most], [most, 0]]]))
+        np.testing.assert_array_equal(read_images(str(tmp_path / "images.npz")).pixels[0, :, :, 0], [[0, 1], [1, 0]])
+
+
 def test_digits_come_with_scikit_learn():
     pytest.importorskip("sklearn")
     found = read_images(None)

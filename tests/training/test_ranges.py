@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.ranges import check_ranges
+from training.ranges import check_lists, check_ranges
 
 
 @dataclass
@@ -38,3 +38,22 @@ def test_what_is_said(x, limits, words):
         check_ranges(Config(x), x=limits)
     assert str(caught.value) == words
     check_ranges(Config(None), x=limits)
+
+
+def test_lists_have_allowed_values_once():
+    @dataclass
+    class Lists:
+        sizes: tuple[int, ...] = (2, 3)
+        names: tuple[str, ...] = ("a",)
+
+    allowed = {"sizes": range(2, 10), "names": ("a", "b")}
+    check_lists(Lists(), **allowed)
+    check_lists(Lists(sizes=(2, 2)), repeated=True, **allowed)
+    for wrong, message in (
+        (Lists(sizes=()), "sizes is \\(\\): give one or more, each once"),
+        (Lists(sizes=(2, 2)), "each once"),
+        (Lists(sizes=(1,)), "sizes has 1: it must be from 2 to 9"),
+        (Lists(names=("a", "c")), "names has 'c': it must be one of a, b"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_lists(wrong, **allowed)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from gan.metric import Metric
-from gan.networks import Activation, Layer, convolutions, init_convolutions, init_mlp, mlp, over_patches
+from gan.networks import Activation, Layer, convolutions, halvings, init_convolutions, init_mlp, mlp, over_patches
 
 Readings = dict[str, jax.Array]  # kr, objective, penalty of a batch
 Draw = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> a batch
@@ -52,7 +52,7 @@ class Shape:
     size: int  # D
     hidden: tuple[
         int, ...
-    ] = ()  # features of the hidden layers; by default two of max(2 D, 128), or 64, 128, 256 of convolutions
+    ] = ()  # features of the hidden layers; by default two of max(2 D, 128), or 64, 128, 256 of convolutions while sides are even
     image: tuple[int, int, int] | None = None  # (height, width, channels)
     patch: int = 0  # above 0: the side of patches
 
@@ -65,7 +65,7 @@ class Shape:
             raise ValueError(f"patches of {self.patch} x {self.patch}: images are {self.image[0]} x {self.image[1]}")
         if self.patch:
             return init_mlp(key, [self.patch**2 * self.image[2], *(self.hidden or (128, 128)), 1])
-        return init_convolutions(key, self.image, self.hidden or (64, 128, 256))
+        return init_convolutions(key, self.image, self.hidden or (64, 128, 256)[: halvings(self.image)])
 
     @property
     def bounded(self) -> bool:

@@ -72,15 +72,27 @@ def mlp(layers: Sequence[Layer], x: jax.Array, activation: Activation = "relu") 
     return linear(layers[-1], x)
 
 
+def halvings(image: tuple[int, int, int], most: int = 3) -> int:
+    """How often both sides of an image can be halved."""
+    return next((n for n in range(most, 0, -1) if image[0] % 2**n == image[1] % 2**n == 0), 0)
+
+
+def _checked(image: tuple[int, int, int], times: int) -> int:
+    if times != halvings(image, times) or not times:
+        raise ValueError(
+            f"images of {image[0]} x {image[1]}: {times or 1} convolutions of stride 2 need multiples of {2 ** (times or 1)}; "
+            "give fewer features, or another network"
+        )
+    return times
+
+
 def init_convolutions(key: jax.Array, shape: tuple[int, int, int], features: Sequence[int]) -> list[Layer]:
     """DCGAN's critic without its batch norm: 4 x 4 convolutions of stride 2, then one product over what is left.
 
     shape: (height, width, channels) of an image. Raises ValueError where a side cannot be halved so often.
     """
     height, width, channels = shape
-    times = len(features)
-    if height % 2**times or width % 2**times:
-        raise ValueError(f"images of {height} x {width}: {times} convolutions of stride 2 need multiples of {2**times}")
+    times = _checked(shape, len(features))
     layers, counts = [], [channels, *features]
     for inputs, outputs in zip(counts, counts[1:], strict=False):
         key, first = jax.random.split(key)
@@ -96,9 +108,7 @@ def init_transposed(key: jax.Array, inputs: int, shape: tuple[int, int, int], fe
     Raises ValueError where a side cannot be halved so often.
     """
     height, width, channels = shape
-    times = len(features)
-    if height % 2**times or width % 2**times:
-        raise ValueError(f"images of {height} x {width}: {times} convolutions of stride 2 need multiples of {2**times}")
+    times = _checked(shape, len(features))
     key, first = jax.random.split(key)
     layers, counts = (
         init_mlp(first, (inputs, (height >> times) * (width >> times) * features[0])),

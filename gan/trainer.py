@@ -12,7 +12,7 @@ import jax
 import optax
 
 from gan.critic import Critic, Readings, State, adam
-from gan.networks import Layer, init_mlp, init_transposed, mlp, transposed
+from gan.networks import Layer, halvings, init_mlp, init_transposed, mlp, transposed
 
 Images = jax.Array  # [n, D], values from 0 to 1
 
@@ -23,13 +23,16 @@ class Generator:
 
     size: int  # D
     latent: int = 64
-    hidden: tuple[int, ...] = (256, 256)  # of perceptrons; convolutions take 256, 128, 64
+    hidden: tuple[int, ...] = (
+        256,
+        256,
+    )  # of perceptrons; convolutions take 256, 128, 64, the last of them where sides are soon odd
     image: tuple[int, int, int] | None = None  # (height, width, channels): convolutions
     codes: int = 0  # above 0: so many fixed noises and no others, a discrete law
 
     def init(self, key: jax.Array) -> list[Layer]:
         if self.image is not None:
-            return init_transposed(key, self.latent, self.image, (256, 128, 64))
+            return init_transposed(key, self.latent, self.image, (256, 128, 64)[3 - halvings(self.image) :])
         return init_mlp(key, (self.latent, *self.hidden, self.size))
 
     def noise(self, key: jax.Array, count: int) -> jax.Array:

@@ -7,7 +7,7 @@ distance, precision, recall and blur.
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from gan.critic import Shape
 from gan.critics import CRITICS
 from gan.estimate import over_seeds, seed_keys
 from gan.experiments.gans_report import SHOWN, VARIED, report
+from gan.networks import halvings
 from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from gan.transport import exact_w1
@@ -58,8 +59,9 @@ class GansConfig:
     """Times that everything is measured on the way."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers, of fully connected critics and generators."""
-    features: tuple[int, ...] = (32, 64, 128)
-    """Of the convolutions of convolutional critics, each of stride 2, or of the hidden layers over a patch."""
+    features: tuple[int, ...] = ()
+    """Of the convolutions of convolutional critics, each of stride 2, or of the hidden layers over a patch; () is 32, 64, 128, of
+    convolutions as many as the sides can be halved."""
     rate: float = 2e-4
     """The generator's learning rate."""
     latent: int = 64
@@ -79,7 +81,9 @@ class GansConfig:
         check_ranges(self, **ranges, decay=(0.0, 1.0), rate=(0.0, 1.0))
         counts = range(1, (1 << 14) + 1)
         check_lists(self, critics=CRITICS, network=("fc", "conv", "patches"), n_critic=counts, batch=counts[1:])
-        check_lists(self, repeated=True, hidden=counts, features=counts)
+        check_lists(self, repeated=True, hidden=counts)
+        if self.features:
+            check_lists(self, repeated=True, features=counts)
 
 
 EVERY = tuple(name for name in CRITICS if name not in ("sn-detached", "mm", "mm-reverse"))
@@ -145,9 +149,12 @@ def gans(config: GansConfig, say: Callable = print, question: str = "do better d
 def recipe_of(data: Data, critic: str, network: str, n_critic: int, batch: int, config: GansConfig) -> Recipe:
     """Raises ValueError for a critic that the images cannot have."""
     size = data.train.shape[1]
-    shapes = {"conv": Shape(size=size, image=data.image, hidden=config.features)}
-    shapes["patches"] = replace(shapes["conv"], patch=config.patch)
-    shapes["fc"] = Shape(size=size, hidden=config.hidden)
+    default = (32, 64, 128)
+    shapes = {
+        "fc": Shape(size=size, hidden=config.hidden),
+        "conv": Shape(size=size, image=data.image, hidden=config.features or default[: halvings(data.image)]),
+        "patches": Shape(size=size, image=data.image, hidden=config.features or default, patch=config.patch),
+    }
     generator = Generator(size=size, latent=config.latent, hidden=config.hidden, codes=config.codes)
     made = Recipe(
         critic=CRITICS[critic](shapes[network]),

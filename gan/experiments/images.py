@@ -42,7 +42,7 @@ class ImagesConfig:
     critic: Literal[tuple(CRITICS)] = "gp"
     """The critic; docs/wgan.md says what each is."""
     network: Literal["fc", "conv"] = "conv"
-    """Of critic and generator: fully connected, or DCGAN's convolutions without batch norm (sides must be multiples of 8)."""
+    """Of critic and generator: fully connected, or DCGAN's convolutions without batch norm (sides must be even)."""
     n_critic: int = 5
     """Updates of the critic for one of the generator; a step is both."""
     rate: float = 2e-4

@@ -1,5 +1,6 @@
 """A generator's step: what it moves, and where the gradient goes."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -56,6 +57,19 @@ def test_a_discrete_generator_has_so_many_points():
     generator = Generator(size=2, latent=3, hidden=(4,), codes=5)
     points = generator.sample(generator.init(jax.random.key(0)), jax.random.key(1), 200)
     assert len(np.unique(np.asarray(points).round(5), axis=0)) == 5
+
+
+def test_sides_that_are_soon_odd():
+    """MNIST's 28 x 28 halve twice, so critic and generator have two convolutions; 7 x 7 have none."""
+    critic, generator = Shape(size=784, image=(28, 28, 1)), Generator(size=784, latent=3, image=(28, 28, 1))
+    kernels = [layer.kernel.shape for layer in critic.init(jax.random.key(0))]
+    assert kernels == [(4, 4, 1, 64), (4, 4, 64, 128), (7 * 7 * 128, 1)]
+    layers = generator.init(jax.random.key(0))
+    assert [layer.kernel.shape for layer in layers] == [(3, 7 * 7 * 128), (4, 4, 64, 128), (4, 4, 1, 64)]
+    assert jax.eval_shape(partial(generator.sample, count=2), layers, jax.random.key(1)).shape == (2, 784)
+    for shape in (critic, generator):
+        with pytest.raises(ValueError, match="images of 7 x 7: 1 convolutions of stride 2 need multiples of 2"):
+            replace(shape, size=49, image=(7, 7, 1)).init(jax.random.key(0))
 
 
 def test_convolutions_make_images():

@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPClassifier
 
 from gan.transport import exact_w1
+from training.errors import DataError
 from training.images import Images, fingerprint, read_images, split_images
 
 Features = Callable[[np.ndarray], np.ndarray]  # images [n, D] -> [n, F]
@@ -74,7 +75,10 @@ class Data(NamedTuple):
 def read_data(name: str | None, held: int) -> Data:
     """Images to train on and `held` others, by a hash of their pixels. Raises DataError, and ValueError for too few."""
     images: Images = read_images(name)
-    test, train = split_images(images, held)
+    try:
+        test, train = split_images(images, held)
+    except DataError as error:
+        raise DataError(f"{error} (--scored)") from None
     if len(train.labels) < 10:
         raise ValueError(f"{len(train.labels)} images are left to train on, {held} are held out: lower --scored")
     flat = [part.pixels.reshape(len(part.labels), -1) for part in (train, test)]
@@ -105,14 +109,14 @@ def measures(data: Data, made: np.ndarray, patch: int) -> dict[str, float]:
     }
 
 
-def references(data: Data, patch: int) -> dict[str, dict[str, float]]:
+def references(data: Data, patch: int, centres: int = 64) -> dict[str, dict[str, float]]:
     """What real images score, and the centres of clusters of them."""
     from sklearn.cluster import KMeans
 
     count = min(len(data.train), len(data.test))
-    clusters = KMeans(min(64, count), n_init=1, random_state=0).fit(data.train)
-    centres = clusters.cluster_centers_[clusters.labels_[:count]]  # as often as images are near them
+    clusters = KMeans(min(centres, count), n_init=1, random_state=0).fit(data.train)
+    drawn = clusters.cluster_centers_[clusters.labels_[:count]]  # as often as images are near them
     return {
         "real images": measures(data, data.train[:count], patch),
-        "64 cluster centres": measures(data, centres, patch),
+        f"{len(clusters.cluster_centers_)} cluster centres": measures(data, drawn, patch),
     }

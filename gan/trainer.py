@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from gan.critic import Critic, Readings, State, adam
@@ -90,7 +91,9 @@ class Recipe:
             return readings.get("objective", readings["kr"]), readings
 
         gradient, readings = jax.grad(distance, has_aux=True)(gan.generator)
-        updates, optimizer = self.tx.update(gradient, gan.optimizer, gan.generator)
-        layers = optax.apply_updates(gan.generator, updates)
-        average = optax.incremental_update(layers, gan.average, 1 - self.decay)
+        changes, optimizer = self.tx.update(gradient, gan.optimizer, gan.generator)
+        layers = optax.apply_updates(gan.generator, changes)
+        updates = optax.tree.get(optimizer, "count")
+        decay = jnp.minimum(self.decay, updates / (updates + 9))  # the first weights are soon forgotten
+        average = optax.incremental_update(layers, gan.average, 1 - decay)
         return Gan(state, layers, average, optimizer), readings

@@ -24,7 +24,10 @@ def main() -> None:
     one = EXPERIMENTS[name]
     preset = preset_of(arguments, one.presets, "smoke")
     default = one.config(preset=preset, folder=f"runs/wgan/{name}-{preset}", **one.presets[preset])
-    config = tyro.cli(one.config, default=default, args=arguments, prog=f"python -m scripts.wgan {name}")
+    about = f"{one.question.capitalize()}\n\n{one.config.__doc__}"
+    config = tyro.cli(
+        one.config, default=default, args=arguments, prog=f"python -m scripts.wgan {name}", description=about
+    )
     remember_programs(config.folder)
     # A certified critic's bound holds to 1e-6 a layer in float32, and to 0.5 % in what an accelerator takes for it by default.
     jax.config.update("jax_default_matmul_precision", "highest")

@@ -25,7 +25,7 @@ def report(folder: Path, data: Data, every: Sequence[Mapping[str, Any]], config:
     label = lambda c: ", ".join([c["critic"], *(f"{name} {c[name]}" for name in varied)])  # noqa: E731
     cells = [c for c in every if c["stopped"] is None]
     found = {label(c): {m: estimate_runs(c["curve"][-1][m]) for m in MEASURES} for c in cells}
-    known = references(data, config.patch)
+    known = references(data, config.patch, config.codes or 64)
     rows = [[name, *(number(e[m]) for m in MEASURES)] for name, e in found.items()]
     rows += [[label(c), f"no number at step {c['stopped']}", *[""] * 8] for c in every if c["stopped"]]
     rows += [[name, "", "", "", *(number(m[k]) for k in MEASURES[3:])] for name, m in known.items()]
@@ -46,7 +46,8 @@ def report(folder: Path, data: Data, every: Sequence[Mapping[str, Any]], config:
             "tradeoff",
             "Accuracy of the distance, and quality of the images",
             "ratio = the critic's own estimate / the exact distance of the same minibatch",
-            "A dot is a seed, a cross a mean with its interval. W1 to held-out images is exact; that of the laws is unknown.",
+            "A dot is a seed, a cross a mean with its interval. W1 to held-out images is exact; that of the laws is unknown. The first three "
+            "columns are of minibatches as training sees them, the others of images by the average of the generator's weights.",
             _scatter(cells, found, known, label),
             table=Table(heads, rows),
         )
@@ -72,6 +73,7 @@ def report(folder: Path, data: Data, every: Sequence[Mapping[str, Any]], config:
                 },
                 lines={"real images, held out": known["real images"]["held_out"]},
                 label="W1",
+                limited=False,
             ).picture(),
         )
         for n, (name, cell) in enumerate(zip(found, cells, strict=True))
@@ -124,7 +126,7 @@ def _scatter(cells, found: Mapping[str, Mapping[str, Estimate]], known, label: C
             axes.axhline(values[measure], color="k", linestyle=style, linewidth=1, label=name)
         axes.axvline(1, color="0.7", linewidth=1)
         axes.set(xlabel="estimate / exact distance of the minibatch", title=title)
-        axes.set_xlim(left=0, right=max(1.2, min(3, axes.get_xlim()[1])))
+        axes.set_xlim(min(0, axes.get_xlim()[0]), max(1.2, axes.get_xlim()[1]))
         axes.grid(alpha=0.3)
     figure.axes[0].set_yscale("log")
     handles = figure.axes[0].get_legend_handles_labels()

@@ -124,7 +124,11 @@ def _run(config: ImagesConfig, say: Callable) -> TrainState:
         fixed={"images": data.fingerprint, "critic": config.critic, "n_critic": config.n_critic},
         review=partial(review, recipe, data, config, folder),
     )
-    return train(task, loop, mesh, folder, say)
+    state = train(task, loop, mesh, folder, say)
+    say(
+        f"{folder}: samples-STEP.png, metrics.jsonl, and loss.png, where the loss is the critic's estimate of the distance"
+    )
+    return state
 
 
 def recipe_of(config: ImagesConfig, data: Data) -> Recipe:

@@ -27,6 +27,8 @@ class Panel:
     curves: Mapping[str, Sequence[tuple[int, Estimate]]]
     lines: Mapping[str, float | None] = field(default_factory=dict)
     label: str = ""
+    limited: bool = True
+    """To heights near the constants: a critic that knows no scale does not hide the others."""
 
     def draw(self, axes) -> None:
         for place, (name, points) in enumerate(self.curves.items()):
@@ -40,7 +42,7 @@ class Panel:
             if value is not None:
                 axes.axhline(value, color="k", linestyle=dash, linewidth=1, label=f"{name}: {value:.3g}")
         known = [value for value in self.lines.values() if value]
-        if known:  # a critic that knows no scale does not hide the others
+        if known and self.limited:
             axes.set_ylim(min(-0.1 * max(known), 0), 1.6 * max(known))
         axes.set(title=self.title, xlabel="steps", ylabel=self.label)
         axes.grid(alpha=0.3)

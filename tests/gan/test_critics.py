@@ -192,7 +192,7 @@ def test_what_cannot_be():
         with pytest.raises(ValueError, match="of one shape, and of two points or more"):
             critic.read(state, x, y)
     with pytest.raises(ValueError, match="multiples of 8"):
-        critics.weight_clipping(Shape(size=784, image=(28, 28, 1))).init(jax.random.key(0))
+        critics.weight_clipping(Shape(size=784, image=(28, 28, 1), hidden=(4, 4, 4))).init(jax.random.key(0))
     with pytest.raises(ValueError, match="no convolutions"):
         critics.orthogonal(Shape(size=1024, image=(32, 32, 1)))
     assert kr(jnp.array([3.0, 3.0, 1.0, 1.0])) == 2

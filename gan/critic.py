@@ -50,9 +50,8 @@ class Shape:
     square patches of it."""
 
     size: int  # D
-    hidden: tuple[
-        int, ...
-    ] = ()  # features of the hidden layers; by default two of max(2 D, 128), or 64, 128, 256 of convolutions while sides are even
+    # Features of the hidden layers; by default two of max(2 D, 128), or 64, 128, 256 of convolutions while sides are even.
+    hidden: tuple[int, ...] = ()
     image: tuple[int, int, int] | None = None  # (height, width, channels)
     patch: int = 0  # above 0: the side of patches
 

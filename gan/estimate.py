@@ -36,10 +36,10 @@ def train(
 
     Ends early where a seed's critic is no longer finite: the last reading tells. Raises ValueError for numbers that cannot be.
     """
-    least = {"steps": 1, "batch": 2, "seeds": 1, "chunk": 1, "scored": 2}
-    for name, value in (("steps", steps), ("batch", batch), ("seeds", seeds), ("chunk", chunk), ("scored", scored)):
-        if value < least[name]:
-            raise ValueError(f"{name} is {value}: it must be {least[name]} or more")
+    wanted = {"steps": (steps, 1), "batch": (batch, 2), "seeds": (seeds, 1), "chunk": (chunk, 1), "scored": (scored, 2)}
+    for name, (value, least) in wanted.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}: it must be {least} or more")
     state, advance = program(critic, law, batch=batch, seeds=seeds)
     score_key = seed_keys(seeds)[2]
     look = jax.jit(

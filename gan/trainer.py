@@ -24,10 +24,8 @@ class Generator:
 
     size: int  # D
     latent: int = 64
-    hidden: tuple[int, ...] = (
-        256,
-        256,
-    )  # of perceptrons; convolutions take 256, 128, 64, the last of them where sides are soon odd
+    # Of perceptrons; convolutions take 256, 128, 64, the last of them where sides are soon odd.
+    hidden: tuple[int, ...] = (256, 256)
     image: tuple[int, int, int] | None = None  # (height, width, channels): convolutions
     codes: int = 0  # above 0: so many fixed noises and no others, a discrete law
 

@@ -17,7 +17,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,10 +37,10 @@ class Images(NamedTuple):
     labels: np.ndarray  # int32 [n], from 0
 
 
-def fingerprint(images: Images) -> str:
+def fingerprint(*parts: Images) -> str:
     """sha256 of pixels and labels."""
     digest = hashlib.sha256()
-    for array in images:
+    for array in chain.from_iterable(parts):
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 

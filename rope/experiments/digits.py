@@ -5,7 +5,6 @@ placed anywhere on a larger canvas, and enlarged. A cell is one (encoding, seed)
 the order of the training images; the parts of the data, and where test images are placed, are the same for all.
 """
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from rope.experiments.digits_report import write_report
 from rope.experiments.placing import canvas_of, conditions
 from rope.vit import Positions, ViT, ViTConfig, forward, init
 from training.experiment import REMAKE, keep_settings
-from training.images import Images, read_images, split_images
+from training.images import Images, fingerprint, read_images, split_images
 from training.lock import locked
 from training.loop import HostBatch, to_mesh
 from training.mesh import MeshConfig, make_mesh
@@ -161,10 +160,7 @@ def digits(config: DigitsConfig, say: Callable = print) -> None:
 def settings_of(config: DigitsConfig, parts: Parts) -> dict[str, Any]:
     """What a folder's cells are made with; encodings and seeds may be added."""
     free = ("data", "folder", "positions", "seeds", "mesh")
-    digest = hashlib.sha256()
-    for array in (array for part in parts for array in part):
-        digest.update(np.ascontiguousarray(array))
-    return {name: x for name, x in asdict(config).items() if name not in free} | {"data": digest.hexdigest()}
+    return {name: x for name, x in asdict(config).items() if name not in free} | {"data": fingerprint(*parts)}
 
 
 class Trainer:

@@ -137,6 +137,7 @@ def _scatter(cells, found: Mapping[str, Mapping[str, Estimate]], known, label: C
 def _lines(cells, varied: str, others: Sequence[str]) -> bytes:
     from matplotlib.figure import Figure
 
+    values = sorted({c[varied] for c in cells})
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axes, (measure, title) in zip(
         figure.subplots(1, 3),
@@ -146,10 +147,11 @@ def _lines(cells, varied: str, others: Sequence[str]) -> bytes:
         curve = lambda c: ", ".join([c["critic"], *(f"{name} {c[name]}" for name in others)])  # noqa: E731
         for name in dict.fromkeys(map(curve, cells)):
             its = [c for c in cells if curve(c) == name]
-            values = [estimate_runs(c["curve"][-1][measure]) for c in its]
-            mean, low, high = np.array(values).T
+            mean, low, high = np.array([estimate_runs(c["curve"][-1][measure]) for c in its]).T
             axes.errorbar([c[varied] for c in its], mean, [mean - low, high - mean], marker="o", capsize=2, label=name)
         axes.set(xlabel=varied, title=title, xscale="log")
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
     return png(figure)

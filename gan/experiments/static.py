@@ -79,7 +79,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "laws": ("shift:16", "scale:16", "shells:2", "mixture", "classes", "funnels:2:4", "funnels:16:4"),
         "critics": ("wc", "gp", "lp", "sn", "ortho", "ls", "c", "cow", "exact"),
         "steps": 1_000,
-        "batch": 1024,
         "readings": 10,
     },
     "full": {

@@ -30,17 +30,26 @@ class Reading:
 
 
 def train(
-    critic: Critic, law: Law, *, steps: int, batch: int = 1024, seeds: int = 3, chunk: int = 250, scored: int = 4096
+    critic: Critic,
+    law: Law,
+    *,
+    steps: int,
+    batch: int = 1024,
+    seeds: int = 3,
+    chunk: int = 250,
+    scored: int = 4096,
+    linear_decay: bool = False,
 ) -> Iterator[tuple[Reading, State]]:
     """After each chunk of steps what the critics of all seeds say, and their states, stacked. One compiled program a chunk.
 
+    With `linear_decay` updates shrink to nothing by the last step, where constant ones keep a critic moving about its best.
     Ends early where a seed's critic is no longer finite: the last reading tells. Raises ValueError for numbers that cannot be.
     """
     wanted = {"steps": (steps, 1), "batch": (batch, 2), "seeds": (seeds, 1), "chunk": (chunk, 1), "scored": (scored, 2)}
     for name, (value, least) in wanted.items():
         if value < least:
             raise ValueError(f"{name} is {value}: it must be {least} or more")
-    state, advance = program(critic, law, batch=batch, seeds=seeds)
+    state, advance = program(critic, law, batch=batch, seeds=seeds, decay_steps=steps if linear_decay else None)
     score_key = seed_keys(seeds)[2]
     look = jax.jit(
         lambda state, key: over_seeds(partial(scores, critic, law, batch=batch, count=scored), state, key),
@@ -69,7 +78,9 @@ def over_seeds(function: Callable, *stacked: Any) -> Any:
     return jax.vmap(function)(*stacked)
 
 
-def program(critic: Critic, law: Law, *, batch: int, seeds: int) -> tuple[State, Callable[[State, int, int], State]]:
+def program(
+    critic: Critic, law: Law, *, batch: int, seeds: int, decay_steps: int | None = None
+) -> tuple[State, Callable[[State, int, int], State]]:
     """(the first state of all seeds, stacked; advance(state, first, count), which takes so many steps)."""
     begin, train_key, _ = seed_keys(seeds)
 
@@ -77,7 +88,12 @@ def program(critic: Critic, law: Law, *, batch: int, seeds: int) -> tuple[State,
     def advance(state: State, first: jax.Array, count: int) -> State:
         def one(state: State, key: jax.Array) -> State:
             def body(state, number):
-                return critic.step(state, lambda k: law.sample(k, batch), jax.random.fold_in(key, number))[0], None
+                after, _ = critic.step(state, lambda k: law.sample(k, batch), jax.random.fold_in(key, number))
+                if decay_steps:  # of what an optimizer, whichever it is, has changed
+                    part = 1 - number / decay_steps
+                    nets = jax.tree.map(lambda old, new: old + part * (new - old), state.nets, after.nets)
+                    after = after._replace(nets=nets)
+                return after, None
 
             return jax.lax.scan(body, state, first + jnp.arange(count))[0]
 

@@ -64,6 +64,8 @@ class StaticConfig:
     """Times that a critic is asked on its way."""
     scored: int = 4096
     """Points that it is then asked about."""
+    linear_decay: bool = False
+    """Updates shrink to nothing by the last step, which settles critics that constant ones keep moving about their best."""
 
     def __post_init__(self):
         check_ranges(self, steps=0, batch=(2, 1 << 20), seeds=(1, 1001), readings=(1, 10_001), scored=(2, 1 << 20))
@@ -123,7 +125,14 @@ def measure(law: Law, made: Critic, name: str, critic: str, config: StaticConfig
     steps = config.steps or PUBLISHED_STEPS[critic]
     chunk = -(-steps // config.readings)
     readings: Iterator[tuple[Reading, Any]] = train(
-        made, law, steps=steps, batch=config.batch, seeds=config.seeds, chunk=chunk, scored=config.scored
+        made,
+        law,
+        steps=steps,
+        batch=config.batch,
+        seeds=config.seeds,
+        chunk=chunk,
+        scored=config.scored,
+        linear_decay=config.linear_decay,
     )
     curve = [{k: _plain(v) for k, v in asdict(reading).items()} for reading, _ in readings]
     seconds = time.perf_counter() - begin

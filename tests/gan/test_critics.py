@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 from gan import critics, laws, lipschitz
 from gan.critic import Critic, Shape, State, kr, slope
 from gan.critics import CRITICS
+from gan.estimate import train
 from gan.metric import lengths
 from gan.networks import Layer, convolve, init_convolutions, init_mlp, mlp, sort_groups
 from gan.transport import entropic, exact_w1
@@ -196,3 +197,17 @@ def test_what_cannot_be():
     with pytest.raises(ValueError, match="no convolutions"):
         critics.orthogonal(Shape(size=1024, image=(32, 32, 1)))
     assert kr(jnp.array([3.0, 3.0, 1.0, 1.0])) == 2
+
+
+def test_updates_decay():
+    """The second of two is half of what it would have been, and the first all of it."""
+    states = []
+    for linear_decay in (False, True):
+        gp = CRITICS["gp"](Shape(size=3, hidden=(4,)))
+        readings = train(gp, LAW, steps=2, batch=8, seeds=2, chunk=1, linear_decay=linear_decay)
+        states.append([jax.tree.leaves(state.nets) for _, state in readings])
+    (first, plain), (same, decayed) = states
+    assert any((a != b).any() for a, b in zip(first, plain, strict=True))
+    for one, other, full, half in zip(first, same, plain, decayed, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(half - one, (full - one) / 2, atol=1e-7)

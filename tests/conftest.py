@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
@@ -13,7 +14,8 @@ os.environ |= {
     "NPROC": "32",  # XLA's threads: eight devices that wait for each other deadlock in fewer than they need
     "JAX_NUMPY_RANK_PROMOTION": "raise",
 }
-if version("jaxlib").startswith("0.10."):  # which alone has the first of these flags, and stops at one that it has not
+# Of the versions that are pinned jaxlib 0.10 alone has the first of these flags; another one, and libtpu, stop at what they do not know.
+if version("jaxlib").startswith("0.10.") and "TPU_LIBRARY_PATH" not in os.environ and not find_spec("libtpu"):
     # Loops by LLVM's builder rather than by MLIR, in one module a program, compile in a third of the time.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 # Programs compiled by one process of this run, pytest's workers and the tests' own, serve the others. The folder is new for

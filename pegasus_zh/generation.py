@@ -1,12 +1,10 @@
 """Texts in, texts out: inputs of like length decoded together, one compiled program for each length bucket."""
 
 import dataclasses
-import fcntl
 import hashlib
 import itertools
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +27,7 @@ from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.partition import RULES, abstract, place, spec
 from training.ranges import check_ranges
+from training.whole import growing
 
 WINDOW = 16  # batches that are sorted by length together, and then written out in order
 
@@ -179,14 +178,7 @@ def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], writte
     """Writes config.out whole; what a killed run had written is kept beside it under a name that tells its settings."""
     out = Path(config.out)
     identity = hashlib.sha256(repr((replace(config, out=""), weights, inputs)).encode()).hexdigest()[:12]
-    partial = out.with_name(f".{out.name}.{identity}.partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(partial, "a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{out}: the same command is at work on it; wait for it, or give another --out") from None
-        file.seek(0)
+    with growing(out, identity) as file:
         kept = file.read()
         done = kept.count(b"\n")
         file.truncate(kept.rfind(b"\n") + 1)  # a last line may be cut
@@ -199,6 +191,4 @@ def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], writte
             file.flush()
             bar.update()
         bar.close()
-        os.fsync(file.fileno())
-    os.replace(partial, out)
     print(f"{out}: {len(inputs):,} texts written", file=sys.stderr)

@@ -30,7 +30,7 @@ def read_pairs(path: str, field: str = "source", reference_field: str = "referen
     kind = ".txt" if path == "-" else Path(path.removesuffix(".gz")).suffix
     if kind not in (".jsonl", ".tsv", ".txt"):
         raise DataError(f"{path}: unknown kind of file; inputs come as .jsonl, .tsv or .txt (all may be .gz)")
-    for place, line in _lines(path):
+    for place, line in read_lines(path):
         if kind == ".jsonl":
             yield _of_json(line, place, field, reference_field)
         elif kind == ".tsv":
@@ -42,8 +42,11 @@ def read_pairs(path: str, field: str = "source", reference_field: str = "referen
             yield Pair(line, None)
 
 
-def _lines(path: str) -> Iterator[tuple[str, str]]:
-    """(place, text) of each line; lines end with LF or CR LF, and a mark of the byte order is no text."""
+def read_lines(path: str) -> Iterator[tuple[str, str]]:
+    """(place, text) of each line of a file, also .gz, or of standard input (-): "texts.txt, line 3".
+
+    Lines end with LF or CR LF, and a mark of the byte order is no text. Raises DataError.
+    """
     if path == "-":
         opened = partial(nullcontext, sys.stdin.buffer)
     else:

@@ -42,6 +42,9 @@ def init_state(init: Callable[[jax.Array], Any], tx: optax.GradientTransformatio
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+Gradients = Callable[
+    [Any, Batch, jax.Array], tuple[Sums, Any]
+]  # (model, batch of microbatches, a key for each) -> sums, their gradient
 
 
 def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> Step:
@@ -51,7 +54,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> Step:
     and `update_norm`.
     """
 
-    def gradients(model, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
+    def one(model, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
         def objective(model):
             sums = loss_fn(model, batch, key)
             return sums["loss"][0], sums
@@ -59,15 +62,23 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> Step:
         (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(model)
         return sums, grads
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(next(iter(batch.values()))))
+    def accumulated(model, batch: Batch, keys: jax.Array) -> tuple[Sums, Any]:
         first = jax.tree.map(lambda x: x[0], (batch, keys))
         if len(keys) == 1:
-            sums, grads = gradients(state.model, *first)
-        else:
-            zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradients, state.model, *first))
-            add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(state.model, *part)), None)  # noqa: E731
-            (sums, grads), _ = jax.lax.scan(add, zeros, (batch, keys))
+            return one(model, *first)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, model, *first))
+        add = lambda total, part: (jax.tree.map(jnp.add, total, one(model, *part)), None)  # noqa: E731
+        return jax.lax.scan(add, zeros, (batch, keys))[0]
+
+    return update_step(accumulated, tx)
+
+
+def update_step(gradients: Gradients, tx: optax.GradientTransformation) -> Step:
+    """The step of `make_train_step` for gradients that are no sum over microbatches."""
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(next(iter(batch.values()))))
+        sums, grads = gradients(state.model, batch, keys)
         weight = jnp.maximum(sums["loss"][1], 1)
         grads = jax.tree.map(lambda g: g / weight, grads)
         updates, optimizer = tx.update(grads, state.optimizer, state.model)

@@ -1,5 +1,6 @@
 """Files and folders that are there whole or not at all, whenever the process is killed."""
 
+import fcntl
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from training.errors import AGAIN, DataError, damaged
 
@@ -39,6 +40,30 @@ def whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         _settle(path, temporary, old)
+
+
+@contextmanager
+def growing(path: Path, identity: str) -> Iterator[IO[bytes]]:
+    """Gives a file to append to, which becomes `path` as the block ends, if it does not fail.
+
+    What a killed process had written of the same `identity` is in the file, which is at its begin; what was not flushed may be
+    missing from its end, or lie there in part. Raises DataError where another process is at work on it.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{identity}.partial")
+    with open(partial, "a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{path}: the same command is at work on it; wait for it, or write to another file"
+            ) from None
+        file.seek(0)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(partial, path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,0 +1,235 @@
+"""A file of texts -> a file of vectors, written as it goes; the same command goes on where one was killed."""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import IO, Literal
+
+import jax
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import tyro
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from pegasus_zh.text_encoder import load_text_encoder
+from retrieval.encode import Encoding, encoder
+from retrieval.pooling import Pooling, check_poolings
+from retrieval.texts import read_texts
+from retrieval.whitening import check_finite, load_whitening, moments, whiten
+from rope.huggingface import Pooler
+from training.errors import DataError
+from training.mesh import MeshConfig, make_mesh
+from training.metrics import progress_bar
+from training.ranges import check_ranges
+from training.weights import fingerprint
+from training.whole import growing, whole
+
+FORMATS = (".npy", ".parquet", ".array_record")
+GROUP = 1 << 14  # rows read, or written to Parquet, at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Make a vector of each text of a file."""
+
+    model: str
+    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a Hugging Face folder (BERT, RoBERTa-wwm, RoFormer, SimBERT,
+    RoFormer-Sim)."""
+    input: str
+    """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
+    out: str
+    """The vectors, in the order of the texts: .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""
+    pooling: Pooling = "cls"
+    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two."""
+    pooler: Pooler = "auto"
+    """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
+    field: str = "text"
+    """The JSON field with a text."""
+    whitening: str = ""
+    """What scripts.whiten made of vectors of the same model and pooling: applied to these."""
+    normalise: bool = False
+    """Vectors of length 1, whose products are cosines."""
+    on_long: Literal["cut", "stop"] = "cut"
+    """Texts of more than --max-length ids: cut them and say how many, or stop at the first."""
+    step: int | None = None
+    """Which checkpoint of several; by default the newest undamaged one."""
+    encoding: tyro.conf.OmitArgPrefixes[Encoding] = dataclasses.field(default_factory=Encoding)
+    """Lengths and batches."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+
+
+def embed_file(config: EmbedConfig, say: Callable[[str], None] = print) -> tuple[int, int]:
+    """Writes `config.out`, whole or not at all, and returns the number of its vectors and their width.
+
+    Raises DataError for texts and models that cannot be used, and for a vector with NaN, with the line.
+    """
+    out = Path(config.out)
+    if out.suffix not in FORMATS:
+        raise DataError(f"--out {out}: vectors are written as {', '.join(FORMATS)}")
+    if out.is_dir():
+        raise DataError(f"--out {out}: a folder; name a new file in it")
+    count, digest = 0, hashlib.sha256()
+    for text in read_texts(config.input, config.field):
+        digest.update(text.encode() + b"\n")
+        count += 1
+    if not count:
+        raise DataError(f"{config.input}: no text in it")
+    source = load_text_encoder(config.model, step=config.step, pooler=config.pooler, say=say)
+    check_poolings([config.pooling], source.config, config.model)
+    map_ = load_whitening(config.whitening) if config.whitening else lambda vectors: vectors
+    width = map_(np.zeros(source.config.width, np.float32)).shape[-1]
+    made = replace(config, out="", input="", mesh=MeshConfig(), encoding=replace(config.encoding, tokens=1))
+    settings = repr((made, count, digest.hexdigest(), fingerprint(source.model), map_ if config.whitening else None))
+    head = _npy_header(count, width)
+    path = out if out.suffix == ".npy" else out.with_suffix(".npy")
+    with (
+        growing(path, hashlib.sha256(settings.encode()).hexdigest()[:12]) as file,
+        jax.set_mesh(make_mesh(config.mesh)),
+    ):
+        done = _resume(file, head, width)
+        bar = progress_bar(done, count, unit="text")
+        encode = encoder(source, [config.pooling], config.encoding)
+        long = _Long(config)
+        for part in encode(islice(read_texts(config.input, config.field), done, None)):
+            vectors = part.vectors[:, 0]
+            check_finite(vectors, done, f"{config.model}, of {config.input}")
+            long.count(part.lengths, done)
+            vectors = map_(vectors)
+            if config.normalise:
+                vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
+            file.write(np.ascontiguousarray(vectors, np.float32).data)
+            file.flush()
+            done += len(vectors)
+            bar.update(len(vectors))
+        bar.close()
+    long.tell(say)
+    _CONVERT[out.suffix](path, out, config)
+    say(f"{out}: {count:,} vectors of {width} dimensions")
+    return count, width
+
+
+class _Long:
+    """What is said of texts that are too long."""
+
+    def __init__(self, config: EmbedConfig):
+        self._config, self._found, self._first = config, 0, 0
+
+    def count(self, lengths: np.ndarray, done: int) -> None:
+        long = np.flatnonzero(lengths > self._config.encoding.max_length)
+        if not len(long):
+            return
+        line = done + int(long[0]) + 1
+        if self._config.on_long == "stop":
+            raise DataError(
+                f"{self._config.input}, line {line}: {lengths[long[0]]} ids, more than {self._config.encoding.max_length}; "
+                "give a larger --max-length, or --on-long cut"
+            )
+        self._first = self._first or line
+        self._found += len(long)
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        if self._found:
+            say(
+                f"{self._config.input}: {self._found:,} texts were cut to {self._config.encoding.max_length} ids, the first of "
+                f"them on line {self._first}"
+            )
+
+
+def _npy_header(count: int, width: int) -> bytes:
+    with io.BytesIO() as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count, width)})
+        return file.getvalue()
+
+
+def _resume(file: IO[bytes], head: bytes, width: int) -> int:
+    """How many vectors the file has; what is cut is cut off."""
+    size = file.seek(0, 2)
+    if size < len(head):
+        file.truncate(0)
+        file.write(head)
+        size = len(head)
+    done = (size - len(head)) // (4 * width)
+    file.truncate(len(head) + done * 4 * width)
+    return done
+
+
+def _to_parquet(vectors: Path, out: Path, config: EmbedConfig) -> None:
+    rows, texts = np.load(vectors, mmap_mode="r"), read_texts(config.input, config.field)
+    kind = pyarrow.list_(pyarrow.float32(), rows.shape[1])
+    schema = pyarrow.schema([("text", pyarrow.string()), ("vector", kind)])
+    with whole(out) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+        for first in range(0, len(rows), GROUP):
+            flat = pyarrow.array(np.ravel(rows[first : first + GROUP]))
+            vector = pyarrow.FixedSizeListArray.from_arrays(flat, type=kind)
+            writer.write_table(pyarrow.table([list(islice(texts, len(vector))), vector], schema))
+    vectors.unlink()
+
+
+def _to_array_record(vectors: Path, out: Path, config: EmbedConfig) -> None:
+    rows = np.load(vectors, mmap_mode="r")
+    with whole(out) as temporary:
+        writer = ArrayRecordWriter(str(temporary), "group_size:1")
+        for row in rows:
+            writer.write(row.tobytes())
+        writer.close()
+    vectors.unlink()
+
+
+_CONVERT = {".npy": lambda *_: None, ".parquet": _to_parquet, ".array_record": _to_array_record}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhitenConfig:
+    """Fit a whitening on vectors, in one pass, and write it for scripts.embed and scripts.search."""
+
+    vectors: tuple[str, ...]
+    """.npy files of scripts.embed, read in pieces."""
+    out: str
+    """The whitening, .safetensors."""
+    dimensions: int | None = None
+    """How many of the strongest directions are kept; by default all that vary."""
+    beta: float = 1.0
+    """Share of the mean that is taken away; 0 with --gamma 0 is the projection alone."""
+    gamma: float = 1.0
+    """How far the directions' variances are made equal; 1: wholly."""
+
+    def __post_init__(self):
+        check_ranges(self, dimensions=1, beta=0, gamma=0)
+
+
+def whiten_file(config: WhitenConfig, say: Callable[[str], None] = print) -> None:
+    """Fits and writes. Raises DataError."""
+    arrays = [open_vectors(path) for path in config.vectors]
+    total = sum(map(len, arrays))
+    bar = progress_bar(0, total, unit="vector")
+
+    def pieces() -> Iterator[np.ndarray]:
+        for array in arrays:
+            for first in range(0, len(array), GROUP):
+                yield array[first : first + GROUP]
+                bar.update(min(GROUP, len(array) - first))
+
+    found = moments(pieces())
+    bar.close()
+    made = whiten(found, config.dimensions, beta=config.beta, gamma=config.gamma, say=say)
+    made.save(config.out)
+    say(f"{config.out}: from {len(made.mean)} to {made.kernel.shape[1]} dimensions, of {total:,} vectors")
+
+
+def open_vectors(path: str | Path) -> np.ndarray:
+    """A .npy file of vectors [n, D], mapped into memory. Raises DataError."""
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; write it with scripts.embed") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not a .npy file of numbers ({error}); write it with scripts.embed") from None
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.size:
+        raise DataError(f"{path}: not vectors [n, D] of floating point numbers; write it with scripts.embed")
+    return vectors

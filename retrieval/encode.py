@@ -1,0 +1,141 @@
+"""Texts to vectors: several packed side by side into rows of one shape, the next ones tokenized meanwhile."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from pegasus_zh.text_encoder import TextEncoder
+from pegasus_zh.tokenizers import PegasusTokenizer
+from retrieval.pooling import Pooling, embed
+from rope.roformer import init
+from training.partition import RULES, abstract, place, spec
+from training.ranges import check_ranges
+from training.step import compiler_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How texts become rows, and rows batches."""
+
+    max_length: int = 64
+    """Ids of a text, [CLS] and [SEP] included; of longer ones the end is cut."""
+    tokens: int = 2048
+    """Positions of a batch, padding included."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; bfloat16 on TPUs and recent GPUs."""
+
+    def __post_init__(self):
+        check_ranges(self, max_length=3, tokens=1)
+
+
+class Vectors(NamedTuple):
+    """Of some texts in their order."""
+
+    vectors: np.ndarray  # float32 [n, K, D]
+    lengths: np.ndarray  # ids of each text before it was cut, [CLS] and [SEP] included
+
+
+Encode = Callable[[Iterable[str]], Iterator[Vectors]]
+
+
+def encoder(source: TextEncoder, poolings: Sequence[Pooling], encoding: Encoding) -> Encode:
+    """What makes vectors of texts, a window at a time, in order; under the mesh that is set, whose devices each take their
+    part of every batch."""
+    config = replace(source.config, dtype=encoding.dtype)
+    model = place(source.model, abstract(partial(init, config, jax.random.key(0))))
+    run = jax.jit(partial(embed, config=config, poolings=tuple(poolings)), static_argnames="texts")
+    programs: dict[tuple[int, int], jax.stages.Compiled] = {}
+
+    def compute(ids: np.ndarray, segments: np.ndarray) -> jax.Array:
+        rows = [jax.device_put(x, spec("batch", None)) for x in (ids, segments)]
+        if ids.shape not in programs:
+            traced = run.lower(model, *rows, texts=texts_of(ids.shape[1]))
+            programs[ids.shape] = traced.compile(compiler_options=compiler_options())
+        return programs[ids.shape](model, *rows)
+
+    def windows(texts: Iterable[str]) -> Iterator[Vectors]:
+        texts, waiting = iter(texts), None
+        # As many texts as a batch has positions: of short ones about 16 batches, and enough to pack well.
+        while window := list(islice(texts, encoding.tokens)):
+            found = _dispatch(window, source.tokenizer, encoding, compute)
+            if waiting:  # the window before is computed while this one is tokenized
+                yield _collect(*waiting)
+            waiting = found
+        if waiting:
+            yield _collect(*waiting)
+
+    return windows
+
+
+def texts_of(length: int) -> int:
+    """The most texts that a row of this length is given."""
+    return -(-length // 4)
+
+
+def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Texts of these lengths, none above `room`, in rows: the longest first, each where it leaves the least room."""
+    rows: list[list[int]] = []
+    open_rows: list[list[int]] = [[] for _ in range(room + 1)]  # by the room that is left in them
+    there = 0  # bit r: is there such a row?
+    for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if fitting := there >> lengths[text]:
+            left = lengths[text] + (fitting & -fitting).bit_length() - 1
+            row = open_rows[left].pop()
+            there ^= (not open_rows[left]) << left
+        else:
+            left, row = room, len(rows)
+            rows.append([])
+        rows[row].append(text)
+        if len(rows[row]) < texts_of(room):
+            left -= lengths[text]
+            open_rows[left].append(row)
+            there |= 1 << left
+    return rows
+
+
+def _dispatch(
+    texts: list[str], tokenizer: PegasusTokenizer, encoding: Encoding, compute: Callable
+) -> tuple[np.ndarray, list[tuple[list[list[int]], jax.Array]]]:
+    """The texts' lengths, and what is being computed: of each batch, which texts its rows have and their vectors [B, S, K, D]."""
+    ids = [tokenizer.encode(text) for text in texts]
+    framed = [tokenizer.frame_source(x, encoding.max_length) for x in ids]
+    lengths = [len(x) for x in framed]
+    room = min(max(_power_of_two(max(lengths)), 16), max(encoding.max_length, 16))
+    packed, parts, found = pack(lengths, room), _parts(), []
+    most = min(max(encoding.tokens // room, 1), _power_of_two(len(packed)))  # of few texts, fewer rows
+    most = -(-most // parts) * parts
+    for first in range(0, len(packed), most):
+        chosen = packed[first : first + most]
+        batch, segments = np.full((most, room), tokenizer.pad_id, np.int32), np.zeros((most, room), np.int32)
+        for row, members in enumerate(chosen):
+            end = 0
+            for number, text in enumerate(members, 1):
+                begin, end = end, end + lengths[text]
+                batch[row, begin:end], segments[row, begin:end] = framed[text], number
+        found.append((chosen, compute(batch, segments)))
+    return np.array([len(x) for x in ids]) + 2, found
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _parts() -> int:
+    mesh = jax.sharding.get_abstract_mesh().shape
+    return math.prod(mesh.get(axis, 1) for axis in RULES["batch"])
+
+
+def _collect(lengths: np.ndarray, found: list[tuple[list[list[int]], jax.Array]]) -> Vectors:
+    vectors = np.empty((len(lengths), *found[0][1].shape[2:]), np.float32)
+    for chosen, computed in found:
+        rows = np.asarray(computed)
+        places = [(text, row, number) for row, members in enumerate(chosen) for number, text in enumerate(members)]
+        text, row, number = np.array(places).T
+        vectors[text] = rows[row, number]
+    return Vectors(vectors, lengths)

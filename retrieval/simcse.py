@@ -1,0 +1,247 @@
+"""An encoder tuned for sentence vectors: by text alone (SimCSE), by pairs with hard negatives, or by scored pairs (CoSENT)."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+
+from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
+from pegasus_zh.tokenizers import keep_tokenizer
+from retrieval.contrastive import LOSSES, Loss, cached_gradients
+from retrieval.encode import Encoding, encoder
+from retrieval.pooling import Pooling, check_poolings, embed
+from retrieval.similarity import Task, cosines, read_pairs, spearman
+from retrieval.texts import read_columns
+from rope import roformer
+from rope.huggingface import Pooler
+from rope.layers import Remat
+from training import loop
+from training.errors import DataError
+from training.lock import locked
+from training.loop import HostBatch, LoopConfig, microbatch, train
+from training.mesh import MeshConfig, data_share, make_mesh
+from training.metrics import silent
+from training.optimizer import OptimizerConfig, make_optimizer
+from training.partition import check_divisible, spec
+from training.ranges import check_ranges
+from training.step import Batch, TrainState, init_state, update_step
+from training.weights import fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCSEConfig:
+    """Tune an encoder for sentence vectors; the same command goes on. The defaults are the published Chinese recipe."""
+
+    model: str
+    """A work folder of scripts.pretrain_encoder, or a Hugging Face folder."""
+    data: tuple[str, ...]
+    """.txt, .tsv or .jsonl files, also .gz. For simcse one text a line, or of a .tsv every text that is no number; for pairs .tsv of
+    sentence TAB its like [TAB hard negatives]; for cosent .tsv of a TAB b TAB score."""
+    loss: Loss = "simcse"
+    """simcse: each sentence twice, with other dropout; pairs: the second sentence among all; cosent: the order of the scores."""
+    pooling: Pooling = "cls"
+    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two."""
+    pooler: Pooler = "auto"
+    """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
+    folder: str = "runs/simcse"
+    """Where everything of the run goes; scripts.embed takes it as --model."""
+    examples: int = 10_000
+    """How many sentences or pairs are drawn; 0: all."""
+    max_length: int = 64
+    """Ids of a sentence, [CLS] and [SEP] included."""
+    epochs: float = 1.0
+    """Passes over the examples."""
+    batch_size: int = 64
+    """Examples of an update, over all devices and microbatches; every one is compared with all."""
+    accumulate: int = 1
+    """Microbatches that are computed one after the other to save memory (gradient caching: the same gradient)."""
+    dropout: float = 0.3
+    """Of hidden states; that of attention weights is the model's own."""
+    scale: float = 20.0
+    """Of the cosines: 1 / temperature."""
+    valid: str = ""
+    """A .tsv of a TAB b TAB score, whose Spearman correlation is told as training goes."""
+    eval_every: int = 50
+    """Updates between these, and between checkpoints."""
+    seed: int = 0
+    """Of the examples drawn, their order, and dropout."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters stay float32."""
+    remat: Remat = "none"
+    """What the backward pass recomputes to save memory."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+    optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-5, weight_decay=0, warmup=1, clip=0, epsilon=1e-7)
+    )
+    """Keras's Adam at 1e-5."""
+
+    def __post_init__(self):
+        names = ("batch_size", "accumulate", "eval_every")
+        check_ranges(self, **dict.fromkeys(names, 1), examples=0, epochs=0, max_length=3, scale=0, seed=(0, 1 << 32))
+        check_ranges(self, dropout=(0, 1))
+        if self.loss == "simcse" and self.dropout == 0:
+            raise ValueError("dropout is 0: the two views of a sentence would be the same; give the 0.3 of the recipe")
+        if microbatch(self.batch_size, self.accumulate) and self.batch_size < 2:
+            raise ValueError(f"batch_size is {self.batch_size}: an example needs others to be told from")
+
+
+class Examples(NamedTuple):
+    """What is trained on: of each example S sentences, and of scored pairs their scores."""
+
+    sentences: list[tuple[str, ...]]
+    scores: np.ndarray | None = None  # float32 [n]
+
+
+def simcse(config: SimCSEConfig, say: Callable = print) -> TrainState:
+    """Runs, or goes on with, the tuning in `config.folder`. Raises DataError and ValueError."""
+    with locked(Path(config.folder)) if jax.process_index() == 0 else nullcontext():
+        say = say if jax.process_index() == 0 else silent
+        source = load_text_encoder(config.model, pooler=config.pooler, say=say)
+        valid = read_pairs(config.valid) if config.valid else None
+        return tune(config, source, read_examples(config), valid, say)[0]
+
+
+def read_examples(config: SimCSEConfig) -> Examples:
+    """The examples of the files. Raises DataError, with file, line and remedy."""
+    if config.loss == "cosent":
+        task = read_pairs("examples=" + ",".join(config.data))
+        pairs = [pair for split in task.splits for pair in zip(split.first, split.second, strict=True)]
+        scores = np.concatenate([split.scores for split in task.splits]).astype(np.float32)
+        return Examples([(task.texts[a], task.texts[b]) for a, b in pairs], scores)
+    rows = [row for path in config.data for row in read_columns(path)]
+    if config.loss == "simcse":
+        sentences = dict.fromkeys(text for _, row in rows for text in row if not _number(text))
+        return Examples([(text,) for text in sentences])
+    counts = {len(row) for _, row in rows}
+    if len(counts) != 1 or counts == {1}:
+        place = next(place for place, row in rows if len(row) != max(counts) or len(row) == 1)
+        raise DataError(
+            f"{place}: {min(counts)} columns; every line is sentence TAB its like, with as many hard negatives"
+        )
+    return Examples([row for _, row in rows])
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def tune(
+    config: SimCSEConfig, source: TextEncoder, examples: Examples, valid: Task | None, say: Callable = print
+) -> tuple[TrainState, TextEncoder]:
+    """Trains in `config.folder`; returns the last state, and the encoder that embeds as it was trained to."""
+    check_poolings([config.pooling], source.config, config.model)
+    tokenizer, mesh = source.tokenizer, make_mesh(config.mesh)
+    own = {"dropout": config.dropout, "dtype": config.dtype, "remat": config.remat}
+    model = replace(source.config, **own)
+    check_divisible(mesh, {"batch_size / accumulate": ("batch", microbatch(config.batch_size, config.accumulate))})
+    check_divisible(mesh, roformer.sizes(model))
+    count = len(examples.sentences)
+    chosen = np.random.default_rng(config.seed).permutation(count)[: config.examples or None]
+    if len(chosen) < config.batch_size:
+        raise DataError(
+            f"{', '.join(config.data)}: {len(chosen)} examples, fewer than one batch of {config.batch_size}"
+        )
+    ids = [
+        [tokenizer.frame_source(tokenizer.encode(text), config.max_length) for text in examples.sentences[i]]
+        for i in chosen
+    ]
+    scores = None if examples.scores is None else examples.scores[chosen]
+    views = 2 if config.loss == "simcse" else 1
+    per_epoch = len(ids) // config.batch_size
+    plan = LoopConfig(
+        steps=max(round(config.epochs * per_epoch), 1),
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        log_every=10,
+        eval_every=config.eval_every,
+        save_every=config.eval_every,
+        seed=config.seed,
+    )
+    say(f"{len(ids):,} examples of {len(ids[0]) * views} sentences, {plan.steps} updates of {config.batch_size}")
+    tx = make_optimizer(config.optimizer, plan.steps)
+
+    def vectors(arrays: roformer.RoFormer, batch: Batch, key: jax.Array | None) -> jax.Array:
+        return sentence_vectors(arrays, batch, model, config.pooling, key)
+
+    def review(arrays: roformer.RoFormer, step: int) -> dict[str, float]:
+        encode = encoder(
+            TextEncoder(arrays, model, tokenizer), [config.pooling], Encoding(max_length=config.max_length)
+        )
+        found = np.concatenate([part.vectors[:, 0] for part in encode(valid.texts)])
+        return {"spearman": spearman(valid.splits[0].scores, cosines(found, valid.splits[0]))}
+
+    batches = partial(_batches, ids, scores, config, views, tokenizer.pad_id, data_share(mesh))
+    task = loop.Task(
+        init=partial(init_state, partial(roformer.init, model), tx, config.seed),
+        step=update_step(cached_gradients(vectors, partial(LOSSES[config.loss], scale=config.scale)), tx),
+        evaluate=lambda arrays, batch: {},
+        train_batches=batches,
+        eval_batches=lambda: (),
+        config={"encoder": dataclasses.asdict(source.config), "tokenizer": tokenizer.fingerprint},
+        fixed={
+            "model": fingerprint(source.model),
+            "loss": [config.loss, config.pooling, config.scale, config.dropout],
+            "examples": hashlib.sha256(repr((ids, scores)).encode()).hexdigest()[:8],
+        },
+        weights=source.model,
+        review=review if valid else None,
+        count=lambda host: (int(np.count_nonzero(host["segments"])), host["segments"].size),
+    )
+    if jax.process_index() == 0:
+        keep_tokenizer(tokenizer, Path(config.folder) / "tokenizer")
+    state = train(task, plan, mesh, Path(config.folder), say)
+    return state, TextEncoder(state.model, source.config, tokenizer)
+
+
+def sentence_vectors(
+    model: roformer.RoFormer, batch: Batch, config: roformer.RoFormerConfig, pooling: Pooling, key: jax.Array | None
+) -> jax.Array:
+    """A microbatch's ids and segments [B, S, T] -> vectors [B, S, D]."""
+    b, s, t = batch["ids"].shape
+    flat = [jax.lax.reshape(batch[name], (b * s, t), out_sharding=spec("batch", None)) for name in ("ids", "segments")]
+    found = embed(model, *flat, config, [pooling], key=key)
+    return jax.lax.reshape(found, (b, s, found.shape[-1]), out_sharding=spec("batch", None, None))
+
+
+def _batches(
+    ids: Sequence[Sequence[Sequence[int]]],
+    scores: np.ndarray | None,
+    config: SimCSEConfig,
+    views: int,
+    pad: int,
+    share: tuple[int, int],
+    first: int,
+) -> Iterator[HostBatch]:
+    """Batch `first` and all later, padded to the bucket of their longest sentence: this process's rows of ids and segments
+    [b, S, T]. Every epoch is a new order; what is left of it below a batch is left out."""
+    size, (index, parts) = config.batch_size, share
+    per_epoch = len(ids) // size
+    while True:
+        epoch, number = divmod(first, per_epoch)
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(ids))
+        rows = order[number * size : (number + 1) * size]
+        longest = max(len(x) for row in rows for x in ids[row])
+        length = min(-(-longest // 8) * 8, config.max_length)  # few shapes, each compiled as it comes
+        batch = np.full((size, len(ids[0]) * views, length), pad, np.int32)
+        counts = np.zeros((*batch.shape[:2], 1), np.int32)
+        for i, row in enumerate(rows):
+            for j, x in enumerate(ids[row] * views):
+                batch[i, j, : len(x)], counts[i, j] = x, len(x)
+        found = {"ids": batch, "segments": (np.arange(length) < counts).astype(np.int32)}
+        if scores is not None:
+            found["scores"] = scores[rows]
+        yield {name: x[index * size // parts : (index + 1) * size // parts] for name, x in found.items()}
+        first += 1

@@ -1,0 +1,111 @@
+"""How well cosines agree with people: tasks of scored pairs, Spearman's correlation, and its bootstrap interval."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import rankdata
+
+from retrieval.texts import read_columns
+from training.errors import DataError
+from training.experiment import RESAMPLES, Estimate
+
+
+@dataclass(frozen=True)
+class Split:
+    """A file of pairs."""
+
+    name: str
+    first: np.ndarray  # [n], places of the pairs' texts among the task's
+    second: np.ndarray
+    scores: np.ndarray  # float64 [n]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Scored pairs in one file or more; each text is held, and encoded, once."""
+
+    name: str
+    texts: list[str]
+    splits: list[Split]
+
+
+def read_pairs(given: str) -> Task:
+    """A task of "FILE", or "NAME=FILE[,FILE...]": .tsv files (also .gz) of a TAB b TAB score.
+
+    The name is by default the first file's up to the first dot. Raises DataError, with file, line and remedy, for an empty
+    text, a score that is no number, another number of columns, and a file whose scores are all the same.
+    """
+    name, equals, files = given.partition("=")
+    paths = (files if equals else given).split(",")
+    places: dict[str, int] = {}
+    splits = [_read_split(path, places) for path in paths]
+    return Task(name if equals else _stem(paths[0]), list(places), splits)
+
+
+def _read_split(path: str, places: dict[str, int]) -> Split:
+    first, second, scores = [], [], []
+    for place, columns in read_columns(path):
+        if len(columns) != 3:
+            raise DataError(f"{place}: {len(columns)} column(s); a line is text TAB text TAB score")
+        try:
+            score = float(columns[2])
+        except ValueError:
+            score = np.nan
+        if not np.isfinite(score):
+            raise DataError(f"{place}: the score {columns[2]!r} is not a number; mend or remove the line")
+        first.append(places.setdefault(columns[0], len(places)))
+        second.append(places.setdefault(columns[1], len(places)))
+        scores.append(score)
+    if not scores:
+        raise DataError(f"{path}: no pair in it")
+    if min(scores) == max(scores):
+        raise DataError(f"{path}: all {len(scores):,} scores are {scores[0]:g}; a correlation needs different ones")
+    return Split(_stem(path), np.array(first), np.array(second), np.array(scores))
+
+
+def _stem(path: str) -> str:
+    return Path(path).name.split(".")[0]
+
+
+def cosines(vectors: np.ndarray, split: Split) -> np.ndarray:
+    """Of each pair, float32 [n]; vectors [texts, D]. A vector of zeros has the cosine 0."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
+    return np.einsum("nd,nd->n", unit[split.first], unit[split.second])
+
+
+def spearman(scores: np.ndarray, found: np.ndarray) -> float:
+    """Spearman's rank correlation, ties sharing the mean of their ranks; NaN where one of the two is constant."""
+    return _pearson(rankdata(scores), rankdata(found), np.ones(len(scores)))
+
+
+def interval(scores: np.ndarray, found: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """The same with a 95 % interval, by a bootstrap over pairs.
+
+    A resample is how often each pair is drawn: ranks are then running sums of these counts in an order found once.
+    """
+    sides = [_Ranks(x) for x in (scores, found)]
+    random, n = np.random.default_rng(seed), len(scores)
+    drawn = []
+    for _ in range(resamples):
+        counts = np.bincount(random.integers(0, n, n), minlength=n).astype(np.float64)
+        drawn.append(_pearson(*(side.of(counts) for side in sides), counts))
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Estimate(spearman(scores, found), float(low), float(high))
+
+
+class _Ranks:
+    """Mid-ranks of values that are each there a number of times."""
+
+    def __init__(self, values: np.ndarray):
+        _, self._group = np.unique(values, return_inverse=True)
+
+    def of(self, counts: np.ndarray) -> np.ndarray:
+        sizes = np.bincount(self._group, counts)
+        return (np.cumsum(sizes) - sizes / 2)[self._group]
+
+
+def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
+    x, y = (a - np.average(a, weights=weights) for a in (x, y))
+    norm = np.sqrt((weights * x * x).sum() * (weights * y * y).sum())
+    return float((weights * x * y).sum() / norm) if norm > 0 else float("nan")

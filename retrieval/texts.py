@@ -1,0 +1,33 @@
+"""Texts from files, each with the place that an error names."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pegasus_zh.pairs import read_lines, read_pairs
+from training.errors import DataError
+
+
+def read_texts(path: str, field: str = "text") -> Iterator[str]:
+    """One text a line: of .txt, of a .jsonl's `field`, or the last column of a .tsv; also .gz.
+
+    Raises DataError, with file, line and remedy, for what pegasus_zh.pairs refuses and for a line without text.
+    """
+    for number, pair in enumerate(read_pairs(path, field), 1):
+        if not pair.source.strip():
+            raise DataError(f"{path}, line {number}: no text; remove the line")
+        yield pair.source
+
+
+def read_columns(path: str, field: str = "text") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(place, columns) of each line: all of a .tsv, else the one text. Raises DataError where one is empty."""
+    if Path(path.removesuffix(".gz")).suffix != ".tsv":
+        for number, text in enumerate(read_texts(path, field), 1):
+            yield f"{path}, line {number}", (text,)
+        return
+    for place, line in read_lines(path):
+        columns = tuple(line.split("\t"))
+        if not all(column.strip() for column in columns):
+            raise DataError(
+                f"{place}: column {[not c.strip() for c in columns].index(True) + 1} is empty; remove the line"
+            )
+        yield place, columns

@@ -1,0 +1,185 @@
+"""Whitening of sentence vectors: mean 0, covariance the identity, the first directions the strongest (Su et al. 2021, arXiv 2103.15316).
+
+One pass over the vectors in pieces, merged as Chan, Golub and LeVeque (1979) do, so that memory does not grow with their
+number and a large common part loses no digits. The generalisation by (beta, gamma): https://kexue.fm/archives/9079.
+
+Letters: n vectors, D their dimensions, K those that are kept.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from scipy.linalg import eigh
+from scipy.linalg.blas import ssyrk
+
+from training.errors import DataError
+from training.mesh import MeshConfig, make_mesh
+from training.partition import RULES, on_one_cpu
+from training.weights import open_safetensors, read, write_safetensors
+from training.whole import whole
+
+PIECE = 4096  # rows whose products are summed in float32 before they go into the float64 sums
+NULL = 1e-7  # a variance below this share of the largest is what float32 leaves of none
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is kept of the vectors seen so far, in float64: their number, mean [D], and sum of (x - mean)(x - mean)^T [D, D]."""
+
+    count: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    def __add__(self, other: "Moments") -> "Moments":
+        """Of the vectors of both."""
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        scatter = self.scatter + other.scatter
+        scatter += np.multiply.outer(apart, apart * (self.count * other.count / count))
+        return Moments(count, self.mean + apart * (other.count / count), scatter)
+
+
+def moments(pieces: Iterable[np.ndarray]) -> Moments:
+    """Of all rows of the pieces [m, D], each read once: at most PIECE rows of one are copied at a time.
+
+    Under a mesh of several devices each takes its part of the rows. Raises DataError, which names the row, for a number
+    that is not finite, and for no vector at all.
+    """
+    product = _products()
+    total: Moments | None = None
+    first = 0
+    for piece in pieces:
+        if piece.ndim != 2 or total is not None and piece.shape[1] != len(total.mean):
+            wanted = "rows of numbers" if total is None else f"rows of {len(total.mean)}, as those before"
+            raise DataError(f"vectors of shape {piece.shape}: they must be {wanted}")
+        for start in range(0, len(piece), PIECE):
+            rows = np.asarray(piece[start : start + PIECE], np.float32)
+            found = product(rows)
+            if not np.isfinite(found.scatter.trace()):
+                check_finite(rows, first + start)
+                raise DataError(f"vectors from row {first + start + 1} on: too large for float32; scale them down")
+            total = found if total is None else total + found
+        first += len(piece)
+    if total is None:
+        raise DataError("no vector to fit a whitening on; give one or more")
+    return total
+
+
+def check_finite(rows: np.ndarray, first: int = 0, where: str = "vectors") -> None:
+    """Raises DataError for the first row [n, D] with NaN or infinity; `first` is the number of row 0."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))
+    if len(bad):
+        raise DataError(
+            f"{where}: row {first + bad[0] + 1} has NaN or infinity; encode that text again, or leave it out"
+        )
+
+
+def _products() -> Callable[[np.ndarray], Moments]:
+    """What makes moments of at most PIECE rows [m, D] of float32, centred before they are multiplied."""
+    return _on_host if on_one_cpu() else partial(_on_mesh, mesh=_mesh())
+
+
+def _mesh() -> jax.sharding.Mesh:
+    mesh = jax.sharding.get_mesh()
+    return make_mesh(MeshConfig()) if mesh.empty else mesh
+
+
+def _on_host(rows: np.ndarray) -> Moments:
+    mean = rows.mean(0, dtype=np.float64)
+    # One triangle, by the routine that NumPy's own X.T @ X calls: half the work of a product.
+    centre = mean.astype(np.float32)
+    upper = np.triu(ssyrk(1.0, (rows - centre).T)).astype(np.float64)
+    scatter = upper + np.triu(upper, 1).T
+    rest = mean - centre
+    return Moments(len(rows), mean, scatter - len(rows) * np.multiply.outer(rest, rest))
+
+
+@jax.jit
+def _centred_products(rows: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of rows [m, D] cut over the mesh, those of weight 1: mean [D] and scatter [D, D], on every device."""
+    mean = jnp.einsum("M,MD->D", weights, rows, precision="highest", out_sharding=PartitionSpec()) / weights.sum()
+    centred = (rows - mean[None]) * weights[:, None]
+    return mean, jnp.einsum("MD,ME->DE", centred, centred, precision="highest", out_sharding=PartitionSpec())
+
+
+def _on_mesh(rows: np.ndarray, mesh: jax.sharding.Mesh) -> Moments:
+    padded = np.zeros((PIECE, rows.shape[1]), np.float32)
+    padded[: len(rows)] = rows
+    weights = (np.arange(PIECE) < len(rows)).astype(np.float32)
+    sharding = NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+    with jax.set_mesh(mesh):
+        mean, scatter = _centred_products(*(jax.device_put(x, sharding) for x in (padded, weights)))
+    return Moments(len(rows), np.asarray(mean, np.float64), np.asarray(scatter, np.float64))
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """x -> (x - mean) kernel, of rows [..., D] or of one vector [D]."""
+
+    mean: np.ndarray  # float32 [D]
+    kernel: np.ndarray  # float32 [D, K]
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """float32 [..., K]. Raises DataError for vectors of another width."""
+        if vectors.shape[-1:] != self.mean.shape:
+            raise DataError(
+                f"vectors of {vectors.shape[-1:]} dimensions, and the whitening is of {len(self.mean)}: use the model and the "
+                "pooling that it was fitted with"
+            )
+        return (np.asarray(vectors, np.float32) - self.mean) @ self.kernel
+
+    def save(self, path: Path | str) -> None:
+        """Writes a .safetensors file, whole or not at all."""
+        with whole(Path(path)) as temporary:
+            write_safetensors(temporary, [("mean", self.mean), ("kernel", self.kernel)], "float32")
+
+
+def load_whitening(path: Path | str) -> Whitening:
+    """Reads what `save` wrote. Raises DataError."""
+    stored = open_safetensors(Path(path))
+    shapes = {name: x.shape for name, x in stored.items()}
+    mean, kernel = shapes.get("mean", ()), shapes.get("kernel", ())
+    if set(shapes) != {"mean", "kernel"} or len(kernel) != 2 or mean != kernel[:1]:
+        raise DataError(f"{path}: not a whitening (it has {shapes}); write one with scripts.whiten")
+    return Whitening(*(np.asarray(read(name, stored[name]), np.float32) for name in ("mean", "kernel")))
+
+
+def whiten(
+    moments: Moments,
+    dimensions: int | None = None,
+    *,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    say: Callable[[str], None] = print,
+) -> Whitening:
+    """x -> (x - beta mean) U diag(s)^(-gamma / 2), of the covariance U diag(s) U^T, its directions by falling variance.
+
+    (1, 1) is whitening, (0, 0) with few dimensions the projection alone. dimensions: how many are kept (K), all by default.
+    Directions in which the vectors do not vary, which n <= D leaves, are dropped and told of by `say`. The sign of a direction
+    is that which makes its largest component positive. Raises DataError for fewer than two vectors, for vectors that
+    are all the same, and for more dimensions than there are.
+    """
+    count, width = moments.count, len(moments.mean)
+    if count < 2:
+        raise DataError("a whitening of one vector: its covariance needs two or more")
+    if dimensions is not None and not 1 <= dimensions <= width:
+        raise DataError(f"{dimensions} dimensions of vectors of {width}: give from 1 to {width}")
+    variances, directions = eigh(moments.scatter / (count - 1))
+    variances, directions = variances[::-1], directions[:, ::-1]
+    kept = int(np.count_nonzero(variances > max(variances[0], 0) * NULL))
+    if not kept or variances[0] <= 1e-12 * np.square(moments.mean).max():
+        raise DataError(f"all {count:,} vectors are the same: nothing to whiten; look at what was encoded")
+    if kept < (dimensions or width):
+        why = f", of {count:,} vectors" if count <= width else ""
+        say(f"whitening: the vectors vary in {kept} of {width} directions alone{why}; {kept} dimensions are kept")
+    kept = min(kept, dimensions or width)
+    variances, directions = variances[:kept], directions[:, :kept]
+    directions = directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(kept)])
+    kernel = directions * variances ** (-gamma / 2)
+    return Whitening((beta * moments.mean).astype(np.float32), kernel.astype(np.float32))

@@ -1,0 +1,15 @@
+"""Tune an encoder for sentence vectors: python -m scripts.simcse --help"""
+
+from training.command import run
+
+
+def main() -> None:
+    import tyro
+
+    from retrieval.simcse import SimCSEConfig, simcse
+
+    simcse(tyro.cli(SimCSEConfig, prog="python -m scripts.simcse"))
+
+
+if __name__ == "__main__":
+    run(main)

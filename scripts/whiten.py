@@ -1,0 +1,15 @@
+"""Fit a whitening on vectors: python -m scripts.whiten --help"""
+
+from training.command import run
+
+
+def main() -> None:
+    import tyro
+
+    from retrieval.embed import WhitenConfig, whiten_file
+
+    whiten_file(tyro.cli(WhitenConfig, prog="python -m scripts.whiten"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -153,16 +153,8 @@ def train(task: Task, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path,
 
         batches = task.train_batches(first)
         batch = to_mesh(host := next(batches), mesh, config.accumulate)
-        evaluate = jax.jit(task.evaluate)
-        steps: dict[Any, Step] = {}  # most tasks have batches of one shape
-
-        def step_of(state: TrainState, batch: Batch) -> Step:
-            shapes = tuple((name, x.shape) for name, x in batch.items())
-            if shapes not in steps:
-                say("compiling the training step" + f" for another shape: {dict(shapes)}" * bool(steps))
-                steps[shapes] = compile_step(task.step, state, batch)
-            return steps[shapes]
-
+        say("compiling the training step")
+        step, evaluate = compile_step(task.step, state, batch), jax.jit(task.evaluate)
         metrics = Metrics(folder, first_step=first)
         bar = progress_bar(first, config.steps, shown=say is not silent)
         speed = _Speed(task, config, mesh)
@@ -213,7 +205,7 @@ def train(task: Task, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path,
                 evaluation(state.model, 0)
             pending = None
             for number in range(first + 1, config.steps + 1):
-                state, sums = step_of(state, batch)(state, batch)
+                state, sums = step(state, batch)
                 dispatched = (number, sums, host)
                 if number < config.steps:
                     batch = to_mesh(host := next(batches), mesh, config.accumulate)

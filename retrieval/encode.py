@@ -99,6 +99,24 @@ def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
     return rows
 
 
+def row_length(lengths: Sequence[int], max_length: int) -> int:
+    """Of the rows that such texts are packed in: few different ones."""
+    return min(max(_power_of_two(max(lengths)), 16), max(max_length, 16))
+
+
+def lay_out(
+    packed: Sequence[Sequence[int]], framed: Sequence[Sequence[int]], shape: tuple[int, int], pad: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and segments [rows, T] of the texts that each row has, side by side and numbered from 1; further rows are empty."""
+    ids, segments = np.full(shape, pad, np.int32), np.zeros(shape, np.int32)
+    for row, members in enumerate(packed):
+        end = 0
+        for number, text in enumerate(members, 1):
+            begin, end = end, end + len(framed[text])
+            ids[row, begin:end], segments[row, begin:end] = framed[text], number
+    return ids, segments
+
+
 def _dispatch(
     texts: list[str], tokenizer: PegasusTokenizer, encoding: Encoding, compute: Callable
 ) -> tuple[np.ndarray, list[tuple[list[list[int]], jax.Array]]]:
@@ -106,19 +124,13 @@ def _dispatch(
     ids = [tokenizer.encode(text) for text in texts]
     framed = [tokenizer.frame_source(x, encoding.max_length) for x in ids]
     lengths = [len(x) for x in framed]
-    room = min(max(_power_of_two(max(lengths)), 16), max(encoding.max_length, 16))
+    room = row_length(lengths, encoding.max_length)
     packed, parts, found = pack(lengths, room), _parts(), []
     most = min(max(encoding.tokens // room, 1), _power_of_two(len(packed)))  # of few texts, fewer rows
     most = -(-most // parts) * parts
     for first in range(0, len(packed), most):
         chosen = packed[first : first + most]
-        batch, segments = np.full((most, room), tokenizer.pad_id, np.int32), np.zeros((most, room), np.int32)
-        for row, members in enumerate(chosen):
-            end = 0
-            for number, text in enumerate(members, 1):
-                begin, end = end, end + lengths[text]
-                batch[row, begin:end], segments[row, begin:end] = framed[text], number
-        found.append((chosen, compute(batch, segments)))
+        found.append((chosen, compute(*lay_out(chosen, framed, (most, room), tokenizer.pad_id))))
     return np.array([len(x) for x in ids]) + 2, found
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,12 +17,13 @@ import tyro
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from pegasus_zh.tokenizers import keep_tokenizer
-from retrieval.contrastive import LOSSES, Loss, cached_gradients
-from retrieval.encode import Encoding, encoder
+from retrieval.contrastive import LOSSES, Loss, cached_gradients, whole_on_all
+from retrieval.encode import Encoding, encoder, lay_out, pack, row_length, texts_of
 from retrieval.pooling import Pooling, check_poolings, embed
 from retrieval.similarity import Task, cosines, read_pairs, spearman
 from retrieval.texts import read_columns
 from rope import roformer
+from rope.angles import rows_of
 from rope.huggingface import Pooler
 from rope.layers import Remat
 from training import loop
@@ -30,7 +33,7 @@ from training.loop import HostBatch, LoopConfig, microbatch, train
 from training.mesh import MeshConfig, data_share, make_mesh
 from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.partition import check_divisible, spec
+from training.partition import RULES, check_divisible, spec
 from training.ranges import check_ranges
 from training.step import Batch, TrainState, init_state, update_step
 from training.weights import fingerprint
@@ -159,10 +162,9 @@ def tune(
         for i in chosen
     ]
     scores = None if examples.scores is None else examples.scores[chosen]
-    views = 2 if config.loss == "simcse" else 1
-    per_epoch = len(ids) // config.batch_size
+    batches = Batches(ids, scores, config, tokenizer.pad_id, mesh)
     plan = LoopConfig(
-        steps=max(round(config.epochs * per_epoch), 1),
+        steps=steps_of(config, len(ids)),
         batch_size=config.batch_size,
         accumulate=config.accumulate,
         log_every=10,
@@ -170,7 +172,7 @@ def tune(
         save_every=config.eval_every,
         seed=config.seed,
     )
-    say(f"{len(ids):,} examples of {len(ids[0]) * views} sentences, {plan.steps} updates of {config.batch_size}")
+    say(f"{len(ids):,} examples, {plan.steps} updates of {config.batch_size}")
     tx = make_optimizer(config.optimizer, plan.steps)
 
     def vectors(arrays: roformer.RoFormer, batch: Batch, key: jax.Array | None) -> jax.Array:
@@ -183,7 +185,6 @@ def tune(
         found = np.concatenate([part.vectors[:, 0] for part in encode(valid.texts)])
         return {"spearman": spearman(valid.splits[0].scores, cosines(found, valid.splits[0]))}
 
-    batches = partial(_batches, ids, scores, config, views, tokenizer.pad_id, data_share(mesh))
     task = loop.Task(
         init=partial(init_state, partial(roformer.init, model), tx, config.seed),
         step=update_step(cached_gradients(vectors, partial(LOSSES[config.loss], scale=config.scale)), tx),
@@ -209,39 +210,71 @@ def tune(
 def sentence_vectors(
     model: roformer.RoFormer, batch: Batch, config: roformer.RoFormerConfig, pooling: Pooling, key: jax.Array | None
 ) -> jax.Array:
-    """A microbatch's ids and segments [B, S, T] -> vectors [B, S, D]."""
-    b, s, t = batch["ids"].shape
-    flat = [jax.lax.reshape(batch[name], (b * s, t), out_sharding=spec("batch", None)) for name in ("ids", "segments")]
-    found = embed(model, *flat, config, [pooling], key=key)
-    return jax.lax.reshape(found, (b, s, found.shape[-1]), out_sharding=spec("batch", None, None))
+    """A microbatch's rows [R, T] of packed sentences, and the places [B, S] of each example's -> vectors [B, S, D]."""
+    ids, segments, places = (batch[name] for name in ("ids", "segments", "places"))
+    texts = texts_of(ids.shape[1])
+    found = embed(model, ids, segments, config, [pooling], texts, key)
+    flat = jax.lax.reshape(found, (len(ids) * texts, found.shape[-1]), out_sharding=spec("batch", None))
+    return rows_of(whole_on_all(flat), places, spec("batch", None, None))
 
 
-def _batches(
-    ids: Sequence[Sequence[Sequence[int]]],
-    scores: np.ndarray | None,
-    config: SimCSEConfig,
-    views: int,
-    pad: int,
-    share: tuple[int, int],
-    first: int,
-) -> Iterator[HostBatch]:
-    """Batch `first` and all later, padded to the bucket of their longest sentence: this process's rows of ids and segments
-    [b, S, T]. Every epoch is a new order; what is left of it below a batch is left out."""
-    size, (index, parts) = config.batch_size, share
-    per_epoch = len(ids) // size
-    while True:
-        epoch, number = divmod(first, per_epoch)
-        order = np.random.default_rng([config.seed, epoch]).permutation(len(ids))
-        rows = order[number * size : (number + 1) * size]
-        longest = max(len(x) for row in rows for x in ids[row])
-        length = min(-(-longest // 8) * 8, config.max_length)  # few shapes, each compiled as it comes
-        batch = np.full((size, len(ids[0]) * views, length), pad, np.int32)
-        counts = np.zeros((*batch.shape[:2], 1), np.int32)
-        for i, row in enumerate(rows):
-            for j, x in enumerate(ids[row] * views):
-                batch[i, j, : len(x)], counts[i, j] = x, len(x)
-        found = {"ids": batch, "segments": (np.arange(length) < counts).astype(np.int32)}
-        if scores is not None:
-            found["scores"] = scores[rows]
-        yield {name: x[index * size // parts : (index + 1) * size // parts] for name, x in found.items()}
-        first += 1
+class Batches:
+    """Batches of packed sentences, all of one shape, by step number; every epoch is a new order.
+
+    What is left of an epoch below a batch is left out. Each process packs its own examples.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[Sequence[Sequence[int]]],
+        scores: np.ndarray | None,
+        config: SimCSEConfig,
+        pad: int,
+        mesh: jax.sharding.Mesh,
+    ):
+        """ids: of each example and sentence."""
+        self._ids, self._scores, self._config, self._pad = ids, scores, config, pad
+        self._index, self._parts = data_share(mesh)
+        self._per_epoch = len(ids) // config.batch_size
+        self._views = 2 if config.loss == "simcse" else 1
+        self._room = row_length([len(x) for example in ids for x in example], config.max_length)
+        steps = range(steps_of(config, len(ids)))
+        devices = math.prod(mesh.shape[axis] for axis in RULES["batch"]) // self._parts
+        # The batch with the most rows decides the shape of all: of many short sentences the others have nearly as many.
+        most = max(len(rows) for step in steps for part in range(self._parts) for rows in self._packed(step, part)[1])
+        self._rows = -(-most // devices) * devices
+
+    def _packed(self, step: int, part: int) -> tuple[list[list[list[int]]], list[list[list[int]]], np.ndarray]:
+        """Of each microbatch of this part: its sentences, which of them its rows have; and the examples' numbers."""
+        config, (epoch, number) = self._config, divmod(step, self._per_epoch)
+        size = config.batch_size // self._parts
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(self._ids))
+        mine = order[number * config.batch_size + part * size :][:size]
+        # Example e goes to microbatch e % accumulate, as training.loop.to_mesh has it.
+        groups = [mine[m :: config.accumulate] for m in range(config.accumulate)]
+        sentences = [[x for i in group for x in self._ids[i] * self._views] for group in groups]
+        return sentences, [pack([len(x) for x in found], self._room) for found in sentences], mine
+
+    def __call__(self, first: int) -> Iterator[HostBatch]:
+        """Batch `first` and all later: this process's ids and segments [r, T], places [b, S], and scores [b] if there are any."""
+        count, texts = len(self._ids[0]) * self._views, texts_of(self._room)
+        for step in itertools.count(first):
+            sentences, packed, mine = self._packed(step, self._index)
+            laid, places = [], []
+            for found, rows in zip(sentences, packed, strict=True):
+                laid.append(lay_out(rows, found, (self._rows, self._room), self._pad))
+                place = np.empty(len(found), np.int32)
+                for row, members in enumerate(rows, self._index * self._rows):
+                    place[members] = row * texts + np.arange(len(members))
+                places.append(place.reshape(-1, count))
+            # Interleaved: row r goes to microbatch r % accumulate.
+            ids, segments, place = (
+                np.stack(x, 1).reshape(-1, x[0].shape[1]) for x in (*zip(*laid, strict=True), places)
+            )
+            batch = {"ids": ids, "segments": segments, "places": place}
+            yield batch if self._scores is None else batch | {"scores": self._scores[mine]}
+
+
+def steps_of(config: SimCSEConfig, examples: int) -> int:
+    """Updates of the tuning."""
+    return max(round(config.epochs * (examples // config.batch_size)), 1)

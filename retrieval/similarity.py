@@ -1,5 +1,6 @@
 """How well cosines agree with people: tasks of scored pairs, Spearman's correlation, and its bootstrap interval."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from scipy.stats import rankdata
 
 from retrieval.texts import read_columns
 from training.errors import DataError
-from training.experiment import RESAMPLES, Estimate
+from training.experiment import Estimate
+
+RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,23 @@ def spearman(scores: np.ndarray, found: np.ndarray) -> float:
     return _pearson(rankdata(scores), rankdata(found), np.ones(len(scores)))
 
 
-def interval(scores: np.ndarray, found: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """The same with a 95 % interval, by a bootstrap over pairs.
+def intervals(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int = RESAMPLES, seed: int = 0
+) -> list[Estimate]:
+    """The same of each split, (scores, cosines), with 95 % intervals by a bootstrap over pairs; last, of the mean over splits
+    weighted by their sizes.
 
-    A resample is how often each pair is drawn: ranks are then running sums of these counts in an order found once.
+    A resample is how often each pair is drawn: ranks are then running sums of these counts, in an order found once.
     """
-    sides = [_Ranks(x) for x in (scores, found)]
-    random, n = np.random.default_rng(seed), len(scores)
-    drawn = []
-    for _ in range(resamples):
-        counts = np.bincount(random.integers(0, n, n), minlength=n).astype(np.float64)
-        drawn.append(_pearson(*(side.of(counts) for side in sides), counts))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Estimate(spearman(scores, found), float(low), float(high))
+    random, drawn = np.random.default_rng(seed), []
+    for scores, found in pairs:
+        sides, n = [_Ranks(scores), _Ranks(found)], len(scores)
+        counts = (np.bincount(random.integers(0, n, n), minlength=n).astype(np.float64) for _ in range(resamples))
+        drawn.append([_pearson(*(side.of(drawn) for side in sides), drawn) for drawn in counts])
+    values = np.array([spearman(*pair) for pair in pairs])
+    sizes = np.array([len(scores) for scores, _ in pairs], np.float64)
+    of_all = [*zip(values, drawn, strict=True), (np.average(values, weights=sizes), np.average(drawn, 0, sizes))]
+    return [Estimate(float(value), *map(float, np.nanpercentile(x, [2.5, 97.5]))) for value, x in of_all]
 
 
 class _Ranks:

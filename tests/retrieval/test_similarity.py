@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from retrieval.similarity import _pearson, _Ranks, cosines, interval, read_pairs, spearman
+from retrieval.similarity import _pearson, _Ranks, cosines, intervals, read_pairs, spearman
 from training.errors import DataError
 
 
@@ -33,10 +33,19 @@ def test_the_interval_covers_the_truth_and_narrows() -> None:
     widths = []
     for n in (100, 1600):
         x = random.standard_normal(n)
-        found = interval(x, x + random.standard_normal(n), 400)
+        found, same = intervals([(x, x + random.standard_normal(n))])
+        assert found == same
         assert found.low < 0.69 < found.high  # of a normal law with correlation 1 / sqrt(2)
         widths.append(found.high - found.low)
     assert 3 < widths[0] / widths[1] < 5.5
+
+
+def test_splits_are_weighed_by_their_sizes() -> None:
+    random = np.random.default_rng(0)
+    pairs = [(random.integers(0, 2, n), random.standard_normal(n)) for n in (30, 90)]
+    one, other, both = intervals(pairs, 50)
+    assert both.mean == pytest.approx((one.mean + 3 * other.mean) / 4)
+    assert both.low < both.mean < both.high
 
 
 def test_tasks_hold_each_text_once(tmp_path) -> None:

@@ -1,0 +1,18 @@
+"""Score sentence vectors on tasks of scored pairs: python -m scripts.evaluate_similarity --help"""
+
+from training.command import run
+
+
+def main() -> None:
+    import tyro
+
+    from retrieval.evaluation import EvaluateConfig, evaluate
+    from training.experiment import remember_programs
+
+    config = tyro.cli(EvaluateConfig, prog="python -m scripts.evaluate_similarity")
+    remember_programs(config.folder)
+    evaluate(config)
+
+
+if __name__ == "__main__":
+    run(main)

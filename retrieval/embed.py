@@ -110,7 +110,6 @@ def embed_file(config: EmbedConfig, say: Callable[[str], None] = print) -> tuple
         bar.close()
     long.tell(say)
     _CONVERT[out.suffix](path, out, config)
-    say(f"{out}: {count:,} vectors of {width} dimensions")
     return count, width
 
 

@@ -8,7 +8,8 @@ def main() -> None:
 
     from retrieval.embed import EmbedConfig, embed_file
 
-    embed_file(tyro.cli(EmbedConfig, prog="python -m scripts.embed"))
+    config = tyro.cli(EmbedConfig, prog="python -m scripts.embed")
+    print("{}: {:,} vectors of {} dimensions".format(config.out, *embed_file(config)))
 
 
 if __name__ == "__main__":

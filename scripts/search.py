@@ -1,0 +1,28 @@
+"""Search texts by meaning: python -m scripts.search --help"""
+
+from training.command import run
+
+
+def main() -> None:
+    import tyro
+
+    from retrieval import search
+    from retrieval.serve import serve
+
+    run_of = {
+        search.BuildConfig: search.build,
+        search.AddConfig: search.add,
+        search.QueryConfig: search.query,
+        search.EvaluateConfig: search.evaluate,
+        search.ServeConfig: serve,
+    }
+    config = tyro.extras.subcommand_cli_from_dict(
+        {kind.__name__.removesuffix("Config").lower(): kind for kind in run_of},
+        prog="python -m scripts.search",
+        description="Search texts by meaning: build an index, add to it, query it, evaluate it, serve it.",
+    )
+    run_of[type(config)](config)
+
+
+if __name__ == "__main__":
+    run(main)

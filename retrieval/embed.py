@@ -17,7 +17,7 @@ import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from pegasus_zh.text_encoder import load_text_encoder
-from retrieval.encode import Encoding, encoder
+from retrieval.encode import Encode, Encoding, encoder
 from retrieval.pooling import Pooling, check_poolings
 from retrieval.texts import read_texts
 from retrieval.whitening import check_finite, load_whitening, moments, whiten
@@ -86,31 +86,40 @@ def embed_file(config: EmbedConfig, say: Callable[[str], None] = print) -> tuple
     width = map_(np.zeros(source.config.width, np.float32)).shape[-1]
     made = replace(config, out="", input="", mesh=MeshConfig(), encoding=replace(config.encoding, tokens=1))
     settings = repr((made, count, digest.hexdigest(), fingerprint(source.model), map_ if config.whitening else None))
-    head = _npy_header(count, width)
-    path = out if out.suffix == ".npy" else out.with_suffix(".npy")
-    with (
-        growing(path, hashlib.sha256(settings.encode()).hexdigest()[:12]) as file,
-        jax.set_mesh(make_mesh(config.mesh)),
-    ):
-        done = _resume(file, head, width)
-        bar = progress_bar(done, count, unit="text")
-        encode = encoder(source, [config.pooling], config.encoding)
-        long = _Long(config)
-        for part in encode(islice(read_texts(config.input, config.field), done, None)):
-            vectors = part.vectors[:, 0]
-            check_finite(vectors, done, f"{config.model}, of {config.input}")
-            long.count(part.lengths, done)
-            vectors = map_(vectors)
-            if config.normalise:
-                vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
-            file.write(np.ascontiguousarray(vectors, np.float32).data)
-            file.flush()
-            done += len(vectors)
-            bar.update(len(vectors))
-        bar.close()
-    long.tell(say)
+    identity = hashlib.sha256(settings.encode()).hexdigest()[:12]
+    path = out if out.suffix == ".npy" else out.with_name(f".{out.name}.{identity}.npy")
+    if path == out or not path.exists():  # else it was killed while it wrote the other form
+        with growing(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
+            _encode(config, encoder(source, [config.pooling], config.encoding), map_, file, (count, width), say)
     _CONVERT[out.suffix](path, out, config)
     return count, width
+
+
+def _encode(
+    config: EmbedConfig,
+    encode: Encode,
+    map_: Callable,
+    file: IO[bytes],
+    shape: tuple[int, int],
+    say: Callable[[str], None],
+) -> None:
+    """Writes what is missing of the .npy file."""
+    count, width = shape
+    done = _resume(file, _npy_header(count, width), width)
+    bar, long = progress_bar(done, count, unit="text"), _Long(config)
+    for part in encode(islice(read_texts(config.input, config.field), done, None)):
+        vectors = part.vectors[:, 0]
+        check_finite(vectors, done, f"{config.model}, of {config.input}")
+        long.count(part.lengths, done)
+        vectors = map_(vectors)
+        if config.normalise:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
+        file.write(np.ascontiguousarray(vectors, np.float32).data)
+        file.flush()
+        done += len(vectors)
+        bar.update(len(vectors))
+    bar.close()
+    long.tell(say)
 
 
 class _Long:

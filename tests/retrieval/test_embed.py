@@ -1,0 +1,129 @@
+"""Files of vectors: the same in every form, after a kill, and not at all where something is wrong."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+
+from retrieval import embed as module
+from retrieval.embed import EmbedConfig, WhitenConfig, embed_file, open_vectors, whiten_file
+from retrieval.encode import Encoding
+from retrieval.whitening import load_whitening
+from tests.retrieval.small_model import write_model
+from tests.retrieval.test_encode import CHARACTERS, TEXTS
+from training.errors import DataError
+from training.metrics import silent
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "m")
+
+
+def config(model: Path, folder: Path, texts=TEXTS, out: str = "v.npy", **given) -> EmbedConfig:
+    (folder / "t.txt").write_text("\n".join(texts) + "\n")
+    given = {"pooling": "mean", "encoding": Encoding(max_length=20, tokens=16)} | given
+    return EmbedConfig(model=str(model), input=str(folder / "t.txt"), out=str(folder / out), **given)
+
+
+def test_every_form_has_the_same_vectors(model: Path, tmp_path) -> None:
+    assert embed_file(config(model, tmp_path), silent) == (len(TEXTS), 24)
+    wanted = np.load(tmp_path / "v.npy")
+    for out in ("v.parquet", "w.array_record"):
+        embed_file(config(model, tmp_path, out=out), silent)
+    table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
+    assert table["text"].to_pylist() == TEXTS
+    np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), wanted)
+    reader = ArrayRecordReader(str(tmp_path / "w.array_record"))
+    np.testing.assert_array_equal([np.frombuffer(x, np.float32) for x in reader.read_all()], wanted)
+    reader.close()
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["t.txt", "v.npy", "v.parquet", "w.array_record"]
+
+
+def test_what_a_failed_command_had_is_not_made_again(model: Path, tmp_path, monkeypatch) -> None:
+    embed_file(config(model, tmp_path, out="whole.npy"), silent)
+    seen, check = [], module.check_finite
+
+    def fail_later(vectors: np.ndarray, first: int, where: str) -> None:
+        seen.append(first)
+        if first == 16:
+            raise KeyboardInterrupt
+        check(vectors, first, where)
+
+    texts = TEXTS * 3
+    embed_file(config(model, tmp_path, texts, out="whole.npy"), silent)
+    monkeypatch.setattr(module, "check_finite", fail_later)
+    with pytest.raises(KeyboardInterrupt):
+        embed_file(config(model, tmp_path, texts), silent)
+    (partial,) = tmp_path.glob(".v.npy.*.partial")
+    with open(partial, "ab") as file:
+        file.write(b"cut")
+    monkeypatch.setattr(module, "check_finite", lambda vectors, first, where: seen.append(first))
+    embed_file(config(model, tmp_path, texts), silent)
+    assert seen == [0, 16, 16, 32] and not partial.exists()
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), np.load(tmp_path / "whole.npy"), atol=1e-5)
+
+
+def test_long_texts_are_cut_and_told_of_or_refused(model: Path, tmp_path) -> None:
+    said = []
+    embed_file(config(model, tmp_path), said.append)
+    assert said == [f"{tmp_path}/t.txt: 2 texts were cut to 20 ids, the first of them on line 4"]
+    with pytest.raises(DataError, match="line 4: 32 ids, more than 20"):
+        embed_file(config(model, tmp_path, out="x.npy", on_long="stop"), silent)
+
+
+def test_whitening_is_fitted_and_applied(model: Path, tmp_path) -> None:
+    texts = [(CHARACTERS * 2)[i % 17 : i % 17 + 2 + i % 11] for i in range(90)]
+    embed_file(config(model, tmp_path, texts), silent)
+    said = []
+    whiten_file(
+        WhitenConfig(vectors=(str(tmp_path / "v.npy"),), out=str(tmp_path / "w.safetensors"), dimensions=5), said.append
+    )
+    assert said == [f"{tmp_path}/w.safetensors: from 24 to 5 dimensions, of 90 vectors"]
+    given = {"whitening": str(tmp_path / "w.safetensors"), "normalise": True}
+    assert embed_file(config(model, tmp_path, texts, out="x.npy", **given), silent) == (90, 5)
+    wanted = load_whitening(tmp_path / "w.safetensors")(np.load(tmp_path / "v.npy"))
+    found = open_vectors(tmp_path / "x.npy")
+    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_what_cannot_be_embedded_is_one_line(model: Path, tmp_path) -> None:
+    for given, message in (
+        ({"out": "v.pkl"}, "written as .npy, .parquet"),
+        ({"texts": ["今天", "", "好"]}, "line 2: no text"),
+        ({"whitening": "none.safetensors"}, "none.safetensors: no such file"),
+    ):
+        with pytest.raises(DataError, match=message):
+            embed_file(config(model, tmp_path, **given), silent)
+    (tmp_path / "e.txt").write_text("")
+    with pytest.raises(DataError, match="no text in it"):
+        embed_file(EmbedConfig(model=str(model), input=str(tmp_path / "e.txt"), out=str(tmp_path / "x.npy")), silent)
+    np.save(tmp_path / "o.npy", np.array([{}]), allow_pickle=True)
+    for name in ("o.npy", "t.txt", "gone.npy"):
+        with pytest.raises(DataError, match=name):
+            open_vectors(tmp_path / name)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_at_any_moment(model: Path, tmp_path) -> None:
+    texts = TEXTS * 40
+    embed_file(config(model, tmp_path, texts, out="whole.npy"), silent)
+    command = [sys.executable, "-m", "scripts.embed", "--model", str(model), "--input", str(tmp_path / "t.txt")]
+    command += ["--out", str(tmp_path / "v.npy"), "--pooling", "mean", "--max-length", "20", "--tokens", "16"]
+    for delay in (4, 6, 8, math.inf):
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL, env=os.environ)
+        begin = time.monotonic()
+        while process.poll() is None and time.monotonic() - begin < delay:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), np.load(tmp_path / "whole.npy"), atol=1e-5)
+    assert not list(tmp_path.glob(".*"))

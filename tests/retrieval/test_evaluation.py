@@ -1,0 +1,96 @@
+"""The grid: its cells are what the parts compute, it goes on, and what does not belong together is refused."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.embed import EmbedConfig, embed_file
+from retrieval.encode import Encoding
+from retrieval.evaluation import EvaluateConfig, evaluate
+from retrieval.similarity import cosines, read_pairs, spearman
+from retrieval.whitening import moments, whiten
+from tests.retrieval.small_model import write_model
+from tests.retrieval.test_encode import CHARACTERS
+from training.errors import DataError
+from training.metrics import silent
+
+METHODS = ("none", "whitening", "whitening-4", "projection-4", "flow", "simcse")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder, random = tmp_path_factory.mktemp("grid"), np.random.default_rng(0)
+    write_model(folder / "m")
+    for name, count in (("train", 60), ("dev", 30)):
+        rows = []
+        for _ in range(count):
+            a, b, n = (int(x) for x in random.integers(1, 12, 3))
+            rows.append(f"{CHARACTERS[a : a + n]}\t{CHARACTERS[b : b + n]}\t{int(abs(a - b) < 3)}\n")
+        (folder / f"{name}.tsv").write_text("".join(rows))
+    evaluate(config(folder), silent)
+    return folder
+
+
+def config(folder: Path, **given) -> EvaluateConfig:
+    tasks = (f"T={folder / 'train.tsv'},{folder / 'dev.tsv'}", str(folder / "dev.tsv"))
+    given = {"poolings": ("pooler", "mean"), "methods": METHODS, "batch_size": 16, "tasks": tasks} | given
+    encoding = Encoding(max_length=20, tokens=256)
+    return EvaluateConfig(models=(f"m={folder / 'm'}",), folder=str(folder / "out"), encoding=encoding, **given)
+
+
+def test_cells_are_what_the_parts_compute(folder: Path) -> None:
+    task = read_pairs(config(folder).tasks[0])
+    (folder / "t.txt").write_text("\n".join(task.texts) + "\n")
+    out = str(folder / "v.npy")
+    embed_file(
+        EmbedConfig(
+            model=str(folder / "m"),
+            input=str(folder / "t.txt"),
+            out=out,
+            pooling="mean",
+            encoding=config(folder).encoding,
+        ),
+        silent,
+    )
+    vectors = np.load(out)
+    for method, mapped in (("none", vectors), ("whitening-4", whiten(moments([vectors]), 4, say=silent)(vectors))):
+        cell = json.loads((folder / "out" / "cells" / f"m-mean-{method}-T.json").read_text())
+        for split in task.splits:
+            wanted = spearman(split.scores, cosines(mapped, split))
+            assert cell["splits"][split.name]["mean"] == pytest.approx(wanted, abs=1e-4)
+        both = [cell["splits"][name]["mean"] for name in ("train", "dev")]
+        assert cell["average"] == pytest.approx(np.mean(both))
+        assert cell["weighted"]["mean"] == pytest.approx((60 * both[0] + 30 * both[1]) / 90)
+
+
+def test_the_report_has_every_cell(folder: Path) -> None:
+    rows = list(csv.DictReader((folder / "out" / "similarity.csv").open()))
+    assert len(rows) == 2 * len(METHODS) * (2 + 1 + 4)  # splits of both tasks, and two averages of each
+    table = (folder / "out" / "similarity.md").read_text().splitlines()
+    assert len(table) == 4 + 2 * len(METHODS) and "| m | P2 pooler | whitening-4 |" in "\n".join(table)
+    assert (folder / "out" / "similarity.png").stat().st_size > 10_000
+
+
+def test_the_same_command_makes_only_what_is_missing(folder: Path) -> None:
+    cells = sorted((folder / "out" / "cells").iterdir())
+    assert len(cells) == 4 * len(METHODS)
+    before = cells[0].read_bytes()
+    cells[0].unlink()
+    times = [x.stat().st_mtime_ns for x in cells[1:]]
+    evaluate(config(folder), silent)
+    assert cells[0].read_bytes() == before and times == [x.stat().st_mtime_ns for x in cells[1:]]
+
+
+def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:
+    with pytest.raises(ValueError, match="methods has 'whiten'"):
+        config(folder, methods=("whiten",))
+    with pytest.raises(DataError, match="told apart by name"):
+        evaluate(config(folder, tasks=(str(folder / "dev.tsv"), f"dev={folder / 'train.tsv'}")), silent)
+    with pytest.raises(DataError, match="its cells were made with max_length 20, not 30"):
+        evaluate(replace(config(folder), encoding=Encoding(max_length=30)), silent)
+    with pytest.raises(DataError, match="task dev"):
+        evaluate(config(folder, tasks=(f"dev={folder / 'train.tsv'}",)), silent)

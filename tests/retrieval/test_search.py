@@ -1,0 +1,118 @@
+"""From texts to an index to answers, by command and by the page's API."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from retrieval.encode import Encoding
+from retrieval.search import (
+    AddConfig,
+    BuildConfig,
+    EvaluateConfig,
+    QueryConfig,
+    add,
+    build,
+    evaluate,
+    open_searcher,
+    query,
+    ranking,
+)
+from retrieval.serve import application
+from tests.retrieval.small_model import write_model
+from tests.retrieval.test_encode import CHARACTERS
+from training.errors import DataError
+from training.metrics import silent
+
+TEXTS = [CHARACTERS[i : i + n] for i in range(10) for n in (3, 5, 7)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """An index of kind exact with whitening, its model beside it."""
+    folder = tmp_path_factory.mktemp("search")
+    write_model(folder / "m")
+    (folder / "t.txt").write_text("\n".join(TEXTS) + "\n")
+    build(config(folder, whiten=8), silent)
+    return folder
+
+
+def config(folder: Path, name: str = "index", **given) -> BuildConfig:
+    texts = str(folder / "t.txt")
+    given = {"encoding": Encoding(max_length=20, tokens=64)} | given
+    return BuildConfig(model=str(folder / "m"), texts=texts, folder=str(folder / name), **given)
+
+
+def test_a_text_finds_itself_and_the_rest_by_cosine(folder: Path) -> None:
+    searcher = open_searcher(folder / "index", say=silent)
+    hits = searcher.search(TEXTS[:3], 30)
+    vectors = searcher.vectors(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert vectors.shape == (30, 8)
+    for number, row in enumerate(hits):
+        assert row[0].text == TEXTS[number] and row[0].score == pytest.approx(1, abs=1e-4)
+        cosines = vectors @ vectors[number]
+        np.testing.assert_allclose([hit.score for hit in row], np.sort(cosines)[::-1], atol=1e-5)
+    assert not list(folder.glob(".*vectors.npy"))
+
+
+def test_query_and_evaluate_say_what_they_found(folder: Path) -> None:
+    (folder / "q.txt").write_text(f"{TEXTS[4]}\n{TEXTS[9]}\n")
+    said = []
+    query(QueryConfig(folder=str(folder / "index"), input=str(folder / "q.txt"), k=2), said.append)
+    assert said[0] == TEXTS[4] and said[1].startswith(f"  1.000  {TEXTS[4]}\n")
+    (folder / "p.tsv").write_text("".join(f"{text}\t{text}\n" for text in TEXTS))
+    found = evaluate(EvaluateConfig(folder=str(folder / "index"), pairs=str(folder / "p.tsv"), k=3), said.append)
+    assert (found.mrr, found.recall, found.overlap) == (1, 1, 1) and "MRR@3 1.0000" in said[-1]
+    build(config(folder, "hnsw", kind="hnsw"), silent)
+    found = evaluate(EvaluateConfig(folder=str(folder / "hnsw"), pairs=str(folder / "p.tsv"), k=3), said.append)
+    assert found.mrr == 1 and found.overlap > 0.9
+
+
+def test_ranking_is_by_the_first_right_one() -> None:
+    mrr, recall = ranking(np.array([[1, 2, 3], [4, 5, 6], [7, 8, -1]]), np.array([1, 6, 9]))
+    assert (mrr, recall) == (pytest.approx((1 + 1 / 3) / 3), pytest.approx(2 / 3))
+
+
+def test_added_texts_are_found(folder: Path) -> None:
+    build(config(folder, "grown", whiten=8), silent)
+    (folder / "more.txt").write_text("公园气\n")
+    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), silent)
+    hit = open_searcher(folder / "grown", say=silent).search(["公园气"], 1)[0][0]
+    assert (hit.text, hit.place) == ("公园气", 30) and hit.score == pytest.approx(1, abs=1e-4)
+
+
+def test_the_page_and_its_api(folder: Path) -> None:
+    searcher = open_searcher(folder / "index", say=silent)
+    client = TestClient(application(searcher, "<index>"))
+    page = client.get("/")
+    assert page.status_code == 200 and "&lt;index&gt;" in page.text and "30 texts" in page.text
+    answer = client.get("/api/search", params={"q": TEXTS[7], "k": 2}).json()
+    assert answer["hits"][0]["text"] == TEXTS[7] and len(answer["hits"]) == 2
+    for params in ({"q": ""}, {"q": " "}, {"q": "好", "k": 0}, {"q": "好" * 2000}, {}):
+        refused = client.get("/api/search", params=params)
+        assert refused.status_code == 422 and refused.json()["detail"]
+
+
+def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> None:
+    with pytest.raises(DataError, match="exists already"):
+        build(config(folder), silent)
+    with pytest.raises(DataError, match="25 dimensions of vectors of 24"):
+        build(config(folder, "x", whiten=25), silent)
+    with pytest.raises(DataError, match="about.json: no such file; build the index again"):
+        open_searcher(tmp_path)
+    (folder / "p2.tsv").write_text(f"{TEXTS[0]}\t{TEXTS[0]}\n好\t没有\n")
+    with pytest.raises(DataError, match="p2.tsv, line 2: its text is not in the index"):
+        evaluate(EvaluateConfig(folder=str(folder / "index"), pairs=str(folder / "p2.tsv")), silent)
+    with pytest.raises(DataError, match="question 2: no text"):
+        open_searcher(folder / "index", say=silent).search(["好", " "], 1)
+    build(config(folder, "other"), silent)
+    (folder / "other" / "index").write_bytes((folder / "index" / "index").read_bytes())
+    with pytest.raises(DataError, match="do not belong together"):
+        open_searcher(folder / "other", say=silent)
+    (folder / "other" / "texts.txt").write_text("好\n")
+    with pytest.raises(DataError, match="1 texts, and the index has 30"):
+        open_searcher(folder / "other", say=silent)
+    assert replace(config(folder), whiten=0).whiten == 0

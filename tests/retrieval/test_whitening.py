@@ -30,7 +30,8 @@ def closed_form(x: np.ndarray) -> Moments:
 def close(found: Moments, wanted: Moments, tolerance: float = 2e-6) -> None:
     assert found.count == wanted.count
     np.testing.assert_allclose(found.mean, wanted.mean, rtol=tolerance, atol=tolerance * np.abs(wanted.mean).max())
-    np.testing.assert_allclose(found.scatter, wanted.scatter, atol=tolerance * np.abs(wanted.scatter).max())
+    upper = np.triu(wanted.scatter)
+    np.testing.assert_allclose(np.triu(found.scatter), upper, atol=tolerance * np.abs(upper).max())
 
 
 @settings(max_examples=20, deadline=None)

@@ -92,5 +92,5 @@ def heat_map(rows: Sequence[Row]) -> Figure:
     axes.set_yticks(range(len(lines)), [f"{f'{m} ' if several else ''}{SHORT[p]} {k}" for m, p, k in lines], fontsize=8)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
-    axes.set_xlabel("Spearman's correlation x 100; colours by column")
+    axes.set_xlabel("Spearman x 100;\ncolours by column", fontsize=8)
     return figure

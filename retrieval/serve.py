@@ -2,17 +2,19 @@
 
 import threading
 from html import escape
+from pathlib import Path
 from string import Template
 
 from retrieval.search import Searcher, ServeConfig, open_searcher
 from training.errors import DataError
 
-MOST = 100  # hits of one question
+SHOWN = 10  # hits, unless another number is asked for
+MOST = 100
 LONGEST = 1000  # characters of a question
 
 PAGE = Template("""<!doctype html>
 <html lang="zh"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>$title</title>
+<title>$title</title><link rel="icon" href="data:,">
 <style>
  body { font: 16px/1.6 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; color: #222; }
  form { display: flex; gap: .5rem } input[type=search] { flex: 1; font: inherit; padding: .5rem .7rem; border: 1px solid #999; border-radius: .4rem }
@@ -21,7 +23,7 @@ PAGE = Template("""<!doctype html>
  .score { color: #777; font-variant-numeric: tabular-nums } #said { color: #777 } .wrong { color: #b00020 !important }
 </style>
 <h1>$title</h1>
-<form id="ask"><input type="search" id="q" placeholder="问题 / question" autofocus maxlength="$longest"><input type="number" id="k" value="10"
+<form id="ask"><input type="search" id="q" placeholder="问题 / question" autofocus maxlength="$longest"><input type="number" id="k" value="$shown"
  min="1" max="$most" title="how many"><button>Search</button></form>
 <p id="said">$count</p><ol id="hits"></ol>
 <script>
@@ -60,7 +62,9 @@ def application(searcher: Searcher, title: str):
         from fastapi.responses import HTMLResponse
     except ImportError:
         raise DataError("serve needs FastAPI and uvicorn: pip install fastapi uvicorn") from None
-    page = PAGE.substitute(title=escape(title), count=f"{len(searcher.texts):,} texts", longest=LONGEST, most=MOST)
+    page = PAGE.substitute(
+        title=escape(title), count=f"{len(searcher.texts):,} texts", longest=LONGEST, shown=SHOWN, most=MOST
+    )
     app, one_at_a_time = FastAPI(title=title), threading.Lock()
 
     @app.get("/", response_class=HTMLResponse)
@@ -68,7 +72,7 @@ def application(searcher: Searcher, title: str):
         return page
 
     @app.get("/api/search")
-    def search(q: str = Query(min_length=1, max_length=LONGEST), k: int = Query(10, ge=1, le=MOST)) -> dict:
+    def search(q: str = Query(min_length=1, max_length=LONGEST), k: int = Query(SHOWN, ge=1, le=MOST)) -> dict:
         try:
             with one_at_a_time:
                 hits = searcher.search([q], k)[0]
@@ -86,6 +90,11 @@ def serve(config: ServeConfig) -> None:
     except ImportError:
         raise DataError("serve needs FastAPI and uvicorn: pip install fastapi uvicorn") from None
     searcher = open_searcher(config.folder, breadth=config.breadth)
-    searcher.search(["问"], 1)  # compiles before the first question
+    searcher.search(["问"], SHOWN)  # compiles before the first question
     print(f"http://{config.host}:{config.port}  (Ctrl-C ends it)", flush=True)
-    uvicorn.run(application(searcher, config.folder), host=config.host, port=config.port, log_level="warning")
+    uvicorn.run(
+        application(searcher, Path(config.folder).absolute().name),
+        host=config.host,
+        port=config.port,
+        log_level="warning",
+    )

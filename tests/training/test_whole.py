@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from training.whole import whole, write_bytes, write_json
+from training.errors import DataError
+from training.whole import growing, whole, write_bytes, write_json
 
 ROOT = Path(__file__).parents[2]
 DEAD = 4_999_999  # above every kernel's largest process id
@@ -183,3 +184,21 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught, whole(tmp_path / "a"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "a")
+
+
+def test_what_grew_before_a_failure_is_kept_for_the_same_command_alone(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(RuntimeError), growing(path, "one") as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert not path.exists()
+    with growing(path, "other") as file:
+        assert file.read() == b""
+        with pytest.raises(DataError, match="the same command is at work"), growing(path, "other"):
+            pass
+        file.write(b"of another")
+    assert path.read_bytes() == b"of another"
+    with growing(path, "one") as file:
+        assert file.read() == b"half"
+        file.write(b", whole")
+    assert path.read_bytes() == b"half, whole" and list(tmp_path.iterdir()) == [path]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from training.errors import DataError
 from training.loop import to_mesh
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig
+from training.partition import spec
 
 SENTENCES = [(CHARACTERS * 2)[i : i + 2 + i % 9] for i in range(16)]
 LOUD = OptimizerConfig(learning_rate=1e-2, weight_decay=0, warmup=1, clip=0)
@@ -75,9 +77,9 @@ def test_the_packed_vectors_are_those_of_each_sentence(tmp_path) -> None:
             found = sentence_vectors(model.model, part, model.config, "cls", None)
             for vectors, example in zip(np.asarray(found), order[:8][m::2], strict=True):
                 for vector, x in zip(vectors, ids[example], strict=True):
-                    row = np.array([x], np.int32)
-                    alone = embed(model.model, row, np.ones_like(row), model.config, ["cls"])[0, 0, 0]
-                    np.testing.assert_allclose(vector, alone, atol=2e-5)
+                    row = jax.device_put(np.array([x], np.int32), spec("batch", None))
+                    alone = embed(model.model, row, jnp.ones_like(row), model.config, ["cls"])
+                    np.testing.assert_allclose(vector, np.asarray(alone)[0, 0, 0], atol=2e-5)
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path) -> None:

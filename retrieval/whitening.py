@@ -6,7 +6,11 @@ number and a large common part loses no digits. The generalisation by (beta, gam
 Letters: n vectors, D their dimensions, K those that are kept.
 """
 
-from collections.abc import Callable, Iterable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from scipy.linalg import eigh
 from scipy.linalg.blas import ssyrk
+from threadpoolctl import threadpool_limits
 
 from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -47,29 +52,51 @@ class Moments:
 
 
 def moments(pieces: Iterable[np.ndarray]) -> Moments:
-    """Of all rows of the pieces [m, D], each read once: at most PIECE rows of one are copied at a time.
+    """Of all rows of the pieces [m, D], each read once, a few times PIECE rows at a time.
 
-    Under a mesh of several devices each takes its part of the rows. Raises DataError, which names the row, for a number
-    that is not finite, and for no vector at all.
+    Under a mesh of several devices each takes its part of the rows; on one CPU each core takes rows of its own. Raises DataError,
+    which names the row, for a number that is not finite, and for no vector at all.
     """
-    product = _products()
+    on_host = on_one_cpu()
+    product = _on_host if on_host else partial(_on_mesh, mesh=_mesh())
+    # A core's product with one thread: what is done to the rows before it would leave the other cores idle.
+    cores = min(len(os.sched_getaffinity(0)), 8) if on_host else 1
     total: Moments | None = None
-    first = 0
-    for piece in pieces:
-        if piece.ndim != 2 or total is not None and piece.shape[1] != len(total.mean):
-            wanted = "rows of numbers" if total is None else f"rows of {len(total.mean)}, as those before"
-            raise DataError(f"vectors of shape {piece.shape}: they must be {wanted}")
-        for start in range(0, len(piece), PIECE):
-            rows = np.asarray(piece[start : start + PIECE], np.float32)
-            found = product(rows)
-            if not np.isfinite(found.scatter.trace()):
-                check_finite(rows, first + start)
-                raise DataError(f"vectors from row {first + start + 1} on: too large for float32; scale them down")
-            total = found if total is None else total + found
-        first += len(piece)
+    with threadpool_limits(1, "blas") if on_host else nullcontext(), ThreadPoolExecutor(cores) as pool:
+        waiting: deque[Future[Moments]] = deque()
+        for first, rows in _cut(pieces):
+            waiting.append(pool.submit(_checked, product, rows, first))
+            if len(waiting) > cores:
+                total = _sum(total, waiting.popleft().result())
+        while waiting:
+            total = _sum(total, waiting.popleft().result())
     if total is None:
         raise DataError("no vector to fit a whitening on; give one or more")
     return total
+
+
+def _sum(total: Moments | None, found: Moments) -> Moments:
+    return found if total is None else total + found
+
+
+def _cut(pieces: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first row, at most PIECE rows) of each."""
+    first, width = 0, None
+    for piece in pieces:
+        width = width or piece.shape[-1]
+        if piece.ndim != 2 or piece.shape[1] != width:
+            raise DataError(f"vectors of shape {piece.shape}: they must be rows of {width} numbers, as those before")
+        for start in range(0, len(piece), PIECE):
+            yield first + start, np.asarray(piece[start : start + PIECE], np.float32)
+        first += len(piece)
+
+
+def _checked(product: Callable[[np.ndarray], Moments], rows: np.ndarray, first: int) -> Moments:
+    found = product(rows)
+    if not np.isfinite(found.scatter.trace()):
+        check_finite(rows, first)
+        raise DataError(f"vectors from row {first + 1} on: too large for float32; scale them down")
+    return found
 
 
 def check_finite(rows: np.ndarray, first: int = 0, where: str = "vectors") -> None:
@@ -79,11 +106,6 @@ def check_finite(rows: np.ndarray, first: int = 0, where: str = "vectors") -> No
         raise DataError(
             f"{where}: row {first + bad[0] + 1} has NaN or infinity; encode that text again, or leave it out"
         )
-
-
-def _products() -> Callable[[np.ndarray], Moments]:
-    """What makes moments of at most PIECE rows [m, D] of float32, centred before they are multiplied."""
-    return _on_host if on_one_cpu() else partial(_on_mesh, mesh=_mesh())
 
 
 def _mesh() -> jax.sharding.Mesh:

@@ -24,6 +24,7 @@ def main() -> None:
         ["packing", *data],
         ["rotary"],
         ["critics"],
+        ["embeddings"],
         ["training_step", "--preset", "tiny", "--rows", "16"],
         ["training_step", "--preset", "t5-pegasus-small"],
         ["decoding", *inputs, "--preset", "tiny"],

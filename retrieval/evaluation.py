@@ -7,6 +7,7 @@ comparison has it (https://kexue.fm/archives/8348).
 import dataclasses
 import hashlib
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -226,4 +227,6 @@ def _simcse(config: EvaluateConfig, source: TextEncoder, cell: Cell, folder: Pat
     with jax.set_mesh(make_mesh(config.mesh)):
         tuned = tuned._replace(model=to_host(state.model))
         parts = encoder(tuned, [cell.pooling], config.encoding)(cell.task.texts)
-        return np.concatenate([part.vectors[:, 0] for part in parts])
+        found = np.concatenate([part.vectors[:, 0] for part in parts])
+    shutil.rmtree(folder)  # its checkpoints are three times the model
+    return found

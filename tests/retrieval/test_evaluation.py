@@ -73,6 +73,7 @@ def test_the_report_has_every_cell(folder: Path) -> None:
     table = (folder / "out" / "similarity.md").read_text().splitlines()
     assert len(table) == 4 + 2 * len(METHODS) and "| m | P2 pooler | whitening-4 |" in "\n".join(table)
     assert (folder / "out" / "similarity.png").stat().st_size > 10_000
+    assert not list((folder / "out" / "simcse").iterdir())  # no checkpoint is left
 
 
 def test_the_same_command_makes_only_what_is_missing(folder: Path) -> None:

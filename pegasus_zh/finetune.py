@@ -7,7 +7,6 @@ scored; the best model lies in `best/` as a folder that transformers, scripts.ge
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,7 +34,7 @@ from training.loop import HostBatch, LoopConfig, Task, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.partition import RULES, check_divisible, to_host
+from training.partition import check_divisible, parts_of, to_host
 from training.ranges import check_ranges
 from training.step import init_state, make_train_step
 from training.whole import read_json, write_json
@@ -171,7 +170,7 @@ def tune(
     ids, held = (
         [_frame(tokenizer, pair, config.max_source, config.max_target) for pair in pairs] for pairs in (training, valid)
     )
-    parts = math.prod(mesh.shape[axis] for axis in RULES["batch"]) * config.accumulate
+    parts = parts_of("batch", mesh) * config.accumulate
     rows = -(-min(config.batch_size, len(ids)) // parts) * parts  # what the mesh can cut; the last are empty
     check_divisible(mesh, mt5.sizes(model))
     shape = tuple(-(-max(len(pair[side]) for pair in (*ids, *held)) // 8) * 8 for side in (0, 1))

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from pegasus_zh.tokenizers import Tokenizer
 from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
-from training.partition import RULES, abstract, place, spec
+from training.partition import abstract, parts_of, place, spec
 from training.ranges import check_ranges
 from training.whole import growing
 
@@ -70,8 +69,7 @@ def generate(
     Sources are taken a window at a time (WINDOW batches), and decoded in order of their length. first: the number of the
     first, on which what is drawn at random depends.
     """
-    mesh = jax.sharding.get_abstract_mesh().shape
-    parts = math.prod(mesh.get(axis, 1) for axis in RULES["batch"])
+    parts = parts_of("batch")
     rows = -(-writing.batch_size // parts) * parts  # what the mesh can cut
     marks = Marks(start=tokenizer.start_id, end=tokenizer.eos_id, pad=tokenizer.pad_id)
     sources = iter(sources)

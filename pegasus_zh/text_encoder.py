@@ -25,6 +25,7 @@ class TextEncoder(NamedTuple):
     model: RoFormer  # of float32 NumPy arrays
     config: RoFormerConfig
     tokenizer: PegasusTokenizer
+    pooling: str | None = None  # what scripts.simcse trained its vectors with
 
 
 def pretrain(text: TextConfig, config: EncoderConfig, say: Callable[[str], None] = print) -> TrainState:
@@ -49,7 +50,7 @@ def load_text_encoder(
     path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Callable[[str], None] = print
 ) -> TextEncoder:
     """As rope.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
-    model, config, fingerprint = load_encoder(path, step=step, pooler=pooler, say=say)
+    model, config, fingerprint, pooling = load_encoder(path, step=step, pooler=pooler, say=say)
     tokenizer = load_tokenizer(where := tokenizer_folder(path))
     if not isinstance(tokenizer, PegasusTokenizer):
         raise DataError(f"{where}: a sentencepiece model; an encoder's tokenizer is its vocab.txt: put that there")
@@ -60,7 +61,7 @@ def load_text_encoder(
             f"{where}: {tokenizer.vocab_size:,} tokens, and the embedding has {config.vocabulary:,} rows; put the vocab.txt "
             "there that belongs to the model"
         )
-    return TextEncoder(model, config, tokenizer)
+    return TextEncoder(model, config, tokenizer, pooling)
 
 
 def rows_of_texts(tokenizer: PegasusTokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +94,7 @@ def export_encoder(config: ExportEncoderConfig, say: Callable[[str], None] = pri
     """Writes the folder, says how to load it, and returns it. Raises DataError as loading and writing do."""
     out = Path(config.folder)
     check_new(out)
-    model, about, tokenizer = load_text_encoder(config.model, step=config.step, say=say)
+    model, about, tokenizer, _ = load_text_encoder(config.model, step=config.step, say=say)
     kind = write_encoder(out, model, about, dtype=config.dtype, write_tokenizer=partial(write_tokenizer, tokenizer))
     size = sum(x.size for x in jax.tree.leaves(model)) / 1e6
     say(f"{out}: {size:.1f}M parameters in {config.dtype}; load it with")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from training.partition import spec
+from training.partition import on_all, spec
 from training.step import Batch, Gradients, Sums
 
 Loss = Literal["simcse", "pairs", "cosent"]
@@ -51,7 +51,7 @@ def cosent(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
     """Cosines are to be ordered as the scores [B] of the pairs are: [B, 2, D]."""
     unit = _normalised(vectors)
     cosines, wanted = jnp.sum(unit[:, 0] * unit[:, 1], -1), batch["scores"]
-    everywhere, all_wanted = whole_on_all(cosines), whole_on_all(wanted)
+    everywhere, all_wanted = on_all(cosines), on_all(wanted)
     # log(1 + sum of exp(scale (cosine of the worse pair - cosine of the better one))); rows are of the worse ones.
     wrong = scale * (cosines[:, None] - everywhere[None])
     wrong = jnp.where(wanted[:, None] < all_wanted[None], wrong, -ITSELF)
@@ -75,15 +75,9 @@ def _of(x: jax.Array):
     return jax.typeof(x).sharding
 
 
-def whole_on_all(x: jax.Array) -> jax.Array:
-    """On every device."""
-    to = spec(*(None for _ in x.shape))
-    return x if to is None else jax.reshard(x, to)
-
-
 def _products(rows: jax.Array, columns: jax.Array) -> jax.Array:
     """[R, D], [C, D] -> [R, C], R cut over the mesh: every device multiplies its rows with the columns of all."""
-    return jnp.einsum("RD,CD->RC", rows, whole_on_all(columns))
+    return jnp.einsum("RD,CD->RC", rows, on_all(columns))
 
 
 def _found(scores: jax.Array, target: jax.Array) -> Sums:

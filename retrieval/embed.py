@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -16,16 +17,16 @@ import pyarrow.parquet
 import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from pegasus_zh.text_encoder import load_text_encoder
-from retrieval.encode import Encode, Encoding, encoder
+from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
+from retrieval.encode import Encode, Encoding, check_length, encoder
 from retrieval.pooling import Pooling, check_poolings
 from retrieval.texts import read_texts
-from retrieval.whitening import check_finite, load_whitening, moments, whiten
+from retrieval.vectors import check_finite, unit
+from retrieval.whitening import load_whitening
 from rope.huggingface import Pooler
 from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
-from training.ranges import check_ranges
 from training.weights import fingerprint
 from training.whole import growing, whole
 
@@ -44,8 +45,8 @@ class EmbedConfig:
     """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
     out: str
     """The vectors, in the order of the texts: .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""
-    pooling: Pooling = "cls"
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two."""
+    pooling: Pooling | None = None
+    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; by default what scripts.simcse tuned the model with, else mean."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     field: str = "text"
@@ -74,25 +75,49 @@ def embed_file(config: EmbedConfig, say: Callable[[str], None] = print) -> tuple
         raise DataError(f"--out {out}: vectors are written as {', '.join(FORMATS)}")
     if out.is_dir():
         raise DataError(f"--out {out}: a folder; name a new file in it")
+    made = encode_file(config, load_text_encoder(config.model, step=config.step, pooler=config.pooler, say=say), say)
+    _CONVERT[out.suffix](made.path, out, config)
+    return made.count, made.width
+
+
+def pooling_of(source: TextEncoder, asked: Pooling | None) -> Pooling:
+    """What was asked for, else what the model was tuned with, else mean."""
+    return asked or source.pooling or "mean"
+
+
+class Encoded(NamedTuple):
+    path: Path  # a hidden .npy beside what is to be made of it
+    identity: str  # of texts, model and settings
+    count: int
+    width: int
+
+
+def encode_file(config: EmbedConfig, source: TextEncoder, say: Callable[[str], None]) -> Encoded:
+    """The vectors of the input, in a file that is named by what they are made of: one that is there is whole, and taken."""
+    pooling = pooling_of(source, config.pooling)
+    check_poolings([pooling], source.config, config.model)
+    check_length(source.config, config.encoding.max_length)
+    if config.input == "-":
+        raise DataError("--input -: texts are read twice, so give a file")
     count, digest = 0, hashlib.sha256()
     for text in read_texts(config.input, config.field):
         digest.update(text.encode() + b"\n")
         count += 1
     if not count:
         raise DataError(f"{config.input}: no text in it")
-    source = load_text_encoder(config.model, step=config.step, pooler=config.pooler, say=say)
-    check_poolings([config.pooling], source.config, config.model)
-    map_ = load_whitening(config.whitening) if config.whitening else lambda vectors: vectors
-    width = map_(np.zeros(source.config.width, np.float32)).shape[-1]
-    made = replace(config, out="", input="", mesh=MeshConfig(), encoding=replace(config.encoding, tokens=1))
-    settings = repr((made, count, digest.hexdigest(), fingerprint(source.model), map_ if config.whitening else None))
+    map_ = load_whitening(config.whitening) if config.whitening else None
+    width = map_(np.zeros(source.config.width, np.float32)).shape[-1] if map_ else source.config.width
+    limits = (config.encoding.max_length, config.encoding.dtype, config.on_long, config.normalise)
+    weights = fingerprint((source.model, (map_.mean, map_.kernel) if map_ else ()))
+    settings = repr((limits, pooling, count, digest.hexdigest(), weights, source.tokenizer.fingerprint))
     identity = hashlib.sha256(settings.encode()).hexdigest()[:12]
-    path = out if out.suffix == ".npy" else out.with_name(f".{out.name}.{identity}.npy")
-    if path == out or not path.exists():  # else it was killed while it wrote the other form
+    path = Path(config.out).absolute()
+    path = path.with_name(f".{path.name}.{identity}.npy")
+    if not path.exists():
         with growing(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
-            _encode(config, encoder(source, [config.pooling], config.encoding), map_, file, (count, width), say)
-    _CONVERT[out.suffix](path, out, config)
-    return count, width
+            encode = encoder(source, [pooling], config.encoding)
+            _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), say)
+    return Encoded(path, identity, count, width)
 
 
 def _encode(
@@ -113,12 +138,14 @@ def _encode(
         long.count(part.lengths, done)
         vectors = map_(vectors)
         if config.normalise:
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
+            vectors = unit(vectors)
         file.write(np.ascontiguousarray(vectors, np.float32).data)
         file.flush()
         done += len(vectors)
         bar.update(len(vectors))
     bar.close()
+    if done != count:
+        raise DataError(f"{config.input}: it had {count:,} texts, and then {done:,}; let it be while it is read")
     long.tell(say)
 
 
@@ -189,55 +216,8 @@ def _to_array_record(vectors: Path, out: Path, config: EmbedConfig) -> None:
     vectors.unlink()
 
 
-_CONVERT = {".npy": lambda *_: None, ".parquet": _to_parquet, ".array_record": _to_array_record}
-
-
-@dataclass(frozen=True, kw_only=True)
-class WhitenConfig:
-    """Fit a whitening on vectors, in one pass, and write it for scripts.embed and scripts.search."""
-
-    vectors: tuple[str, ...]
-    """.npy files of scripts.embed, read in pieces."""
-    out: str
-    """The whitening, .safetensors."""
-    dimensions: int | None = None
-    """How many of the strongest directions are kept; by default all that vary."""
-    beta: float = 1.0
-    """Share of the mean that is taken away; 0 with --gamma 0 is the projection alone."""
-    gamma: float = 1.0
-    """How far the directions' variances are made equal; 1: wholly."""
-
-    def __post_init__(self):
-        check_ranges(self, dimensions=1, beta=0, gamma=0)
-
-
-def whiten_file(config: WhitenConfig, say: Callable[[str], None] = print) -> None:
-    """Fits and writes. Raises DataError."""
-    arrays = [open_vectors(path) for path in config.vectors]
-    total = sum(map(len, arrays))
-    bar = progress_bar(0, total, unit="vector")
-
-    def pieces() -> Iterator[np.ndarray]:
-        for array in arrays:
-            for first in range(0, len(array), GROUP):
-                yield array[first : first + GROUP]
-                bar.update(min(GROUP, len(array) - first))
-
-    found = moments(pieces())
-    bar.close()
-    made = whiten(found, config.dimensions, beta=config.beta, gamma=config.gamma, say=say)
-    made.save(config.out)
-    say(f"{config.out}: from {len(made.mean)} to {made.kernel.shape[1]} dimensions, of {total:,} vectors")
-
-
-def open_vectors(path: str | Path) -> np.ndarray:
-    """A .npy file of vectors [n, D], mapped into memory. Raises DataError."""
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; write it with scripts.embed") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy file of numbers ({error}); write it with scripts.embed") from None
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.size:
-        raise DataError(f"{path}: not vectors [n, D] of floating point numbers; write it with scripts.embed")
-    return vectors
+_CONVERT = {
+    ".npy": lambda vectors, out, config: os.replace(vectors, out),
+    ".parquet": _to_parquet,
+    ".array_record": _to_array_record,
+}

@@ -1,6 +1,5 @@
 """Texts to vectors: several packed side by side into rows of one shape, the next ones tokenized meanwhile."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,8 +12,9 @@ import numpy as np
 from pegasus_zh.text_encoder import TextEncoder
 from pegasus_zh.tokenizers import PegasusTokenizer
 from retrieval.pooling import Pooling, embed
-from rope.roformer import init
-from training.partition import RULES, abstract, place, spec
+from rope.roformer import RoFormer, RoFormerConfig, init
+from training.errors import DataError
+from training.partition import abstract, on_all, parts_of, place, spec
 from training.ranges import check_ranges
 from training.step import compiler_options
 
@@ -47,23 +47,30 @@ Encode = Callable[[Iterable[str]], Iterator[Vectors]]
 def encoder(source: TextEncoder, poolings: Sequence[Pooling], encoding: Encoding) -> Encode:
     """What makes vectors of texts, a window at a time, in order; under the mesh that is set, whose devices each take their
     part of every batch."""
-    config = replace(source.config, dtype=encoding.dtype)
-    model = place(source.model, abstract(partial(init, config, jax.random.key(0))))
-    run = jax.jit(partial(embed, config=config, poolings=tuple(poolings)), static_argnames="texts")
+    model = place(source.model, abstract(partial(init, source.config, jax.random.key(0))))
+    return partial(encoder_for(source.config, source.tokenizer, poolings, encoding), model)
+
+
+def encoder_for(
+    config: RoFormerConfig, tokenizer: PegasusTokenizer, poolings: Sequence[Pooling], encoding: Encoding
+) -> Callable[[RoFormer, Iterable[str]], Iterator[Vectors]]:
+    """The same of any model of this shape, which lies on the mesh, such as one that is being trained."""
+    check_length(config, encoding.max_length)
+    config = replace(config, dtype=encoding.dtype)
     programs: dict[tuple[int, int], jax.stages.Compiled] = {}
 
-    def compute(ids: np.ndarray, segments: np.ndarray) -> jax.Array:
+    def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray) -> jax.Array:
         rows = [jax.device_put(x, spec("batch", None)) for x in (ids, segments)]
         if ids.shape not in programs:
-            traced = run.lower(model, *rows, texts=texts_of(ids.shape[1]))
-            programs[ids.shape] = traced.compile(compiler_options=compiler_options())
+            run = jax.jit(lambda *given: on_all(embed(*given, config, poolings, texts_of(ids.shape[1]))))
+            programs[ids.shape] = run.lower(model, *rows).compile(compiler_options=compiler_options())
         return programs[ids.shape](model, *rows)
 
-    def windows(texts: Iterable[str]) -> Iterator[Vectors]:
+    def windows(model: RoFormer, texts: Iterable[str]) -> Iterator[Vectors]:
         texts, waiting = iter(texts), None
         # As many texts as a batch has positions: of short ones about 16 batches, and enough to pack well.
         while window := list(islice(texts, encoding.tokens)):
-            found = _dispatch(window, source.tokenizer, encoding, compute)
+            found = _dispatch(window, tokenizer, encoding, partial(compute, model))
             if waiting:  # the window before is computed while this one is tokenized
                 yield _collect(*waiting)
             waiting = found
@@ -71,6 +78,14 @@ def encoder(source: TextEncoder, poolings: Sequence[Pooling], encoding: Encoding
             yield _collect(*waiting)
 
     return windows
+
+
+def check_length(config: RoFormerConfig, max_length: int) -> None:
+    """Raises DataError for texts longer than the model's table of positions."""
+    if config.positions == "learned" and row_length([max_length], max_length) > config.max_positions:
+        raise DataError(
+            f"--max-length {max_length}: the model has {config.max_positions} learned positions; give that or less"
+        )
 
 
 def texts_of(length: int) -> int:
@@ -125,7 +140,7 @@ def _dispatch(
     framed = [tokenizer.frame_source(x, encoding.max_length) for x in ids]
     lengths = [len(x) for x in framed]
     room = row_length(lengths, encoding.max_length)
-    packed, parts, found = pack(lengths, room), _parts(), []
+    packed, parts, found = pack(lengths, room), parts_of("batch"), []
     most = min(max(encoding.tokens // room, 1), _power_of_two(len(packed)))  # of few texts, fewer rows
     most = -(-most // parts) * parts
     for first in range(0, len(packed), most):
@@ -136,11 +151,6 @@ def _dispatch(
 
 def _power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
-
-
-def _parts() -> int:
-    mesh = jax.sharding.get_abstract_mesh().shape
-    return math.prod(mesh.get(axis, 1) for axis in RULES["batch"])
 
 
 def _collect(lengths: np.ndarray, found: list[tuple[list[list[int]], jax.Array]]) -> Vectors:

@@ -19,26 +19,25 @@ import numpy as np
 import tyro
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.encode import Encoding, encoder
+from retrieval.encode import Encoding, encoder, encoder_for
 from retrieval.evaluation_report import write_report
 from retrieval.flow import FlowConfig, fit_flow, flowed
 from retrieval.pooling import POOLINGS, Pooling
-from retrieval.simcse import Examples, SimCSEConfig, tune
-from retrieval.similarity import Task, cosines, intervals, read_pairs
-from retrieval.whitening import check_finite, moments, whiten
+from retrieval.simcse import Examples, SimCSEConfig, steps_of, tune
+from retrieval.similarity import Task, cosines, intervals, task_of
+from retrieval.vectors import check_finite
+from retrieval.whitening import moments, whiten
 from rope.huggingface import Pooler
 from training.errors import DataError
 from training.experiment import keep_settings, run_cells
 from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar, silent
-from training.partition import to_host
 from training.ranges import check_lists
 from training.weights import fingerprint
 from training.whole import whole
 
 METHOD = re.compile(r"none|flow|simcse|(whitening|projection)(-[1-9]\d*)?")
-PIECE = 1 << 14  # vectors whitened at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +92,7 @@ class Cell:
 def evaluate(config: EvaluateConfig, say: Callable = print) -> None:
     """Runs, or goes on with, the grid in `config.folder`. Raises DataError and ValueError."""
     folder = Path(config.folder)
-    tasks = [read_pairs(given) for given in config.tasks]
+    tasks = [task_of(given) for given in config.tasks]
     sources = dict(_named(given) for given in config.models)
     for kind, names in (("models", list(sources)), ("tasks", [task.name for task in tasks])):
         if len({*names}) < len(getattr(config, kind)):
@@ -119,12 +118,12 @@ def _settings(config: EvaluateConfig, loaded: dict[str, TextEncoder], tasks: Seq
     """What a folder's cells are made with; further models, tasks and methods may come."""
     digests = {f"model {name}": fingerprint(source.model) for name, source in loaded.items()}
     digests |= {f"task {task.name}": _digest(task) for task in tasks}
-    return digests | {
-        "max_length": config.encoding.max_length,
-        "dtype": config.encoding.dtype,
+    of_methods = {
         "flow": dataclasses.asdict(config.flow),
         "simcse": [config.learning_rate, config.sentences, config.batch_size],
     }
+    used = {method: of_methods[method] for method in config.methods if method in of_methods}
+    return digests | used | {"max_length": config.encoding.max_length, "dtype": config.encoding.dtype}
 
 
 def _digest(task: Task) -> str:
@@ -138,6 +137,9 @@ def _digest(task: Task) -> str:
 def _cells(
     config: EvaluateConfig, loaded: dict[str, TextEncoder], tasks: Sequence[Task], say: Callable
 ) -> Iterator[Cell]:
+    widths = {source.config.width for source in loaded.values()}
+    if wrong := [m for m in config.methods if m.partition("-")[2] and int(m.partition("-")[2]) > min(widths)]:
+        raise DataError(f"method {wrong[0]}: vectors of {min(widths)} dimensions have no more")
     for (model, source), task in product(loaded.items(), tasks):
         for pooling, method in product(config.poolings, config.methods):
             if pooling == "pooler" and source.config.pooler == "none":
@@ -204,8 +206,7 @@ def _mapped(config: EvaluateConfig, method: str, vectors: np.ndarray) -> np.ndar
     if kind == "flow":
         return flowed(fit_flow(np.asarray(vectors), config.flow, shown=False))(vectors)
     of_all = {"beta": 0.0, "gamma": 0.0} if kind == "projection" else {}
-    pieces = (vectors[i : i + PIECE] for i in range(0, len(vectors), PIECE))
-    return whiten(moments(pieces), int(dimensions) if dimensions else None, say=silent, **of_all)(vectors)
+    return whiten(moments([vectors]), int(dimensions) if dimensions else None, say=silent, **of_all)(vectors)
 
 
 def _simcse(config: EvaluateConfig, source: TextEncoder, cell: Cell, folder: Path) -> np.ndarray:
@@ -223,10 +224,12 @@ def _simcse(config: EvaluateConfig, source: TextEncoder, cell: Cell, folder: Pat
         mesh=config.mesh,
     )
     tuning = replace(tuning, optimizer=replace(tuning.optimizer, learning_rate=config.learning_rate))
-    state, tuned = tune(tuning, source, Examples([(text,) for text in cell.task.texts]), None, silent)
+    texts = cell.task.texts
+    state = tune(tuning, source, Examples([(text,) for text in texts]), None, silent)
+    if int(state.step) < steps_of(tuning, len(texts)):  # it was told to stop, has saved, and the same command goes on
+        raise KeyboardInterrupt
     with jax.set_mesh(make_mesh(config.mesh)):
-        tuned = tuned._replace(model=to_host(state.model))
-        parts = encoder(tuned, [cell.pooling], config.encoding)(cell.task.texts)
-        found = np.concatenate([part.vectors[:, 0] for part in parts])
+        encode = encoder_for(source.config, source.tokenizer, [cell.pooling], config.encoding)
+        found = np.concatenate([part.vectors[:, 0] for part in encode(state.model, texts)])
     shutil.rmtree(folder)  # its checkpoints are three times the model
     return found

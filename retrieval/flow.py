@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from retrieval.whitening import check_finite
+from retrieval.vectors import check_finite
 from training.errors import DataError
 from training.metrics import progress_bar
 from training.ranges import check_ranges

@@ -3,7 +3,6 @@
 Letters: n vectors, D dimensions, Q queries, C vectors of a chunk.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from retrieval.whitening import check_finite
+from retrieval.vectors import check_finite
 from training.errors import AGAIN, DataError, damaged
 from training.mesh import MeshConfig, make_mesh
-from training.partition import RULES
+from training.partition import RULES, parts_of
 from training.whole import whole
 
 Kind = Literal["exact", "flat", "ivf", "hnsw", "pq"]
@@ -42,6 +41,9 @@ class Index(Protocol):
     dimensions: int
 
     def __len__(self) -> int: ...
+
+    def learn(self, sample: np.ndarray, count: int) -> None:
+        """What ivf and pq cut space by, from a sample [n, D] of the `count` vectors to come; by default the first that are added."""
 
     def add(self, vectors: np.ndarray) -> None:
         """float32 [n, D]."""
@@ -79,7 +81,7 @@ class ExactIndex(Index):
 
     def __init__(self, dimensions: int, mesh: jax.sharding.Mesh | None = None, recall: float = 1.0):
         self.dimensions, self._mesh, self._recall = dimensions, mesh or make_mesh(MeshConfig()), recall
-        self._parts = math.prod(self._mesh.shape[axis] for axis in AXES)
+        self._parts = parts_of("batch", self._mesh)
         self._pieces: list[np.ndarray] = []
         self._placed: jax.Array | None = None  # [parts, chunks, C, D]
 
@@ -92,7 +94,8 @@ class ExactIndex(Index):
 
     def search(self, queries: np.ndarray, k: int) -> Found:
         queries = _check(self, queries, "queries", k)
-        count, most = len(self), min(k, len(self))
+        count = len(self)
+        most = min(1 << max(k - 1, 15).bit_length(), count)  # few programs for all k
         scores = np.full((len(queries), k), -np.inf, np.float32)
         places = np.full((len(queries), k), -1, np.int64)
         if not count or not len(queries):
@@ -108,11 +111,14 @@ class ExactIndex(Index):
             waiting.append((first, run(self._placed, batch, np.int32(count))))
         for first, (best, found) in waiting:
             here = slice(first, min(first + rows, len(queries)))
-            scores[here, :most], places[here, :most] = (np.asarray(x)[: len(queries) - first] for x in (best, found))
+            there = min(k, most)
+            scores[here, :there], places[here, :there] = (
+                np.asarray(x)[: len(queries) - first, :there] for x in (best, found)
+            )
         return Found(scores, places)
 
     def _place(self) -> jax.Array:
-        """Vector p is number p // parts of part p % parts, so that parts are equal and adding moves few."""
+        """Vector p is number p // parts of part p % parts, so that parts are equal."""
         of_part = -(-len(self) // self._parts)
         chunk = min(CHUNK, -(-of_part // BLOCK) * BLOCK)
         chunks = -(-of_part // chunk)
@@ -204,7 +210,7 @@ def _faiss() -> Any:
 
 class FaissIndex(Index):
     """flat: all compared; ivf: the vectors of the nearest of sqrt(n) cells; hnsw: a graph of near ones; pq: ivf over
-    vectors of D/4 bytes. The first vectors that are added are what ivf and pq are trained on.
+    vectors of D/4 bytes.
 
     breadth: cells that are looked into (ivf, pq), or the width of the search (hnsw).
     """
@@ -216,14 +222,17 @@ class FaissIndex(Index):
     def __len__(self) -> int:
         return self._index.ntotal if self._index is not None else 0
 
+    def learn(self, sample: np.ndarray, count: int) -> None:
+        sample = _check(self, sample, "vectors")
+        recipe, metric = self._recipe(count), self._library.METRIC_INNER_PRODUCT
+        self._index = self._library.index_factory(self.dimensions, recipe, metric)
+        if not self._index.is_trained:
+            self._index.train(sample)
+
     def add(self, vectors: np.ndarray) -> None:
         vectors = _check(self, vectors, "vectors")
         if self._index is None:
-            self._index = self._library.index_factory(
-                self.dimensions, self._recipe(len(vectors)), self._library.METRIC_INNER_PRODUCT
-            )
-        if not self._index.is_trained:
-            self._index.train(vectors)
+            self.learn(vectors, len(vectors))
         self._index.add(vectors)
 
     def _recipe(self, count: int) -> str:
@@ -252,12 +261,16 @@ class FaissIndex(Index):
             self._library.write_index(self._index, str(temporary))
 
 
-def make_index(kind: Kind, dimensions: int, *, breadth: int = 16, mesh: jax.sharding.Mesh | None = None) -> Index:
-    """An empty one."""
-    return ExactIndex(dimensions, mesh) if kind == "exact" else FaissIndex(kind, dimensions, breadth)
+def make_index(
+    kind: Kind, dimensions: int, *, breadth: int = 16, recall: float = 1.0, mesh: jax.sharding.Mesh | None = None
+) -> Index:
+    """An empty one; breadth is of ivf, pq and hnsw, recall and mesh of exact."""
+    return ExactIndex(dimensions, mesh, recall) if kind == "exact" else FaissIndex(kind, dimensions, breadth)
 
 
-def load_index(path: Path, kind: Kind, *, breadth: int = 16, mesh: jax.sharding.Mesh | None = None) -> Index:
+def load_index(
+    path: Path, kind: Kind, *, breadth: int = 16, recall: float = 1.0, mesh: jax.sharding.Mesh | None = None
+) -> Index:
     """What `save` wrote. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; build the index again")
@@ -270,7 +283,7 @@ def load_index(path: Path, kind: Kind, *, breadth: int = 16, mesh: jax.sharding.
         raise damaged(path, error, "not an index that scripts.search wrote", AGAIN) from None
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         raise DataError(f"{path}: not vectors [n, D] of float32; build the index again")
-    index = ExactIndex(vectors.shape[1], mesh)
+    index = ExactIndex(vectors.shape[1], mesh, recall)
     if len(vectors):
         index.add(vectors)
     return index

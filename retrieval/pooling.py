@@ -49,7 +49,7 @@ def embed(
     states = dict(zip(layers, rest, strict=True))
     mine = segments[:, None] == jnp.arange(1, texts + 1)[None, :, None]
     counts = jnp.maximum(mine.sum(2, keepdims=True, dtype=jnp.int32), 1)
-    means = mine.astype(last.dtype) / counts.astype(last.dtype)
+    members = mine.astype(last.dtype)
     firsts = (mine & (segment_positions(segments) == 0)[:, None]).astype(last.dtype)
 
     def weighed(weights: jax.Array, hidden: jax.Array) -> jax.Array:
@@ -61,7 +61,9 @@ def embed(
         if pooling == "pooler":
             first = weighed(firsts, last).astype(last.dtype)
             return linear(first, model.pooler, ("embed", None)).astype(jnp.float32)
-        mean = weighed(means, last)
-        return mean if pooling == "mean" else (mean + weighed(means, states[others[pooling]])) / 2
+        total = weighed(members, last)
+        if pooling == "mean":
+            return total / counts
+        return (total + weighed(members, states[others[pooling]])) / (2 * counts)
 
     return jnp.stack([one(pooling) for pooling in poolings], 2)

@@ -89,8 +89,9 @@ def serve(config: ServeConfig) -> None:
         import uvicorn
     except ImportError:
         raise DataError("serve needs FastAPI and uvicorn: pip install fastapi uvicorn") from None
-    searcher = open_searcher(config.folder, breadth=config.breadth)
-    searcher.search(["问"], SHOWN)  # compiles before the first question
+    searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
+    for length in (1, 20, 40, 80, 160, 320, LONGEST):  # compiles before the first question, for each length of rows
+        searcher.search(["问" * length], SHOWN)
     print(f"http://{config.host}:{config.port}  (Ctrl-C ends it)", flush=True)
     uvicorn.run(
         application(searcher, Path(config.folder).absolute().name),

@@ -3,11 +3,10 @@
 import dataclasses
 import hashlib
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,10 +16,10 @@ import tyro
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from pegasus_zh.tokenizers import keep_tokenizer
-from retrieval.contrastive import LOSSES, Loss, cached_gradients, whole_on_all
-from retrieval.encode import Encoding, encoder, lay_out, pack, row_length, texts_of
+from retrieval.contrastive import LOSSES, Loss, cached_gradients
+from retrieval.encode import Encoding, encoder_for, lay_out, pack, row_length, texts_of
 from retrieval.pooling import Pooling, check_poolings, embed
-from retrieval.similarity import Task, cosines, read_pairs, spearman
+from retrieval.similarity import Task, cosines, read_task, spearman
 from retrieval.texts import read_columns
 from rope import roformer
 from rope.angles import rows_of
@@ -30,10 +29,10 @@ from training import loop
 from training.errors import DataError
 from training.lock import locked
 from training.loop import HostBatch, LoopConfig, microbatch, train
-from training.mesh import MeshConfig, data_share, make_mesh
+from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.partition import RULES, check_divisible, spec
+from training.partition import check_divisible, on_all, parts_of, spec
 from training.ranges import check_ranges
 from training.step import Batch, TrainState, init_state, update_step
 from training.weights import fingerprint
@@ -56,6 +55,8 @@ class SimCSEConfig:
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     folder: str = "runs/simcse"
     """Where everything of the run goes; scripts.embed takes it as --model."""
+    field: str = "text"
+    """The JSON field with a text."""
     examples: int = 10_000
     """How many sentences or pairs are drawn; 0: all."""
     max_length: int = 64
@@ -82,6 +83,8 @@ class SimCSEConfig:
     """What the backward pass recomputes to save memory."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     """The devices' arrangement."""
+    distributed: bool = False
+    """One process of several: joins them through jax.distributed (a TPU pod finds the others by itself)."""
     optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = dataclasses.field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-5, weight_decay=0, warmup=1, clip=0, epsilon=1e-7)
     )
@@ -93,7 +96,8 @@ class SimCSEConfig:
         check_ranges(self, dropout=(0, 1))
         if self.loss == "simcse" and self.dropout == 0:
             raise ValueError("dropout is 0: the two views of a sentence would be the same; give the 0.3 of the recipe")
-        if microbatch(self.batch_size, self.accumulate) and self.batch_size < 2:
+        microbatch(self.batch_size, self.accumulate)
+        if self.batch_size < 2:
             raise ValueError(f"batch_size is {self.batch_size}: an example needs others to be told from")
 
 
@@ -106,24 +110,28 @@ class Examples(NamedTuple):
 
 def simcse(config: SimCSEConfig, say: Callable = print) -> TrainState:
     """Runs, or goes on with, the tuning in `config.folder`. Raises DataError and ValueError."""
+    if config.distributed:
+        join_processes()
     with locked(Path(config.folder)) if jax.process_index() == 0 else nullcontext():
         say = say if jax.process_index() == 0 else silent
         source = load_text_encoder(config.model, pooler=config.pooler, say=say)
-        valid = read_pairs(config.valid) if config.valid else None
-        return tune(config, source, read_examples(config), valid, say)[0]
+        valid = read_task("valid", [config.valid]) if config.valid else None
+        return tune(config, source, read_examples(config), valid, say)
 
 
 def read_examples(config: SimCSEConfig) -> Examples:
     """The examples of the files. Raises DataError, with file, line and remedy."""
     if config.loss == "cosent":
-        task = read_pairs("examples=" + ",".join(config.data))
+        task = read_task("examples", config.data)
         pairs = [pair for split in task.splits for pair in zip(split.first, split.second, strict=True)]
         scores = np.concatenate([split.scores for split in task.splits]).astype(np.float32)
         return Examples([(task.texts[a], task.texts[b]) for a, b in pairs], scores)
-    rows = [row for path in config.data for row in read_columns(path)]
+    rows = [row for path in config.data for row in read_columns(path, config.field)]
     if config.loss == "simcse":
         sentences = dict.fromkeys(text for _, row in rows for text in row if not _number(text))
         return Examples([(text,) for text in sentences])
+    if not rows:
+        raise DataError(f"{', '.join(config.data)}: no pair in it")
     counts = {len(row) for _, row in rows}
     if len(counts) != 1 or counts == {1}:
         place = next(place for place, row in rows if len(row) != max(counts) or len(row) == 1)
@@ -143,8 +151,8 @@ def _number(text: str) -> bool:
 
 def tune(
     config: SimCSEConfig, source: TextEncoder, examples: Examples, valid: Task | None, say: Callable = print
-) -> tuple[TrainState, TextEncoder]:
-    """Trains in `config.folder`; returns the last state, and the encoder that embeds as it was trained to."""
+) -> TrainState:
+    """Trains in `config.folder`; where it was told to stop, the state is not that of the last of `steps_of`."""
     check_poolings([config.pooling], source.config, config.model)
     tokenizer, mesh = source.tokenizer, make_mesh(config.mesh)
     own = {"dropout": config.dropout, "dtype": config.dtype, "remat": config.remat}
@@ -178,11 +186,10 @@ def tune(
     def vectors(arrays: roformer.RoFormer, batch: Batch, key: jax.Array | None) -> jax.Array:
         return sentence_vectors(arrays, batch, model, config.pooling, key)
 
+    encode = encoder_for(model, tokenizer, [config.pooling], Encoding(max_length=config.max_length))
+
     def review(arrays: roformer.RoFormer, step: int) -> dict[str, float]:
-        encode = encoder(
-            TextEncoder(arrays, model, tokenizer), [config.pooling], Encoding(max_length=config.max_length)
-        )
-        found = np.concatenate([part.vectors[:, 0] for part in encode(valid.texts)])
+        found = np.concatenate([part.vectors[:, 0] for part in encode(arrays, valid.texts)])
         return {"spearman": spearman(valid.splits[0].scores, cosines(found, valid.splits[0]))}
 
     task = loop.Task(
@@ -191,11 +198,15 @@ def tune(
         evaluate=lambda arrays, batch: {},
         train_batches=batches,
         eval_batches=lambda: (),
-        config={"encoder": dataclasses.asdict(source.config), "tokenizer": tokenizer.fingerprint},
+        config={
+            "encoder": dataclasses.asdict(source.config),
+            "tokenizer": tokenizer.fingerprint,
+            "pooling": config.pooling,
+        },
         fixed={
             "model": fingerprint(source.model),
             "loss": [config.loss, config.pooling, config.scale, config.dropout],
-            "examples": hashlib.sha256(repr((ids, scores)).encode()).hexdigest()[:8],
+            "examples": _digest(ids, scores),
         },
         weights=source.model,
         review=review if valid else None,
@@ -203,8 +214,11 @@ def tune(
     )
     if jax.process_index() == 0:
         keep_tokenizer(tokenizer, Path(config.folder) / "tokenizer")
-    state = train(task, plan, mesh, Path(config.folder), say)
-    return state, TextEncoder(state.model, source.config, tokenizer)
+    return train(task, plan, mesh, Path(config.folder), say)
+
+
+def _digest(ids: Sequence, scores: np.ndarray | None) -> str:
+    return hashlib.sha256(repr(ids).encode() + (b"" if scores is None else scores.tobytes())).hexdigest()[:8]
 
 
 def sentence_vectors(
@@ -215,7 +229,7 @@ def sentence_vectors(
     texts = texts_of(ids.shape[1])
     found = embed(model, ids, segments, config, [pooling], texts, key)
     flat = jax.lax.reshape(found, (len(ids) * texts, found.shape[-1]), out_sharding=spec("batch", None))
-    return rows_of(whole_on_all(flat), places, spec("batch", None, None))
+    return rows_of(on_all(flat), places, spec("batch", None, None))
 
 
 class Batches:
@@ -235,11 +249,12 @@ class Batches:
         """ids: of each example and sentence."""
         self._ids, self._scores, self._config, self._pad = ids, scores, config, pad
         self._index, self._parts = data_share(mesh)
+        self._order = lru_cache(2)(lambda epoch: np.random.default_rng([config.seed, epoch]).permutation(len(ids)))
         self._per_epoch = len(ids) // config.batch_size
         self._views = 2 if config.loss == "simcse" else 1
         self._room = row_length([len(x) for example in ids for x in example], config.max_length)
         steps = range(steps_of(config, len(ids)))
-        devices = math.prod(mesh.shape[axis] for axis in RULES["batch"]) // self._parts
+        devices = parts_of("batch", mesh) // self._parts
         # The batch with the most rows decides the shape of all: of many short sentences the others have nearly as many.
         most = max(len(rows) for step in steps for part in range(self._parts) for rows in self._packed(step, part)[1])
         self._rows = -(-most // devices) * devices
@@ -248,8 +263,7 @@ class Batches:
         """Of each microbatch of this part: its sentences, which of them its rows have; and the examples' numbers."""
         config, (epoch, number) = self._config, divmod(step, self._per_epoch)
         size = config.batch_size // self._parts
-        order = np.random.default_rng([config.seed, epoch]).permutation(len(self._ids))
-        mine = order[number * config.batch_size + part * size :][:size]
+        mine = self._order(epoch)[number * config.batch_size + part * size :][:size]
         # Example e goes to microbatch e % accumulate, as training.loop.to_mesh has it.
         groups = [mine[m :: config.accumulate] for m in range(config.accumulate)]
         sentences = [[x for i in group for x in self._ids[i] * self._views] for group in groups]
@@ -276,5 +290,5 @@ class Batches:
 
 
 def steps_of(config: SimCSEConfig, examples: int) -> int:
-    """Updates of the tuning."""
-    return max(round(config.epochs * (examples // config.batch_size)), 1)
+    """Updates of the tuning on so many sentences or pairs."""
+    return max(round(config.epochs * (min(examples, config.examples or examples) // config.batch_size)), 1)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from retrieval.texts import read_columns
+from retrieval.vectors import unit
 from training.errors import DataError
 from training.experiment import Estimate
 
@@ -33,17 +34,22 @@ class Task:
     splits: list[Split]
 
 
-def read_pairs(given: str) -> Task:
-    """A task of "FILE", or "NAME=FILE[,FILE...]": .tsv files (also .gz) of a TAB b TAB score.
-
-    The name is by default the first file's up to the first dot. Raises DataError, with file, line and remedy, for an empty
-    text, a score that is no number, another number of columns, and a file whose scores are all the same.
-    """
+def task_of(given: str) -> Task:
+    """The task of "FILE", or "NAME=FILE[,FILE...]"; its name is by default the first file's up to the first dot."""
     name, equals, files = given.partition("=")
     paths = (files if equals else given).split(",")
+    return read_task(name if equals else _stem(paths[0]), paths)
+
+
+def read_task(name: str, paths: Sequence[str]) -> Task:
+    """A task of .tsv files (also .gz) of text TAB text TAB score.
+
+    Raises DataError, with file, line and remedy, for an empty text, a score that is no number, another number of columns,
+    and a file whose scores are all the same.
+    """
     places: dict[str, int] = {}
     splits = [_read_split(path, places) for path in paths]
-    return Task(name if equals else _stem(paths[0]), list(places), splits)
+    return Task(name, list(places), splits)
 
 
 def _read_split(path: str, places: dict[str, int]) -> Split:
@@ -73,8 +79,8 @@ def _stem(path: str) -> str:
 
 def cosines(vectors: np.ndarray, split: Split) -> np.ndarray:
     """Of each pair, float32 [n]; vectors [texts, D]. A vector of zeros has the cosine 0."""
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
-    return np.einsum("nd,nd->n", unit[split.first], unit[split.second])
+    found = unit(vectors)
+    return np.einsum("nd,nd->n", found[split.first], found[split.second])
 
 
 def spearman(scores: np.ndarray, found: np.ndarray) -> float:

@@ -20,16 +20,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from scipy.linalg import eigh
-from scipy.linalg.blas import ssyrk
+from scipy.linalg.blas import dsyr
 from threadpoolctl import threadpool_limits
 
+from retrieval.vectors import check_finite, open_vectors
 from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
-from training.partition import RULES, on_one_cpu
+from training.metrics import progress_bar
+from training.partition import RULES, on_one_cpu, parts_of
+from training.ranges import check_ranges
 from training.weights import open_safetensors, read, write_safetensors
 from training.whole import whole
 
 PIECE = 8192  # rows whose products are summed in float32 before they go into the float64 sums
+BLOCK = 2048  # of which so many are centred and multiplied at a time
+SAMPLE = 64  # rows whose mean is near enough to that of a piece
 NULL = 1e-7  # a variance below this share of the largest is what float32 leaves of none
 
 
@@ -46,8 +51,8 @@ class Moments:
         """Of the vectors of both."""
         count = self.count + other.count
         apart = other.mean - self.mean
-        scatter = self.scatter + other.scatter
-        scatter += np.multiply.outer(apart, apart * (self.count * other.count / count))
+        scatter = np.add(self.scatter, other.scatter, order="F")
+        scatter = dsyr(self.count * other.count / count, apart, a=scatter, overwrite_a=True)
         return Moments(count, self.mean + apart * (other.count / count), scatter)
 
 
@@ -99,27 +104,25 @@ def _checked(product: Callable[[np.ndarray], Moments], rows: np.ndarray, first: 
     return found
 
 
-def check_finite(rows: np.ndarray, first: int = 0, where: str = "vectors") -> None:
-    """Raises DataError for the first row [n, D] with NaN or infinity; `first` is the number of row 0."""
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))
-    if len(bad):
-        raise DataError(
-            f"{where}: row {first + bad[0] + 1} has NaN or infinity; encode that text again, or leave it out"
-        )
-
-
 def _mesh() -> jax.sharding.Mesh:
     mesh = jax.sharding.get_mesh()
     return make_mesh(MeshConfig()) if mesh.empty else mesh
 
 
 def _on_host(rows: np.ndarray) -> Moments:
-    ones = np.full(len(rows), 1 / len(rows), np.float32)
-    centre = ones @ rows
-    centred = rows - centre
-    # One triangle, by the routine that NumPy's own X.T @ X calls: half the work of a product.
-    scatter, rest = ssyrk(1.0, centred.T), (ones @ centred).astype(np.float64)
-    return Moments(len(rows), centre + rest, scatter - len(rows) * np.multiply.outer(rest, rest))
+    # About a mean of a few rows, near enough to lose no digits: each block is in the cache while it is centred and multiplied.
+    count, shift = len(rows), rows[:: -(-len(rows) // SAMPLE)].mean(0)
+    scatter, total = np.zeros((rows.shape[1], rows.shape[1]), np.float32), np.zeros(rows.shape[1])
+    room = np.empty((min(BLOCK, count), rows.shape[1]), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at, once
+        for first in range(0, count, BLOCK):
+            block = rows[first : first + BLOCK]
+            centred = np.subtract(block, shift, out=room[: len(block)])
+            total += np.ones(len(block), np.float32) @ centred
+            # NumPy computes one triangle of this, and lets other threads run, which scipy's ssyrk does not.
+            scatter += centred.T @ centred
+    rest = total / count
+    return Moments(count, shift + rest, dsyr(-count, rest, a=scatter.astype(np.float64), overwrite_a=True))
 
 
 @jax.jit
@@ -131,9 +134,10 @@ def _centred_products(rows: jax.Array, weights: jax.Array) -> tuple[jax.Array, j
 
 
 def _on_mesh(rows: np.ndarray, mesh: jax.sharding.Mesh) -> Moments:
-    padded = np.zeros((PIECE, rows.shape[1]), np.float32)
+    room = -(-PIECE // parts_of("batch", mesh)) * parts_of("batch", mesh)
+    padded = np.zeros((room, rows.shape[1]), np.float32)
     padded[: len(rows)] = rows
-    weights = (np.arange(PIECE) < len(rows)).astype(np.float32)
+    weights = (np.arange(room) < len(rows)).astype(np.float32)
     sharding = NamedSharding(mesh, PartitionSpec(RULES["batch"]))
     with jax.set_mesh(mesh):
         mean, scatter = _centred_products(*(jax.device_put(x, sharding) for x in (padded, weights)))
@@ -205,3 +209,41 @@ def whiten(
     directions = directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(kept)])
     kernel = directions * variances ** (-gamma / 2)
     return Whitening((beta * moments.mean).astype(np.float32), kernel.astype(np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhitenConfig:
+    """Fit a whitening on vectors, in one pass, and write it for scripts.embed and scripts.search."""
+
+    vectors: tuple[str, ...]
+    """.npy files of scripts.embed, read in pieces."""
+    out: str
+    """The whitening, .safetensors."""
+    dimensions: int | None = None
+    """How many of the strongest directions are kept; by default all that vary."""
+    beta: float = 1.0
+    """Share of the mean that is taken away; 0 with --gamma 0 is the projection alone."""
+    gamma: float = 1.0
+    """How far the directions' variances are made equal; 1: wholly."""
+
+    def __post_init__(self):
+        check_ranges(self, dimensions=1, beta=0, gamma=0)
+
+
+def whiten_file(config: WhitenConfig, say: Callable[[str], None] = print) -> None:
+    """Fits and writes. Raises DataError."""
+    arrays = [open_vectors(path) for path in config.vectors]
+    total = sum(map(len, arrays))
+    bar = progress_bar(0, total, unit="vector")
+
+    def pieces() -> Iterator[np.ndarray]:
+        for array in arrays:
+            for first in range(0, len(array), PIECE):
+                yield array[first : first + PIECE]
+                bar.update(min(PIECE, len(array) - first))
+
+    found = moments(pieces())
+    bar.close()
+    made = whiten(found, config.dimensions, beta=config.beta, gamma=config.gamma, say=say)
+    made.save(config.out)
+    say(f"{config.out}: from {len(made.mean)} to {made.kernel.shape[1]} dimensions, of {total:,} vectors")

@@ -16,7 +16,8 @@ from training.weights import WEIGHT_FILES
 class Encoder(NamedTuple):
     model: RoFormer
     config: RoFormerConfig
-    tokenizer: str | None  # a run's: the fingerprint of its tokenizer
+    tokenizer: str | None = None  # a run's: the fingerprint of its tokenizer
+    pooling: str | None = None  # of a run of scripts.simcse: what its vectors were trained with
 
 
 def load_encoder(
@@ -30,14 +31,14 @@ def load_encoder(
     if any((path / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", ".index.json")):
         if step is not None:
             raise DataError(f"{path}: a Hugging Face folder holds one model; leave out the step")
-        return Encoder(*read_encoder(path, pooler), None)
+        return Encoder(*read_encoder(path, pooler))
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; give a run of scripts.pretrain_encoder or a Hugging Face folder")
     _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step, say)
     config = _config(about, path)
     if pooler not in ("auto", config.pooler):
         raise DataError(f"{path}: the run's pooler is {config.pooler}, and {pooler!r} was asked for; leave that out")
-    return Encoder(model, config, about.get("tokenizer"))
+    return Encoder(model, config, about.get("tokenizer"), about.get("pooling"))
 
 
 def _config(about: dict[str, Any], where: Path) -> RoFormerConfig:

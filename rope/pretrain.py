@@ -131,7 +131,7 @@ def pretrain_encoder(
 
 def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Callable) -> tuple[TrainState, RoFormerConfig]:
     loop, mesh = config.loop, make_mesh(config.mesh)
-    start, shape, _ = load_encoder(config.start, say=say) if config.start else (None, None, None)
+    start, shape = load_encoder(config.start, say=say)[:2] if config.start else (None, None)
     batch = microbatch(loop.batch_size, loop.accumulate)
     sizes = {"batch_size / accumulate": ("batch", batch)} | roformer.sizes(config.model(1, shape))
     check_divisible(

@@ -6,12 +6,12 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from retrieval import search
+    from retrieval import search, store
     from retrieval.serve import serve
 
     run_of = {
-        search.BuildConfig: search.build,
-        search.AddConfig: search.add,
+        store.BuildConfig: store.build,
+        store.AddConfig: store.add,
         search.QueryConfig: search.query,
         search.EvaluateConfig: search.evaluate,
         search.ServeConfig: serve,

@@ -71,6 +71,12 @@ def gather(weight: jax.Array, *names: str | None, dtype: jnp.dtype | None = None
     return weight if to is None else jax.reshard(weight, to)
 
 
+def on_all(x: jax.Array) -> jax.Array:
+    """The array whole on every device."""
+    to = spec(*(None for _ in x.shape))
+    return x if to is None else jax.reshard(x, to)
+
+
 def abstract(make: Callable[[], Any]) -> Any:
     """The shapes and shardings of what `make()` returns, under the mesh that is set; nothing is computed."""
     mesh = get_mesh()
@@ -83,12 +89,20 @@ def abstract(make: Callable[[], Any]) -> Any:
 
 
 def place(arrays: Any, like: Any) -> Any:
-    """Arrays of the host, whole on every process, in the shards that `like` (see `abstract`) says."""
+    """Arrays of the host, whole on every process, in the shards that `like` (see `abstract`) says; without a mesh, on the device."""
+    if get_mesh().empty:
+        return jax.tree.map(lambda x, to: jnp.asarray(x, to.dtype), arrays, like)
 
     def leaf(x: np.ndarray, to: jax.ShapeDtypeStruct) -> jax.Array:
         return jax.make_array_from_callback(to.shape, to.sharding, lambda index: np.asarray(x[index], to.dtype))
 
     return jax.tree.map(leaf, arrays, like)
+
+
+def parts_of(name: str, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None = None) -> int:
+    """Into how many parts a mesh, by default the one that is set, cuts a dimension of this logical name."""
+    sizes, axes = (get_abstract_mesh() if mesh is None else mesh).shape, RULES[name]
+    return math.prod(sizes.get(axis, 1) for axis in ([axes] if isinstance(axes, str) else axes))
 
 
 def to_host(tree: Any) -> Any:
@@ -104,9 +118,8 @@ def check_divisible(mesh: jax.sharding.Mesh, sizes: dict[str, tuple[str, int]]) 
     sizes: what a person calls the dimension -> (its logical name, its size); a batch dimension is `batch`.
     """
     for label, (name, size) in sizes.items():
-        axes = RULES[name] if isinstance(RULES[name], tuple) else (RULES[name],)
-        parts = math.prod(mesh.shape[a] for a in axes)
-        if size % parts:
+        if size % (parts := parts_of(name, mesh)):
+            axes = RULES[name] if isinstance(RULES[name], tuple) else (RULES[name],)
             raise ValueError(
                 f"impossible mesh {tuple(mesh.shape.values())}: {label} = {size} is not a multiple of "
                 f"{' x '.join(axes)} = {parts}; change the mesh or {label}"

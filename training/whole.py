@@ -51,7 +51,7 @@ def growing(path: Path, identity: str) -> Iterator[IO[bytes]]:
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{identity}.partial")
+    partial = path.with_name(f".{path.name.lstrip('.')}.{identity}.partial")
     with open(partial, "a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import pyarrow.parquet
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
+from pegasus_zh.text_encoder import load_text_encoder
 from retrieval import embed as module
-from retrieval.embed import EmbedConfig, WhitenConfig, embed_file, open_vectors, whiten_file
+from retrieval.embed import EmbedConfig, embed_file
 from retrieval.encode import Encoding
-from retrieval.whitening import load_whitening
+from retrieval.vectors import open_vectors
+from retrieval.whitening import WhitenConfig, Whitening, load_whitening, whiten_file
 from tests.retrieval.small_model import write_model
 from tests.retrieval.test_encode import CHARACTERS, TEXTS
 from training.errors import DataError
@@ -72,6 +75,29 @@ def test_what_a_failed_command_had_is_not_made_again(model: Path, tmp_path, monk
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), np.load(tmp_path / "whole.npy"), atol=1e-5)
 
 
+def test_texts_that_change_meanwhile_are_refused(model: Path, tmp_path, monkeypatch) -> None:
+    given, read = config(model, tmp_path), module.read_texts
+    lists = iter([TEXTS, TEXTS[:-1]])
+    monkeypatch.setattr(module, "read_texts", lambda *_: iter(next(lists)))
+    with pytest.raises(DataError, match="it had 13 texts, and then 12"):
+        embed_file(given, silent)
+    monkeypatch.setattr(module, "read_texts", read)
+    assert embed_file(given, silent) == (13, 24)
+
+
+def test_another_whitening_is_other_vectors(model: Path, tmp_path) -> None:
+    path, random = tmp_path / "w.safetensors", np.random.default_rng(0)
+    first = Whitening(np.zeros(24, np.float32), random.standard_normal((24, 24)).astype(np.float32))
+    changed = first.kernel.copy()
+    changed[12, 12] += 1  # in the middle, which repr leaves out
+    names = []
+    for kernel in (first.kernel, changed):
+        Whitening(first.mean, kernel).save(path)
+        given = config(model, tmp_path, whitening=str(path))
+        names.append(module.encode_file(given, load_text_encoder(model, say=silent), silent).identity)
+    assert names[0] != names[1]
+
+
 def test_long_texts_are_cut_and_told_of_or_refused(model: Path, tmp_path) -> None:
     said = []
     embed_file(config(model, tmp_path), said.append)
@@ -103,6 +129,11 @@ def test_what_cannot_be_embedded_is_one_line(model: Path, tmp_path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             embed_file(config(model, tmp_path, **given), silent)
+    with pytest.raises(DataError, match="give a file"):
+        embed_file(replace(config(model, tmp_path), input="-"), silent)
+    with pytest.raises(DataError, match="t.tsv, line 1: 3 columns"):
+        (tmp_path / "t.tsv").write_text("今天\t好\t1\n")
+        embed_file(replace(config(model, tmp_path), input=str(tmp_path / "t.tsv")), silent)
     (tmp_path / "e.txt").write_text("")
     with pytest.raises(DataError, match="no text in it"):
         embed_file(EmbedConfig(model=str(model), input=str(tmp_path / "e.txt"), out=str(tmp_path / "x.npy")), silent)

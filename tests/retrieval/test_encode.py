@@ -15,6 +15,7 @@ from retrieval.encode import Encoding, encoder, pack, texts_of
 from retrieval.pooling import POOLINGS
 from rope.roformer import encode_layers, pool
 from tests.rope.random_encoder import BERT, ROFORMER, random_encoder
+from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 
 CHARACTERS = "今天气很好我们去公园散步吧，你呢？"
@@ -50,6 +51,17 @@ def test_every_pooling_is_that_of_the_text_alone(config, mesh: MeshConfig | None
     assert np.concatenate([part.lengths for part in found]).tolist() == [len(text) + 2 for text in TEXTS]
     wanted = np.stack([by_hand(given, text, 20) for text in TEXTS])
     np.testing.assert_allclose(np.concatenate([part.vectors for part in found]), wanted, atol=2e-5)
+
+
+def test_no_mesh_is_one_device() -> None:
+    encode = encoder(source(), ["mean"], Encoding(max_length=20))
+    found = np.concatenate([part.vectors[:, 0] for part in encode(TEXTS)])
+    np.testing.assert_allclose(found[0], by_hand(source(), TEXTS[0], 20)[2], atol=2e-5)
+
+
+def test_texts_beyond_the_table_of_positions_are_refused() -> None:
+    with pytest.raises(DataError, match="--max-length 4000: the model has"):
+        encoder(source(BERT), ["mean"], Encoding(max_length=4000))
 
 
 @given(st.lists(st.integers(3, 32), max_size=60))

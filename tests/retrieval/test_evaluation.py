@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 from retrieval.embed import EmbedConfig, embed_file
 from retrieval.encode import Encoding
 from retrieval.evaluation import EvaluateConfig, evaluate
-from retrieval.similarity import cosines, read_pairs, spearman
+from retrieval.simcse import Batches
+from retrieval.similarity import cosines, spearman, task_of
 from retrieval.whitening import moments, whiten
 from tests.retrieval.small_model import write_model
 from tests.retrieval.test_encode import CHARACTERS
@@ -43,7 +46,7 @@ def config(folder: Path, **given) -> EvaluateConfig:
 
 
 def test_cells_are_what_the_parts_compute(folder: Path) -> None:
-    task = read_pairs(config(folder).tasks[0])
+    task = task_of(config(folder).tasks[0])
     (folder / "t.txt").write_text("\n".join(task.texts) + "\n")
     out = str(folder / "v.npy")
     embed_file(
@@ -86,9 +89,40 @@ def test_the_same_command_makes_only_what_is_missing(folder: Path) -> None:
     assert cells[0].read_bytes() == before and times == [x.stat().st_mtime_ns for x in cells[1:]]
 
 
+def test_a_cell_that_is_told_to_stop_leaves_no_score(folder: Path, monkeypatch) -> None:
+    (cell,) = (folder / "out" / "cells").glob("m-mean-simcse-dev.json")
+    before = json.loads(cell.read_text())
+    cell.unlink()
+    batches = Batches.__call__
+
+    def interrupted(self, first: int):
+        for number, batch in enumerate(batches(self, first)):
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Batches, "__call__", interrupted)
+        evaluate(config(folder), silent)
+    assert not cell.exists()
+    evaluate(config(folder), silent)
+    assert json.loads(cell.read_text()) == before
+
+
+def test_a_folder_takes_settings_of_methods_that_it_has_not_seen(folder: Path, tmp_path) -> None:
+    given = replace(config(folder, methods=("none",)), folder=str(tmp_path))
+    evaluate(given, silent)
+    evaluate(replace(given, methods=("none", "flow"), learning_rate=1e-3), silent)
+    evaluate(replace(given, methods=("simcse",), learning_rate=1e-3), silent)
+    with pytest.raises(DataError, match="its cells were made with simcse"):
+        evaluate(replace(given, methods=("simcse",), learning_rate=1e-4), silent)
+
+
 def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:
     with pytest.raises(ValueError, match="methods has 'whiten'"):
         config(folder, methods=("whiten",))
+    with pytest.raises(DataError, match="method whitening-25: vectors of 24 dimensions"):
+        evaluate(config(folder, methods=("none", "whitening-25")), silent)
     with pytest.raises(DataError, match="told apart by name"):
         evaluate(config(folder, tasks=(str(folder / "dev.tsv"), f"dev={folder / 'train.tsv'}")), silent)
     with pytest.raises(DataError, match="its cells were made with max_length 20, not 30"):

@@ -1,5 +1,6 @@
 """From texts to an index to answers, by command and by the page's API."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,20 +8,11 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from retrieval import embed, store
 from retrieval.encode import Encoding
-from retrieval.search import (
-    AddConfig,
-    BuildConfig,
-    EvaluateConfig,
-    QueryConfig,
-    add,
-    build,
-    evaluate,
-    open_searcher,
-    query,
-    ranking,
-)
+from retrieval.search import EvaluateConfig, QueryConfig, evaluate, open_searcher, query, ranking
 from retrieval.serve import application
+from retrieval.store import AddConfig, BuildConfig, add, build
 from tests.retrieval.small_model import write_model
 from tests.retrieval.test_encode import CHARACTERS
 from training.errors import DataError
@@ -55,7 +47,7 @@ def test_a_text_finds_itself_and_the_rest_by_cosine(folder: Path) -> None:
         assert row[0].text == TEXTS[number] and row[0].score == pytest.approx(1, abs=1e-4)
         cosines = vectors @ vectors[number]
         np.testing.assert_allclose([hit.score for hit in row], np.sort(cosines)[::-1], atol=1e-5)
-    assert not list(folder.glob(".*vectors.npy"))
+    assert not list(folder.glob(".*.npy"))
 
 
 def test_query_and_evaluate_say_what_they_found(folder: Path) -> None:
@@ -82,6 +74,45 @@ def test_added_texts_are_found(folder: Path) -> None:
     add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), silent)
     hit = open_searcher(folder / "grown", say=silent).search(["公园气"], 1)[0][0]
     assert (hit.text, hit.place) == ("公园气", 30) and hit.score == pytest.approx(1, abs=1e-4)
+    assert {path.name for path in (folder / "grown").iterdir() if path.name != ".lock"} == {
+        "about.json", "index.1", "texts.1.jsonl", "whitening.safetensors",
+    }  # fmt: skip
+    with pytest.raises(DataError, match="more.txt: the texts that were put into .* last"):
+        add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), silent)
+    assert len(open_searcher(folder / "grown", say=silent).texts) == 31
+
+
+def test_texts_of_several_lines_are_found_as_they_are(folder: Path) -> None:
+    texts = ["今天天气", "公园\n天气\r", "信用\u2028卡"]
+    (folder / "lines.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    build(replace(config(folder, "lines"), texts=str(folder / "lines.jsonl")), silent)
+    found = open_searcher(folder / "lines", say=silent)
+    assert [row[0].text for row in found.search(texts, 1)] == texts
+
+
+@pytest.mark.parametrize("at", ["texts", "about"])
+def test_an_add_that_fails_leaves_the_index_as_it_was(folder: Path, monkeypatch, at: str) -> None:
+    build(config(folder, f"kept-{at}"), silent)
+    (folder / "more.txt").write_text("公园气\n")
+    given = AddConfig(folder=str(folder / f"kept-{at}"), texts=str(folder / "more.txt"))
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(*{"texts": (store.json, "dumps"), "about": (store, "write_json")}[at], fail)
+        add(given, silent)
+    assert len(open_searcher(given.folder, say=silent).texts) == 30
+    add(given, silent)
+    assert len(open_searcher(given.folder, say=silent).texts) == 31
+
+
+def test_a_build_that_failed_does_not_encode_again(folder: Path, monkeypatch) -> None:
+    with pytest.raises(DataError, match="256 or more"):
+        build(config(folder, "pq", kind="pq"), silent)
+    monkeypatch.setattr(embed, "encoder", None)
+    build(config(folder, "pq", kind="flat"), silent)
+    assert not list(folder.glob(".pq*"))
 
 
 def test_the_page_and_its_api(folder: Path) -> None:
@@ -99,7 +130,7 @@ def test_the_page_and_its_api(folder: Path) -> None:
 def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> None:
     with pytest.raises(DataError, match="exists already"):
         build(config(folder), silent)
-    with pytest.raises(DataError, match="25 dimensions of vectors of 24"):
+    with pytest.raises(DataError, match="--whiten 25: the model's vectors have 24 dimensions"):
         build(config(folder, "x", whiten=25), silent)
     with pytest.raises(DataError, match="about.json: no such file; build the index again"):
         open_searcher(tmp_path)
@@ -109,10 +140,9 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> No
     with pytest.raises(DataError, match="question 2: no text"):
         open_searcher(folder / "index", say=silent).search(["好", " "], 1)
     build(config(folder, "other"), silent)
-    (folder / "other" / "index").write_bytes((folder / "index" / "index").read_bytes())
+    (folder / "other" / "index.0").write_bytes((folder / "index" / "index.0").read_bytes())
     with pytest.raises(DataError, match="do not belong together"):
         open_searcher(folder / "other", say=silent)
-    (folder / "other" / "texts.txt").write_text("好\n")
-    with pytest.raises(DataError, match="1 texts, and the index has 30"):
+    (folder / "other" / "texts.0.jsonl").write_text('{"text": "好"}\n')
+    with pytest.raises(DataError, match="1 texts of 30"):
         open_searcher(folder / "other", say=silent)
-    assert replace(config(folder), whiten=0).whiten == 0

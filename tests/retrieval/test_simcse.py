@@ -12,7 +12,7 @@ from pegasus_zh.text_encoder import load_text_encoder
 from retrieval.contrastive import LOSSES, cached_gradients
 from retrieval.pooling import embed
 from retrieval.simcse import Batches, Examples, SimCSEConfig, read_examples, sentence_vectors, tune
-from retrieval.similarity import read_pairs
+from retrieval.similarity import read_task
 from tests.retrieval.test_encode import CHARACTERS, TOKENIZER, source
 from tests.rope.random_encoder import BERT
 from training.errors import DataError
@@ -85,11 +85,12 @@ def test_the_packed_vectors_are_those_of_each_sentence(tmp_path) -> None:
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path) -> None:
     examples = Examples([(text,) for text in SENTENCES])
     whole, half = (config(tmp_path / name, epochs=2, eval_every=2) for name in ("whole", "half"))
-    wanted, _ = tune(whole, source(), examples, None, lambda _: None)
+    wanted = tune(whole, source(), examples, None, lambda _: None)
     tune(replace(half, epochs=1), source(), examples, None, lambda _: None)
-    found, _ = tune(half, source(), examples, None, lambda _: None)
+    found = tune(half, source(), examples, None, lambda _: None)
     jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, x.model) for x in (found, wanted)))
     again = load_text_encoder(tmp_path / "half", say=lambda _: None)
+    assert again.pooling == "cls"  # which every other command takes
     jax.tree.map(np.testing.assert_array_equal, again.model, jax.tree.map(np.asarray, wanted.model))
 
 
@@ -108,7 +109,7 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
         pooling="mean",
         optimizer=replace(LOUD, learning_rate=1e-3),
     )
-    tune(given, source(), read_examples(given), read_pairs(str(tmp_path / "p.tsv")), lambda _: None)
+    tune(given, source(), read_examples(given), read_task("p", [str(tmp_path / "p.tsv")]), lambda _: None)
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     told = [float(row.split('"eval_spearman": ')[1].rstrip("}")) for row in rows if "eval_spearman" in row]
     assert told[-1] > 0.7 > told[0]
@@ -121,12 +122,24 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
         ({"loss": "pairs"}, "甲\t乙\n甲\t乙\t丙\n", "line 1: 2 columns"),
         ({"loss": "cosent"}, "甲\t乙\t好\n", "line 1: the score"),
         ({}, "甲\n\n", "line 2: column 1 is empty"),
+        ({"loss": "pairs"}, "", "no pair in it"),
     ],
 )
 def test_data_that_cannot_be_used_is_one_line(tmp_path, given: dict, text: str, message: str) -> None:
     (tmp_path / "x.tsv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_examples(config(tmp_path, data=(str(tmp_path / "x.tsv"),), **given))
+
+
+def test_scores_that_changed_are_another_run(tmp_path) -> None:
+    scores = np.arange(3000, dtype=np.float32)
+    examples = Examples([(SENTENCES[i % 16], SENTENCES[i % 15]) for i in range(3000)], scores)
+    given = config(tmp_path, loss="cosent", epochs=0.003, dropout=0.0, examples=0)
+    tune(given, source(), examples, None, lambda _: None)
+    changed = scores.copy()
+    changed[1500] = 0  # in the middle, which repr leaves out
+    with pytest.raises(ValueError, match="examples"):
+        tune(given, source(), examples._replace(scores=changed), None, lambda _: None)
 
 
 def test_what_cannot_be_tuned_is_one_line(tmp_path) -> None:

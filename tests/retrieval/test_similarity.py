@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from retrieval.similarity import _pearson, _Ranks, cosines, intervals, read_pairs, spearman
+from retrieval.similarity import _pearson, _Ranks, cosines, intervals, spearman, task_of
 from training.errors import DataError
 
 
@@ -51,11 +51,11 @@ def test_splits_are_weighed_by_their_sizes() -> None:
 def test_tasks_hold_each_text_once(tmp_path) -> None:
     (tmp_path / "a.train.tsv").write_text("甲\t乙\t1\n乙\t丙\t0\n")
     (tmp_path / "b.tsv").write_text("丙\t甲\t0.5\n丁\t丁\t2\n")
-    task = read_pairs(f"X={tmp_path / 'a.train.tsv'},{tmp_path / 'b.tsv'}")
+    task = task_of(f"X={tmp_path / 'a.train.tsv'},{tmp_path / 'b.tsv'}")
     assert (task.name, task.texts) == ("X", ["甲", "乙", "丙", "丁"])
     assert [s.name for s in task.splits] == ["a", "b"]
     assert task.splits[1].first.tolist() == [2, 3] and task.splits[1].second.tolist() == [0, 3]
-    assert read_pairs(str(tmp_path / "a.train.tsv")).name == "a"
+    assert task_of(str(tmp_path / "a.train.tsv")).name == "a"
     vectors = np.array([[1, 0], [0, 2], [3, 3], [0, 0]], np.float32)
     np.testing.assert_allclose(cosines(vectors, task.splits[0]), [0, 0.5**0.5], atol=1e-6)
     np.testing.assert_allclose(cosines(vectors, task.splits[1]), [0.5**0.5, 0], atol=1e-6)
@@ -75,4 +75,4 @@ def test_tasks_hold_each_text_once(tmp_path) -> None:
 def test_a_file_that_cannot_be_a_task_is_one_line(tmp_path, text: str, message: str) -> None:
     (tmp_path / "x.tsv").write_text(text)
     with pytest.raises(DataError, match=message):
-        read_pairs(str(tmp_path / "x.tsv"))
+        task_of(str(tmp_path / "x.tsv"))

@@ -1,6 +1,8 @@
 """The commands as they are typed."""
 
 import importlib
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +51,23 @@ def test_vectors_whitening_and_an_index(run, folder: Path) -> None:
 def test_tuning_and_scoring(run, folder: Path, monkeypatch) -> None:
     monkeypatch.setattr("training.experiment.remember_programs", lambda folder: None)  # JAX would remember the folder
     run("simcse --model m --data t.txt --folder tuned --batch-size 8 --learning-rate 1e-3")
+    run("search build --model tuned --texts t.txt --folder of-tuned")
+    assert json.loads((folder / "of-tuned" / "about.json").read_text())["pooling"] == "cls"  # as it was tuned
     printed = run(
         "evaluate_similarity --models m tuned --tasks s.tsv --poolings mean --methods none whitening-3 --folder grid"
     )
     assert all(
         f"| {name} | P3 mean | {method} |" in printed for name in ("m", "tuned") for method in ("none", "whitening-3")
     )
+
+
+def test_the_documented_example_runs(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    page = (Path(__file__).parents[2] / "docs" / "embeddings.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(block.replace("runs/encoder", "m"), names)
+    assert names["places"][0, 0] == 0 and names["scores"].shape == (1, 2)
 
 
 @pytest.mark.parametrize("name", ["embed", "whiten", "simcse", "search", "evaluate_similarity"])

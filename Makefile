@@ -1,4 +1,5 @@
 # make pretrain ARGS="…"   train (python -m scripts.pretrain --help lists the flags)
+# make environment         only what the others need first, to call scripts as .venv/bin/python -m scripts.NAME
 # make test                the tests; make slow: the long ones (two processes, kills at any time)
 # make parity              the comparison with torch and transformers, in an environment of its own
 # make plan ARGS="…"       does a preset fit a TPU slice that is not here? (python -m scripts.plan --help)
@@ -17,10 +18,12 @@ NO_TPU = $(CPU) TPU_LIBRARY_PATH=$(abspath $(LIBTPU))/libtpu/libtpu.so
 # Temporary arrays of hundreds of megabytes in pages of 2 MB, not of 4 kB: a tenth of a CPU's step (glibc 2.35 or later).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: pretrain test slow parity plan aot bench lint lock
+.PHONY: environment pretrain test slow parity plan aot bench lint lock
 
 pretrain: $(ENVIRONMENT)
 	$(HUGE_PAGES) $(VENV)/bin/python -m scripts.pretrain $(ARGS)
+
+environment: $(ENVIRONMENT)
 
 test: $(ENVIRONMENT)
 	$(VENV)/bin/python $(PYTEST) -m "not slow" --ignore tests/parity --ignore tests/tpu tests $(ARGS)

@@ -23,8 +23,10 @@ import jax
 import numpy as np
 import torch
 import tyro
-from sentence_transformers import SentenceTransformer, models
-from sentence_transformers.losses import MultipleNegativesRankingLoss
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.modules import Pooling as TheirPooling
+from sentence_transformers.sentence_transformer.modules import Transformer
 from sklearn.decomposition import IncrementalPCA
 
 from benchmarks.critics import ratio, take_turns
@@ -38,9 +40,11 @@ from retrieval.contrastive import cached_gradients
 from retrieval.contrastive import pairs as pairs_loss
 from retrieval.encode import Encoding, encoder
 from retrieval.index import ExactIndex, FaissIndex
+from retrieval.pooling import Pooling
 from retrieval.search import ranking
 from retrieval.simcse import Batches, SimCSEConfig, sentence_vectors
 from retrieval.texts import read_columns, read_texts
+from retrieval.vectors import unit
 from retrieval.whitening import moments, whiten
 from rope.huggingface import write_encoder
 from rope.roformer import RoFormer, RoFormerConfig, init
@@ -71,6 +75,10 @@ class Config:
     """Vectors to be searched, of 256 dimensions."""
     model: str = ""
     pairs: str = ""
+    among: tuple[str, ...] = ()
+    """Files of further texts that are searched too (claim)."""
+    poolings: tuple[Pooling, ...] = ("first-last",)
+    """Side by side, the vectors of claim."""
     repeats: int = 5
 
 
@@ -106,9 +114,9 @@ def random_bert(config: Config, texts: list[str], folder: Path) -> tuple[TextEnc
 
     model: RoFormer = jax.tree.map_with_path(draw, empty(partial(init, shape)))
     write_encoder(folder, model, shape, write_tokenizer=partial(write_tokenizer, tokenizer))
-    loaded = models.Transformer(str(folder), max_seq_length=64)
+    loaded = Transformer(str(folder), max_seq_length=64)
     return TextEncoder(model, shape, tokenizer), SentenceTransformer(
-        modules=[loaded, models.Pooling(config.width, "mean")], device="cpu"
+        modules=[loaded, TheirPooling(config.width, "mean")], device="cpu"
     )
 
 
@@ -198,15 +206,14 @@ def whitening(config: Config) -> None:
         tracemalloc.stop()
 
 
-def unit(count: int, width: int, seed: int = 0) -> np.ndarray:
-    found = np.random.default_rng(seed).standard_normal((count, width), np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+def directions(count: int, width: int, seed: int = 0) -> np.ndarray:
+    return unit(np.random.default_rng(seed).standard_normal((count, width), np.float32))
 
 
 def search(config: Config) -> None:
-    queries = unit(1000, 256, 1)
+    queries = directions(1000, 256, 1)
     for count in config.indexed:
-        x = unit(count, 256)
+        x = directions(count, 256)
         reference, index = faiss.IndexFlatIP(256), ExactIndex(256)
         reference.add(x)
         index.add(x)
@@ -228,24 +235,25 @@ def search(config: Config) -> None:
 def claim(config: Config) -> None:
     """Whitening to a third of the dimensions: time, memory, MRR@10, as ratios."""
     rows = [columns for _, columns in read_columns(config.pairs)]
-    texts = list(dict.fromkeys(row[1] for row in rows))
+    further = (text for path in config.among for _, row in read_columns(path) for text in row if len(text) > 3)
+    texts = list(dict.fromkeys([*(row[1] for row in rows), *further]))
     place = {text: i for i, text in enumerate(texts)}
     wanted = np.array([place[row[1]] for row in rows])
     source = load_text_encoder(config.model)
     with jax.set_mesh(make_mesh(MeshConfig())):
-        run = encoder(source, ["first-last"], Encoding())
-        sides = [np.concatenate([part.vectors[:, 0] for part in run(x)]) for x in (texts, [row[0] for row in rows])]
-    width = source.config.width
+        run = encoder(source, config.poolings, Encoding())
+        both = (texts, [row[0] for row in rows])
+        sides = [np.concatenate([part.vectors.reshape(len(part.vectors), -1) for part in run(x)]) for x in both]
+    width = sides[0].shape[1]
     maps = {"as they are": lambda x: x}
     for kept in (width, width // 3):
         maps[f"whitened to {kept}"] = whiten(moments([sides[0]]), kept)
     for kind in ("flat", "ivf"):
         indexes, asked, calls = {}, {}, {}
         for name, map_ in maps.items():
-            unit_ = [map_(x) / np.maximum(np.linalg.norm(map_(x), axis=1, keepdims=True), 1e-8) for x in sides]
-            indexes[name] = FaissIndex(kind, unit_[0].shape[1], breadth=5)
-            indexes[name].add(unit_[0])
-            asked[name] = unit_[1]
+            stored, asked[name] = (unit(map_(x)) for x in sides)
+            indexes[name] = FaissIndex(kind, stored.shape[1], breadth=5)
+            indexes[name].add(stored)
             calls[name] = partial(indexes[name].search, asked[name], 10)
         times = take_turns(calls, config.repeats)
         tell(f"{len(rows):,} questions to {len(texts):,} texts, {kind}", times, len(rows), "question", "as they are")

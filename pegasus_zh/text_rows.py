@@ -41,6 +41,13 @@ class TextConfig:
     """Processes that prepare; 0: one a core."""
 
 
+def text_recipe(preset: str) -> TextConfig:
+    """The defaults that go with a preset of rope.roformer: BERT's and RoFormer-char's vocabularies are of characters."""
+    if "char" in preset or preset.startswith("bert"):
+        return TextConfig(tokenizer_kind="characters", vocabulary=6000)
+    return TextConfig()
+
+
 def text_rows(config: TextConfig, length: int, folder: Path, say: Callable = print) -> Rows:
     """The documents in rows of `length`, prepared in `folder` by the first process if they are not there.
 

@@ -45,8 +45,8 @@ class EmbedConfig:
     """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
     out: str
     """The vectors, in the order of the texts: .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""
-    pooling: Pooling | None = None
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; by default what scripts.simcse tuned the model with, else mean."""
+    pooling: Pooling | Literal["auto"] = "auto"
+    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto: what scripts.simcse tuned the model with, else mean."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     field: str = "text"
@@ -80,9 +80,9 @@ def embed_file(config: EmbedConfig, say: Callable[[str], None] = print) -> tuple
     return made.count, made.width
 
 
-def pooling_of(source: TextEncoder, asked: Pooling | None) -> Pooling:
-    """What was asked for, else what the model was tuned with, else mean."""
-    return asked or source.pooling or "mean"
+def pooling_of(source: TextEncoder, asked: Pooling | Literal["auto"]) -> Pooling:
+    """What was asked for; of auto what the model was tuned with, else mean."""
+    return asked if asked != "auto" else source.pooling or "mean"
 
 
 class Encoded(NamedTuple):

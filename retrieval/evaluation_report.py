@@ -17,7 +17,7 @@ COLUMNS = ("model", "pooling", "method", "dimensions", "task", "split", "pairs",
 
 def write_report(folder: Path, rows: Sequence[Row]) -> str:
     """Writes similarity.csv, .md and .png into `folder`; returns the table and where they are."""
-    text = f"Spearman's correlation x 100, mean over a task's files by their sizes, [95 % interval]\n\n{table(rows)}\n"
+    text = f"Spearman's correlation x 100, mean over a task's files by their sizes, [95 % interval]; a task's highest is bold\n\n{table(rows)}\n"
     write_bytes(folder / "similarity.md", text.encode())
     write_bytes(folder / "similarity.csv", csv_text(COLUMNS, _lines(rows)).encode())
     write_bytes(folder / "similarity.png", png(heat_map(rows)))
@@ -88,8 +88,13 @@ def heat_map(rows: Sequence[Row]) -> Figure:
                     x, y, f"{100 * value:.1f}", ha="center", va="center", fontsize=8, color="k" if share > 0.6 else "w"
                 )
     axes.set_xticks(range(len(tasks)), tasks)
-    several = len({model for model, _, _ in lines}) > 1
-    axes.set_yticks(range(len(lines)), [f"{f'{m} ' if several else ''}{SHORT[p]} {k}" for m, p, k in lines], fontsize=8)
+    names = {pooling: f"{short} {pooling}" if short[0] == "P" else short for pooling, short in SHORT.items()}
+    models = list(dict.fromkeys(model for model, _, _ in lines))
+    several = len(models) > 1
+    axes.set_yticks(
+        range(len(lines)), [f"{f'{m} ' if several else ''}{names[p]}, {k}" for m, p, k in lines], fontsize=8
+    )
+    figure.suptitle("Sentence vectors" + ("" if several else f" of {models[0]}"), fontsize=10)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_xlabel("Spearman x 100;\ncolours by column", fontsize=8)

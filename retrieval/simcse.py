@@ -116,7 +116,9 @@ def simcse(config: SimCSEConfig, say: Callable = print) -> TrainState:
         say = say if jax.process_index() == 0 else silent
         source = load_text_encoder(config.model, pooler=config.pooler, say=say)
         valid = read_task("valid", [config.valid]) if config.valid else None
-        return tune(config, source, read_examples(config), valid, say)
+        state = tune(config, source, read_examples(config), valid, say)
+        say(f"{config.folder}: a --model for scripts.embed, scripts.search and scripts.evaluate_similarity")
+        return state
 
 
 def read_examples(config: SimCSEConfig) -> Examples:
@@ -137,6 +139,11 @@ def read_examples(config: SimCSEConfig) -> Examples:
         place = next(place for place, row in rows if len(row) != max(counts) or len(row) == 1)
         raise DataError(
             f"{place}: {min(counts)} columns; every line is sentence TAB its like, with as many hard negatives"
+        )
+    if all(_number(row[-1]) for _, row in rows):
+        raise DataError(
+            f"{rows[0][0]}: {rows[0][1][-1]!r}, and every other line ends in a number: --loss cosent is for scores; "
+            "for pairs keep the lines that are alike, and cut -f1,2"
         )
     return Examples([row for _, row in rows])
 
@@ -171,11 +178,12 @@ def tune(
     ]
     scores = None if examples.scores is None else examples.scores[chosen]
     batches = Batches(ids, scores, config, tokenizer.pad_id, mesh)
+    steps = steps_of(config, len(ids))
     plan = LoopConfig(
-        steps=steps_of(config, len(ids)),
+        steps=steps,
         batch_size=config.batch_size,
         accumulate=config.accumulate,
-        log_every=10,
+        log_every=min(10, steps),
         eval_every=config.eval_every,
         save_every=config.eval_every,
         seed=config.seed,

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -52,8 +52,8 @@ class BuildConfig:
     """The new folder of the index."""
     kind: Kind = "exact"
     """exact: all compared, on the devices; flat, ivf, hnsw, pq: FAISS, on a CPU."""
-    pooling: Pooling | None = None
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; by default what scripts.simcse tuned the model with, else mean."""
+    pooling: Pooling | Literal["auto"] = "auto"
+    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto: what scripts.simcse tuned the model with, else mean."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     whiten: int = 0

@@ -20,7 +20,7 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
         return
     for place, columns in read_columns(path):
         if len(columns) > 2:
-            raise DataError(f"{place}: {len(columns)} columns; leave the one with the texts, as by cut -f1")
+            raise DataError(f"{place}: {len(columns)} columns; keep the one with the texts, as by cut -f1")
         yield columns[-1]
 
 

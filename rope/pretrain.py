@@ -103,7 +103,15 @@ class EncoderConfig:
 
 
 def recipe(preset: str) -> EncoderConfig:
-    """The defaults that go with a preset: RoFormer's first stage, but for `tiny`, which fits a laptop and minutes."""
+    """The defaults that go with a preset: RoFormer's first stage, but for those that fit two cores, in minutes (`tiny`) or an
+    hour (`roformer-char-mini`)."""
+    if preset == "roformer-char-mini":
+        return EncoderConfig(
+            preset=preset,
+            folder=f"runs/{preset}",
+            loop=LoopConfig(steps=4000, batch_size=32, eval_every=500, save_every=500),
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup=300),
+        )
     if preset != "tiny":
         loop = LoopConfig(steps=200_000, batch_size=256, save_every=1000)
         optimizer = OptimizerConfig(learning_rate=1e-4, schedule="linear", warmup=10_000)

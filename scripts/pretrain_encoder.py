@@ -7,23 +7,25 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     import tyro
 
     from pegasus_zh.text_encoder import pretrain
-    from pegasus_zh.text_rows import TextConfig
+    from pegasus_zh.text_rows import TextConfig, text_recipe
     from rope.pretrain import EncoderConfig, recipe
     from rope.roformer import PRESETS
     from training.command import preset_of, run
     from training.mesh import join_processes
 
-    DEFAULT = recipe(preset_of(sys.argv, PRESETS, "tiny"))
+    PRESET = preset_of(sys.argv, PRESETS, "tiny")
+    DEFAULT, DEFAULT_TEXT = recipe(PRESET), text_recipe(PRESET)
     Plain = tyro.conf.arg(name="")
 
     def main(
-        text: Annotated[TextConfig, Plain] = TextConfig(),  # noqa: B008
+        text: Annotated[TextConfig, Plain] = DEFAULT_TEXT,
         encoder: Annotated[EncoderConfig, Plain] = DEFAULT,
         distributed: bool = False,
     ) -> None:
         """Pretrains RoFormer (or BERT: --positions learned) on Chinese text by masked language model.
 
-        Without --data it trains on the corpus that comes with the project. The same command resumes a run.
+        Without --data it trains on the corpus that comes with the project. The same command resumes a run. The defaults are those
+        of the preset: --preset NAME --help shows them.
 
         distributed: one process of several: joins them through jax.distributed (a TPU pod finds the others by itself).
         """

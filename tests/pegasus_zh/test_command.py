@@ -263,7 +263,7 @@ def test_a_prepared_set_is_trained_on(finished, tmp_path):
     assert losses(tmp_path / "run") == losses(finished[0]) and not (tmp_path / "run" / "data").exists()
 
 
-def in_two_processes(arguments: list[str]) -> list[str]:
+def in_two_processes(arguments: list[str], tensor: int = 2) -> list[str]:
     """What each of two processes of two devices printed that run the same command together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -275,7 +275,7 @@ def in_two_processes(arguments: list[str]) -> list[str]:
     }
     both = [
         subprocess.Popen(
-            [*arguments, "--distributed", "--mesh.fsdp", "2", "--mesh.tensor", "2"],
+            [*arguments, "--distributed", "--mesh.fsdp", "2", "--mesh.tensor", str(tensor)],
             cwd=ROOT,
             env=environment | {"JAX_PROCESS_ID": str(rank)},
             stdout=subprocess.PIPE,

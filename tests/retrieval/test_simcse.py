@@ -123,6 +123,7 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
         ({"loss": "cosent"}, "甲\t乙\t好\n", "line 1: the score"),
         ({}, "甲\n\n", "line 2: column 1 is empty"),
         ({"loss": "pairs"}, "", "no pair in it"),
+        ({"loss": "pairs"}, "甲\t乙\t1\n甲\t丙\t0\n", "line 1: '1', and every other line ends in a number"),
     ],
 )
 def test_data_that_cannot_be_used_is_one_line(tmp_path, given: dict, text: str, message: str) -> None:

@@ -1,0 +1,40 @@
+"""Two processes tune as one."""
+
+import json
+import sys
+
+import pytest
+
+from retrieval.simcse import SimCSEConfig, simcse
+from tests.pegasus_zh.test_command import in_two_processes
+from tests.retrieval.small_model import write_model
+from tests.retrieval.test_encode import CHARACTERS
+from training.metrics import silent
+from training.optimizer import OptimizerConfig
+
+
+@pytest.mark.slow
+def test_two_processes_tune_as_one(tmp_path) -> None:
+    """Losses, and correlations of what both encode, are those of one device."""
+    model, scored = write_model(tmp_path / "m"), tmp_path / "s.tsv"
+    texts = [(CHARACTERS * 2)[i : i + 2 + i % 9] for i in range(17)]
+    scored.write_text("".join(f"{a}\t{b}\t{i % 3}\n" for i, (a, b) in enumerate(zip(texts, texts[1:], strict=False))))
+    given = SimCSEConfig(
+        model=str(model), data=(str(scored),), valid=str(scored), folder=str(tmp_path / "one"), loss="cosent", batch_size=16,
+        accumulate=2, dropout=0.0, epochs=4.0, eval_every=2, optimizer=OptimizerConfig(learning_rate=1e-3, warmup=1, clip=0, weight_decay=0),
+    )  # fmt: skip
+    simcse(given, silent)
+    command = [sys.executable, "-m", "scripts.simcse", "--model", model, "--data", scored, "--valid", scored]
+    line = "--loss cosent --batch-size 16 --accumulate 2 --dropout 0 --epochs 4 --eval-every 2"
+    rates = "--learning-rate 1e-3 --epsilon 1e-6 --weight-decay 0 --warmup 1 --clip 0"
+    command += ["--folder", tmp_path / "two", *line.split(), *rates.split()]
+    in_two_processes([str(x) for x in command], tensor=1)
+
+    def told(name: str) -> dict[int, float]:
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return {row["step"]: row[key] for row in rows for key in ("loss", "eval_spearman") if key in row}
+
+    one, two = told("one"), told("two")
+    assert one.keys() == two.keys() and len(one) >= 3
+    for step, value in one.items():
+        assert two[step] == pytest.approx(value, rel=1e-3)

@@ -1,5 +1,6 @@
 """An encoder with its tokenizer: pretrained on documents, read from a run or a folder of transformers, written out to one."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from rope.pretrain import EncoderConfig, pretrain_encoder
 from rope.roformer import RoFormer, RoFormerConfig
 from training.errors import DataError
 from training.step import TrainState
+from training.weights import fingerprint
 from training.whole import check_new
 
 
@@ -26,6 +28,12 @@ class TextEncoder(NamedTuple):
     config: RoFormerConfig
     tokenizer: PegasusTokenizer
     pooling: str | None = None  # what scripts.simcse trained its vectors with
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that a text's vector depends on."""
+        about = (fingerprint(self.model), self.config, self.tokenizer.fingerprint)
+        return hashlib.sha256(repr(about).encode()).hexdigest()[:12]
 
 
 def pretrain(text: TextConfig, config: EncoderConfig, say: Callable[[str], None] = print) -> TrainState:
@@ -50,11 +58,11 @@ def load_text_encoder(
     path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Callable[[str], None] = print
 ) -> TextEncoder:
     """As rope.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
-    model, config, fingerprint, pooling = load_encoder(path, step=step, pooler=pooler, say=say)
+    model, config, of_tokenizer, pooling = load_encoder(path, step=step, pooler=pooler, say=say)
     tokenizer = load_tokenizer(where := tokenizer_folder(path))
     if not isinstance(tokenizer, PegasusTokenizer):
         raise DataError(f"{where}: a sentencepiece model; an encoder's tokenizer is its vocab.txt: put that there")
-    if fingerprint not in (None, tokenizer.fingerprint):
+    if of_tokenizer not in (None, tokenizer.fingerprint):
         raise DataError(f"{where}: not the tokenizer that the checkpoint was trained with; put that one there")
     if tokenizer.vocab_size > config.vocabulary:
         raise DataError(

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ from rope.huggingface import Pooler
 from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
-from training.weights import fingerprint
 from training.whole import growing, whole
 
 FORMATS = (".npy", ".parquet", ".array_record")
@@ -101,15 +101,15 @@ def encode_file(config: EmbedConfig, source: TextEncoder, say: Callable[[str], N
         raise DataError("--input -: texts are read twice, so give a file")
     count, digest = 0, hashlib.sha256()
     for text in read_texts(config.input, config.field):
-        digest.update(text.encode() + b"\n")
+        digest.update(json.dumps(text).encode() + b"\n")
         count += 1
     if not count:
         raise DataError(f"{config.input}: no text in it")
     map_ = load_whitening(config.whitening) if config.whitening else None
     width = map_(np.zeros(source.config.width, np.float32)).shape[-1] if map_ else source.config.width
     limits = (config.encoding.max_length, config.encoding.dtype, config.on_long, config.normalise)
-    weights = fingerprint((source.model, (map_.mean, map_.kernel) if map_ else ()))
-    settings = repr((limits, pooling, count, digest.hexdigest(), weights, source.tokenizer.fingerprint))
+    made_by = (source.fingerprint, map_.fingerprint if map_ else "")
+    settings = repr((limits, pooling, count, digest.hexdigest(), made_by))
     identity = hashlib.sha256(settings.encode()).hexdigest()[:12]
     path = Path(config.out).absolute()
     path = path.with_name(f".{path.name}.{identity}.npy")
@@ -134,11 +134,11 @@ def _encode(
     bar, long = progress_bar(done, count, unit="text"), _Long(config)
     for part in encode(islice(read_texts(config.input, config.field), done, None)):
         vectors = part.vectors[:, 0]
-        check_finite(vectors, done, f"{config.model}, of {config.input}")
         long.count(part.lengths, done)
         vectors = map_(vectors)
         if config.normalise:
             vectors = unit(vectors)
+        check_finite(vectors, done, f"{config.model}, of {config.input}")
         file.write(np.ascontiguousarray(vectors, np.float32).data)
         file.flush()
         done += len(vectors)

@@ -8,13 +8,14 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import get_mesh
 
 from pegasus_zh.text_encoder import TextEncoder
 from pegasus_zh.tokenizers import PegasusTokenizer
 from retrieval.pooling import Pooling, embed
-from rope.roformer import RoFormer, RoFormerConfig, init
+from rope.roformer import RoFormer, RoFormerConfig, init, sizes
 from training.errors import DataError
-from training.partition import abstract, on_all, parts_of, place, spec
+from training.partition import abstract, check_divisible, on_all, parts_of, place, spec
 from training.ranges import check_ranges
 from training.step import compiler_options
 
@@ -56,6 +57,8 @@ def encoder_for(
 ) -> Callable[[RoFormer, Iterable[str]], Iterator[Vectors]]:
     """The same of any model of this shape, which lies on the mesh, such as one that is being trained."""
     check_length(config, encoding.max_length)
+    if not (mesh := get_mesh()).empty:
+        check_divisible(mesh, sizes(config))
     config = replace(config, dtype=encoding.dtype)
     programs: dict[tuple[int, int], jax.stages.Compiled] = {}
 
@@ -141,11 +144,11 @@ def _dispatch(
     lengths = [len(x) for x in framed]
     room = row_length(lengths, encoding.max_length)
     packed, parts, found = pack(lengths, room), parts_of("batch"), []
-    most = min(max(encoding.tokens // room, 1), _power_of_two(len(packed)))  # of few texts, fewer rows
-    most = -(-most // parts) * parts
+    most = -(-max(encoding.tokens // room, 1) // parts) * parts
     for first in range(0, len(packed), most):
         chosen = packed[first : first + most]
-        found.append((chosen, compute(*lay_out(chosen, framed, (most, room), tokenizer.pad_id))))
+        rows = min(most, -(-_power_of_two(len(chosen)) // parts) * parts)  # of few texts, fewer
+        found.append((chosen, compute(*lay_out(chosen, framed, (rows, room), tokenizer.pad_id))))
     return np.array([len(x) for x in ids]) + 2, found
 
 

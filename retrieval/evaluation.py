@@ -25,18 +25,18 @@ from retrieval.flow import FlowConfig, fit_flow, flowed
 from retrieval.pooling import POOLINGS, Pooling
 from retrieval.simcse import Examples, SimCSEConfig, steps_of, tune
 from retrieval.similarity import Task, cosines, intervals, task_of
-from retrieval.vectors import check_finite
+from retrieval.vectors import check_finite, read_npy
 from retrieval.whitening import moments, whiten
 from rope.huggingface import Pooler
 from training.errors import DataError
-from training.experiment import keep_settings, run_cells
+from training.experiment import REMAKE, keep_settings, run_cells
 from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar, silent
 from training.ranges import check_lists
-from training.weights import fingerprint
 from training.whole import whole
 
+SEPARATOR = ","  # in the names of files, and so in none of models and tasks
 METHOD = re.compile(r"none|flow|simcse|(whitening|projection)(-[1-9]\d*)?")
 
 
@@ -86,7 +86,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.model}-{self.pooling}-{self.method}-{self.task.name}"
+        return SEPARATOR.join((self.model, self.pooling, self.method, self.task.name))
 
 
 def evaluate(config: EvaluateConfig, say: Callable = print) -> None:
@@ -97,6 +97,8 @@ def evaluate(config: EvaluateConfig, say: Callable = print) -> None:
     for kind, names in (("models", list(sources)), ("tasks", [task.name for task in tasks])):
         if len({*names}) < len(getattr(config, kind)):
             raise DataError(f"{kind} {', '.join(names)}: they are told apart by name; write NAME=… for some")
+        if wrong := [name for name in names if not re.fullmatch(rf"[^./\\{SEPARATOR}][^/\\{SEPARATOR}]*", name)]:
+            raise DataError(f"{kind}: {wrong[0]!r} is no name of a file, or has a comma; write NAME=… for it")
     loaded = {name: load_text_encoder(path, pooler=config.pooler, say=say) for name, path in sources.items()}
     with locked(folder):
         keep_settings(folder / "settings.json", _settings(config, loaded, tasks))
@@ -116,7 +118,7 @@ def _named(given: str) -> tuple[str, str]:
 
 def _settings(config: EvaluateConfig, loaded: dict[str, TextEncoder], tasks: Sequence[Task]) -> dict[str, Any]:
     """What a folder's cells are made with; further models, tasks and methods may come."""
-    digests = {f"model {name}": fingerprint(source.model) for name, source in loaded.items()}
+    digests = {f"model {name}": source.fingerprint for name, source in loaded.items()}
     digests |= {f"task {task.name}": _digest(task) for task in tasks}
     of_methods = {
         "flow": dataclasses.asdict(config.flow),
@@ -159,10 +161,11 @@ class _Vectors:
         """float32 [texts, D]."""
         source = self._loaded[cell.model]
         poolings = [p for p in POOLINGS if p != "pooler" or source.config.pooler != "none"]
-        path = self._folder / f"{cell.model}-{cell.task.name}.npy"
+        path = self._folder / f"{cell.model}{SEPARATOR}{cell.task.name}.npy"
         if not path.exists():
             self._make(path, source, poolings, cell.task)
-        return np.load(path, mmap_mode="r")[poolings.index(cell.pooling)]
+        shape = (len(poolings), len(cell.task.texts), source.config.width)
+        return read_npy(path, shape, REMAKE)[poolings.index(cell.pooling)]
 
     def _make(self, path: Path, source: TextEncoder, poolings: Sequence[Pooling], task: Task) -> None:
         shape = (len(poolings), len(task.texts), source.config.width)

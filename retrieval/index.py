@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from retrieval.vectors import check_finite
-from training.errors import AGAIN, DataError, damaged
+from retrieval.vectors import check_finite, read_npy
+from training.errors import DataError, damaged
 from training.mesh import MeshConfig, make_mesh
 from training.partition import RULES, parts_of
 from training.whole import whole
@@ -25,6 +25,7 @@ CHUNK = 1 << 14  # vectors whose products a device has in memory at a time
 BLOCK = 32
 AXES = RULES["batch"]
 FAISS = "pip install faiss-cpu"
+REBUILD = "build the index again"
 
 
 class Found(NamedTuple):
@@ -238,10 +239,10 @@ class FaissIndex(Index):
     def _recipe(self, count: int) -> str:
         cells = max(round(count**0.5), 1)
         if self.kind == "pq":
-            codes = max((m for m in range(1, self.dimensions // 4 + 1) if self.dimensions % m == 0), default=1)
             if count < 256:
                 raise DataError(f"{count} vectors: pq learns 256 codes, so the first time give 256 or more")
-            return f"IVF{cells},PQ{codes}x8"
+            codes = -(-self.dimensions // 4)
+            return f"Pad{4 * codes},IVF{cells},PQ{codes}x8"  # zeros, which change no product
         return {"flat": "Flat", "ivf": f"IVF{cells},Flat", "hnsw": "HNSW32,Flat"}[self.kind]
 
     def search(self, queries: np.ndarray, k: int) -> Found:
@@ -250,7 +251,7 @@ class FaissIndex(Index):
             return Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         which = {"ivf": "nprobe", "pq": "nprobe", "hnsw": "efSearch"}.get(self.kind)
         if which:
-            self._library.ParameterSpace().set_index_parameter(self._index, which, self._breadth)
+            self._library.ParameterSpace().set_index_parameter(self._index, which, min(self._breadth, 1 << 30))
         scores, places = self._index.search(queries, k)
         return Found(np.where(places < 0, -np.inf, scores).astype(np.float32), places)
 
@@ -273,17 +274,17 @@ def load_index(
 ) -> Index:
     """What `save` wrote. Raises DataError."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file; build the index again")
+        raise DataError(f"{path}: no such file; {REBUILD}")
     try:
         if kind != "exact":
             found = _faiss().read_index(str(path))
             return FaissIndex(kind, found.d, breadth, found)
-        vectors = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, RuntimeError) as error:
-        raise damaged(path, error, "not an index that scripts.search wrote", AGAIN) from None
+    except (OSError, RuntimeError) as error:
+        raise damaged(path, error, "not an index that scripts.search wrote", REBUILD) from None
+    vectors = read_npy(path, None, REBUILD)
     if vectors.ndim != 2 or vectors.dtype != np.float32:
-        raise DataError(f"{path}: not vectors [n, D] of float32; build the index again")
+        raise DataError(f"{path}: not vectors [n, D] of float32; {REBUILD}")
     index = ExactIndex(vectors.shape[1], mesh, recall)
     if len(vectors):
-        index.add(vectors)
+        index.add(np.array(vectors))
     return index

@@ -74,6 +74,10 @@ class ServeConfig(AskConfig):
     port: int = 8000
     """Of the page."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_ranges(self, port=(1, 1 << 16))
+
 
 class Hit(NamedTuple):
     text: str
@@ -93,7 +97,7 @@ class Searcher:
         """Of each question the k nearest texts, the best first. Raises DataError for a question without text."""
         if wrong := [number for number, text in enumerate(questions, 1) if not text.strip()]:
             raise DataError(f"question {wrong[0]}: no text")
-        found = self.index.search(self.vectors(questions), k)
+        found = self.index.search(self.vectors(questions), min(k, max(len(self.index), 1)))
         return [
             [Hit(self.texts[place], float(score), int(place)) for score, place in zip(*row, strict=True) if place >= 0]
             for row in zip(found.scores, found.places, strict=True)
@@ -106,7 +110,7 @@ def open_searcher(
     """The index in a folder with its model, on all devices. Raises DataError for what does not belong together."""
     stored, mesh = read(Path(folder), breadth=breadth, recall=recall, say=say), make_mesh(MeshConfig())
     with jax.set_mesh(mesh):
-        encode = encoder(stored.source, [stored.about["pooling"]], stored.encoding)
+        encode = encoder(stored.source, [stored.about.pooling], stored.encoding)
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):
@@ -124,7 +128,7 @@ def query(config: QueryConfig, say: Callable[[str], None] = print) -> None:
         searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
         for question, hits in zip(questions, searcher.search(questions, config.k), strict=True):
             say(question)
-            say("\n".join(f"  {hit.score:.3f}  {hit.text}" for hit in hits))
+            say("\n".join(_line(hit) for hit in hits))
         return
     searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
     say("Ctrl-D ends it")
@@ -135,7 +139,12 @@ def query(config: QueryConfig, say: Callable[[str], None] = print) -> None:
             return
         if question.strip():
             for hit in searcher.search([question], config.k)[0]:
-                say(f"  {hit.score:.3f}  {hit.text}")
+                say(_line(hit))
+
+
+def _line(hit: Hit) -> str:
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in hit.text)  # one line of its own
+    return f"  {hit.score:.3f}  {text}"
 
 
 class Scores(NamedTuple):

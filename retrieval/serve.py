@@ -1,5 +1,6 @@
 """A page and a JSON API over an index."""
 
+import socket
 import threading
 from html import escape
 from pathlib import Path
@@ -84,18 +85,17 @@ def application(searcher: Searcher, title: str):
 
 
 def serve(config: ServeConfig) -> None:
-    """Serves until it is interrupted. Raises DataError."""
+    """Serves until it is interrupted. Raises DataError, and OSError where the port is taken."""
     try:
         import uvicorn
     except ImportError:
         raise DataError("serve needs FastAPI and uvicorn: pip install fastapi uvicorn") from None
-    searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
-    for length in (1, 20, 40, 80, 160, 320, LONGEST):  # compiles before the first question, for each length of rows
-        searcher.search(["问" * length], SHOWN)
-    print(f"http://{config.host}:{config.port}  (Ctrl-C ends it)", flush=True)
-    uvicorn.run(
-        application(searcher, Path(config.folder).absolute().name),
-        host=config.host,
-        port=config.port,
-        log_level="warning",
-    )
+    # Before anything is loaded: who asks meanwhile waits.
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.create_server((config.host, config.port), family=family) as listening:
+        searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
+        for length in (1, 20, 40, 80, 160, 320, LONGEST):  # compiles before the first question, for each length of rows
+            searcher.search(["问" * length], SHOWN)
+        print(f"http://{config.host}:{config.port}  (Ctrl-C ends it)", flush=True)
+        app = application(searcher, Path(config.folder).absolute().name)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

@@ -33,7 +33,7 @@ from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible, on_all, parts_of, spec
-from training.ranges import check_ranges
+from training.ranges import check_lists, check_ranges
 from training.step import Batch, TrainState, init_state, update_step
 from training.weights import fingerprint
 
@@ -94,6 +94,9 @@ class SimCSEConfig:
         names = ("batch_size", "accumulate", "eval_every")
         check_ranges(self, **dict.fromkeys(names, 1), examples=0, epochs=0, max_length=3, scale=0, seed=(0, 1 << 32))
         check_ranges(self, dropout=(0, 1))
+        check_lists(self, data=None)
+        if not (self.epochs and self.scale):
+            raise ValueError(f"epochs {self.epochs:g}, scale {self.scale:g}: both must be above 0")
         if self.loss == "simcse" and self.dropout == 0:
             raise ValueError("dropout is 0: the two views of a sentence would be the same; give the 0.3 of the recipe")
         microbatch(self.batch_size, self.accumulate)
@@ -126,8 +129,9 @@ def read_examples(config: SimCSEConfig) -> Examples:
     if config.loss == "cosent":
         task = read_task("examples", config.data)
         pairs = [pair for split in task.splits for pair in zip(split.first, split.second, strict=True)]
-        scores = np.concatenate([split.scores for split in task.splits]).astype(np.float32)
-        return Examples([(task.texts[a], task.texts[b]) for a, b in pairs], scores)
+        scores = np.concatenate([split.scores for split in task.splits])
+        ranks = np.unique(scores, return_inverse=True)[1]  # float32 keeps their order, which is all that counts
+        return Examples([(task.texts[a], task.texts[b]) for a, b in pairs], ranks.astype(np.float32))
     rows = [row for path in config.data for row in read_columns(path, config.field)]
     if config.loss == "simcse":
         sentences = dict.fromkeys(text for _, row in rows for text in row if not _number(text))
@@ -136,9 +140,10 @@ def read_examples(config: SimCSEConfig) -> Examples:
         raise DataError(f"{', '.join(config.data)}: no pair in it")
     counts = {len(row) for _, row in rows}
     if len(counts) != 1 or counts == {1}:
-        place = next(place for place, row in rows if len(row) != max(counts) or len(row) == 1)
+        place, row = next((p, r) for p, r in rows if len(r) != len(rows[0][1]) or len(r) == 1)
+        before = "" if len(row) == 1 else f", and {len(rows[0][1])} on the first line"
         raise DataError(
-            f"{place}: {min(counts)} columns; every line is sentence TAB its like, with as many hard negatives"
+            f"{place}: {len(row)} column(s){before}; every line is sentence TAB its like, with as many hard negatives"
         )
     if all(_number(row[-1]) for _, row in rows):
         raise DataError(

@@ -70,6 +70,8 @@ def _read_split(path: str, places: dict[str, int]) -> Split:
         raise DataError(f"{path}: no pair in it")
     if min(scores) == max(scores):
         raise DataError(f"{path}: all {len(scores):,} scores are {scores[0]:g}; a correlation needs different ones")
+    if first == second:
+        raise DataError(f"{path}: both texts of every pair are the same, so all cosines are 1")
     return Split(_stem(path), np.array(first), np.array(second), np.array(scores))
 
 

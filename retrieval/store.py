@@ -10,18 +10,19 @@ Adding writes the next version beside the last; about.json, which is replaced at
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import tyro
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.embed import EmbedConfig, Encoded, encode_file, pooling_of
+from retrieval.embed import EmbedConfig, encode_file, pooling_of
 from retrieval.encode import Encoding
-from retrieval.index import Index, Kind, load_index, make_index
+from retrieval.index import REBUILD, Index, Kind, load_index, make_index
 from retrieval.pooling import Pooling
 from retrieval.texts import read_texts
 from retrieval.vectors import open_vectors, unit
@@ -31,13 +32,11 @@ from training.errors import DataError
 from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.ranges import check_ranges
-from training.weights import fingerprint
 from training.whole import check_new, read_json, whole, write_json
 
 WHITENING, ABOUT = "whitening.safetensors", "about.json"
 PIECE = 1 << 16  # vectors in memory at a time
 SAMPLE = 1 << 18  # of which ivf and pq learn
-REBUILD = "build the index again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +80,28 @@ class AddConfig:
     """The JSON field with a text."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What an index is made with."""
+
+    model: str
+    encoder: str  # the fingerprint of the model, its config and its tokenizer
+    kind: Kind
+    pooling: Pooling
+    pooler: Pooler
+    max_length: int
+    dtype: Literal["float32", "bfloat16"]
+    whitening: str  # its fingerprint; empty where there is none
+    last: str  # of the texts that were added last
+    version: int
+    texts: int
+    dimensions: int
+
+
 class Stored(NamedTuple):
     """What a folder has."""
 
-    about: dict[str, Any]
+    about: About
     index: Index
     texts: list[str]
     whitening: Whitening | None
@@ -92,12 +109,12 @@ class Stored(NamedTuple):
 
     @property
     def encoding(self) -> Encoding:
-        return Encoding(max_length=self.about["max_length"], dtype=self.about["dtype"])
+        return Encoding(max_length=self.about.max_length, dtype=self.about.dtype)
 
 
 def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
     """Builds `config.folder`, whole or not at all; a command that ended before goes on with the vectors it had. Raises DataError."""
-    folder = Path(config.folder)
+    folder = Path(config.folder).resolve()  # a link's folder, not the link, is what is written
     check_new(folder)
     source = load_text_encoder(config.model, pooler=config.pooler, say=say)
     if config.whiten > source.config.width:
@@ -115,23 +132,26 @@ def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
     if config.kind in ("ivf", "pq"):
         index.learn(ready(vectors[::step], whitening), len(vectors))
     _add(index, vectors, whitening)
-    about = {
-        "model": str(Path(config.model).absolute()),
-        "weights": fingerprint(source.model),
-        "kind": config.kind,
-        "pooling": pooling_of(source, config.pooling),
-        "pooler": config.pooler,
-        "max_length": config.encoding.max_length,
-        "dtype": config.encoding.dtype,
-        "version": 0,
-        "last": encoded.identity,
-    }
+    about = About(
+        model=str(Path(config.model).absolute()),
+        encoder=source.fingerprint,
+        kind=config.kind,
+        pooling=pooling_of(source, config.pooling),
+        pooler=config.pooler,
+        max_length=config.encoding.max_length,
+        dtype=config.encoding.dtype,
+        whitening=whitening.fingerprint if whitening else "",
+        last=encoded.identity,
+        version=0,
+        texts=len(index),
+        dimensions=dimensions,
+    )
     with whole(folder) as temporary:
         temporary.mkdir()
         if whitening:
             whitening.save(temporary / WHITENING)
         _write(temporary, index, read_texts(config.texts, config.field), about)
-    encoded.path.unlink()
+    encoded.path.unlink(missing_ok=True)
     size = (folder / "index.0").stat().st_size
     say(f"{folder}: {len(index):,} texts, {dimensions} dimensions, {config.kind}, {size:,} bytes of vectors")
 
@@ -139,23 +159,25 @@ def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
 def add(config: AddConfig, say: Callable[[str], None] = print) -> None:
     """Adds texts to the index in `config.folder`, which is there as before or with all of them. Raises DataError."""
     folder = Path(config.folder)
-    read_json(folder / ABOUT, REBUILD)
+    _read_about(folder / ABOUT)  # before a folder is made to be locked
     with locked(folder):
         stored = read(folder, say=say)
-        about = stored.about
-        same = {name: about[name] for name in ("model", "pooling")}
-        encode = EmbedConfig(input=config.texts, out=str(folder), field=config.field, encoding=stored.encoding, **same)
-        encoded: Encoded = encode_file(encode, stored.source, say)
-        if encoded.identity == about["last"]:
-            encoded.path.unlink()
-            raise DataError(f"{config.texts}: the texts that were put into {folder} last; they are in it")
-        _add(stored.index, open_vectors(encoded.path), stored.whitening)
-        changed = {"version": about["version"] + 1, "last": encoded.identity}
-        _write(folder, stored.index, [*stored.texts, *read_texts(config.texts, config.field)], about | changed)
-        encoded.path.unlink()
-        for name in _names(about["version"]):
-            (folder / name).unlink(missing_ok=True)
-    say(f"{folder}: {len(stored.index):,} texts")
+        about, index = stored.about, stored.index
+        encode = EmbedConfig(
+            model=about.model, input=config.texts, out=str(folder), field=config.field, pooling=about.pooling, encoding=stored.encoding
+        )  # fmt: skip
+        encoded = encode_file(encode, stored.source, say)
+        if encoded.identity == about.last:
+            say(f"{config.texts}: the texts that were put into {folder} last; they are in it")
+        else:
+            _add(index, open_vectors(encoded.path), stored.whitening)
+            about = replace(about, version=about.version + 1, last=encoded.identity, texts=len(index))
+            _write(folder, index, [*stored.texts, *read_texts(config.texts, config.field)], about)
+        encoded.path.unlink(missing_ok=True)
+        for path in folder.glob("*.*"):  # what is no more, and what a killed command had not got to
+            if re.fullmatch(r"(index|texts)\.\d+(\.jsonl)?", path.name) and path.name not in _names(about.version):
+                path.unlink()
+    say(f"{folder}: {about.texts:,} texts")
 
 
 def _add(index: Index, vectors: np.ndarray, whitening: Whitening | None) -> None:
@@ -172,51 +194,49 @@ def _names(version: int) -> tuple[str, str]:
     return f"index.{version}", f"texts.{version}.jsonl"
 
 
-def _write(folder: Path, index: Index, texts: Iterable[str], about: dict[str, Any]) -> None:
-    vectors, lines = (folder / name for name in _names(about["version"]))
+def _write(folder: Path, index: Index, texts: Iterable[str], about: About) -> None:
+    vectors, lines = (folder / name for name in _names(about.version))
     index.save(vectors)
     with whole(lines) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    write_json(folder / ABOUT, about | {"texts": len(index), "dimensions": index.dimensions})
+    write_json(folder / ABOUT, asdict(about))
+
+
+def _read_about(path: Path) -> About:
+    fields, kinds = read_json(path, REBUILD), get_type_hints(About)
+    for name, kind in kinds.items():
+        if (
+            type(fields.get(name)) is not (int if kind is int else str)
+            or get_args(kind)
+            and fields[name] not in get_args(kind)
+        ):
+            raise DataError(f"{path}: {name} is {fields.get(name)!r}; {REBUILD}")
+    return About(**{name: fields[name] for name in kinds})
 
 
 def read(folder: Path, *, breadth: int = 16, recall: float = 1.0, say: Callable[[str], None] = print) -> Stored:
     """The index in a folder with its model, on all devices. Raises DataError for what does not belong together."""
-    about = read_json(folder / ABOUT, REBUILD)
-    names = {
-        "model",
-        "weights",
-        "kind",
-        "pooling",
-        "pooler",
-        "max_length",
-        "dtype",
-        "version",
-        "last",
-        "texts",
-        "dimensions",
-    }
-    if missing := names - set(about):
-        raise DataError(f"{folder / ABOUT}: no {min(missing)}; {REBUILD}")
-    vectors, lines = (folder / name for name in _names(about["version"]))
+    about = _read_about(folder / ABOUT)
+    vectors, lines = (folder / name for name in _names(about.version))
     try:
         texts = list(read_texts(str(lines)))
-        index = load_index(vectors, about["kind"], breadth=breadth, recall=recall, mesh=make_mesh(MeshConfig()))
+        index = load_index(vectors, about.kind, breadth=breadth, recall=recall, mesh=make_mesh(MeshConfig()))
     except DataError:
-        if read_json(folder / ABOUT, REBUILD).get("version") == about["version"]:
+        if _read_about(folder / ABOUT).version == about.version:
             raise
         return read(folder, breadth=breadth, recall=recall, say=say)  # texts were added meanwhile
-    whitening = load_whitening(folder / WHITENING) if (folder / WHITENING).exists() else None
-    source = load_text_encoder(about["model"], pooler=about["pooler"], say=say)
-    if (found := fingerprint(source.model)) != about["weights"]:
+    whitening = load_whitening(folder / WHITENING) if about.whitening else None
+    if whitening and whitening.fingerprint != about.whitening:
+        raise DataError(f"{folder / WHITENING}: not the one that the index was built with; {REBUILD}")
+    source = load_text_encoder(about.model, pooler=about.pooler, say=say)
+    if source.fingerprint != about.encoder:
         raise DataError(
-            f"{about['model']}: its weights are {found}, and {folder} was built with {about['weights']}; bring those back, or {REBUILD}"
+            f"{about.model}: its weights, config or vocabulary are not those that {folder} was built with; bring those back, or {REBUILD}"
         )
-    width = source.config.width
-    made = width if whitening is None else whitening.kernel.shape[1] if len(whitening.mean) == width else None
-    if index.dimensions != made or not len(index) == len(texts) == about["texts"]:
+    dimensions = whitening.kernel.shape[1] if whitening else source.config.width
+    if index.dimensions != dimensions or not len(index) == len(texts) == about.texts:
         raise DataError(
-            f"{folder}: {len(index):,} vectors of {index.dimensions} dimensions, {len(texts):,} texts of {about['texts']:,}, and a "
-            f"model that makes {made or width} do not belong together; {REBUILD}"
+            f"{folder}: {len(index):,} vectors of {index.dimensions} dimensions, {len(texts):,} texts of {about.texts:,}, and a "
+            f"model that makes {dimensions} do not belong together; {REBUILD}"
         )
     return Stored(about, index, texts, whitening, source)

@@ -1,6 +1,7 @@
 """Arrays of vectors [n, D]: read from a file, checked, made of length 1."""
 
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -9,15 +10,23 @@ from training.errors import DataError
 
 def open_vectors(path: str | Path) -> np.ndarray:
     """A .npy file of vectors [n, D], mapped into memory. Raises DataError."""
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; write it with scripts.embed") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy file of numbers ({error}); write it with scripts.embed") from None
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.size:
-        raise DataError(f"{path}: not vectors [n, D] of floating point numbers; write it with scripts.embed")
+    vectors = read_npy(path, None, "write it with scripts.embed")
+    if vectors.ndim != 2 or not vectors.size:
+        raise DataError(f"{path}: not vectors [n, D] but {vectors.shape}; write it with scripts.embed")
     return vectors
+
+
+def read_npy(path: str | Path, shape: tuple[int, ...] | None, remedy: str) -> np.ndarray:
+    """A .npy file of floating point numbers, mapped into memory. Raises DataError, which ends in the remedy."""
+    try:
+        found = np.lib.format.open_memmap(path, "r")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; {remedy}") from None
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, TokenError) as error:
+        raise DataError(f"{path}: not a .npy file of numbers ({error}); {remedy}") from None
+    if found.dtype.kind != "f" or shape not in (None, found.shape):
+        raise DataError(f"{path}: {found.dtype} of {found.shape}, not floats of {shape or 'vectors'}; {remedy}")
+    return found
 
 
 def check_finite(vectors: np.ndarray, first: int = 0, where: str = "vectors") -> None:

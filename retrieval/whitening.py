@@ -28,8 +28,8 @@ from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.partition import RULES, on_one_cpu, parts_of
-from training.ranges import check_ranges
-from training.weights import open_safetensors, read, write_safetensors
+from training.ranges import check_lists, check_ranges
+from training.weights import fingerprint, open_safetensors, read, write_safetensors
 from training.whole import whole
 
 PIECE = 8192  # rows whose products are summed in float32 before they go into the float64 sums
@@ -160,6 +160,10 @@ class Whitening:
             )
         return (np.asarray(vectors, np.float32) - self.mean) @ self.kernel
 
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint((self.mean, self.kernel))
+
     def save(self, path: Path | str) -> None:
         """Writes a .safetensors file, whole or not at all."""
         with whole(Path(path)) as temporary:
@@ -171,9 +175,12 @@ def load_whitening(path: Path | str) -> Whitening:
     stored = open_safetensors(Path(path))
     shapes = {name: x.shape for name, x in stored.items()}
     mean, kernel = shapes.get("mean", ()), shapes.get("kernel", ())
-    if set(shapes) != {"mean", "kernel"} or len(kernel) != 2 or mean != kernel[:1]:
+    if set(shapes) != {"mean", "kernel"} or len(kernel) != 2 or mean != kernel[:1] or not all(kernel):
         raise DataError(f"{path}: not a whitening (it has {shapes}); write one with scripts.whiten")
-    return Whitening(*(np.asarray(read(name, stored[name]), np.float32) for name in ("mean", "kernel")))
+    found = Whitening(*(np.asarray(read(name, stored[name]), np.float32) for name in ("mean", "kernel")))
+    if not (np.isfinite(found.mean).all() and np.isfinite(found.kernel).all()):
+        raise DataError(f"{path}: it has NaN or infinity; write it again with scripts.whiten")
+    return found
 
 
 def whiten(
@@ -207,8 +214,11 @@ def whiten(
     kept = min(kept, dimensions or width)
     variances, directions = variances[:kept], directions[:, :kept]
     directions = directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(kept)])
-    kernel = directions * variances ** (-gamma / 2)
-    return Whitening((beta * moments.mean).astype(np.float32), kernel.astype(np.float32))
+    with np.errstate(over="ignore"):
+        kernel = (directions * variances ** (-gamma / 2)).astype(np.float32)
+    if not np.isfinite(kernel).all() or not kernel.any():
+        raise DataError(f"gamma {gamma}: the kernel is beyond float32's range; give one nearer to 1")
+    return Whitening((beta * moments.mean).astype(np.float32), kernel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,11 +238,17 @@ class WhitenConfig:
 
     def __post_init__(self):
         check_ranges(self, dimensions=1, beta=0, gamma=0)
+        check_lists(self, vectors=None)
 
 
 def whiten_file(config: WhitenConfig, say: Callable[[str], None] = print) -> None:
     """Fits and writes. Raises DataError."""
+    if Path(config.out).suffix != ".safetensors":
+        raise DataError(f"--out {config.out}: a whitening is a .safetensors file")
     arrays = [open_vectors(path) for path in config.vectors]
+    for path, array in zip(config.vectors, arrays, strict=True):
+        if array.shape[1] != arrays[0].shape[1]:
+            raise DataError(f"{path}: vectors of {array.shape[1]} dimensions, those before of {arrays[0].shape[1]}")
     total = sum(map(len, arrays))
     bar = progress_bar(0, total, unit="vector")
 

@@ -60,10 +60,15 @@ def growing(path: Path, identity: str) -> Iterator[IO[bytes]]:
                 f"{path}: the same command is at work on it; wait for it, or write to another file"
             ) from None
         file.seek(0)
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        os.replace(partial, path)
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            if error.errno and not error.filename:  # such as of a full disk
+                error.filename = str(path)
+            raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:

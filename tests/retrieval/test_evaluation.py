@@ -61,7 +61,7 @@ def test_cells_are_what_the_parts_compute(folder: Path) -> None:
     )
     vectors = np.load(out)
     for method, mapped in (("none", vectors), ("whitening-4", whiten(moments([vectors]), 4, say=silent)(vectors))):
-        cell = json.loads((folder / "out" / "cells" / f"m-mean-{method}-T.json").read_text())
+        cell = json.loads((folder / "out" / "cells" / f"m,mean,{method},T.json").read_text())
         for split in task.splits:
             wanted = spearman(split.scores, cosines(mapped, split))
             assert cell["splits"][split.name]["mean"] == pytest.approx(wanted, abs=1e-4)
@@ -90,7 +90,7 @@ def test_the_same_command_makes_only_what_is_missing(folder: Path) -> None:
 
 
 def test_a_cell_that_is_told_to_stop_leaves_no_score(folder: Path, monkeypatch) -> None:
-    (cell,) = (folder / "out" / "cells").glob("m-mean-simcse-dev.json")
+    (cell,) = (folder / "out" / "cells").glob("m,mean,simcse,dev.json")
     before = json.loads(cell.read_text())
     cell.unlink()
     batches = Batches.__call__
@@ -123,6 +123,8 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:
         config(folder, methods=("whiten",))
     with pytest.raises(DataError, match="method whitening-25: vectors of 24 dimensions"):
         evaluate(config(folder, methods=("none", "whitening-25")), silent)
+    with pytest.raises(DataError, match="'../x' is no name"):
+        evaluate(config(folder, tasks=(f"../x={folder / 'dev.tsv'}",)), silent)
     with pytest.raises(DataError, match="told apart by name"):
         evaluate(config(folder, tasks=(str(folder / "dev.tsv"), f"dev={folder / 'train.tsv'}")), silent)
     with pytest.raises(DataError, match="its cells were made with max_length 20, not 30"):

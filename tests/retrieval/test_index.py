@@ -69,6 +69,14 @@ def test_every_kind_adds_saves_loads_and_finds_itself(tmp_path, kind: str) -> No
     assert (len(again), again.dimensions, again.kind) == (600, 16, kind)
 
 
+def test_a_product_quantiser_takes_any_number_of_dimensions() -> None:
+    for width in (5, 10, 12):
+        x = vectors(600, width)
+        index = FaissIndex("pq", width, breadth=1000)
+        index.add(x)
+        assert index.dimensions == width and np.mean(index.search(x[:50], 1).places[:, 0] == np.arange(50)) > 0.9
+
+
 def test_more_than_there_are_are_marked(tmp_path) -> None:
     for kind in ("exact", "flat"):
         index = make_index(kind, 12, mesh=one_device())
@@ -93,7 +101,7 @@ def test_what_cannot_be_searched_is_one_line(tmp_path, kind: str) -> None:
     with pytest.raises(DataError, match="vectors: row 2 has NaN"):
         index.add(bad)
     (tmp_path / "x").write_bytes(b"no index")
-    with pytest.raises(DataError, match="not an index"):
+    with pytest.raises(DataError, match="x: not a"):
         load_index(tmp_path / "x", kind)
     with pytest.raises(DataError, match="build the index again"):
         load_index(tmp_path / "y", kind)

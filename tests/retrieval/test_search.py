@@ -1,6 +1,7 @@
 """From texts to an index to answers, by command and by the page's API."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,8 +78,9 @@ def test_added_texts_are_found(folder: Path) -> None:
     assert {path.name for path in (folder / "grown").iterdir() if path.name != ".lock"} == {
         "about.json", "index.1", "texts.1.jsonl", "whitening.safetensors",
     }  # fmt: skip
-    with pytest.raises(DataError, match="more.txt: the texts that were put into .* last"):
-        add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), silent)
+    said = []
+    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), said.append)
+    assert "more.txt: the texts that were put into" in said[0]
     assert len(open_searcher(folder / "grown", say=silent).texts) == 31
 
 
@@ -146,3 +148,31 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> No
     (folder / "other" / "texts.0.jsonl").write_text('{"text": "好"}\n')
     with pytest.raises(DataError, match="1 texts of 30"):
         open_searcher(folder / "other", say=silent)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_length", "64"), ("pooling", "zz"), ("texts", "30"), ("model", 5), ("encoder", "0"), ("whitening", "0")],
+)
+def test_what_is_said_of_an_index_is_checked(folder: Path, tmp_path, name: str, value: object) -> None:
+    shutil.copytree(folder / "index", tmp_path / "i")
+    about = json.loads((tmp_path / "i" / "about.json").read_text())
+    (tmp_path / "i" / "about.json").write_text(json.dumps(about | {name: value}))
+    with pytest.raises(DataError, match="build the index again"):
+        open_searcher(tmp_path / "i", say=silent)
+
+
+def test_what_a_killed_add_left_goes_with_the_next(folder: Path) -> None:
+    build(config(folder, "killed"), silent)
+    for left in ("index.7", "texts.7.jsonl"):
+        (folder / "killed" / left).write_text("")
+    (folder / "more.txt").write_text("公园气\n")
+    add(AddConfig(folder=str(folder / "killed"), texts=str(folder / "more.txt")), silent)
+    assert not list((folder / "killed").glob("*.7*"))
+
+
+def test_a_link_to_a_folder_stays_one(folder: Path, tmp_path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    build(replace(config(folder), folder=str(tmp_path / "link")), silent)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "about.json").exists()

@@ -118,8 +118,8 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("given", "text", "message"),
     [
-        ({"loss": "pairs"}, "甲\n", "line 1: 1 columns"),
-        ({"loss": "pairs"}, "甲\t乙\n甲\t乙\t丙\n", "line 1: 2 columns"),
+        ({"loss": "pairs"}, "甲\n", "line 1: 1 column"),
+        ({"loss": "pairs"}, "甲\t乙\n甲\t乙\t丙\n", "line 2: 3 column.s., and 2 on the first line"),
         ({"loss": "cosent"}, "甲\t乙\t好\n", "line 1: the score"),
         ({}, "甲\n\n", "line 2: column 1 is empty"),
         ({"loss": "pairs"}, "", "no pair in it"),

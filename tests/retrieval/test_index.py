@@ -70,11 +70,11 @@ def test_every_kind_adds_saves_loads_and_finds_itself(tmp_path, kind: str) -> No
 
 
 def test_a_product_quantiser_takes_any_number_of_dimensions() -> None:
-    for width in (5, 10, 12):
+    for width in (17, 18, 19):
         x = vectors(600, width)
         index = FaissIndex("pq", width, breadth=1000)
         index.add(x)
-        assert index.dimensions == width and np.mean(index.search(x[:50], 1).places[:, 0] == np.arange(50)) > 0.9
+        assert index.dimensions == width and np.mean(index.search(x[:50], 1).places[:, 0] == np.arange(50)) > 0.7
 
 
 def test_more_than_there_are_are_marked(tmp_path) -> None:

@@ -85,14 +85,18 @@ def application(searcher: Searcher, title: str):
 
 
 def serve(config: ServeConfig) -> None:
-    """Serves until it is interrupted. Raises DataError, and OSError where the port is taken."""
+    """Serves until it is interrupted. Raises DataError, such as for a port that is taken."""
     try:
         import uvicorn
     except ImportError:
         raise DataError("serve needs FastAPI and uvicorn: pip install fastapi uvicorn") from None
     # Before anything is loaded: who asks meanwhile waits.
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    with socket.create_server((config.host, config.port), family=family) as listening:
+    try:
+        listening = socket.create_server((config.host, config.port), family=family)
+    except OSError as error:
+        raise DataError(f"{config.host}:{config.port}: {error.strerror}; give another --port or --host") from None
+    with listening:
         searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
         for length in (1, 20, 40, 80, 160, 320, LONGEST):  # compiles before the first question, for each length of rows
             searcher.search(["问" * length], SHOWN)

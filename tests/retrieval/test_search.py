@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from fastapi.testclient import TestClient
 
 from retrieval import embed, store
 from retrieval.encode import Encoding
-from retrieval.search import EvaluateConfig, QueryConfig, evaluate, open_searcher, query, ranking
-from retrieval.serve import application
+from retrieval.search import EvaluateConfig, QueryConfig, ServeConfig, evaluate, open_searcher, query, ranking
+from retrieval.serve import application, serve
 from retrieval.store import AddConfig, BuildConfig, add, build
 from tests.retrieval.small_model import write_model
 from tests.retrieval.test_encode import CHARACTERS
@@ -127,6 +128,11 @@ def test_the_page_and_its_api(folder: Path) -> None:
     for params in ({"q": ""}, {"q": " "}, {"q": "好", "k": 0}, {"q": "好" * 2000}, {}):
         refused = client.get("/api/search", params=params)
         assert refused.status_code == 422 and refused.json()["detail"]
+
+
+def test_a_port_that_is_taken_is_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(DataError, match="give another --port"):
+        serve(ServeConfig(folder=str(folder / "index"), port=taken.getsockname()[1]))
 
 
 def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> None:

@@ -108,6 +108,9 @@ def evaluate(config: EvaluateConfig, say: Callable = print) -> None:
         vectors = _Vectors(config, loaded, folder / "vectors", say)
         paths = {name: folder / "cells" / f"{name}.json" for name in cells}
         rows = run_cells(paths, lambda name: _run(config, loaded, vectors, cells[name], folder))
+        for path, row in zip(paths.values(), rows, strict=True):
+            if not row.keys() >= {"model", "pooling", "method", "task", "splits", "average", "weighted", "dimensions"}:
+                raise DataError(f"{path}: not a cell of this grid; {REMAKE}")
         say(write_report(folder, rows))
 
 

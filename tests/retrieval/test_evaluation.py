@@ -118,6 +118,15 @@ def test_a_folder_takes_settings_of_methods_that_it_has_not_seen(folder: Path, t
         evaluate(replace(given, methods=("simcse",), learning_rate=1e-4), silent)
 
 
+def test_a_cell_that_is_none_is_named(folder: Path) -> None:
+    cell = folder / "out" / "cells" / "m,mean,none,T.json"
+    before = cell.read_bytes()
+    cell.write_text("{}")
+    with pytest.raises(DataError, match="m,mean,none,T.json: not a cell"):
+        evaluate(config(folder), silent)
+    cell.write_bytes(before)
+
+
 def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:
     with pytest.raises(ValueError, match="methods has 'whiten'"):
         config(folder, methods=("whiten",))

@@ -7,6 +7,8 @@ import tempfile
 from importlib.metadata import version
 from importlib.util import find_spec
 
+import hypothesis
+
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
     # XLA's optimisations take minutes over the suite; level 0 leaves shapes, shardings and order of summation as they are.
@@ -28,3 +30,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test asserts a time
+hypothesis.settings.load_profile("untimed")

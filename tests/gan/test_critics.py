@@ -29,7 +29,7 @@ def made(name: str, seed: int, grow: float = 1.0):
     return critic, state._replace(nets=jax.tree.map(lambda x: grow * x, state.nets))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 10.0]))
 def test_transforms_are_bounded_by_the_exact_distance(seed, grow):
     """The hard one for any f and any batch; the soft one is above it, by at most epsilon log n."""
@@ -85,7 +85,7 @@ def of_orthogonal(key: jax.Array, x, y):
     return said(ORTHOGONAL, jax.lax.fori_loop(0, 30, step, ORTHOGONAL.init(key)), x, y)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 10.0]))
 def test_certified_critics_are_below_the_exact_distance(seed, grow):
     x, y = (np.asarray(z) for z in LAW.sample(jax.random.key(seed), 24))

@@ -17,7 +17,7 @@ def points(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), SIZES, SIZES, st.integers(1, 4), st.sampled_from(["l2", "l1"]))
 def test_it_is_a_distance(seed, n, m, dimensions, metric):
     x, y, z = points(seed, n, dimensions), points(seed + 1, m, dimensions), points(seed + 2, n, dimensions)

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pegasus_zh.evaluation import scores
@@ -12,7 +12,6 @@ FEW = st.text("abA天好。. İ\u3000\n", min_size=1, max_size=20)  # few charac
 ANY = st.text(min_size=1, max_size=20)
 
 
-@settings(deadline=None)  # the table of `rouge` is slow for long texts
 @given(st.one_of(FEW, ANY), st.one_of(FEW, ANY))
 @example("天" * 300, "天好" * 150)
 def test_any_two_texts(reference, written):

@@ -73,7 +73,7 @@ def test_arrays(folder):
 
 
 @given(st.sampled_from([1, 2, 4]), st.integers(0, 2**32), st.integers(0, 10**9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_processes_share_one_batch(folder, processes, seed, step):
     """The shares, one after another, are the batch that one process alone would read: at any step, at once."""
     position = {"batch_size": 8, "seed": seed, "start_step": step}

@@ -94,7 +94,7 @@ def test_without_repeats_rouge_l_is_the_plain_one(first, second):
     assert found["rouge-l"] == pytest.approx(2 * table[-1, -1] / (len(first) + len(second)))
 
 
-@settings(max_examples=20, deadline=None)  # sixty scores an example
+@settings(max_examples=20)  # sixty scores an example
 @given(st.permutations(range(10, 40)))
 def test_examples_are_scored_apart(order):
     permuted = scores([REFERENCES[i] for i in order], [WRITTEN[i] for i in order])

@@ -34,7 +34,7 @@ def close(found: Moments, wanted: Moments, tolerance: float = 2e-6) -> None:
     np.testing.assert_allclose(np.triu(found.scatter), upper, atol=tolerance * np.abs(upper).max())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cuts=st.lists(st.integers(1, 499), max_size=5), seed=st.integers(0, 99))
 def test_any_pieces_merge_to_the_moments_of_all(cuts: list[int], seed: int) -> None:
     x = sample(seed=seed)

@@ -17,8 +17,8 @@ from rope.sinusoidal import sinusoidal
 
 SIZES = st.sampled_from([2, 6, 16, 50])  # few, for JAX compiles each anew
 THETAS = st.sampled_from(["10000^-t", "1000^-t", "7.5^-t", "t", "t^2", "t^0.5"])
-law = settings(max_examples=25, deadline=None)
-few = settings(max_examples=6, deadline=None)  # where each example is JAX op by op
+law = settings(max_examples=25)
+few = settings(max_examples=6)  # where each example is JAX op by op
 
 
 @law

@@ -258,7 +258,7 @@ def test_masks():
     np.testing.assert_array_equal(packed, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(rate=st.sampled_from([0.1, 0.3, 0.5, 0.9]), seed=st.integers(0, 2**31 - 1))
 def test_dropout_keeps_its_share_scaled_and_independent(rate, seed):
     n = 1 << 18

@@ -24,7 +24,7 @@ from rope.rotary import rotation
 SIZES, FACTORS = st.sampled_from([4, 16, 64, 128]), st.floats(1, 64)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SIZES, FACTORS)
 def test_ntk_keeps_the_highest_and_interpolates_the_lowest_frequency(size, factor):
     plain, ours = frequencies(size), ntk_aware(size, factor)
@@ -33,7 +33,7 @@ def test_ntk_keeps_the_highest_and_interpolates_the_lowest_frequency(size, facto
     assert (ours <= plain * (1 + 1e-5)).all() and (ours >= plain / factor * (1 - 2e-5)).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SIZES, FACTORS, st.integers(32, 4096))
 def test_yarn_keeps_fast_pairs_and_interpolates_slow_ones(size, factor, trained):
     plain, ours = np.asarray(frequencies(size)), np.asarray(yarn(size, factor, trained))
@@ -46,7 +46,7 @@ def test_yarn_keeps_fast_pairs_and_interpolates_slow_ones(size, factor, trained)
     assert yarn_magnitude(factor) == pytest.approx(1 + 0.1 * np.log(factor))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 512), FACTORS)
 def test_dynamic_changes_nothing_within_the_trained_length(length, factor):
     np.testing.assert_allclose(dynamic_ntk(64, factor, length, 512), frequencies(64), rtol=1e-6)

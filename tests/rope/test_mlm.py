@@ -25,7 +25,7 @@ def rows(seed=0, count=4, length=24):
     return {"ids": ids, "segments": np.broadcast_to(segments, ids.shape).astype(np.int32)}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.sampled_from([1, 2, 7, 30]))
 def test_what_is_masked(seed, length):
     batch = rows(seed, 3, length)

@@ -66,7 +66,7 @@ def matrices(where, theta, layout: str) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("layout", ["interleaved", "half"])
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_a_difference_of_positions_is_a_rotation(kind, layout, dtype, data):
     """R(p)^T R(q) = R(q - p) to 1e-6 in float64; in float32 to what an angle of that many turns can hold."""
@@ -79,7 +79,7 @@ def test_a_difference_of_positions_is_a_rotation(kind, layout, dtype, data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_scores_do_not_change_when_all_positions_are_shifted(kind, data):
     where, (shift,) = places(data.draw, kind, 4), places(data.draw, kind, 1)
@@ -92,7 +92,7 @@ def test_scores_do_not_change_when_all_positions_are_shifted(kind, data):
     np.testing.assert_allclose(scores(where), scores(where + shift), atol=5e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(COORDINATE, min_size=3, max_size=3), COORDINATE)
 def test_on_a_line_two_axes_are_one(line, row):
     """Half of the dimensions turn as a 1-D head of that size does, the other half not relative to each other."""
@@ -106,7 +106,7 @@ def test_on_a_line_two_axes_are_one(line, row):
     np.testing.assert_allclose(ours, across + along, atol=2e-4)
 
 
-@settings(max_examples=8, deadline=None)  # each shape is compiled
+@settings(max_examples=8)  # each shape is compiled
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 3))
 def test_layouts_are_permutations_of_one_another(heads, pairs, lead):
     x = jnp.arange(heads * pairs * 2 * (lead + 1), dtype=jnp.float32).reshape(lead + 1, -1)

@@ -145,7 +145,9 @@ def encode(config: Config) -> None:
 def step(config: Config) -> None:
     texts = read(config)
     chosen = list(zip(texts[::2], texts[1::2], strict=False))
-    given = SimCSEConfig(model="", data=(), loss="pairs", batch_size=config.batch, pooling="mean", dropout=0.1)
+    given = SimCSEConfig(
+        model="", data=("the pairs above",), loss="pairs", batch_size=config.batch, pooling="mean", dropout=0.1
+    )
     with tempfile.TemporaryDirectory() as folder:
         source, theirs = random_bert(config, texts, Path(folder) / "bert")
         ids = [[source.tokenizer.frame_source(source.tokenizer.encode(x), 64) for x in pair] for pair in chosen]

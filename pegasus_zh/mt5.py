@@ -16,7 +16,7 @@ from flax import struct
 
 from rope.attention import attention, dropout
 from rope.buckets import relative_bias, relative_bucket
-from rope.layers import Remat, matmul, recomputed, rms_norm
+from rope.layers import Remat, matmul, recomputed, rms_norm, split_heads
 from rope.masks import segment_mask, segment_positions
 from training.partition import gather, normal, on_one_cpu, ones, size_of, spec
 from training.ranges import check_ranges
@@ -165,7 +165,7 @@ def init(config: MT5Config, key: jax.Array) -> MT5:
 
 def project(x: jax.Array, kernel: jax.Array, config: MT5Config) -> jax.Array:
     """[B, T, D] and a kernel [D, N H] -> the heads [B, T, N, H]."""
-    return matmul(x, kernel, ("embed", "heads")).reshape(*x.shape[:2], config.heads, config.head_size)
+    return split_heads(matmul(x, kernel, ("embed", "heads")), config.heads)
 
 
 def merge(heads: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -55,6 +55,12 @@ def linear(x: jax.Array, p: Linear, names: tuple[str | None, str | None]) -> jax
     return matmul(x, p.kernel, names) + p.bias.astype(x.dtype)[None, None]
 
 
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """[B, T, N H] -> [B, T, N, H], cut along N (of one head JAX would take H)."""
+    shape = (*x.shape[:2], heads, x.shape[2] // heads)
+    return jax.lax.reshape(x, shape, out_sharding=spec("batch", None, "heads", None))
+
+
 def layer_norm(x: jax.Array, p: Norm, epsilon: float) -> jax.Array:
     """(x - mean) / std * scale + bias over the last dimension, in float32, returned in x's type."""
     x32 = x.astype(jnp.float32)

@@ -16,7 +16,7 @@ from flax import struct
 from rope.angles import Layout
 from rope.attention import attention, dropout
 from rope.kernels import Implementation
-from rope.layers import Linear, Norm, Remat, init_linear, init_norm, layer_norm, linear, recomputed
+from rope.layers import Linear, Norm, Remat, init_linear, init_norm, layer_norm, linear, recomputed, split_heads
 from rope.masks import Segments
 from rope.rerope import LongRotation
 from rope.rotary import Rotation
@@ -119,8 +119,7 @@ def run_blocks(
 
     def attend(x: jax.Array, p: Block, key: jax.Array | None) -> jax.Array:
         query, kept, value = (
-            linear(x, p_, ("embed", "heads")).reshape(*x.shape[:2], c.heads, c.head_size)
-            for p_ in (p.query, p.key, p.value)
+            split_heads(linear(x, p_, ("embed", "heads")), c.heads) for p_ in (p.query, p.key, p.value)
         )
         mixed = attention(
             query,

@@ -107,6 +107,17 @@ def test_recomputation_changes_nothing(models, remat):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6 * np.abs(a).max() + 1e-6), plain, ours)
 
 
+def test_one_head_on_many_devices():
+    config = replace(CONFIG, heads=1)
+    run = jax.jit(lambda model, ids, segments: encode(model, ids, segments, config))
+    ids, segments = np.tile(IDS, (4, 1)), np.tile(ONE, (4, 1))
+    alone = run(begin(config), ids, segments)
+    with jax.set_mesh(jax.make_mesh((8, 1, 1), ("data", "fsdp", "tensor"))):
+        model = jax.jit(partial(begin, config))()
+        found = run(model, *(jax.device_put(x, jax.P(("data", "fsdp"))) for x in (ids, segments)))
+    np.testing.assert_allclose(found, alone, atol=2e-5)
+
+
 @pytest.mark.parametrize("positions", ["rotary", "learned", "buckets"])
 def test_sharded_equals_unsharded(models, positions):
     config = replace(CONFIG, positions=positions)

@@ -1,0 +1,35 @@
+"""Each benchmark runs to its end: a few numbers of small things, no time is looked at."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORPUS = str(ROOT / "pegasus_zh" / "corpus" / "train.jsonl")
+
+SMALL = {
+    "pseudo_summaries": ["--data", CORPUS, "--documents", "4", "--repeats", "1"],
+    "tokenizers": ["--data", CORPUS, "--lines", "50", "--repeats", "1"],
+    "prepare": ["--data", CORPUS, "--profile"],
+    "packing": ["--data", CORPUS, "--positions", "1024", "--repeats", "1"],
+    "rotary": ["--rows", "1", "--length", "32", "--heads", "2", "--size", "8", "--repeats", "1"],
+    "critics": ["--dimensions", "4", "--batch", "32", "--steps", "2", "--seeds", "2", "--repeats", "1", "--points", "32"],
+    "embeddings": ["--count", "20", "--width", "64", "--layers", "1", "--batch", "4", "--vectors", "2000", "--indexed", "2000", "--repeats", "1"],
+    "training_step": ["--preset", "tiny", "--rows", "2", "--source", "32", "--target", "16", "--repeats", "1"],
+    "decoding": ["--data", CORPUS, "--field", "text", "--preset", "tiny", "--inputs", "4", "--batch-size", "4", "--torch-batches", "4", "--max-source", "32", "--max-target", "4", "--repeats", "1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_runs(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", *SMALL[name]]
+    one_device = {**os.environ, "XLA_FLAGS": ""}
+    done = subprocess.run(command, cwd=ROOT, env=one_device, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def test_none_is_left_out():
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == {*SMALL, "run"}

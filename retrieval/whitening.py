@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 
 import jax
@@ -56,11 +57,11 @@ class Moments:
         return Moments(count, self.mean + apart * (other.count / count), scatter)
 
 
-def moments(pieces: Iterable[np.ndarray]) -> Moments:
+def moments(pieces: Iterable[np.ndarray], where: str = "vectors") -> Moments:
     """Of all rows of the pieces [m, D], each read once, a few times PIECE rows at a time.
 
     Under a mesh of several devices each takes its part of the rows; on one CPU each core takes rows of its own. Raises DataError,
-    which names the row, for a number that is not finite, and for no vector at all.
+    which names `where` and the row, for a number that is not finite, and for no vector at all.
     """
     on_host = on_one_cpu()
     product = _on_host if on_host else partial(_on_mesh, mesh=_mesh())
@@ -70,7 +71,7 @@ def moments(pieces: Iterable[np.ndarray]) -> Moments:
     with threadpool_limits(1, "blas") if on_host else nullcontext(), ThreadPoolExecutor(cores) as pool:
         waiting: deque[Future[Moments]] = deque()
         for first, rows in _cut(pieces):
-            waiting.append(pool.submit(_checked, product, rows, first))
+            waiting.append(pool.submit(_checked, product, rows, first, where))
             if len(waiting) > cores:
                 total = _sum(total, waiting.popleft().result())
         while waiting:
@@ -96,11 +97,11 @@ def _cut(pieces: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         first += len(piece)
 
 
-def _checked(product: Callable[[np.ndarray], Moments], rows: np.ndarray, first: int) -> Moments:
+def _checked(product: Callable[[np.ndarray], Moments], rows: np.ndarray, first: int, where: str) -> Moments:
     found = product(rows)
     if not np.isfinite(found.scatter.trace()):
-        check_finite(rows, first)
-        raise DataError(f"vectors from row {first + 1} on: too large for float32; scale them down")
+        check_finite(rows, first, where)
+        raise DataError(f"{where}: from row {first + 1} on too large for float32; scale them down")
     return found
 
 
@@ -252,13 +253,12 @@ def whiten_file(config: WhitenConfig, say: Callable[[str], None] = print) -> Non
     total = sum(map(len, arrays))
     bar = progress_bar(0, total, unit="vector")
 
-    def pieces() -> Iterator[np.ndarray]:
-        for array in arrays:
-            for first in range(0, len(array), PIECE):
-                yield array[first : first + PIECE]
-                bar.update(min(PIECE, len(array) - first))
+    def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+        for first in range(0, len(array), PIECE):
+            yield array[first : first + PIECE]
+            bar.update(min(PIECE, len(array) - first))
 
-    found = moments(pieces())
+    found = reduce(add, (moments(pieces(array), path) for path, array in zip(config.vectors, arrays, strict=True)))
     bar.close()
     made = whiten(found, config.dimensions, beta=config.beta, gamma=config.gamma, say=say)
     made.save(config.out)

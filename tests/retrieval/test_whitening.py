@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from retrieval import whitening
-from retrieval.whitening import Moments, load_whitening, moments, whiten
+from retrieval.whitening import Moments, WhitenConfig, load_whitening, moments, whiten, whiten_file
 from training.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 
@@ -117,3 +117,18 @@ def test_what_cannot_be_whitened_is_one_line(on_host: None, tmp_path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"not one")
     with pytest.raises(DataError, match="safetensors"):
         load_whitening(tmp_path / "x.safetensors")
+
+
+def test_of_several_files_the_one_with_a_nan_is_named(tmp_path) -> None:
+    x = sample()
+    paths = [str(tmp_path / name) for name in ("a.npy", "b.npy")]
+    for path in paths:
+        np.save(path, x)
+        x[4, 2] = np.nan
+    config = WhitenConfig(vectors=tuple(paths), out=str(tmp_path / "w.safetensors"))
+    with pytest.raises(DataError, match=r"b\.npy: row 5 has NaN"):
+        whiten_file(config)
+    np.save(paths[1], sample(seed=1))
+    whiten_file(config)
+    both = whiten(moments([sample(), sample(seed=1)]))
+    np.testing.assert_allclose(load_whitening(config.out).kernel, both.kernel, rtol=1e-5)

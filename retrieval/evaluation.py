@@ -195,7 +195,7 @@ def _run(
         found = _mapped(config, cell.method, vectors.of(cell))
     *of_splits, of_all = intervals([(split.scores, cosines(found, split)) for split in cell.task.splits])
     if any(np.isnan(x.mean) for x in of_splits):
-        raise DataError(f"{cell.name}: all cosines are the same, or are not numbers; look at the model")
+        raise DataError("all cosines are the same, or are not numbers; look at the model")
     splits = {
         split.name: {"pairs": len(split.scores), **x._asdict()}
         for split, x in zip(cell.task.splits, of_splits, strict=True)

@@ -71,14 +71,25 @@ def keep_settings(path: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def run_cells(paths: Mapping[Any, Path], make: Callable[[Any], dict], unit: str = "cell") -> list[dict[str, Any]]:
-    """What `make` returns for each cell, in order; those whose file exists are read. Calls it in the order of the paths."""
-    missing = [cell for cell, path in paths.items() if not path.exists()]
+    """What `make` returns for each cell, in order; those whose file exists are read. Calls it in the order of the paths.
+
+    A cell whose data cannot be used does not keep the others from being made: it is told of at once, and ends the whole in
+    DataError after them.
+    """
+    missing, failed = [cell for cell, path in paths.items() if not path.exists()], []
     bar = progress_bar(len(paths) - len(missing), len(paths), unit=unit)
     for cell in missing:
         bar.set_description(paths[cell].stem, refresh=sys.stderr.isatty())
-        write_json(paths[cell], make(cell))
+        try:
+            write_json(paths[cell], make(cell))
+        except DataError as error:
+            failed.append(f"{paths[cell].stem}: {error}")
+            bar.write(failed[-1], file=sys.stderr)
         bar.update()
     bar.close()
+    if failed:
+        others = f" (and {len(failed) - 1} more, above)" if len(failed) > 1 else ""
+        raise DataError(f"{failed[0]}{others}; the rest is done, and the same command without it ends in the tables")
     return [read_json(path, REMAKE) for path in paths.values()]
 
 

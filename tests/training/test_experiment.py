@@ -44,3 +44,18 @@ def test_damaged_files_are_named(tmp_path):
     (tmp_path / "a.json").write_text("7")
     with pytest.raises(DataError, match=r"a\.json: not a JSON object; delete it, and the same command makes it again"):
         run_cells({"a": tmp_path / "a.json"}, pytest.fail)
+
+
+def test_a_cell_that_fails_does_not_keep_the_others(tmp_path, capsys):
+    paths = {name: tmp_path / f"{name}.json" for name in "abcd"}
+
+    def make(cell: str) -> dict:
+        if cell in "bc":
+            raise DataError(f"no {cell}")
+        return {"cell": cell}
+
+    with pytest.raises(DataError, match=r"^b: no b \(and 1 more, above\); the rest is done"):
+        run_cells(paths, make)
+    assert "c: no c" in capsys.readouterr().err
+    assert [path.exists() for path in paths.values()] == [True, False, False, True]
+    assert run_cells({name: paths[name] for name in "ad"}, pytest.fail) == [{"cell": "a"}, {"cell": "d"}]

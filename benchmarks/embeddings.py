@@ -146,7 +146,7 @@ def step(config: Config) -> None:
     texts = read(config)
     chosen = list(zip(texts[::2], texts[1::2], strict=False))
     given = SimCSEConfig(
-        model="", data=("the pairs above",), loss="pairs", batch_size=config.batch, pooling="mean", dropout=0.1
+        model="", data=("the pairs above",), loss="pairs", batch_size=config.batch, epochs=config.repeats + 2
     )
     with tempfile.TemporaryDirectory() as folder:
         source, theirs = random_bert(config, texts, Path(folder) / "bert")

@@ -36,15 +36,18 @@ def simcse(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
 def pairs(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
     """The first sentence of an example is to find its second among all but the first ones of the batch: [B, S, D].
 
-    Of a third and further ones, which are hard negatives, every example sees all.
+    Of a third and further ones, which are hard negatives, every example sees all, but not a copy of its own first or second:
+    batch["texts"], [B, S], has the same number for the same text.
     """
     b, s, d = vectors.shape
-    unit = _normalised(vectors)
+    unit, texts = _normalised(vectors), batch["texts"]
     scores = scale * _products(unit[:, 0], _merge(unit[:, 1:], (b * (s - 1), d)))
     rows, columns = (
         jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis, out_sharding=_of(scores)) for axis in (0, 1)
     )
-    return _found(scores, rows * (s - 1) == columns)
+    target, others = rows * (s - 1) == columns, on_all(_merge(texts[:, 1:], (b * (s - 1),)))[None]
+    copies = (others == texts[:, :1]) | (others == texts[:, 1:2])
+    return _found(jnp.where(copies & ~target, -ITSELF, scores), target)
 
 
 def cosent(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:

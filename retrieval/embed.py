@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -99,25 +99,37 @@ def encode_file(config: EmbedConfig, source: TextEncoder, say: Callable[[str], N
     check_length(source.config, config.encoding.max_length)
     if config.input == "-":
         raise DataError("--input -: texts are read twice, so give a file")
-    count, digest = 0, hashlib.sha256()
-    for text in read_texts(config.input, config.field):
-        digest.update(json.dumps(text).encode() + b"\n")
-        count += 1
+    texts = _Texts(config)
+    count = sum(1 for _ in texts)
     if not count:
         raise DataError(f"{config.input}: no text in it")
     map_ = load_whitening(config.whitening) if config.whitening else None
     width = map_(np.zeros(source.config.width, np.float32)).shape[-1] if map_ else source.config.width
     limits = (config.encoding.max_length, config.encoding.dtype, config.on_long, config.normalise)
     made_by = (source.fingerprint, map_.fingerprint if map_ else "")
-    settings = repr((limits, pooling, count, digest.hexdigest(), made_by))
+    settings = repr((limits, pooling, count, texts.digest, made_by))
     identity = hashlib.sha256(settings.encode()).hexdigest()[:12]
     path = Path(config.out).absolute()
     path = path.with_name(f".{path.name}.{identity}.npy")
     if not path.exists():
         with growing(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
             encode = encoder(source, [pooling], config.encoding)
-            _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), say)
+            _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), texts.digest, say)
     return Encoded(path, identity, count, width)
+
+
+class _Texts:
+    """The input's texts, read anew by each pass, and the digest of those of the last one."""
+
+    def __init__(self, config: EmbedConfig):
+        self._config, self.digest = config, ""
+
+    def __iter__(self) -> Iterator[str]:
+        digest = hashlib.sha256()
+        for text in read_texts(self._config.input, self._config.field):
+            digest.update(json.dumps(text).encode() + b"\n")
+            yield text
+        self.digest = digest.hexdigest()
 
 
 def _encode(
@@ -126,13 +138,14 @@ def _encode(
     map_: Callable,
     file: IO[bytes],
     shape: tuple[int, int],
+    digest: str,
     say: Callable[[str], None],
 ) -> None:
     """Writes what is missing of the .npy file."""
     count, width = shape
     done = _resume(file, _npy_header(count, width), width)
-    bar, long = progress_bar(done, count, unit="text"), _Long(config)
-    for part in encode(islice(read_texts(config.input, config.field), done, None)):
+    bar, long, texts = progress_bar(done, count, unit="text"), _Long(config, done), _Texts(config)
+    for part in encode(islice(texts, done, None)):
         vectors = part.vectors[:, 0]
         long.count(part.lengths, done)
         vectors = map_(vectors)
@@ -144,16 +157,19 @@ def _encode(
         done += len(vectors)
         bar.update(len(vectors))
     bar.close()
-    if done != count:
-        raise DataError(f"{config.input}: it had {count:,} texts, and then {done:,}; let it be while it is read")
+    if texts.digest != digest:
+        file.truncate(0)
+        raise DataError(
+            f"{config.input}: it was changed while it was read; let it be, and the same command begins anew"
+        )
     long.tell(say)
 
 
 class _Long:
     """What is said of texts that are too long."""
 
-    def __init__(self, config: EmbedConfig):
-        self._config, self._found, self._first = config, 0, 0
+    def __init__(self, config: EmbedConfig, begin: int):
+        self._config, self._begin, self._found, self._first = config, begin, 0, 0
 
     def count(self, lengths: np.ndarray, done: int) -> None:
         long = np.flatnonzero(lengths > self._config.encoding.max_length)
@@ -170,8 +186,9 @@ class _Long:
 
     def tell(self, say: Callable[[str], None]) -> None:
         if self._found:
+            since = f" from line {self._begin + 1:,} on" if self._begin else ""
             say(
-                f"{self._config.input}: {self._found:,} texts were cut to {self._config.encoding.max_length} ids, the first of "
+                f"{self._config.input}: {self._found:,} texts{since} were cut to {self._config.encoding.max_length} ids, the first of "
                 f"them on line {self._first}"
             )
 

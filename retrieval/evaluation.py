@@ -33,11 +33,11 @@ from training.experiment import REMAKE, keep_settings, run_cells
 from training.lock import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar, silent
-from training.ranges import check_lists
+from training.ranges import check_lists, check_ranges
 from training.whole import whole
 
 SEPARATOR = ","  # in the names of files, and so in none of models and tasks
-METHOD = re.compile(r"none|flow|simcse|(whitening|projection)(-[1-9]\d*)?")
+METHOD = re.compile(r"none|flow|simcse|whitening|(whitening|projection)-[1-9]\d*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,7 @@ class EvaluateConfig:
 
     def __post_init__(self):
         check_lists(self, models=None, tasks=None, poolings=POOLINGS, methods=None)
+        check_ranges(self, learning_rate=0, sentences=0, batch_size=2)
         if wrong := [method for method in self.methods if not METHOD.fullmatch(method)]:
             raise ValueError(
                 f"methods has {wrong[0]!r}: it must be none, whitening, whitening-256, projection-256, flow or simcse"

@@ -176,16 +176,15 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Scor
     found = searcher.index.search(vectors, config.k)
     milliseconds = 1000 * (time.perf_counter() - begin) / len(questions)
     # A text that is in the index twice is the same text.
-    same = np.array([places[text] for text in searcher.texts])
-    mrr, recall = ranking(np.where(found.places < 0, -1, same[found.places]), np.array(wanted))
+    same = np.array([places[text] for text in searcher.texts] + [-1])  # -1: fewer than k were found
+    mrr, recall = ranking(same[found.places], np.array(wanted))
     overlap = 1.0
-    if searcher.index.kind not in ("exact", "flat"):
+    if searcher.index.kind not in ("exact", "flat") or config.recall < 1:
+        say(f"{len(searcher.texts):,} texts are encoded again, to be searched exactly")
         exact = make_index("exact", searcher.index.dimensions)
         exact.add(searcher.vectors(searcher.texts))
-        wanted_places = exact.search(vectors, config.k).places
-        overlap = float(
-            np.mean([len({*a} & {*b}) / len({*b}) for a, b in zip(found.places, wanted_places, strict=True)])
-        )
+        both = zip(same[found.places], same[exact.search(vectors, config.k).places], strict=True)
+        overlap = float(np.mean([len({*a} & {*b}) / len({*b}) for a, b in both]))
     say(
         f"{len(questions):,} questions, {len(searcher.texts):,} texts: MRR@{config.k} {mrr:.4f}, recall@{config.k} {recall:.4f}, "
         f"{overlap:.1%} of what exact search finds; {milliseconds:.3f} ms a question, its encoding not counted"

@@ -45,7 +45,7 @@ class SimCSEConfig:
     model: str
     """A work folder of scripts.pretrain_encoder, or a Hugging Face folder."""
     data: tuple[str, ...]
-    """.txt, .tsv or .jsonl files, also .gz. For simcse one text a line, or of a .tsv every text that is no number; for pairs .tsv of
+    """.txt, .tsv or .jsonl files, also .gz. For simcse one text a line, or all of a .tsv's columns but numbers; for pairs .tsv of
     sentence TAB its like [TAB hard negatives]; for cosent .tsv of a TAB b TAB score."""
     loss: Loss = "simcse"
     """simcse: each sentence twice, with other dropout; pairs: the second sentence among all; cosent: the order of the scores."""
@@ -134,7 +134,7 @@ def read_examples(config: SimCSEConfig) -> Examples:
         return Examples([(task.texts[a], task.texts[b]) for a, b in pairs], ranks.astype(np.float32))
     rows = [row for path in config.data for row in read_columns(path, config.field)]
     if config.loss == "simcse":
-        sentences = dict.fromkeys(text for _, row in rows for text in row if not _number(text))
+        sentences = dict.fromkeys(text for _, row in rows for text in row if len(row) == 1 or not _number(text))
         return Examples([(text,) for text in sentences])
     if not rows:
         raise DataError(f"{', '.join(config.data)}: no pair in it")
@@ -261,6 +261,8 @@ class Batches:
     ):
         """ids: of each example and sentence."""
         self._ids, self._scores, self._config, self._pad = ids, scores, config, pad
+        known: dict[tuple[int, ...], int] = {}
+        self._texts = np.array([[known.setdefault(tuple(x), len(known)) for x in example] for example in ids], np.int32)
         self._index, self._parts = data_share(mesh)
         self._order = lru_cache(2)(lambda epoch: np.random.default_rng([config.seed, epoch]).permutation(len(ids)))
         self._per_epoch = len(ids) // config.batch_size
@@ -283,7 +285,8 @@ class Batches:
         return sentences, [pack([len(x) for x in found], self._room) for found in sentences], mine
 
     def __call__(self, first: int) -> Iterator[HostBatch]:
-        """Batch `first` and all later: this process's ids and segments [r, T], places [b, S], and scores [b] if there are any."""
+        """Batch `first` and all later: this process's ids and segments [r, T], places [b, S], texts [b, S], the same number for the
+        same text, and scores [b] if there are any."""
         count, texts = len(self._ids[0]) * self._views, texts_of(self._room)
         for step in itertools.count(first):
             sentences, packed, mine = self._packed(step, self._index)
@@ -298,7 +301,7 @@ class Batches:
             ids, segments, place = (
                 np.stack(x, 1).reshape(-1, x[0].shape[1]) for x in (*zip(*laid, strict=True), places)
             )
-            batch = {"ids": ids, "segments": segments, "places": place}
+            batch = {"ids": ids, "segments": segments, "places": place, "texts": self._texts[mine]}
             yield batch if self._scores is None else batch | {"scores": self._scores[mine]}
 
 

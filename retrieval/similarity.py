@@ -45,8 +45,12 @@ def read_task(name: str, paths: Sequence[str]) -> Task:
     """A task of .tsv files (also .gz) of text TAB text TAB score.
 
     Raises DataError, with file, line and remedy, for an empty text, a score that is no number, another number of columns,
-    and a file whose scores are all the same.
+    a file whose scores are all the same, and two files of one name.
     """
+    if len({_stem(path) for path in paths}) < len(paths):
+        raise DataError(
+            f"{', '.join(paths)}: splits are told apart by their files' names up to the first dot; rename one"
+        )
     places: dict[str, int] = {}
     splits = [_read_split(path, places) for path in paths]
     return Task(name, list(places), splits)

@@ -206,7 +206,7 @@ def whiten(
         raise DataError(f"{dimensions} dimensions of vectors of {width}: give from 1 to {width}")
     variances, directions = eigh(moments.scatter / (count - 1), lower=False)
     variances, directions = variances[::-1], directions[:, ::-1]
-    kept = int(np.count_nonzero(variances > max(variances[0], 0) * NULL))
+    kept = min(int(np.count_nonzero(variances > max(variances[0], 0) * NULL)), count - 1)
     if not kept or variances[0] <= 1e-12 * np.square(moments.mean).max():
         raise DataError(f"all {count:,} vectors are the same: nothing to whiten; look at what was encoded")
     if kept < (dimensions or width):

@@ -73,7 +73,7 @@ def keep_settings(path: Path, wanted: Mapping[str, Any]) -> None:
 def run_cells(paths: Mapping[Any, Path], make: Callable[[Any], dict], unit: str = "cell") -> list[dict[str, Any]]:
     """What `make` returns for each cell, in order; those whose file exists are read. Calls it in the order of the paths.
 
-    A cell whose data cannot be used does not keep the others from being made: it is told of at once, and ends the whole in
+    A cell that ends in ValueError, such as DataError or a loss that is not finite, does not keep the others from being made: it is told of at once, and ends the whole in
     DataError after them.
     """
     missing, failed = [cell for cell, path in paths.items() if not path.exists()], []
@@ -82,7 +82,7 @@ def run_cells(paths: Mapping[Any, Path], make: Callable[[Any], dict], unit: str 
         bar.set_description(paths[cell].stem, refresh=sys.stderr.isatty())
         try:
             write_json(paths[cell], make(cell))
-        except DataError as error:
+        except ValueError as error:
             failed.append(f"{paths[cell].stem}: {error}")
             bar.write(failed[-1], file=sys.stderr)
         bar.update()

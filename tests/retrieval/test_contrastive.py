@@ -18,10 +18,15 @@ SENTENCES = {"simcse": 2, "pairs": 3, "cosent": 2}
 def vectors_of(loss: str, examples: int = 16, width: int = 6) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     random = np.random.default_rng(0)
     vectors = random.standard_normal((examples, SENTENCES[loss], width)).astype(np.float32)
-    return vectors, {"scores": random.integers(0, 3, examples).astype(np.float32)}
+    scores = random.integers(0, 3, examples).astype(np.float32)
+    texts = np.arange(examples * SENTENCES[loss], dtype=np.int32).reshape(examples, -1)
+    if loss == "pairs":  # 3 and 5 have one answer, 7's question is the answer of 8, 9's negative is the answer of 10
+        for one, other in (((3, 1), (5, 1)), ((7, 0), (8, 1)), ((9, 2), (10, 1))):
+            vectors[one], texts[one] = vectors[other], texts[other]
+    return vectors, {"scores": scores, "texts": texts}
 
 
-def by_hand(loss: str, vectors: np.ndarray, scores: np.ndarray) -> float:
+def by_hand(loss: str, vectors: np.ndarray, scores: np.ndarray, texts: np.ndarray) -> float:
     v = vectors.astype(np.float64)
     v /= np.linalg.norm(v, axis=-1, keepdims=True)
     if loss == "simcse":
@@ -29,8 +34,12 @@ def by_hand(loss: str, vectors: np.ndarray, scores: np.ndarray) -> float:
         s = 20 * views @ views.T - 1e12 * np.eye(len(views))
         return float(np.mean([logsumexp(row) - row[i ^ 1] for i, row in enumerate(s)]))
     if loss == "pairs":
-        s = 20 * v[:, 0] @ np.concatenate([v[:, 1], v[:, 2]]).T
-        return float(np.mean([logsumexp(row) - row[i] for i, row in enumerate(s)]))
+        s, found = 20 * v[:, 0] @ np.concatenate([v[:, 1], v[:, 2]]).T, np.concatenate([texts[:, 1], texts[:, 2]])
+        against = [[j == i or found[j] not in texts[i, :2] for j in range(len(found))] for i in range(len(s))]
+        assert np.sum(~np.array(against)) == 4
+        return float(
+            np.mean([logsumexp(row[kept]) - row[i] for i, (row, kept) in enumerate(zip(s, against, strict=True))])
+        )
     c = 20 * (v[:, 0] * v[:, 1]).sum(-1)
     terms = [c[k] - c[i] for i in range(len(c)) for k in range(len(c)) if scores[i] > scores[k]]
     return float(logsumexp([0, *terms]))
@@ -41,11 +50,11 @@ def test_the_loss_is_its_formula_on_one_device_and_on_eight(loss: str) -> None:
     vectors, batch = vectors_of(loss)
     run = jax.jit(LOSSES[loss])
     total, weight = run(vectors, batch)["loss"]
-    wanted = by_hand(loss, vectors, batch["scores"])
+    wanted = by_hand(loss, vectors, **batch)
     assert float(total / weight) == pytest.approx(wanted, rel=1e-5)
     with jax.set_mesh(make_mesh(MeshConfig(data=4, fsdp=2))):
-        cut = [jax.device_put(x, spec("batch", *(None for _ in x.shape[1:]))) for x in (vectors, batch["scores"])]
-        total, weight = run(cut[0], {"scores": cut[1]})["loss"]
+        cut = jax.tree.map(lambda x: jax.device_put(x, spec("batch", *(None for _ in x.shape[1:]))), (vectors, batch))
+        total, weight = run(*cut)["loss"]
     assert float(total / weight) == pytest.approx(wanted, rel=1e-5)
 
 

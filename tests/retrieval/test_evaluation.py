@@ -130,6 +130,8 @@ def test_a_cell_that_is_none_is_named(folder: Path) -> None:
 def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:
     with pytest.raises(ValueError, match="methods has 'whiten'"):
         config(folder, methods=("whiten",))
+    with pytest.raises(ValueError, match="batch_size is 1"):
+        config(tmp_path, batch_size=1)
     with pytest.raises(DataError, match="method whitening-25: vectors of 24 dimensions"):
         evaluate(config(folder, methods=("none", "whitening-25")), silent)
     with pytest.raises(DataError, match="'../x' is no name"):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from retrieval.similarity import _pearson, _Ranks, cosines, intervals, spearman, task_of
+from retrieval.similarity import _pearson, _Ranks, cosines, intervals, read_task, spearman, task_of
 from training.errors import DataError
 
 
@@ -76,3 +76,8 @@ def test_a_file_that_cannot_be_a_task_is_one_line(tmp_path, text: str, message: 
     (tmp_path / "x.tsv").write_text(text)
     with pytest.raises(DataError, match=message):
         task_of(str(tmp_path / "x.tsv"))
+
+
+def test_splits_are_told_apart_by_name(tmp_path) -> None:
+    with pytest.raises(DataError, match="told apart by their files' names"):
+        read_task("X", [f"{tmp_path}/a/dev.tsv", f"{tmp_path}/b/dev.tsv.gz"])

@@ -84,6 +84,15 @@ def test_one_vector_is_whitened_as_among_many(on_host: None, tmp_path) -> None:
     np.testing.assert_allclose(again(x[3]), made(x)[3], rtol=1e-5, atol=1e-6)
 
 
+def test_no_more_directions_are_kept_than_the_vectors_span(on_host: None) -> None:
+    x = (
+        np.random.default_rng(0).standard_normal((300, 768)).astype(np.float32)
+    )  # what rounding leaves of no variance is above NULL
+    found = whiten(moments([x]), say=lambda _: None)(x)
+    assert found.shape == (300, 299)
+    np.testing.assert_allclose(np.cov(found.T), np.eye(299), atol=2e-2)
+
+
 def test_directions_without_variance_are_dropped_and_told_of(on_host: None) -> None:
     x = sample(200, 12)
     x[:, 3] = x[:, 1]

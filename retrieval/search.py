@@ -1,5 +1,6 @@
 """Texts that are found by meaning: questions to an index, and how well it answers them."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ class AskConfig:
 
     folder: str
     """The index."""
+    model: str = ""
+    """Where its model is, if no longer where the index was built with it."""
     breadth: int = 16
     """Cells that ivf and pq look into, or width of hnsw's search: slower, and nearer to exact."""
     recall: float = 1.0
@@ -40,7 +43,7 @@ class QueryConfig(AskConfig):
     """Find the texts nearest to each question, of a file or at a prompt."""
 
     input: str = ""
-    """.txt, .jsonl or .tsv; - is standard input; none gives a prompt."""
+    """.txt, .jsonl or .tsv; - is standard input; none gives a prompt, or what is piped in."""
     field: str = "text"
     """The JSON field with a question."""
     k: int = 5
@@ -105,10 +108,12 @@ class Searcher:
 
 
 def open_searcher(
-    folder: Path | str, *, breadth: int = 16, recall: float = 1.0, say: Callable[[str], None] = print
+    folder: Path | str, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Callable[[str], None] = print
 ) -> Searcher:
-    """The index in a folder with its model, on all devices. Raises DataError for what does not belong together."""
-    stored, mesh = read(Path(folder), breadth=breadth, recall=recall, say=say), make_mesh(MeshConfig())
+    """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does not belong
+    together."""
+    stored = read(Path(folder), model=model, breadth=breadth, recall=recall, say=say)
+    mesh = make_mesh(MeshConfig())
     with jax.set_mesh(mesh):
         encode = encoder(stored.source, [stored.about.pooling], stored.encoding)
 
@@ -119,18 +124,22 @@ def open_searcher(
     return Searcher(stored.index, stored.texts, vectors)
 
 
+def open_as_asked(config: AskConfig) -> Searcher:
+    return open_searcher(config.folder, model=config.model, breadth=config.breadth, recall=config.recall)
+
+
 def query(config: QueryConfig, say: Callable[[str], None] = print) -> None:
     """Answers each question, or asks for them at a prompt. Raises DataError."""
-    if config.input:
-        questions = list(read_texts(config.input, config.field))
+    if given := config.input or ("" if sys.stdin.isatty() else "-"):
+        questions = list(read_texts(given, config.field))
         if not questions:
-            raise DataError(f"{config.input}: no question in it")
-        searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
+            raise DataError(f"{given}: no question in it")
+        searcher = open_as_asked(config)
         for question, hits in zip(questions, searcher.search(questions, config.k), strict=True):
             say(question)
             say("\n".join(_line(hit) for hit in hits))
         return
-    searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
+    searcher = open_as_asked(config)
     say("Ctrl-D ends it")
     while True:
         try:
@@ -156,20 +165,25 @@ class Scores(NamedTuple):
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Scores:
     """Scores the index. Raises DataError for a text that it does not have, with its line."""
-    searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
+    searcher = open_as_asked(config)
     places: dict[str, int] = {}
     for place, text in enumerate(searcher.texts):
         places.setdefault(text, place)
-    questions, wanted = [], []
+    questions, wanted, missing = [], [], []
     for line, columns in read_columns(config.pairs):
         if len(columns) != 2:
-            raise DataError(f"{line}: {len(columns)} column(s); a line is question TAB text")
+            raise DataError(f"{line}: {len(columns)} column(s); a line is question TAB text, as by cut -f1,2")
         if columns[1] not in places:
-            raise DataError(f"{line}: its text is not in the index; build it of all of them")
+            missing.append(line)
         questions.append(columns[0])
-        wanted.append(places[columns[1]])
+        wanted.append(places.get(columns[1], -1))
     if not questions:
         raise DataError(f"{config.pairs}: no pair in it")
+    if missing:
+        raise DataError(
+            f"{missing[0]}: its text is not in the index, nor those of {len(missing) - 1:,} further lines; put them in with "
+            "scripts.search add, or remove the lines"
+        )
     vectors = searcher.vectors(questions)
     searcher.index.search(vectors, config.k)  # compiles, and reads what is on disk
     begin = time.perf_counter()

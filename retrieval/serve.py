@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from retrieval.search import Searcher, ServeConfig, open_searcher
+from retrieval.search import Searcher, ServeConfig, open_as_asked
 from training.errors import DataError
 
 SHOWN = 10  # hits, unless another number is asked for
@@ -97,7 +97,7 @@ def serve(config: ServeConfig) -> None:
     except OSError as error:
         raise DataError(f"{config.host}:{config.port}: {error.strerror}; give another --port or --host") from None
     with listening:
-        searcher = open_searcher(config.folder, breadth=config.breadth, recall=config.recall)
+        searcher = open_as_asked(config)
         for length in (1, 20, 40, 80, 160, 320, LONGEST):  # compiles before the first question, for each length of rows
             searcher.search(["问" * length], SHOWN)
         print(f"http://{config.host}:{config.port}  (Ctrl-C ends it)", flush=True)

@@ -219,7 +219,7 @@ def tune(
         fixed={
             "model": fingerprint(source.model),
             "loss": [config.loss, config.pooling, config.scale, config.dropout],
-            "examples": _digest(ids, scores),
+            "examples": [len(ids), _digest(ids, scores)],
         },
         weights=source.model,
         review=review if valid else None,

@@ -70,12 +70,14 @@ class BuildConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AddConfig:
-    """Add texts to an index, encoded as those in it."""
+    """Add texts to an index, encoded as those in it; what it has already is left out."""
 
     texts: str
     """As of build."""
     folder: str
     """The index."""
+    model: str = ""
+    """Where its model is, if no longer where the index was built with it."""
     field: str = "text"
     """The JSON field with a text."""
 
@@ -92,10 +94,8 @@ class About:
     max_length: int
     dtype: Literal["float32", "bfloat16"]
     whitening: str  # its fingerprint; empty where there is none
-    last: str  # of the texts that were added last
     version: int
     texts: int
-    dimensions: int
 
 
 class Stored(NamedTuple):
@@ -131,7 +131,7 @@ def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
     step = -(-len(vectors) // SAMPLE)  # over the whole file, which may be sorted
     if config.kind in ("ivf", "pq"):
         index.learn(ready(vectors[::step], whitening), len(vectors))
-    _add(index, vectors, whitening)
+    _add(index, vectors, np.arange(len(vectors)), whitening)
     about = About(
         model=str(Path(config.model).absolute()),
         encoder=source.fingerprint,
@@ -141,10 +141,8 @@ def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
         max_length=config.encoding.max_length,
         dtype=config.encoding.dtype,
         whitening=whitening.fingerprint if whitening else "",
-        last=encoded.identity,
         version=0,
         texts=len(index),
-        dimensions=dimensions,
     )
     with whole(folder) as temporary:
         temporary.mkdir()
@@ -161,18 +159,26 @@ def add(config: AddConfig, say: Callable[[str], None] = print) -> None:
     folder = Path(config.folder)
     _read_about(folder / ABOUT)  # before a folder is made to be locked
     with locked(folder):
-        stored = read(folder, say=say)
+        stored = read(folder, model=config.model, say=say)
         about, index = stored.about, stored.index
         encode = EmbedConfig(
             model=about.model, input=config.texts, out=str(folder), field=config.field, pooling=about.pooling, encoding=stored.encoding
         )  # fmt: skip
         encoded = encode_file(encode, stored.source, say)
-        if encoded.identity == about.last:
-            say(f"{config.texts}: the texts that were put into {folder} last; they are in it")
-        else:
-            _add(index, open_vectors(encoded.path), stored.whitening)
-            about = replace(about, version=about.version + 1, last=encoded.identity, texts=len(index))
-            _write(folder, index, [*stored.texts, *read_texts(config.texts, config.field)], about)
+        known, texts, numbers = {*stored.texts}, list(stored.texts), []
+        for number, text in enumerate(read_texts(config.texts, config.field)):
+            if text not in known:
+                known.add(text)
+                texts.append(text)
+                numbers.append(number)
+        if len(numbers) < encoded.count:
+            say(
+                f"{config.texts}: {encoded.count - len(numbers):,} of its {encoded.count:,} texts are in {folder} already"
+            )
+        if numbers:
+            _add(index, open_vectors(encoded.path), np.array(numbers), stored.whitening)
+            about = replace(about, version=about.version + 1, texts=len(index))
+            _write(folder, index, texts, about)
         encoded.path.unlink(missing_ok=True)
         for path in folder.glob("*.*"):  # what is no more, and what a killed command had not got to
             if re.fullmatch(r"(index|texts)\.\d+(\.jsonl)?", path.name) and path.name not in _names(about.version):
@@ -180,9 +186,9 @@ def add(config: AddConfig, say: Callable[[str], None] = print) -> None:
     say(f"{folder}: {about.texts:,} texts")
 
 
-def _add(index: Index, vectors: np.ndarray, whitening: Whitening | None) -> None:
-    for first in range(0, len(vectors), PIECE):
-        index.add(ready(vectors[first : first + PIECE], whitening))
+def _add(index: Index, vectors: np.ndarray, numbers: np.ndarray, whitening: Whitening | None) -> None:
+    for first in range(0, len(numbers), PIECE):
+        index.add(ready(vectors[numbers[first : first + PIECE]], whitening))
 
 
 def ready(vectors: np.ndarray, whitening: Whitening | None) -> np.ndarray:
@@ -214,8 +220,11 @@ def _read_about(path: Path) -> About:
     return About(**{name: fields[name] for name in kinds})
 
 
-def read(folder: Path, *, breadth: int = 16, recall: float = 1.0, say: Callable[[str], None] = print) -> Stored:
-    """The index in a folder with its model, on all devices. Raises DataError for what does not belong together."""
+def read(
+    folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Callable[[str], None] = print
+) -> Stored:
+    """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does not belong
+    together."""
     about = _read_about(folder / ABOUT)
     vectors, lines = (folder / name for name in _names(about.version))
     try:
@@ -224,14 +233,18 @@ def read(folder: Path, *, breadth: int = 16, recall: float = 1.0, say: Callable[
     except DataError:
         if _read_about(folder / ABOUT).version == about.version:
             raise
-        return read(folder, breadth=breadth, recall=recall, say=say)  # texts were added meanwhile
+        return read(folder, model=model, breadth=breadth, recall=recall, say=say)  # texts were added meanwhile
     whitening = load_whitening(folder / WHITENING) if about.whitening else None
     if whitening and whitening.fingerprint != about.whitening:
         raise DataError(f"{folder / WHITENING}: not the one that the index was built with; {REBUILD}")
-    source = load_text_encoder(about.model, pooler=about.pooler, say=say)
+    model = model or about.model
+    if not Path(model).exists():
+        raise DataError(f"{model}: the model of {folder} is not there; give its folder as --model")
+    about = replace(about, model=str(Path(model).absolute()))
+    source = load_text_encoder(model, pooler=about.pooler, say=say)
     if source.fingerprint != about.encoder:
         raise DataError(
-            f"{about.model}: its weights, config or vocabulary are not those that {folder} was built with; bring those back, or {REBUILD}"
+            f"{model}: its weights, config or vocabulary are not those that {folder} was built with; bring those back, or {REBUILD}"
         )
     dimensions = whitening.kernel.shape[1] if whitening else source.config.width
     if index.dimensions != dimensions or not len(index) == len(texts) == about.texts:

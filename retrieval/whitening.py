@@ -209,9 +209,12 @@ def whiten(
     kept = min(int(np.count_nonzero(variances > max(variances[0], 0) * NULL)), count - 1)
     if not kept or variances[0] <= 1e-12 * np.square(moments.mean).max():
         raise DataError(f"all {count:,} vectors are the same: nothing to whiten; look at what was encoded")
+    if count <= width:
+        say(
+            f"whitening: {count:,} vectors of {width} dimensions are few, it learns their noise; give ten times as many"
+        )
     if kept < (dimensions or width):
-        why = f", of {count:,} vectors" if count <= width else ""
-        say(f"whitening: the vectors vary in {kept} of {width} directions alone{why}; {kept} dimensions are kept")
+        say(f"whitening: the vectors vary in {kept} of {width} directions alone; {kept} dimensions are kept")
     kept = min(kept, dimensions or width)
     variances, directions = variances[:kept], directions[:, :kept]
     directions = directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(kept)])

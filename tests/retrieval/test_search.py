@@ -1,8 +1,10 @@
 """From texts to an index to answers, by command and by the page's API."""
 
+import io
 import json
 import shutil
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,8 +83,13 @@ def test_added_texts_are_found(folder: Path) -> None:
     }  # fmt: skip
     said = []
     add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), said.append)
-    assert "more.txt: the texts that were put into" in said[0]
-    assert len(open_searcher(folder / "grown", say=silent).texts) == 31
+    assert "more.txt: 1 of its 1 texts are in" in said[0]
+    (folder / "more.txt").write_text(f"气\n{TEXTS[3]}\n天\n公园气\n天\n")
+    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), said.append)
+    assert "more.txt: 3 of its 5 texts are in" in said[2]
+    found = open_searcher(folder / "grown", say=silent)
+    assert found.texts[30:] == ["公园气", "气", "天"]
+    assert [row[0].text for row in found.search(["气", "天"], 1)] == ["气", "天"]
 
 
 def test_texts_of_several_lines_are_found_as_they_are(folder: Path) -> None:
@@ -142,8 +149,8 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> No
         build(config(folder, "x", whiten=25), silent)
     with pytest.raises(DataError, match="about.json: no such file; build the index again"):
         open_searcher(tmp_path)
-    (folder / "p2.tsv").write_text(f"{TEXTS[0]}\t{TEXTS[0]}\n好\t没有\n")
-    with pytest.raises(DataError, match="p2.tsv, line 2: its text is not in the index"):
+    (folder / "p2.tsv").write_text(f"{TEXTS[0]}\t{TEXTS[0]}\n好\t没有\n坏\t没有\n")
+    with pytest.raises(DataError, match="p2.tsv, line 2: its text is not in the index, nor those of 1 further lines"):
         evaluate(EvaluateConfig(folder=str(folder / "index"), pairs=str(folder / "p2.tsv")), silent)
     with pytest.raises(DataError, match="question 2: no text"):
         open_searcher(folder / "index", say=silent).search(["好", " "], 1)
@@ -166,6 +173,32 @@ def test_what_is_said_of_an_index_is_checked(folder: Path, tmp_path, name: str, 
     (tmp_path / "i" / "about.json").write_text(json.dumps(about | {name: value}))
     with pytest.raises(DataError, match="build the index again"):
         open_searcher(tmp_path / "i", say=silent)
+
+
+def test_a_model_may_have_moved(folder: Path, tmp_path) -> None:
+    shutil.copytree(folder / "index", tmp_path / "i")
+    about = json.loads((tmp_path / "i" / "about.json").read_text())
+    (tmp_path / "i" / "about.json").write_text(json.dumps(about | {"model": "/no/where"}))
+    with pytest.raises(DataError, match="/no/where: the model of .* is not there; give its folder as --model"):
+        open_searcher(tmp_path / "i", say=silent)
+    found = open_searcher(tmp_path / "i", model=str(folder / "m"), say=silent)
+    assert found.search(TEXTS[2:3], 1)[0][0].text == TEXTS[2]
+    (tmp_path / "more.txt").write_text("公园气\n")
+    given = AddConfig(folder=str(tmp_path / "i"), texts=str(tmp_path / "more.txt"), model=str(folder / "m"))
+    add(given, silent)
+    assert len(open_searcher(tmp_path / "i", say=silent).texts) == 31
+
+
+def test_questions_are_piped_in_or_typed(folder: Path, monkeypatch) -> None:
+    class Typed(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    for given, first in ((io.TextIOWrapper, TEXTS[4]), (Typed, "Ctrl-D ends it")):
+        said: list[str] = []
+        monkeypatch.setattr(sys, "stdin", given(io.BytesIO(f"{TEXTS[4]}\n".encode()), "utf-8"))
+        query(QueryConfig(folder=str(folder / "index"), k=1), said.append)
+        assert said == [first, f"  1.000  {TEXTS[4]}"]
 
 
 def test_what_a_killed_add_left_goes_with_the_next(folder: Path) -> None:

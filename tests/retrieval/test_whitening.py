@@ -101,7 +101,7 @@ def test_directions_without_variance_are_dropped_and_told_of(on_host: None) -> N
     assert found.shape == (200, 11) and "11 of 12 directions" in said[0]
     np.testing.assert_allclose(np.cov(found.T), np.eye(11), atol=1e-2)
     few = whiten(moments([x[:5]]), say=said.append)(x[:5])
-    assert few.shape == (5, 4) and "of 5 vectors" in said[1]
+    assert few.shape == (5, 4) and "5 vectors of 12 dimensions" in said[1]
 
 
 def test_what_cannot_be_whitened_is_one_line(on_host: None, tmp_path) -> None:

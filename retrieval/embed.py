@@ -226,10 +226,13 @@ def _to_parquet(vectors: Path, out: Path, config: EmbedConfig) -> None:
 def _to_array_record(vectors: Path, out: Path, config: EmbedConfig) -> None:
     rows = np.load(vectors, mmap_mode="r")
     with whole(out) as temporary:
-        writer = ArrayRecordWriter(str(temporary), "group_size:1")
-        for row in rows:
-            writer.write(row.tobytes())
-        writer.close()
+        try:
+            writer = ArrayRecordWriter(str(temporary), "group_size:1")
+            for row in rows:
+                writer.write(row.tobytes())
+            writer.close()
+        except RuntimeError as error:
+            raise OSError(f"{out}: it cannot be written ({error}); make room, and the same command goes on") from None
     vectors.unlink()
 
 

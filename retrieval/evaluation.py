@@ -173,17 +173,20 @@ class _Vectors:
 
     def _make(self, path: Path, source: TextEncoder, poolings: Sequence[Pooling], task: Task) -> None:
         shape = (len(poolings), len(task.texts), source.config.width)
-        with whole(path) as temporary, jax.set_mesh(make_mesh(self._config.mesh)):
-            found = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        # Written, not mapped into memory: there a full disk would kill the process.
+        with whole(path) as temporary, open(temporary, "wb") as file, jax.set_mesh(make_mesh(self._config.mesh)):
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            begin = file.tell()
             done, bar = 0, progress_bar(0, len(task.texts), unit="text")
             bar.set_description(path.stem)
             for part in encoder(source, poolings, self._config.encoding)(task.texts):
                 check_finite(part.vectors, done, f"{path.stem}, texts in their order")
-                found[:, done : done + len(part.vectors)] = part.vectors.swapaxes(0, 1)
+                for number in range(len(poolings)):
+                    file.seek(begin + 4 * shape[2] * (number * shape[1] + done))
+                    file.write(np.ascontiguousarray(part.vectors[:, number], "<f4").data)
                 done += len(part.vectors)
                 bar.update(len(part.vectors))
             bar.close()
-            found.flush()
 
 
 def _run(

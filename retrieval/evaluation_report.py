@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from retrieval.pooling import SHORT
 from training.experiment import Estimate, csv_text, markdown, png
@@ -98,4 +99,6 @@ def heat_map(rows: Sequence[Row]) -> Figure:
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_xlabel("Spearman x 100;\ncolours by column", fontsize=8)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name may have a $
     return figure

@@ -131,8 +131,11 @@ class ExactIndex(Index):
         return jax.device_put(by_part, NamedSharding(self._mesh, PartitionSpec(AXES)))
 
     def save(self, path: Path) -> None:
+        about = {"descr": "<f4", "fortran_order": False, "shape": (len(self), self.dimensions)}
         with whole(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.concatenate([np.zeros((0, self.dimensions), np.float32), *self._pieces]))
+            np.lib.format.write_array_header_1_0(file, about)
+            for piece in self._pieces:
+                file.write(np.ascontiguousarray(piece, "<f4").data)
 
 
 @partial(jax.jit, static_argnames=("mesh", "k", "recall"))
@@ -259,7 +262,12 @@ class FaissIndex(Index):
         if self._index is None:
             raise DataError(f"{path}: an index without vectors; add some first")
         with whole(path) as temporary:
-            self._library.write_index(self._index, str(temporary))
+            try:
+                self._library.write_index(self._index, str(temporary))
+            except RuntimeError as error:
+                raise OSError(
+                    f"{path}: it cannot be written ({str(error).splitlines()[0]}); make room, and try again"
+                ) from None
 
 
 def make_index(
@@ -277,8 +285,10 @@ def load_index(
         raise DataError(f"{path}: no such file; {REBUILD}")
     try:
         if kind != "exact":
-            found = _faiss().read_index(str(path))
-            return FaissIndex(kind, found.d, breadth, found)
+            stored = _faiss().read_index(str(path))
+            found = FaissIndex(kind, stored.d, breadth, stored)
+            found.search(np.zeros((1, stored.d), np.float32), 1)  # fails where it is of another kind
+            return found
     except (OSError, RuntimeError) as error:
         raise damaged(path, error, "not an index that scripts.search wrote", REBUILD) from None
     vectors = read_npy(path, None, REBUILD)

@@ -51,7 +51,7 @@ class QueryConfig(AskConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        check_ranges(self, k=1)
+        check_ranges(self, k=(1, 1 << 20))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class EvaluateConfig(AskConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        check_ranges(self, k=1)
+        check_ranges(self, k=(1, 1 << 20))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,7 +92,9 @@ class SimCSEConfig:
 
     def __post_init__(self):
         names = ("batch_size", "accumulate", "eval_every")
-        check_ranges(self, **dict.fromkeys(names, 1), examples=0, epochs=0, max_length=3, scale=0, seed=(0, 1 << 32))
+        check_ranges(
+            self, **dict.fromkeys(names, 1), examples=0, epochs=(0, 1 << 20), max_length=3, scale=0, seed=(0, 1 << 32)
+        )
         check_ranges(self, dropout=(0, 1))
         check_lists(self, data=None)
         if not (self.epochs and self.scale):

@@ -149,6 +149,7 @@ def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
         if whitening:
             whitening.save(temporary / WHITENING)
         _write(temporary, index, read_texts(config.texts, config.field), about)
+        check_new(folder)  # another command may have built it meanwhile
     encoded.path.unlink(missing_ok=True)
     size = (folder / "index.0").stat().st_size
     say(f"{folder}: {len(index):,} texts, {dimensions} dimensions, {config.kind}, {size:,} bytes of vectors")

@@ -220,9 +220,10 @@ def whiten(
     directions = directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(kept)])
     with np.errstate(over="ignore"):
         kernel = (directions * variances ** (-gamma / 2)).astype(np.float32)
-    if not np.isfinite(kernel).all() or not kernel.any():
-        raise DataError(f"gamma {gamma}: the kernel is beyond float32's range; give one nearer to 1")
-    return Whitening((beta * moments.mean).astype(np.float32), kernel)
+        mean = (beta * moments.mean).astype(np.float32)
+    if not (np.isfinite(kernel).all() and np.isfinite(mean).all() and kernel.any()):
+        raise DataError(f"beta {beta}, gamma {gamma}: beyond float32's range; give both nearer to 1")
+    return Whitening(mean, kernel)
 
 
 @dataclass(frozen=True, kw_only=True)

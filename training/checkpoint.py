@@ -7,6 +7,8 @@ file is noticed whatever it decodes to. Arrays are restored straight into the sh
 import logging
 import os
 import shutil
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,7 +64,7 @@ class Checkpoints:
         self.folder = folder
         # What a killed write left behind is never a checkpoint (Orbax renames when all is written), only a loss of space.
         try:
-            with _quiet():
+            with _undisturbed():
                 self._checkpointer = ocp.training.Checkpointer(
                     folder.absolute(),
                     save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -104,7 +106,7 @@ class Checkpoints:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            with _quiet():
+            with _undisturbed():
                 yield
         except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
             raise OSError(
@@ -154,7 +156,7 @@ class Checkpoints:
 
     def _metadata(self, step: int) -> Any:
         try:
-            with _quiet():
+            with _undisturbed():
                 about = self._checkpointer.metadata(step)
             if about.metadata is None or not {"config", "checksums"} <= (about.custom_metadata or {}).keys():
                 raise OSError("its metadata cannot be read")  # which Orbax only logs
@@ -175,7 +177,7 @@ class Checkpoints:
         """The arrays of `target`, compared with their checksums; a PLACEHOLDER stays what it is."""
         saved = self._metadata(step).custom_metadata["checksums"]
         try:
-            with _quiet():
+            with _undisturbed():
                 state = self._checkpointer.load(step, target)
             loaded = {i: x for i, x in enumerate(jax.tree.leaves(state)) if x is not ocp.PLACEHOLDER}
             if [int(x) for x in checksums(list(loaded.values()))] != [saved[i] for i in loaded]:
@@ -242,16 +244,23 @@ def _line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Orbax from logging, in many lines, the damage that is said in one."""
-    before = logging.root.manager.disable
+def _undisturbed() -> Iterator[None]:
+    """Keeps Orbax from logging, in many lines, the damage that is said in one, and a Ctrl-C, which it would take for damage,
+    until it is done."""
+    before, interrupts = logging.root.manager.disable, []
     logging.disable(logging.CRITICAL)
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda *_: interrupts.append(1)) if main else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        if interrupts:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -1,19 +1,34 @@
 """How every script runs: what a user can mend is one line on stderr and exit status 1, not a traceback."""
 
+import signal
 import sys
 from collections.abc import Callable, Container, Sequence
+from types import FrameType
 
 
 def run(main: Callable[[], None]) -> None:
     """Calls main. ValueError and its kin (bad data, an impossible mesh), OSError, too little memory and a stopped training become one line."""
+    interrupts = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    handler = signal.signal(signal.SIGINT, interrupt)
     try:
         main()
     except KeyboardInterrupt:
         sys.exit("interrupted")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except MemoryError as error:
-        sys.exit(f"error: out of memory ({error}): give smaller sizes")
+    except Exception as error:
+        if interrupts:  # a library made something else of it, such as an import that failed
+            sys.exit("interrupted")
+        if isinstance(error, ValueError | OSError):
+            sys.exit(f"error: {error}")
+        if isinstance(error, MemoryError):
+            sys.exit(f"error: out of memory ({error}): give smaller sizes")
+        raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def preset_of(args: Sequence[str], known: Container[str], default: str) -> str:

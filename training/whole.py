@@ -52,23 +52,23 @@ def growing(path: Path, identity: str) -> Iterator[IO[bytes]]:
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name.lstrip('.')}.{identity}.partial")
-    with open(partial, "a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"{path}: the same command is at work on it; wait for it, or write to another file"
-            ) from None
-        file.seek(0)
-        try:
+    try:
+        with open(partial, "a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(
+                    f"{path}: the same command is at work on it; wait for it, or write to another file"
+                ) from None
+            file.seek(0)
             yield file
             file.flush()
             os.fsync(file.fileno())
             os.replace(partial, path)
-        except OSError as error:
-            if error.errno and not error.filename:  # such as of a full disk
-                error.filename = str(path)
-            raise
+    except OSError as error:  # such as of a full disk, also as the file is closed
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -142,3 +142,9 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:
         evaluate(replace(config(folder), encoding=Encoding(max_length=30)), silent)
     with pytest.raises(DataError, match="task dev"):
         evaluate(config(folder, tasks=(f"dev={folder / 'train.tsv'}",)), silent)
+
+
+def test_names_are_no_formulas(folder: Path, tmp_path) -> None:
+    given = config(folder, tasks=(f"a$_$b={folder / 'dev.tsv'}",), methods=("none",), poolings=("mean",))
+    evaluate(replace(given, folder=str(tmp_path)), silent)
+    assert (tmp_path / "similarity.png").stat().st_size > 1000

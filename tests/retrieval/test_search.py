@@ -175,6 +175,29 @@ def test_what_is_said_of_an_index_is_checked(folder: Path, tmp_path, name: str, 
         open_searcher(tmp_path / "i", say=silent)
 
 
+def test_an_index_of_another_kind_is_one_line(folder: Path) -> None:
+    for kind in ("flat", "ivf", "hnsw"):
+        build(config(folder, f"of-{kind}", kind=kind), silent)
+    for kind, other in (("ivf", "flat"), ("hnsw", "ivf")):
+        shutil.copy(folder / f"of-{other}" / "index.0", folder / f"of-{kind}" / "index.0")
+        with pytest.raises(DataError, match=f"of-{kind}/index.0: not an index"):
+            open_searcher(folder / f"of-{kind}", say=silent)
+
+
+def test_what_another_build_made_meanwhile_is_kept(folder: Path, monkeypatch) -> None:
+    write = store._write
+
+    def slowly(temporary: Path, *given) -> None:
+        write(temporary, *given)
+        (folder / "taken").mkdir()
+        (folder / "taken" / "about.json").write_text("of another")
+
+    monkeypatch.setattr(store, "_write", slowly)
+    with pytest.raises(DataError, match="taken: exists already"):
+        build(config(folder, "taken"), silent)
+    assert (folder / "taken" / "about.json").read_text() == "of another"
+
+
 def test_a_model_may_have_moved(folder: Path, tmp_path) -> None:
     shutil.copytree(folder / "index", tmp_path / "i")
     about = json.loads((tmp_path / "i" / "about.json").read_text())

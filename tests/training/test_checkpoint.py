@@ -3,6 +3,7 @@
 import gc
 import random
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.training import toy
-from training.checkpoint import Checkpoints, DamagedCheckpoint
+from training.checkpoint import Checkpoints, DamagedCheckpoint, _undisturbed
 from training.loop import LoopConfig
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig, make_optimizer
@@ -136,3 +137,15 @@ def test_what_a_kill_left_behind_is_ignored_and_removed(tmp_path):
     (left / "half").write_bytes(b"x")
     assert int(restore(tmp_path, []).step) == 3
     assert not left.exists()
+
+
+def test_ctrl_c_waits_until_orbax_is_done():
+    """Which would take it for damage, and an older checkpoint would be read."""
+    before, done = signal.signal(signal.SIGINT, signal.default_int_handler), []
+    try:
+        with pytest.raises(KeyboardInterrupt), _undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            done.append(True)
+        assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,5 +1,7 @@
 """How a script ends: what a user can mend is one line and status 1, and a fault of the program is a traceback."""
 
+import signal
+
 import pytest
 
 from training.command import run
@@ -27,3 +29,14 @@ def test_an_interruption_and_faults():
     with pytest.raises(KeyError):
         run(lambda: fail(KeyError("a fault")))
     run(lambda: None)
+
+
+def test_an_interruption_that_a_library_made_something_else_of():
+    def main() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initializing the extension") from None
+
+    with pytest.raises(SystemExit, match="interrupted"):
+        run(main)

@@ -1,5 +1,7 @@
 """How every script runs: what a user can mend is one line on stderr and exit status 1, not a traceback."""
 
+import atexit
+import os
 import signal
 import sys
 from collections.abc import Callable, Container, Sequence
@@ -18,10 +20,10 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        _interrupted()
     except Exception as error:
         if interrupts:  # a library made something else of it, such as an import that failed
-            sys.exit("interrupted")
+            _interrupted()
         if isinstance(error, ValueError | OSError):
             sys.exit(f"error: {error}")
         if isinstance(error, MemoryError):
@@ -29,6 +31,17 @@ def run(main: Callable[[], None]) -> None:
         raise
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+def _interrupted() -> None:
+    # What the device is still computing loses its memory as Python ends, and crashes: so it ends before.
+    atexit.register(_end)
+    sys.exit("interrupted")
+
+
+def _end() -> None:
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def preset_of(args: Sequence[str], known: Container[str], default: str) -> str:

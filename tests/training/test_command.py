@@ -1,5 +1,6 @@
 """How a script ends: what a user can mend is one line and status 1, and a fault of the program is a traceback."""
 
+import atexit
 import signal
 
 import pytest
@@ -19,10 +20,17 @@ def test_what_a_user_can_mend_is_one_line(error):
     assert left.value.code == f"error: {error}"  # printed to stderr with status 1, as sys.exit does with any string
 
 
-def test_an_interruption_and_faults():
+@pytest.fixture(autouse=True)
+def at_exit(monkeypatch) -> list:
+    called = []
+    monkeypatch.setattr(atexit, "register", called.append)
+    return called
+
+
+def test_an_interruption_and_faults(at_exit):
     with pytest.raises(SystemExit) as left:
         run(lambda: fail(KeyboardInterrupt()))
-    assert left.value.code == "interrupted"
+    assert left.value.code == "interrupted" and len(at_exit) == 1
     with pytest.raises(SystemExit) as left:
         run(lambda: fail(MemoryError("9 GiB")))
     assert left.value.code == "error: out of memory (9 GiB): give smaller sizes"

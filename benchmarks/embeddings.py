@@ -30,29 +30,29 @@ from sentence_transformers.sentence_transformer.modules import Transformer
 from sklearn.decomposition import IncrementalPCA
 
 from benchmarks.critics import ratio, take_turns
-from pegasus_zh.documents import CORPUS
-from pegasus_zh.huggingface_tokenizer import write_tokenizer
-from pegasus_zh.sentences import split_sentences
+from pegasus_zh.text.documents import CORPUS
+from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
+from pegasus_zh.text.sentences import split_sentences
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.vocabulary import SPECIALS
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from pegasus_zh.tokenizers import PegasusTokenizer
-from pegasus_zh.vocabulary import SPECIALS
-from retrieval.contrastive import cached_gradients
-from retrieval.contrastive import pairs as pairs_loss
-from retrieval.encode import Encoding, encoder
-from retrieval.index import ExactIndex, FaissIndex
-from retrieval.pooling import Pooling
-from retrieval.search import ranking
-from retrieval.simcse import Batches, SimCSEConfig, sentence_vectors
+from retrieval.search.commands import ranking
+from retrieval.search.index import ExactIndex, FaissIndex
 from retrieval.texts import read_columns, read_texts
-from retrieval.vectors import unit
-from retrieval.whitening import moments, whiten
-from rope.huggingface import write_encoder
-from rope.roformer import RoFormer, RoFormerConfig, init
+from retrieval.tuning.contrastive import cached_gradients
+from retrieval.tuning.contrastive import pairs as pairs_loss
+from retrieval.tuning.simcse import Batches, SimCSEConfig, sentence_vectors
+from retrieval.vectors.arrays import unit
+from retrieval.vectors.encoding import Encoding, encoder
+from retrieval.vectors.pooling import Pooling
+from retrieval.vectors.whitening import moments, whiten
+from rope.encoder.huggingface import write_encoder
+from rope.encoder.roformer import RoFormer, RoFormerConfig, init
+from training.files.weights import empty
 from training.loop import to_mesh
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.step import compile_step, init_state, update_step
-from training.weights import empty
 
 Part = Literal["encode", "step", "whiten", "search", "claim"]
 

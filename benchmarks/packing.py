@@ -17,13 +17,13 @@ import jax
 import numpy as np
 import tyro
 
-from pegasus_zh.dataset import open_rows
-from pegasus_zh.mt5 import PRESETS, init, with_vocabulary
-from pegasus_zh.objective import loss
-from pegasus_zh.packing import decode_rows, encode_row
-from pegasus_zh.prepare import PrepareConfig, prepare
-from pegasus_zh.tokenizers import PegasusTokenizer
-from pegasus_zh.vocabulary import train_pegasus_vocabulary
+from pegasus_zh.rows.dataset import open_rows
+from pegasus_zh.rows.packing import decode_rows, encode_row
+from pegasus_zh.rows.prepare import PrepareConfig, prepare
+from pegasus_zh.t5.mt5 import PRESETS, init, with_vocabulary
+from pegasus_zh.t5.objective import loss
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.step import compile_step, init_state, make_train_step
 
@@ -38,7 +38,7 @@ class Config:
 
 
 def main() -> None:
-    from pegasus_zh.documents import read_documents
+    from pegasus_zh.text.documents import read_documents
 
     config = tyro.cli(Config)
     with tempfile.TemporaryDirectory() as folder:

@@ -18,14 +18,14 @@ import numpy as np
 import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from pegasus_zh.documents import find_sources, parse_records, read_documents, read_records
-from pegasus_zh.packing import choose_row_shape, encode_row, pack, padding
-from pegasus_zh.prepare import PrepareConfig, lengths_of, prepare
-from pegasus_zh.prepared_set import id_dtype
-from pegasus_zh.pseudo_summary import pseudo_summary
-from pegasus_zh.sentences import group_sentences, split_sentences
-from pegasus_zh.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
-from pegasus_zh.vocabulary import train_pegasus_vocabulary
+from pegasus_zh.rows.packing import choose_row_shape, encode_row, pack, padding
+from pegasus_zh.rows.prepare import PrepareConfig, lengths_of, prepare
+from pegasus_zh.rows.prepared_set import id_dtype
+from pegasus_zh.rows.pseudo_summary import pseudo_summary
+from pegasus_zh.text.documents import find_sources, parse_records, read_documents, read_records
+from pegasus_zh.text.sentences import group_sentences, split_sentences
+from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
+from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
 
 PROFILED = 3000  # documents of each file
 

@@ -18,9 +18,9 @@ from time import perf_counter
 
 import tyro
 
-from pegasus_zh.pseudo_summary import pseudo_summary
-from pegasus_zh.sentences import group_sentences, split_sentences
-from tests.pegasus_zh import reference
+from pegasus_zh.rows.pseudo_summary import pseudo_summary
+from pegasus_zh.text.sentences import group_sentences, split_sentences
+from tests.pegasus_zh.rows import reference
 
 try:
     import pylcs

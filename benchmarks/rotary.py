@@ -22,9 +22,9 @@ from transformers.models.roformer.modeling_roformer import (
     RoFormerSinusoidalPositionalEmbedding,
 )
 
-from rope.angles import frequencies
-from rope.attention import attention
-from rope.rotary import rotate, rotation
+from rope.layers.attention import attention
+from rope.positions.angles import frequencies
+from rope.positions.rotary import rotate, rotation
 from training.step import compiler_options
 
 BASE = "attention without"

@@ -24,8 +24,8 @@ from pathlib import Path
 import jieba
 import transformers
 
-from pegasus_zh.tokenizers import PegasusTokenizer, load_tokenizer, normalise, words
-from pegasus_zh.vocabulary import train_pegasus_vocabulary
+from pegasus_zh.text.tokenizers import PegasusTokenizer, load_tokenizer, normalise, words
+from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
 
 
 def read_lines(path: Path) -> Iterator[str]:

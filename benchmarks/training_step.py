@@ -17,8 +17,8 @@ import tyro
 from transformers import MT5Config as TorchConfig
 from transformers import MT5ForConditionalGeneration
 
-from pegasus_zh.mt5 import PRESETS, init, parameters
-from pegasus_zh.objective import loss
+from pegasus_zh.t5.mt5 import PRESETS, init, parameters
+from pegasus_zh.t5.objective import loss
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.step import compile_step, init_state, make_train_step
 

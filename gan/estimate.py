@@ -12,9 +12,9 @@ import numpy as np
 from gan.critic import Critic, State, kr, slope
 from gan.laws import Law
 from gan.metric import Metric, dual_lengths, lengths
+from gan.threefry import key_of
 from gan.transport import exact_w1
 from training.step import compiler_options
-from training.threefry import key_of
 
 
 @dataclass(frozen=True, kw_only=True)

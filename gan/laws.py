@@ -19,7 +19,7 @@ from scipy.stats import norm
 
 from gan.metric import FLOOR, lengths
 from gan.transport import exact_w1
-from training.images import Images, split_images
+from training.files.images import Images, split_images
 
 
 @dataclass(frozen=True)

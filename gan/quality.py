@@ -13,8 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPClassifier
 
 from gan.transport import exact_w1
-from training.errors import DataError
-from training.images import Images, fingerprint, read_images, split_images
+from training.files.errors import DataError
+from training.files.images import Images, fingerprint, read_images, split_images
 
 Features = Callable[[np.ndarray], np.ndarray]  # images [n, D] -> [n, F]
 UNITS = 128

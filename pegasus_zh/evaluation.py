@@ -24,10 +24,10 @@ import numpy as np
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from pegasus_zh.documents import JSON_SUFFIXES, Source, find_sources, read_records
-from training.errors import DataError
-from training.experiment import RESAMPLES
-from training.whole import write_json
+from pegasus_zh.text.documents import JSON_SUFFIXES, Source, find_sources, read_records
+from training.experiment.cells import RESAMPLES
+from training.files.atomic import write_json
+from training.files.errors import DataError
 
 METRICS = {"rouge-1": "Rouge-1", "rouge-2": "Rouge-2", "rouge-l": "Rouge-L", "bleu": "BLEU"}  # and their headings
 Scores = Mapping[str, np.ndarray]  # metric -> one figure per example, 0 to 1

@@ -18,18 +18,19 @@ import jax
 import numpy as np
 import tyro
 
-from pegasus_zh import mt5
 from pegasus_zh.evaluation import scores
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.huggingface import write_folder
-from pegasus_zh.load import Loaded, Semantics, load
-from pegasus_zh.objective import count_tokens, loss
-from pegasus_zh.packing import decode_rows, encode_row
-from pegasus_zh.pairs import read_pairs
-from pegasus_zh.prepared_set import id_dtype
-from pegasus_zh.tokenizers import Tokenizer, keep_tokenizer
-from training.errors import DataError
-from training.lock import locked
+from pegasus_zh.rows.packing import decode_rows, encode_row
+from pegasus_zh.rows.prepared_set import id_dtype
+from pegasus_zh.t5 import mt5
+from pegasus_zh.t5.huggingface import write_folder
+from pegasus_zh.t5.load import Loaded, Semantics, load
+from pegasus_zh.t5.objective import count_tokens, loss
+from pegasus_zh.text.pairs import read_pairs
+from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
+from training.files.atomic import read_json, write_json
+from training.files.errors import DataError
+from training.files.locks import locked
 from training.loop import HostBatch, LoopConfig, Task, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.metrics import silent
@@ -37,7 +38,6 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible, parts_of, to_host
 from training.ranges import check_ranges
 from training.step import init_state, make_train_step
-from training.whole import read_json, write_json
 
 Ids = tuple[np.ndarray, np.ndarray]  # of a framed source and its framed reference
 

@@ -16,17 +16,17 @@ import jax
 import numpy as np
 import tyro
 
-from pegasus_zh.decoding import Marks, Search, write
-from pegasus_zh.load import Loaded, Semantics, load
-from pegasus_zh.mt5 import MT5, MT5Config, init
-from pegasus_zh.pairs import Pair, read_pairs
-from pegasus_zh.tokenizers import Tokenizer
-from training.errors import DataError
+from pegasus_zh.t5.decoding import Marks, Search, write
+from pegasus_zh.t5.load import Loaded, Semantics, load
+from pegasus_zh.t5.mt5 import MT5, MT5Config, init
+from pegasus_zh.text.pairs import Pair, read_pairs
+from pegasus_zh.text.tokenizers import Tokenizer
+from training.files.atomic import growing
+from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.partition import abstract, parts_of, place, spec
 from training.ranges import check_ranges
-from training.whole import growing
 
 WINDOW = 16  # batches that are sorted by length together, and then written out in order
 

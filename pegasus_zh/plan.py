@@ -7,8 +7,8 @@ from typing import Literal
 
 import jax
 
-from pegasus_zh import mt5
-from pegasus_zh.objective import batch_shapes, loss
+from pegasus_zh.t5 import mt5
+from pegasus_zh.t5.objective import batch_shapes, loss
 from training.loop import microbatch
 from training.mesh import MeshConfig
 from training.optimizer import OptimizerConfig, make_optimizer

@@ -13,19 +13,20 @@ import jax
 import tyro
 from jax.experimental import multihost_utils
 
-from pegasus_zh import mt5
-from pegasus_zh.dataset import eval_batches, open_rows, train_batches
-from pegasus_zh.documents import CORPUS
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.load import load
-from pegasus_zh.objective import count_tokens, loss
-from pegasus_zh.prepare import PrepareConfig, prepare
-from pegasus_zh.prepared_set import read_manifest
-from pegasus_zh.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
-from pegasus_zh.vocabulary import VocabularyKind, make_tokenizer
+from pegasus_zh.rows.dataset import eval_batches, open_rows, train_batches
+from pegasus_zh.rows.prepare import PrepareConfig, prepare
+from pegasus_zh.rows.prepared_set import read_manifest
+from pegasus_zh.t5 import mt5
+from pegasus_zh.t5.load import load
+from pegasus_zh.t5.objective import count_tokens, loss
+from pegasus_zh.text.documents import CORPUS
+from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.text.vocabulary import VocabularyKind, make_tokenizer
 from training.command import preset_of
-from training.errors import DataError
-from training.lock import locked
+from training.files.atomic import write_bytes
+from training.files.errors import DataError
+from training.files.locks import locked
 from training.loop import LoopConfig, Task, microbatch, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.metrics import silent
@@ -33,7 +34,6 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.ranges import check_ranges
 from training.step import TrainState, init_state, make_train_step
-from training.whole import write_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,17 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from pegasus_zh.huggingface_tokenizer import write_tokenizer
-from pegasus_zh.text_rows import TextConfig, text_rows
-from pegasus_zh.tokenizers import PegasusTokenizer, load_tokenizer
-from rope.huggingface import Pooler, write_encoder
-from rope.load import load_encoder
-from rope.pretrain import EncoderConfig, pretrain_encoder
-from rope.roformer import RoFormer, RoFormerConfig
-from training.errors import DataError
+from pegasus_zh.rows.plain_text import TextConfig, text_rows
+from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, load_tokenizer
+from rope.encoder.huggingface import Pooler, write_encoder
+from rope.encoder.load import load_encoder
+from rope.encoder.pretrain import EncoderConfig, pretrain_encoder
+from rope.encoder.roformer import RoFormer, RoFormerConfig
+from training.files.atomic import check_new
+from training.files.errors import DataError
+from training.files.weights import fingerprint
 from training.step import TrainState
-from training.weights import fingerprint
-from training.whole import check_new
 
 
 class TextEncoder(NamedTuple):
@@ -57,7 +57,7 @@ def tokenizer_folder(path: Path | str) -> Path:
 def load_text_encoder(
     path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Callable[[str], None] = print
 ) -> TextEncoder:
-    """As rope.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
+    """As rope.encoder.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
     model, config, of_tokenizer, pooling = load_encoder(path, step=step, pooler=pooler, say=say)
     tokenizer = load_tokenizer(where := tokenizer_folder(path))
     if not isinstance(tokenizer, PegasusTokenizer):
@@ -73,7 +73,7 @@ def load_text_encoder(
 
 
 def rows_of_texts(tokenizer: PegasusTokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, segments) int32 [texts, T] for rope.roformer.encode: a row a text between [CLS] and [SEP], its end left out beyond
+    """(ids, segments) int32 [texts, T] for rope.encoder.roformer.encode: a row a text between [CLS] and [SEP], its end left out beyond
     `length`, T of the longest."""
     if length < 3 or not texts:
         raise ValueError(f"{len(texts)} texts in rows of {length}: one text or more, and 3 positions, are needed")

@@ -19,16 +19,16 @@ import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.encode import Encode, Encoding, check_length, encoder
-from retrieval.pooling import Pooling, check_poolings
 from retrieval.texts import read_texts
-from retrieval.vectors import check_finite, unit
-from retrieval.whitening import load_whitening
-from rope.huggingface import Pooler
-from training.errors import DataError
+from retrieval.vectors.arrays import check_finite, unit
+from retrieval.vectors.encoding import Encode, Encoding, check_length, encoder
+from retrieval.vectors.pooling import Pooling, check_poolings
+from retrieval.vectors.whitening import load_whitening
+from rope.encoder.huggingface import Pooler
+from training.files.atomic import growing, whole
+from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
-from training.whole import growing, whole
 
 FORMATS = (".npy", ".parquet", ".array_record")
 GROUP = 1 << 14  # rows read, or written to Parquet, at a time

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from retrieval.texts import read_columns
-from retrieval.vectors import unit
-from training.errors import DataError
-from training.experiment import Estimate
+from retrieval.vectors.arrays import unit
+from training.experiment.cells import Estimate
+from training.files.errors import DataError
 
 RESAMPLES = 500
 

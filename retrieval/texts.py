@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pegasus_zh.pairs import read_lines, read_pairs
-from training.errors import DataError
+from pegasus_zh.text.pairs import read_lines, read_pairs
+from training.files.errors import DataError
 
 
 def read_texts(path: str, field: str = "text") -> Iterator[str]:
     """One text a line: of .txt, of a .jsonl's `field`, or of a .tsv the last of at most two columns; also .gz.
 
-    Raises DataError, with file, line and remedy, for what pegasus_zh.pairs refuses and for a line without text.
+    Raises DataError, with file, line and remedy, for what pegasus_zh.text.pairs refuses and for a line without text.
     """
     if not _is_table(path):
         for number, pair in enumerate(read_pairs(path, field), 1):

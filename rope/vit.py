@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.angles import axial_frequencies, frequencies, grid, mixed_frequencies, schedule
-from rope.attention import dropout
-from rope.layers import Linear, Norm, init_linear, init_norm, layer_norm, linear
-from rope.rotary import Rotation, rotation
-from rope.sinusoidal import sinusoidal
-from rope.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
+from rope.layers.attention import dropout
+from rope.layers.primitives import Linear, Norm, init_linear, init_norm, layer_norm, linear
+from rope.layers.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
+from rope.positions.angles import axial_frequencies, frequencies, grid, mixed_frequencies, schedule
+from rope.positions.rotary import Rotation, rotation
+from rope.positions.sinusoidal import sinusoidal
 from training.partition import gather, normal, spec
 from training.ranges import check_ranges
 

@@ -7,7 +7,7 @@ def main() -> None:
     import tyro
 
     from rope.experiments.digits import DigitsConfig, digits
-    from training.experiment import remember_programs
+    from training.experiment.cells import remember_programs
 
     config = tyro.cli(DigitsConfig, prog="python -m scripts.digits")
     remember_programs(config.folder)

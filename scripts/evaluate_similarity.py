@@ -6,8 +6,8 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from retrieval.evaluation import EvaluateConfig, evaluate
-    from training.experiment import remember_programs
+    from retrieval.experiments.similarity_grid import EvaluateConfig, evaluate
+    from training.experiment.cells import remember_programs
 
     config = tyro.cli(EvaluateConfig, prog="python -m scripts.evaluate_similarity")
     remember_programs(config.folder)

@@ -6,7 +6,7 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from pegasus_zh.export import ExportConfig, export
+    from pegasus_zh.t5.export import ExportConfig, export
 
     export(tyro.cli(ExportConfig, prog="python -m scripts.export"))
 

@@ -6,8 +6,8 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from pegasus_zh.few_shot import FewShotConfig, few_shot
-    from training.experiment import remember_programs
+    from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot
+    from training.experiment.cells import remember_programs
 
     config = tyro.cli(FewShotConfig, prog="python -m scripts.few_shot")
     remember_programs(config.folder)

@@ -6,10 +6,10 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
 
     import tyro
 
-    from pegasus_zh.text_rows import TextConfig, text_rows
+    from pegasus_zh.rows.plain_text import TextConfig, text_rows
     from rope.experiments.lengths import LengthsConfig, lengths
     from training.command import run
-    from training.experiment import remember_programs
+    from training.experiment.cells import remember_programs
 
     Plain = tyro.conf.arg(name="")
 

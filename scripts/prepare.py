@@ -5,8 +5,8 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
 
     import tyro
 
-    from pegasus_zh.prepare import PrepareConfig, prepare
-    from pegasus_zh.tokenizers import load_tokenizer
+    from pegasus_zh.rows.prepare import PrepareConfig, prepare
+    from pegasus_zh.text.tokenizers import load_tokenizer
     from training.command import run
 
     def main(config: PrepareConfig, tokenizer: Path, folder: Path) -> None:

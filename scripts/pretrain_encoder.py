@@ -6,10 +6,10 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
 
     import tyro
 
+    from pegasus_zh.rows.plain_text import TextConfig, text_recipe
     from pegasus_zh.text_encoder import pretrain
-    from pegasus_zh.text_rows import TextConfig, text_recipe
-    from rope.pretrain import EncoderConfig, recipe
-    from rope.roformer import PRESETS
+    from rope.encoder.pretrain import EncoderConfig, recipe
+    from rope.encoder.roformer import PRESETS
     from training.command import preset_of, run
     from training.mesh import join_processes
 

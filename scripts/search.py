@@ -6,8 +6,9 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from retrieval import search, store
-    from retrieval.serve import serve
+    from retrieval.search import commands as search
+    from retrieval.search import store
+    from retrieval.search.page import serve
 
     run_of = {
         store.BuildConfig: store.build,

@@ -6,7 +6,7 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from retrieval.simcse import SimCSEConfig, simcse
+    from retrieval.tuning.simcse import SimCSEConfig, simcse
 
     simcse(tyro.cli(SimCSEConfig, prog="python -m scripts.simcse"))
 

@@ -6,7 +6,7 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from pegasus_zh.surgery import TransplantConfig, transplant
+    from pegasus_zh.t5.transplant import TransplantConfig, transplant
 
     transplant(tyro.cli(TransplantConfig, prog="python -m scripts.transplant"))
 

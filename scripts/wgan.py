@@ -10,7 +10,7 @@ def main() -> None:
     import tyro
 
     from gan.experiments.all import EXPERIMENTS
-    from training.experiment import remember_programs
+    from training.experiment.cells import remember_programs
 
     name, *arguments = sys.argv[1:] or [""]
     if name not in EXPERIMENTS:

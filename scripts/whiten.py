@@ -6,7 +6,7 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from retrieval.whitening import WhitenConfig, whiten_file
+    from retrieval.vectors.whitening import WhitenConfig, whiten_file
 
     whiten_file(tyro.cli(WhitenConfig, prog="python -m scripts.whiten"))
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from training.checkpoint import Checkpoints
+from training.checkpoints import Checkpoints
 from training.mesh import data_share
 from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics, silent
 from training.partition import RULES, abstract, place

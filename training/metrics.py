@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from training.whole import whole, write_bytes
+from training.files.atomic import whole, write_bytes
 
 # Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets.
 PEAKS = {

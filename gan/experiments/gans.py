@@ -24,11 +24,11 @@ from gan.networks import halvings
 from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from gan.transport import exact_w1
-from training.experiment import keep_settings, run_cells
-from training.lock import locked
+from training.experiment.cells import keep_settings, run_cells
+from training.files.atomic import write_bytes
+from training.files.locks import locked
 from training.ranges import check_lists, check_ranges
 from training.step import compiler_options
-from training.whole import write_bytes
 
 ASKED = 8  # minibatches of which the estimate and the exact distance are the mean
 

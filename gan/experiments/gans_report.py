@@ -10,9 +10,9 @@ import numpy as np
 from gan.experiments.pictures import grid
 from gan.experiments.report import Panel, number, write_report
 from gan.quality import Data, references
-from training.errors import DataError
-from training.experiment import Estimate, estimate_runs, png
-from training.page import Section, Table
+from training.experiment.cells import Estimate, estimate_runs, png
+from training.experiment.page import Section, Table
+from training.files.errors import DataError
 
 SHOWN = 64  # generated images that are kept
 MEASURES = ("ratio", "objective", "exact", "held_out", "patches", "frechet", "precision", "recall", "blur")

@@ -17,14 +17,14 @@ from gan.critics import CRITICS
 from gan.experiments.pictures import grid
 from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
-from training.lock import locked
+from training.files.atomic import write_bytes
+from training.files.locks import locked
 from training.loop import HostBatch, LoopConfig, Task, TrainingStopped, train
 from training.mesh import MeshConfig, data_share, make_mesh
 from training.metrics import silent
 from training.partition import check_divisible, spec
 from training.ranges import check_ranges
 from training.step import Batch, Sums, TrainState
-from training.whole import write_bytes
 
 SHOWN = 64
 

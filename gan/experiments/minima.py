@@ -10,10 +10,10 @@ import numpy as np
 from gan.experiments.pictures import grid
 from gan.experiments.report import number, write_report
 from gan.transport import exact_plan, exact_w1
-from training.experiment import estimate_runs, keep_settings, png, run_cells
-from training.images import fingerprint, read_images, split_images
-from training.lock import locked
-from training.page import Section, Table
+from training.experiment.cells import estimate_runs, keep_settings, png, run_cells
+from training.experiment.page import Section, Table
+from training.files.images import fingerprint, read_images, split_images
+from training.files.locks import locked
 from training.ranges import check_lists, check_ranges
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from training.experiment import png
+from training.experiment.cells import png
 
 
 def grid(panels: Mapping[str, np.ndarray], image: tuple[int, int, int], columns: int = 4) -> bytes:

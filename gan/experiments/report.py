@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from training.experiment import Estimate, csv_text, markdown, png
-from training.page import Section, page
-from training.whole import write_bytes, write_json
+from training.experiment.cells import Estimate, csv_text, markdown, png
+from training.experiment.page import Section, page
+from training.files.atomic import write_bytes, write_json
 
 
 def number(value: Estimate | float | None, digits: int = 3) -> str:

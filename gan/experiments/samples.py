@@ -11,10 +11,10 @@ import numpy as np
 from gan.experiments.report import number, write_report
 from gan.laws import law_of
 from gan.transport import exact_w1
-from training.experiment import estimate_runs, png, run_cells
-from training.images import read_images
-from training.lock import locked
-from training.page import Section, Table
+from training.experiment.cells import estimate_runs, png, run_cells
+from training.experiment.page import Section, Table
+from training.files.images import read_images
+from training.files.locks import locked
 from training.ranges import check_lists, check_ranges
 
 

@@ -19,10 +19,10 @@ from gan.critics import CRITICS
 from gan.estimate import Reading, minibatch_w1, train
 from gan.experiments.report import Panel, number, write_report
 from gan.laws import OF_IMAGES, Law, law_of
-from training.experiment import Estimate, estimate_runs, keep_settings, run_cells
-from training.images import fingerprint, read_images
-from training.lock import locked
-from training.page import Section, Table
+from training.experiment.cells import Estimate, estimate_runs, keep_settings, run_cells
+from training.experiment.page import Section, Table
+from training.files.images import fingerprint, read_images
+from training.files.locks import locked
 from training.ranges import check_choices, check_lists, check_ranges
 
 # Of the published benchmark (Korotin, Kolesov, Burnaev 2022, arXiv 2206.07767, and its notebooks); c-soft and c-debiased have none there.
@@ -286,7 +286,7 @@ def _heatmap(rows: Sequence[Sequence[str]]) -> bytes:
     """Cosines: our mean above, the published one below."""
     from matplotlib.figure import Figure
 
-    from training.experiment import png
+    from training.experiment.cells import png
 
     laws, critics = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 1))
     ours, theirs = (np.full((len(critics), len(laws)), np.nan) for _ in range(2))

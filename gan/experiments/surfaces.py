@@ -15,10 +15,10 @@ from gan.critics import CRITICS
 from gan.estimate import train
 from gan.experiments.report import number, write_report
 from gan.laws import TOYS, law_of, toy
-from training.experiment import png, run_cells
-from training.images import read_images
-from training.lock import locked
-from training.page import Section, Table
+from training.experiment.cells import png, run_cells
+from training.experiment.page import Section, Table
+from training.files.images import read_images
+from training.files.locks import locked
 from training.ranges import check_lists, check_ranges
 
 SIDE = 60  # points a side of a surface

@@ -21,9 +21,10 @@ import optax
 from rope.experiments.digits_report import write_report
 from rope.experiments.placing import canvas_of, conditions
 from rope.vit import Positions, ViT, ViTConfig, forward, init
-from training.experiment import REMAKE, keep_settings
-from training.images import Images, fingerprint, read_images, split_images
-from training.lock import locked
+from training.experiment.cells import REMAKE, keep_settings
+from training.files.atomic import read_json, write_json
+from training.files.images import Images, fingerprint, read_images, split_images
+from training.files.locks import locked
 from training.loop import HostBatch, to_mesh
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
@@ -31,7 +32,6 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.ranges import check_ranges
 from training.step import Batch, Sums, compile_step, compiler_options, init_state, make_train_step
-from training.whole import read_json, write_json
 
 SCORED = 256  # images at once
 LAST = 100  # steps whose mean loss is told

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from training.experiment import Estimate, csv_text, estimate, markdown, png
-from training.whole import write_bytes, write_json
+from training.experiment.cells import Estimate, csv_text, estimate, markdown, png
+from training.files.atomic import write_bytes, write_json
 
 Figures = Mapping[tuple[str, str], np.ndarray]  # (encoding, condition) -> part read right [seeds, test images]
 SHOWN = 6  # images of a condition in the picture

@@ -17,16 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rope import roformer
-from rope.cross_entropy import of_labels
+from rope.encoder import roformer
+from rope.encoder.mlm import mask_tokens
+from rope.encoder.pretrain import EncoderConfig, Rows, recipe, trained
+from rope.encoder.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
 from rope.experiments.lengths_report import write_report
-from rope.extension import Extension
-from rope.mlm import mask_tokens
-from rope.pretrain import EncoderConfig, Rows, recipe, trained
-from rope.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
-from training.errors import DataError
-from training.experiment import keep_settings, run_cells
-from training.lock import locked
+from rope.layers.cross_entropy import of_labels
+from rope.positions.extension import Extension
+from training.experiment.cells import keep_settings, run_cells
+from training.files.errors import DataError
+from training.files.locks import locked
 from training.loop import LoopConfig, to_mesh
 from training.mesh import MeshConfig, make_mesh
 from training.partition import to_host

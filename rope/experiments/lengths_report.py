@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from training.experiment import Estimate, csv_text, estimate, markdown, png
-from training.whole import write_bytes, write_json
+from training.experiment.cells import Estimate, csv_text, estimate, markdown, png
+from training.files.atomic import write_bytes, write_json
 
 Figures = Mapping[tuple[str, int], np.ndarray]  # (encoding, length) -> [seeds, windows]
 METRICS = {"cross_entropy": "Cross-entropy of the masked tokens, nats", "accuracy": "Masked tokens guessed right, %"}

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rope.angles import SINUSOIDAL, schedule
-from rope.extension import Extension, base_of
+from rope.positions.angles import SINUSOIDAL, schedule
+from rope.positions.extension import Extension, base_of
 from training.ranges import check_ranges
 
 Encoding = Literal["sinusoidal", "rotary", "axial", "mixed", "buckets"]

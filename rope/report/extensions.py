@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from rope import analysis
-from rope.extension import Extension, base_of, extended_rotation
+from rope.positions import analysis
+from rope.positions.extension import Extension, base_of, extended_rotation
 from rope.report.config import ReportConfig
 from rope.report.plots import lines, panels
-from training.experiment import png
-from training.page import Section
+from training.experiment.cells import png
+from training.experiment.page import Section
 
 
 def methods(c: ReportConfig) -> dict[str, Extension]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rope.report import extensions, images, rows
 from rope.report.config import ReportConfig
-from training.page import Section, page
-from training.whole import write_bytes, write_json
+from training.experiment.page import Section, page
+from training.files.atomic import write_bytes, write_json
 
 # Each section once, where any of its encodings is asked for, in the order of reading.
 SECTIONS: dict[Callable[[ReportConfig], Section], set[str]] = {

@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rope import analysis
-from rope.angles import frequencies, schedule
-from rope.buckets import relative_bias, relative_bucket
-from rope.extension import extended_rotation
+from rope.positions import analysis
+from rope.positions.angles import frequencies, schedule
+from rope.positions.buckets import relative_bias, relative_bucket
+from rope.positions.extension import extended_rotation
+from rope.positions.rerope import LongRotation, long_scores
+from rope.positions.rotary import rotate
+from rope.positions.sinusoidal import sinusoidal
 from rope.report.config import ReportConfig
 from rope.report.extensions import turning
 from rope.report.plots import heat, lines, panels
-from rope.rerope import LongRotation, long_scores
-from rope.rotary import rotate
-from rope.sinusoidal import sinusoidal
-from training.experiment import png
-from training.page import Section
+from training.experiment.cells import png
+from training.experiment.page import Section
 
 SEEN = 256  # positions of a map of scores
 

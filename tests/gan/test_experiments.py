@@ -20,7 +20,7 @@ from gan.experiments.static import StaticConfig
 from gan.laws import KINDS, law_of, squares
 from gan.quality import patches
 from gan.transport import exact_w1
-from training.errors import DataError
+from training.files.errors import DataError
 
 STATIC = StaticConfig(
     laws=("shift:2", "funnels:2:4", "halves"),

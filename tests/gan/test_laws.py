@@ -8,7 +8,7 @@ import pytest
 from gan import laws
 from gan.metric import lengths
 from gan.transport import exact_plan, exact_w1
-from training.images import Images
+from training.files.images import Images
 
 KNOWN = {
     "shift": laws.shift(3, 2.0),

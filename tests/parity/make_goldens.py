@@ -14,12 +14,12 @@ import torch
 from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer, WordpieceTokenizer
 from transformers.models.mt5.modeling_mt5 import MT5Attention
 
-from pegasus_zh.documents import CORPUS, read_documents
-from pegasus_zh.huggingface import huggingface_tensors
-from pegasus_zh.vocabulary import train_pegasus_vocabulary
+from pegasus_zh.t5.huggingface import huggingface_tensors
+from pegasus_zh.text.documents import CORPUS, read_documents
+from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
 from tests.parity.reference import reference_model, reference_outputs
 from tests.parity.scores import reference_scores
-from tests.pegasus_zh.random_model import SHAPE, TINY, random_model, random_pairs, rows
+from tests.pegasus_zh.t5.random_model import SHAPE, TINY, random_model, random_pairs, rows
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 BUCKETS = [(32, 128), (32, 20), (8, 16), (64, 512)]  # (buckets, max_distance)

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from transformers import MT5ForConditionalGeneration
 
-from pegasus_zh.huggingface import write_folder
-from pegasus_zh.mt5 import MT5, MT5Config
-from pegasus_zh.tokenizers import PegasusTokenizer
-from pegasus_zh.vocabulary import SPECIALS
+from pegasus_zh.t5.huggingface import write_folder
+from pegasus_zh.t5.mt5 import MT5, MT5Config
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.vocabulary import SPECIALS
 
 
 def reference_model(model: MT5, config: MT5Config, folder: Path) -> MT5ForConditionalGeneration:

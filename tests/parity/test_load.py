@@ -10,14 +10,14 @@ import torch
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 from transformers.activations import GELUActivation
 
-from pegasus_zh.huggingface import huggingface_tensors, write_folder
-from pegasus_zh.load import SEMANTICS, Loaded, load
-from pegasus_zh.mt5 import decode, encode, logits
+from pegasus_zh.t5.huggingface import huggingface_tensors, write_folder
+from pegasus_zh.t5.load import SEMANTICS, Loaded, load
+from pegasus_zh.t5.mt5 import decode, encode, logits
 from tests.parity.reference import reference_outputs
-from tests.pegasus_zh.random_model import SHAPE, random_pairs, rows
-from tests.pegasus_zh.test_load import CONFIG, MODEL, PEGASUS, SENTENCEPIECE, close, theirs
-from tests.pegasus_zh.test_load import ours as ours_by_pair
-from training.errors import DataError
+from tests.pegasus_zh.t5.random_model import SHAPE, random_pairs, rows
+from tests.pegasus_zh.t5.test_load import CONFIG, MODEL, PEGASUS, SENTENCEPIECE, close, theirs
+from tests.pegasus_zh.t5.test_load import ours as ours_by_pair
+from training.files.errors import DataError
 
 SIZES = {
     "vocab_size": 1216,

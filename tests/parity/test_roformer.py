@@ -10,12 +10,12 @@ import pytest
 import torch
 import transformers
 
-from pegasus_zh.huggingface_tokenizer import write_tokenizer
-from pegasus_zh.tokenizers import PegasusTokenizer
-from pegasus_zh.vocabulary import train_pegasus_vocabulary
-from rope.huggingface import Names, encoder_tensors, read_encoder, write_encoder
-from rope.roformer import encode, logits
-from tests.rope.random_encoder import BERT, ROFORMER, outputs, random_encoder, random_rows
+from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from rope.encoder.huggingface import Names, encoder_tensors, read_encoder, write_encoder
+from rope.encoder.roformer import encode, logits
+from tests.rope.encoder.random_encoder import BERT, ROFORMER, outputs, random_encoder, random_rows
 
 CASES = {
     "roformer": ROFORMER,

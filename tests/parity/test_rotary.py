@@ -15,12 +15,12 @@ from transformers.models.roformer.modeling_roformer import (
     RoFormerSinusoidalPositionalEmbedding,
 )
 
-from rope.angles import frequencies
-from rope.attention import attention
-from rope.extension import Extension, dynamic_ntk, extended_rotation, interpolated, yarn, yarn_magnitude
-from rope.layers import rms_norm
-from rope.masks import Segments
-from rope.rotary import rotate, rotation
+from rope.layers.attention import attention
+from rope.layers.masks import Segments
+from rope.layers.primitives import rms_norm
+from rope.positions.angles import frequencies
+from rope.positions.extension import Extension, dynamic_ntk, extended_rotation, interpolated, yarn, yarn_magnitude
+from rope.positions.rotary import rotate, rotation
 
 RANDOM = np.random.default_rng(5)
 

@@ -12,12 +12,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     tensorflow = pytest.importorskip("tensorflow")
 
-from pegasus_zh.export import ExportConfig, export  # noqa: E402
-from pegasus_zh.huggingface import huggingface_tensors  # noqa: E402
-from pegasus_zh.load import SEMANTICS, load  # noqa: E402
-from tests.pegasus_zh.random_model import random_model  # noqa: E402
-from tests.pegasus_zh.test_load import CONFIG, MODEL, PEGASUS, SENTENCEPIECE, close, ours, same, theirs  # noqa: E402
-from training.errors import DataError  # noqa: E402
+from pegasus_zh.t5.export import ExportConfig, export  # noqa: E402
+from pegasus_zh.t5.huggingface import huggingface_tensors  # noqa: E402
+from pegasus_zh.t5.load import SEMANTICS, load  # noqa: E402
+from tests.pegasus_zh.t5.random_model import random_model  # noqa: E402
+from tests.pegasus_zh.t5.test_load import CONFIG, MODEL, PEGASUS, SENTENCEPIECE, close, ours, same, theirs  # noqa: E402
+from training.files.errors import DataError  # noqa: E402
 
 ABOUT = {
     "hidden_act": "gelu",

@@ -11,23 +11,23 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MT5ForConditionalGeneration
 
-from pegasus_zh.decoding import Marks, Search, write
-from pegasus_zh.documents import CORPUS, read_documents
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.huggingface import huggingface_tensors, write_folder
-from pegasus_zh.mt5 import PRESETS, MT5Config, decode, encode, logits
-from pegasus_zh.objective import loss
-from pegasus_zh.tokenizers import PegasusTokenizer, SentencePieceTokenizer
-from pegasus_zh.vocabulary import train_sentencepiece
+from pegasus_zh.t5.decoding import Marks, Search, write
+from pegasus_zh.t5.huggingface import huggingface_tensors, write_folder
+from pegasus_zh.t5.mt5 import PRESETS, MT5Config, decode, encode, logits
+from pegasus_zh.t5.objective import loss
+from pegasus_zh.text.documents import CORPUS, read_documents
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
+from pegasus_zh.text.vocabulary import train_sentencepiece
 from tests.parity.reference import reference_model, reference_outputs
-from tests.pegasus_zh.random_model import START, TINY, random_model, random_pairs, rows, token_of_some_rows
+from tests.pegasus_zh.t5.random_model import START, TINY, random_model, random_pairs, rows, token_of_some_rows
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 SHAPES = {
     "tiny": TINY,
     "t5-pegasus-small": replace(PRESETS["t5-pegasus-small"], vocabulary=1008, layers=2),
 }
-# Where RoFormerTokenizer's ids are known to differ (see pegasus_zh/huggingface_tokenizer.py): special tokens in the text, and jieba's
+# Where RoFormerTokenizer's ids are known to differ (see pegasus_zh/text/huggingface_tokenizer.py): special tokens in the text, and jieba's
 # two words with punctuation in them, which the vocabulary here does not have.
 DIFFERENT = ("[CLS]", "[SEP]", "C++")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.lock import locked
+from training.files.locks import locked
 from training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -75,8 +75,8 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 def parameters(folder: Path, step: int) -> list[np.ndarray]:
     import jax
 
-    from pegasus_zh.mt5 import MT5Config, init
-    from training.checkpoint import Checkpoints
+    from pegasus_zh.t5.mt5 import MT5Config, init
+    from training.checkpoints import Checkpoints
 
     with Checkpoints(folder / "checkpoints", keep=None) as checkpoints:
         config = MT5Config(**checkpoints.config(step)["model"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pegasus_zh.evaluation import METRICS, EvaluateConfig, evaluate, intervals, scores
-from training.errors import DataError
+from training.files.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "tests" / "goldens"

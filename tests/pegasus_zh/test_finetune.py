@@ -10,13 +10,13 @@ import pytest
 
 from pegasus_zh.finetune import FinetuneConfig, _epochs, finetune, read_data
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.huggingface import write_folder
-from pegasus_zh.load import load
-from pegasus_zh.tokenizers import PegasusTokenizer
-from pegasus_zh.vocabulary import SPECIALS
-from tests.pegasus_zh.random_model import TINY, random_model
-from training.checkpoint import Checkpoints
-from training.errors import DataError
+from pegasus_zh.t5.huggingface import write_folder
+from pegasus_zh.t5.load import load
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.vocabulary import SPECIALS
+from tests.pegasus_zh.t5.random_model import TINY, random_model
+from training.checkpoints import Checkpoints
+from training.files.errors import DataError
 from training.loop import TrainingStopped
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from pegasus_zh.decoding import Marks, Search, write
 from pegasus_zh.generation import GenerateConfig, Writing, bucket, generate, run_generation
-from pegasus_zh.huggingface import write_folder
-from pegasus_zh.pairs import Pair, read_pairs
-from pegasus_zh.tokenizers import PegasusTokenizer
-from pegasus_zh.vocabulary import SPECIALS
-from tests.pegasus_zh.random_model import TINY, on_mesh, random_model
-from training.errors import DataError
+from pegasus_zh.t5.decoding import Marks, Search, write
+from pegasus_zh.t5.huggingface import write_folder
+from pegasus_zh.text.pairs import Pair, read_pairs
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.vocabulary import SPECIALS
+from tests.pegasus_zh.t5.random_model import TINY, on_mesh, random_model
+from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 
 CHARACTERS = [chr(c) for c in range(0x4E00, 0x4E00 + 55)]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pegasus_zh.tokenizers import PegasusTokenizer
-from rope.buckets import relative_bucket
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from rope.positions.buckets import relative_bucket
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 with np.load(GOLDENS / "buckets.npz") as file:

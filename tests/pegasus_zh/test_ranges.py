@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from pegasus_zh.few_shot import FewShotConfig
+from pegasus_zh.experiments.few_shot import FewShotConfig
 from pegasus_zh.finetune import FinetuneConfig
 from pegasus_zh.generation import Writing
-from pegasus_zh.mt5 import MT5Config
-from pegasus_zh.prepare import PrepareConfig
 from pegasus_zh.pretrain import PretrainConfig
+from pegasus_zh.rows.prepare import PrepareConfig
+from pegasus_zh.t5.mt5 import MT5Config
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from pegasus_zh.rows.plain_text import TextConfig
 from pegasus_zh.text_encoder import (
     ExportEncoderConfig,
     export_encoder,
@@ -16,10 +17,9 @@ from pegasus_zh.text_encoder import (
     rows_of_texts,
     tokenizer_folder,
 )
-from pegasus_zh.text_rows import TextConfig
-from rope.pretrain import recipe
-from tests.rope.random_encoder import one_layer_preset
-from training.errors import DataError
+from rope.encoder.pretrain import recipe
+from tests.rope.encoder.random_encoder import one_layer_preset
+from training.files.errors import DataError
 
 TEXTS = ["今天天气很好，我们去公园散步。", "他每天读书写字。", "山水花草，风雨雪月。"]
 

@@ -3,11 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from pegasus_zh.huggingface_tokenizer import write_tokenizer
-from rope.huggingface import write_encoder
-from rope.roformer import RoFormerConfig
-from tests.retrieval.test_encode import source
-from tests.rope.random_encoder import ROFORMER
+from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
+from rope.encoder.huggingface import write_encoder
+from rope.encoder.roformer import RoFormerConfig
+from tests.retrieval.vectors.test_encoding import source
+from tests.rope.encoder.random_encoder import ROFORMER
 
 
 def write_model(folder: Path, config: RoFormerConfig = ROFORMER) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.retrieval.small_model import write_model
-from tests.retrieval.test_encode import TEXTS
+from tests.retrieval.vectors.test_encoding import TEXTS
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,9 @@ def test_vectors_whitening_and_an_index(run, folder: Path) -> None:
 
 
 def test_tuning_and_scoring(run, folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr("training.experiment.remember_programs", lambda folder: None)  # JAX would remember the folder
+    monkeypatch.setattr(
+        "training.experiment.cells.remember_programs", lambda folder: None
+    )  # JAX would remember the folder
     run("simcse --model m --data t.txt --folder tuned --batch-size 8 --learning-rate 1e-3")
     run("search build --model tuned --texts t.txt --folder of-tuned")
     assert json.loads((folder / "of-tuned" / "about.json").read_text())["pooling"] == "cls"  # as it was tuned

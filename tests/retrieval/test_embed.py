@@ -17,12 +17,12 @@ from array_record.python.array_record_module import ArrayRecordReader
 from pegasus_zh.text_encoder import load_text_encoder
 from retrieval import embed as module
 from retrieval.embed import EmbedConfig, embed_file
-from retrieval.encode import Encoding
-from retrieval.vectors import open_vectors
-from retrieval.whitening import WhitenConfig, Whitening, load_whitening, whiten_file
+from retrieval.vectors.arrays import open_vectors
+from retrieval.vectors.encoding import Encoding
+from retrieval.vectors.whitening import WhitenConfig, Whitening, load_whitening, whiten_file
 from tests.retrieval.small_model import write_model
-from tests.retrieval.test_encode import CHARACTERS, TEXTS
-from training.errors import DataError
+from tests.retrieval.vectors.test_encoding import CHARACTERS, TEXTS
+from training.files.errors import DataError
 from training.metrics import silent
 
 

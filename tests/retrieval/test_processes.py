@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from retrieval.simcse import SimCSEConfig, simcse
+from retrieval.tuning.simcse import SimCSEConfig, simcse
 from tests.pegasus_zh.test_command import in_two_processes
 from tests.retrieval.small_model import write_model
-from tests.retrieval.test_encode import CHARACTERS
-from tests.rope.random_encoder import ROFORMER
+from tests.retrieval.vectors.test_encoding import CHARACTERS
+from tests.rope.encoder.random_encoder import ROFORMER
 from training.metrics import silent
 from training.optimizer import OptimizerConfig
 

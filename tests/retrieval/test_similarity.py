@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from retrieval.similarity import _pearson, _Ranks, cosines, intervals, read_task, spearman, task_of
-from training.errors import DataError
+from training.files.errors import DataError
 
 
 @given(

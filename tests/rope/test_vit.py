@@ -10,8 +10,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from rope import vit
-from rope.angles import grid
-from rope.rotary import rotate
+from rope.positions.angles import grid
+from rope.positions.rotary import rotate
 from rope.vit import ViTConfig, init, rotation_of
 from training.mesh import MeshConfig, make_mesh
 

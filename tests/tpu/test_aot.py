@@ -14,8 +14,8 @@ import json, sys
 from dataclasses import replace
 from functools import partial
 import jax
-from pegasus_zh import mt5
-from pegasus_zh.objective import batch_shapes, loss
+from pegasus_zh.t5 import mt5
+from pegasus_zh.t5.objective import batch_shapes, loss
 from training.mesh import MeshConfig
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.plan import plan, tpu_mesh

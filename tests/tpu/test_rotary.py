@@ -13,9 +13,9 @@ PROGRAM = """
 import json, sys
 from dataclasses import replace
 import jax, jax.numpy as jnp
-from rope.angles import frequencies
-from rope.rotary import rotation
-from rope.transformer import TransformerConfig, init_blocks, run_blocks
+from rope.positions.angles import frequencies
+from rope.positions.rotary import rotation
+from rope.layers.transformer import TransformerConfig, init_blocks, run_blocks
 from training.mesh import MeshConfig
 from training.partition import abstract
 from training.plan import tpu_mesh

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.training import toy, train_toy
-from training.checkpoint import Checkpoints
+from training.checkpoints import Checkpoints
 from training.loop import LoopConfig, TrainingStopped, train
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import read_metrics

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from pegasus_zh import mt5, objective
+from pegasus_zh.t5 import mt5, objective
 from tests.training import toy
-from training.checkpoint import Checkpoints
+from training.checkpoints import Checkpoints
 from training.loop import LoopConfig, to_mesh, train
 from training.mesh import AXES, MeshConfig, data_share, make_mesh
 from training.metrics import read_metrics

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from pegasus_zh import mt5
+from pegasus_zh.t5 import mt5
 from tests.training import toy
 from training.loop import LoopConfig
 from training.mesh import MeshConfig, make_mesh

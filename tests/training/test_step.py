@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pegasus_zh import mt5, objective
+from pegasus_zh.t5 import mt5, objective
 from tests.training import test_mesh, toy
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.step import TrainState, compile_step, init_state, make_train_step

@@ -1,0 +1,267 @@
+"""Does pretraining on pseudo-summaries help where few examples are at hand?
+
+One small model is pretrained for each objective and seed under one budget (updates, rows, row shape, vocabulary, recipe),
+fine-tuned on 10, 100, ... examples of each task, and scored on the task's test part. A cell is one (task, number of examples,
+objective, seed): its seed decides the initial weights, the order of the pretraining, the examples drawn and the
+fine-tuning, so that repeats are independent; the test part and what chooses the epoch are the same for all.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from pegasus_zh.evaluation import scores
+from pegasus_zh.experiments.few_shot_report import write_report
+from pegasus_zh.finetune import FinetuneConfig, read_whole_pairs, tune
+from pegasus_zh.generation import Writing, writer
+from pegasus_zh.pretrain import PretrainConfig, pretrain, recipe, tokenizer_of
+from pegasus_zh.rows.prepare import PrepareConfig, prepare
+from pegasus_zh.t5 import mt5
+from pegasus_zh.t5.load import Loaded, load
+from pegasus_zh.text.documents import read_documents
+from pegasus_zh.text.tokenizers import Tokenizer
+from training.experiment.cells import keep_settings, run_cells
+from training.files.atomic import read_json, write_json
+from training.files.errors import DataError
+from training.files.locks import locked
+from training.mesh import MeshConfig, make_mesh
+from training.metrics import silent
+from training.ranges import check_ranges
+
+NONE = "none"  # the objective of a model that is not pretrained
+PAIRS = {"max_source": 128, "max_target": 48, "row_source": 256, "row_target": 96}  # of the pretraining
+LENGTHS = {"max_source": 128, "max_target": 32}  # of the tasks
+BATCH = 32  # examples of an update
+SEEN = 40  # characters of a source by which it is looked for in the documents
+
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotConfig:
+    """Compare pretraining objectives by what a model then learns from few examples; the same command goes on."""
+
+    documents: tuple[str, ...]
+    """Raw documents to pretrain on, as --data of scripts.pretrain."""
+    tasks: tuple[str, ...]
+    """A file of pairs for each task: .tsv (reference TAB source) or .jsonl (source, reference), also .gz."""
+    folder: str = "runs/few-shot"
+    """Where everything goes; few_shot.md, .csv and .png are the result."""
+    objectives: tuple[str, ...] = ("lcs", "random", "span-corruption", NONE)
+    """Selectors of scripts.prepare, span-corruption, or none; the first is compared with each of the others."""
+    examples: tuple[int, ...] = (10, 100, 1000, 0)
+    """Numbers of training examples; 0: all there are."""
+    seeds: int = 3
+    """Independent repeats."""
+    preset: Literal[tuple(mt5.PRESETS)] = "tiny"
+    """Shape of the model, and the pretraining's recipe."""
+    pretrain_steps: int = 400
+    """Updates of each pretraining."""
+    updates: int = 40
+    """Updates of each fine-tuning, rounded up to whole epochs."""
+    learning_rate: float = 1e-3
+    """Of the fine-tuning; T5-PEGASUS's 2e-4 for its own size."""
+    test_examples: int = 200
+    """Pairs of a task that are scored."""
+    valid_examples: int = 100
+    """Pairs of a task that choose the epoch."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+
+    def __post_init__(self):
+        names = ("seeds", "pretrain_steps", "updates", "test_examples", "valid_examples")
+        check_ranges(self, **dict.fromkeys(names, 1), learning_rate=0)
+        for name in ("documents", "tasks", "objectives", "examples"):
+            if not (given := getattr(self, name)) or len({*given}) < len(given):
+                raise ValueError(f"{name} is {given}: give one or more, each once")
+        if min(self.examples) < 0:
+            raise ValueError(f"examples is {self.examples}: numbers from 0")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task's pairs, each source in one part alone."""
+
+    name: str
+    test: Pairs
+    valid: Pairs
+    training: Pairs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuning."""
+
+    task: Task
+    examples: int
+    objective: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}-{self.examples}-{self.objective}-{self.seed}"
+
+
+def few_shot(config: FewShotConfig, say: Callable = print) -> None:
+    """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError as what it calls."""
+    folder, basis = Path(config.folder), recipe(config.preset)
+    tasks = [read_task(path, config) for path in config.tasks]
+    if len({task.name for task in tasks}) < len(tasks):
+        raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
+    rows = {
+        objective: PrepareConfig(data=config.documents, selector=objective, **PAIRS)
+        for objective in config.objectives
+        if objective != NONE
+    }
+    with locked(folder):
+        keep_settings(folder / "settings.json", settings_of(config, tasks))
+        basis = replace(basis, dtype=config.dtype, mesh=config.mesh, samples=0)
+        documents = PrepareConfig(data=config.documents)
+        tokenizer = tokenizer_of(replace(basis, prepare=documents), folder / "tokenizer", say)
+        for objective, given in rows.items():
+            prepare(given, tokenizer, folder / "data" / objective)
+        seen = share_seen(config.documents, tasks, folder / "seen.json")
+        notes = [
+            f"{task.name}: {len(task.training):,} pairs to train on, {len(task.valid)} to choose by, "
+            f"{len(task.test)} to test; {seen[task.name]:.0%} of the test sources stand in the documents"
+            for task in tasks
+        ]
+        say("\n".join(notes))
+        cells = {cell.name: cell for cell in _cells(config, tasks, say)}
+        paths = {name: folder / "cells" / f"{name}.json" for name in cells}
+        # The cells of a pretraining follow each other, so that one model is in memory at a time.
+        start = lru_cache(1)(partial(begin, config, basis, tokenizer))
+
+        def make(name: str) -> dict[str, Any]:
+            cell = cells[name]
+            return run_cell(config, start(cell.objective, cell.seed), cell, folder)
+
+        results = run_cells(paths, make)
+        say(write_report(folder, results, {task.name: copied(task) for task in tasks}, notes))
+
+
+def read_task(path: str, config: FewShotConfig) -> Task:
+    """The pairs of a file in three parts, by a hash of the source: no seed and no order of the file changes them."""
+    pairs = dict(read_whole_pairs(path))  # by source: one that comes twice is in one part
+    ranked = sorted(pairs.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
+    held = config.test_examples + config.valid_examples
+    if len(ranked) <= held:
+        raise DataError(
+            f"{path}: {len(ranked)} pairs of different sources, and {held} of them are to test and to choose by; "
+            "give more pairs, or fewer --test-examples and --valid-examples"
+        )
+    name = Path(path).name.split(".")[0]
+    return Task(name, ranked[: config.test_examples], ranked[config.test_examples : held], ranked[held:])
+
+
+def settings_of(config: FewShotConfig, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What a folder's cells are made with; further tasks may come."""
+    fields = ("preset", "pretrain_steps", "updates", "learning_rate", "test_examples", "valid_examples", "dtype")
+    digests = {f"task {task.name}": hashlib.sha256(repr(task).encode()).hexdigest() for task in tasks}
+    return {name: getattr(config, name) for name in fields} | digests
+
+
+def share_seen(documents: Sequence[str], tasks: Sequence[Task], path: Path) -> dict[str, float]:
+    """The share of each task's test sources that stand in the documents, by their first characters; kept in `path`."""
+    found = read_json(path, "delete it") if path.exists() else {}
+    new = {task.name: [_dense(source)[:SEEN] for source, _ in task.test] for task in tasks if task.name not in found}
+    if wanted := {begin for begins in new.values() for begin in begins}:
+        seen = set()
+        for text in map(_dense, read_documents(documents)):
+            seen |= {begin for begin in wanted if begin in text}
+        found |= {name: float(np.mean([begin in seen for begin in begins])) for name, begins in new.items()}
+        write_json(path, found)
+    return found
+
+
+def _dense(text: str) -> str:
+    return "".join(text.split())
+
+
+def _cells(config: FewShotConfig, tasks: Sequence[Task], say: Callable) -> Iterator[Cell]:
+    for task, size in product(tasks, config.examples):
+        if size > len(task.training):
+            say(f"{task.name}: no {size:,} examples to train on; left out")
+    if min(config.examples, key=lambda n: n or -1) > max(len(task.training) for task in tasks):
+        raise DataError(f"examples is {config.examples}: no task has so many to train on; give fewer, or 0 for all")
+    for seed, objective, task in product(range(config.seeds), config.objectives, tasks):
+        sizes = {size or len(task.training) for size in config.examples}
+        yield from (Cell(task, n, objective, seed) for n in sorted(sizes) if n <= len(task.training))
+
+
+def begin(config: FewShotConfig, basis: PretrainConfig, tokenizer: Tokenizer, objective: str, seed: int) -> Loaded:
+    """The pretrained model, or for none the weights that this seed's pretrainings begin with."""
+    if objective == NONE:
+        return Loaded(None, basis.model(tokenizer.vocab_size), tokenizer, NONE)
+    folder = Path(config.folder)
+    run = folder / "pretrained" / f"{objective}-{seed}"
+    state = pretrain(
+        replace(
+            basis,
+            folder=str(run),
+            prepared=str(folder / "data" / objective),
+            loop=replace(basis.loop, steps=config.pretrain_steps, save_every=1000, seed=seed),
+        ),
+        silent,
+    )
+    _go_on(int(state.step) == config.pretrain_steps)
+    return load(run, say=silent)
+
+
+def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> dict[str, Any]:
+    """Fine-tunes on the seed's examples and writes for the test sources greedily: texts and scores."""
+    task, tuning = cell.task, folder / "tuning" / cell.name
+    drawn = np.random.default_rng(cell.seed).permutation(len(task.training))[: cell.examples]
+    epochs = -(-config.updates // -(-cell.examples // BATCH))
+    tuned = FinetuneConfig(
+        model="",
+        data="",
+        folder="",
+        epochs=epochs,
+        eval_epochs=-(-epochs // 3),
+        batch_size=BATCH,
+        seed=cell.seed,
+        dtype=config.dtype,
+        mesh=config.mesh,
+        **LENGTHS,
+    )
+    found = tune(
+        replace(tuned, optimizer=replace(tuned.optimizer, learning_rate=config.learning_rate)),
+        start,
+        [task.training[i] for i in drawn],
+        task.valid,
+        tuning,
+        silent,
+    )
+    _go_on(bool(found))
+    best = load(tuning / "best", say=silent)
+    with jax.set_mesh(make_mesh(config.mesh)):
+        written = [*writer(best, Writing(batch_size=BATCH, **LENGTHS), config.dtype)(source for source, _ in task.test)]
+    figures = scores([reference for _, reference in task.test], written)
+    about = {"task": task.name, "examples": cell.examples, "objective": cell.objective, "seed": cell.seed}
+    lists = {name: x.tolist() for name, x in figures.items()}
+    shutil.rmtree(tuning)
+    return {**about, "best": found, "scores": lists, "written": written}
+
+
+def copied(task: Task) -> float:
+    """The Rouge-L of copying: each test source's first characters, as many as the median reference of the training has."""
+    length = int(np.median([len(reference) for _, reference in task.training]))
+    found = scores([reference for _, reference in task.test], [source[:length] for source, _ in task.test])
+    return float(found["rouge-l"].mean())
+
+
+def _go_on(finished: bool) -> None:
+    """Ends the command where training was told to stop: it has saved, and the same command goes on."""
+    if not finished:
+        raise KeyboardInterrupt

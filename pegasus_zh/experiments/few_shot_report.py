@@ -1,0 +1,96 @@
+"""What the cells of the few-shot experiment say: a row for each, tables with intervals, and a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pegasus_zh.evaluation import METRICS
+from training.experiment.cells import csv_text, estimate, markdown, png
+from training.files.atomic import write_bytes
+
+Figures = Mapping[tuple[str, int, str], np.ndarray]  # (task, examples, objective) -> Rouge-L [seeds, test examples]
+COLUMNS = ("task", "examples", "objective", "seed")
+
+
+def write_report(
+    folder: Path, cells: Sequence[dict[str, Any]], copied: Mapping[str, float], notes: Sequence[str]
+) -> str:
+    """few_shot.csv, few_shot.md and few_shot.png in `folder`, of the cells' files; returns the tables.
+
+    copied: for each task the Rouge-L of its sources' first characters. notes: lines on the data.
+    """
+    figures: dict[tuple[str, int, str], list] = {}
+    for cell in sorted(cells, key=lambda cell: cell["seed"]):
+        figures.setdefault((cell["task"], cell["examples"], cell["objective"]), []).append(cell["scores"]["rouge-l"])
+    arrays = {key: np.array(x) for key, x in figures.items()}
+    tables = _tables(arrays, copied, notes)
+    rows = (
+        [
+            *(cell[name] for name in COLUMNS),
+            *(f"{np.mean(cell['scores'][name]):.5f}" for name in METRICS),
+            len(set(cell["written"])),
+            cell["best"]["step"],
+        ]
+        for cell in cells
+    )
+    text = csv_text([*COLUMNS, *METRICS, "distinct", "best_step"], rows)
+    write_bytes(folder / "few_shot.csv", text.encode())
+    write_bytes(folder / "few_shot.md", tables.encode())
+    write_bytes(folder / "few_shot.png", _picture(arrays, copied))
+    return tables
+
+
+def _tables(figures: Figures, copied: Mapping[str, float], notes: Sequence[str]) -> str:
+    rows, objectives = list(dict.fromkeys(key[:2] for key in figures)), list(dict.fromkeys(key[2] for key in figures))
+    first, *others = objectives
+    seeds = len(next(iter(figures.values())))
+    absolute = [[estimate(100 * figures[*row, x]).text(2) for x in objectives] for row in rows]
+    paired = [[estimate(100 * (figures[*row, first] - figures[*row, x])).text(2, "+") for x in others] for row in rows]
+    parts = [
+        f"Rouge-L in percent, mean of {seeds} seed(s) and the test examples [95 % interval]",
+        _table(
+            ["copied", *objectives],
+            rows,
+            [[f"{100 * copied[r[0]]:.2f}", *x] for r, x in zip(rows, absolute, strict=True)],
+        ),
+    ]
+    if others:
+        parts += [
+            f"Difference, seed by seed and example by example: {first} is better where all of the interval is above 0",
+            _table([f"{first} - {x}" for x in others], rows, paired),
+        ]
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+
+
+def _table(heads: Sequence[str], rows: Sequence[tuple[str, int]], cells: Sequence[Sequence[str]]) -> str:
+    lines = ([task, f"{examples:,}", *x] for (task, examples), x in zip(rows, cells, strict=True))
+    return markdown(["task", "examples", *heads], lines)
+
+
+def _picture(figures: Figures, copied: Mapping[str, float]) -> bytes:
+    """One panel a task: Rouge-L by examples, a line an objective in its interval, a dot a seed."""
+    from matplotlib.figure import Figure
+
+    tasks, objectives = (list(dict.fromkeys(key[i] for key in figures)) for i in (0, 2))
+    figure = Figure(figsize=(5.2 * len(tasks), 4.2), layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        sizes = sorted({key[1] for key in figures if key[0] == task})
+        for number, objective in enumerate(objectives):
+            values = [100 * figures[task, n, objective] for n in sizes]
+            found = [estimate(x) for x in values]
+            places = np.array(sizes) * 1.06 ** (number - (len(objectives) - 1) / 2)  # beside each other
+            (line,) = axes.plot(places, [x.mean for x in found], "-", linewidth=1.6, label=objective)
+            color = line.get_color()
+            axes.fill_between(places, [x.low for x in found], [x.high for x in found], color=color, alpha=0.12, lw=0)
+            for x, seeds in zip(places, values, strict=True):
+                axes.plot([x] * len(seeds), seeds.mean(1), "o", color=color, markersize=3.5)
+        axes.axhline(100 * copied[task], color="0.4", linestyle="--", linewidth=1, label="first characters copied")
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axes.set_xticks([], minor=True)
+        axes.set(title=task, xlabel="training examples", ylabel="Rouge-L, %", ylim=(0, None))
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(objectives) + 1)
+    return png(figure)

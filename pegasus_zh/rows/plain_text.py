@@ -1,0 +1,100 @@
+"""Rows of plain text for encoders: documents -> vocabulary -> prepared set -> batches of ids and segments."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from pegasus_zh.rows.dataset import eval_batches, open_rows, train_batches
+from pegasus_zh.rows.prepare import TEXT, PrepareConfig, prepare
+from pegasus_zh.text.documents import CORPUS, OnBadRecord
+from pegasus_zh.text.tokenizers import PegasusTokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.text.vocabulary import MASK, SPECIALS, make_tokenizer
+from rope.encoder.mlm import Vocabulary
+from rope.encoder.pretrain import Rows
+from training.files.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    data: tuple[str, ...] = (str(CORPUS / "train.jsonl"),)
+    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet. Default: the built-in
+    corpus."""
+    field: str = "text"
+    """The JSON field or Parquet column with a document's text."""
+    tokenizer: str = ""
+    """A folder with vocab.txt, or such a file; by default a vocabulary is made from the documents."""
+    tokenizer_kind: Literal["pegasus", "characters"] = "pegasus"
+    """Which vocabulary is made: words (RoFormer, WoBERT), or characters (BERT, RoFormer-char)."""
+    vocabulary: int = 4000
+    """Entries of the vocabulary that is made, at most."""
+    eval_fraction: float = 0.02
+    """Documents held out for evaluation, by a hash of their text."""
+    on_bad_record: OnBadRecord = "stop"
+    """skip: leave bad documents out and count them by reason."""
+    workers: int = 0
+    """Processes that prepare; 0: one a core."""
+
+
+def text_recipe(preset: str) -> TextConfig:
+    """The defaults that go with a preset of rope.encoder.roformer: BERT's and RoFormer-char's vocabularies are of characters."""
+    if "char" in preset or preset.startswith("bert"):
+        return TextConfig(tokenizer_kind="characters", vocabulary=6000)
+    return TextConfig()
+
+
+def text_rows(config: TextConfig, length: int, folder: Path, say: Callable = print) -> Rows:
+    """The documents in rows of `length`, prepared in `folder` by the first process if they are not there.
+
+    Raises DataError for a tokenizer without [MASK], and as pegasus_zh.rows.prepare does.
+    """
+    which, rows = {"field": config.field, "on_bad_record": config.on_bad_record}, folder / f"rows-{length}"
+    if jax.process_index() == 0:
+        wanted = PrepareConfig(
+            data=config.data,
+            selector=TEXT,
+            max_source=length,
+            row_source=length,
+            max_target=4,  # the least: each piece has one target id, the end
+            row_target=max(length // 8, 4),
+            eval_fraction=config.eval_fraction,
+            workers=config.workers,
+            **which,
+        )
+        if config.tokenizer:
+            tokenizer = load_tokenizer(config.tokenizer)
+        else:
+            made = config.tokenizer_kind, config.vocabulary, config.data, folder / "tokenizer"
+            tokenizer = make_tokenizer(*made, say=say, **which)
+        if not isinstance(tokenizer, PegasusTokenizer):
+            raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
+        if config.tokenizer:
+            keep_tokenizer(tokenizer, folder / "tokenizer")
+        prepare(wanted, tokenizer, rows)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("rows prepared")
+    return _open(rows)
+
+
+def _open(folder: Path) -> Rows:
+    manifest = open_rows(folder).manifest
+    tokenizer = manifest.tokenizer
+    heldout = partial(_kept, partial(eval_batches, folder)) if manifest.files("eval") else None
+    return Rows(
+        length=manifest.row_source,
+        vocabulary=Vocabulary(tokenizer["vocab_size"], SPECIALS.index(MASK), len(SPECIALS)),
+        fingerprint=manifest.fingerprint,
+        tokenizer=tokenizer["fingerprint"],
+        train=partial(_kept, partial(train_batches, folder)),
+        heldout=heldout,
+    )
+
+
+def _kept(batches: Callable[..., Iterable[dict[str, np.ndarray]]], **which) -> Iterator[dict[str, np.ndarray]]:
+    """Of a batch of pairs what is text."""
+    return ({"ids": batch["source"], "segments": batch["source_segments"]} for batch in batches(**which))

@@ -1,0 +1,205 @@
+"""A prepared set on disk: a folder of packed rows that `prepare` writes and `dataset` reads.
+
+    settings.json             of what the set is made; written first
+    tokenizer/                vocab.txt or spiece.model
+    train-00003.array_record  rows (see packing.encode_row), and eval-00003.array_record where documents are held out
+    shard-00003.json          the journal of a finished shard, with the checksums of its files
+    manifest.json             written last: without it the set is unfinished
+
+Every file is written whole (training/files/atomic.py), so that none is ever half-written.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from pegasus_zh.rows.packing import padding
+from training.files.errors import DataError
+
+FORMAT = 1  # of the files; a set of another format is refused
+TOKENIZER_FIELDS = ("kind", "fingerprint", "vocab_size", "pad_id", "start_id", "eos_id")
+Split = Literal["train", "eval"]
+SPLITS = get_args(Split)
+_NOT_AS_WRITTEN = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)  # what reading a damaged JSON file raises
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """One ArrayRecord file."""
+
+    split: Split
+    name: str
+    rows: int
+    pairs: int
+    source_tokens: int
+    target_tokens: int
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Of one shard, as its journal, or of a whole set."""
+
+    files: list[ShardFile]
+    documents: int  # with a text
+    without_pairs: int  # of these, how many were too short for a pair
+    bytes: int  # of text in UTF-8
+    skipped: dict[str, int]  # bad documents by reason
+
+    @staticmethod
+    def of(fields: dict) -> "Contents":
+        """From the fields that `asdict` gave."""
+        return Contents(**fields | {"files": [ShardFile(**file) for file in fields["files"]]})
+
+
+def total_contents(shards: Sequence[Contents]) -> Contents:
+    """Of a whole set."""
+    skipped = sum((Counter(shard.skipped) for shard in shards), Counter())
+    return Contents(
+        files=[file for shard in shards for file in shard.files],
+        documents=sum(shard.documents for shard in shards),
+        without_pairs=sum(shard.without_pairs for shard in shards),
+        bytes=sum(shard.bytes for shard in shards),
+        skipped=dict(sorted(skipped.items())),
+    )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared set is."""
+
+    format: int
+    settings: dict  # see prepare.settings_of
+    tokenizer: dict  # the TOKENIZER_FIELDS
+    row_source: int
+    row_target: int
+    contents: Contents
+    padding: dict[str, dict[str, float]] = field(init=False)  # split -> side -> share of the positions
+
+    def __post_init__(self):
+        object.__setattr__(self, "padding", {split: self._padding(split) for split in SPLITS if self.files(split)})
+
+    def _padding(self, split: str) -> dict[str, float]:
+        files = self.files(split)
+        tokens = np.array([[file.source_tokens, file.target_tokens] for file in files])
+        share = padding(tokens, sum(file.rows for file in files), self.row_source, self.row_target)
+        return dict(zip(("source", "target", "all"), share, strict=True))
+
+    def files(self, split: str) -> list[ShardFile]:
+        """The files of a split, in order."""
+        return [file for file in self.contents.files if file.split == split]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the training rows and their order."""
+        return hashlib.sha256("".join(file.sha256 for file in self.files("train")).encode()).hexdigest()
+
+    @property
+    def dtype(self) -> str:
+        """Of the ids on disk."""
+        return id_dtype(self.tokenizer["vocab_size"])
+
+    def summary(self) -> str:
+        """One line of counts and padding."""
+        contents = self.contents
+        pairs, rows = (sum(getattr(file, name) for file in contents.files) for name in ("pairs", "rows"))
+        share = self.padding.get("train") or self.padding["eval"]
+        made = f"{pairs} pairs in {rows} rows of {self.row_source} + {self.row_target}; padding {share['all']:.1%} "
+        made += f"(source {share['source']:.1%}, target {share['target']:.1%})"
+        if self.settings["selector"] == "text":  # which has no targets
+            made = f"{pairs} pieces in {rows} rows of {self.row_source}; padding {share['source']:.1%}"
+        return (
+            f"{contents.documents} documents ({contents.without_pairs} too short), "
+            f"{sum(contents.skipped.values())} bad ones skipped; "
+            f"{made}; {contents.bytes / 1e6:.1f} MB of text"
+        )
+
+
+def id_dtype(vocab_size: int) -> str:
+    """The smallest of two sizes, little-endian, that holds the ids."""
+    return "<u2" if vocab_size <= 1 << 16 else "<u4"
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """The manifest of a prepared set. Raises DataError where there is none, or one of another format."""
+    path = Path(folder) / "manifest.json"
+    if not path.exists():
+        state = "an unfinished set" if (path.parent / "settings.json").exists() else "no prepared set"
+        raise DataError(f"{folder} holds {state}: run scripts/prepare.py into it")
+    try:
+        fields = json.loads(path.read_bytes())
+        found = fields["format"]
+        if found == FORMAT:
+            del fields["padding"]
+            return Manifest(**fields | {"contents": Contents.of(fields["contents"])})
+    except _NOT_AS_WRITTEN as error:
+        raise DataError(
+            f"{path} is damaged ({error}): delete it and prepare again; finished shards are kept"
+        ) from error
+    raise DataError(f"{path} has format {found}, not {FORMAT}: prepare the documents again, into a new folder")
+
+
+def finished_set(folder: Path) -> Manifest | None:
+    """The manifest, if the set is finished and its files have their sizes."""
+    try:
+        manifest = read_manifest(folder)
+        complete = all((folder / file.name).stat().st_size == file.size for file in manifest.contents.files)
+    except (DataError, OSError):
+        return None
+    return manifest if complete else None
+
+
+def finished_shard(folder: Path, index: int) -> Contents | None:
+    """The journal of a shard, if its files are there, to the bit."""
+    try:
+        contents = Contents.of(json.loads(journal(folder, index).read_bytes()))
+        intact = all(checksum(folder / file.name) == file.sha256 for file in contents.files)
+    except _NOT_AS_WRITTEN:
+        return None
+    return contents if intact else None
+
+
+def journal(folder: Path, index: int) -> Path:
+    """Where a shard's journal lies."""
+    return folder / f"shard-{index:05d}.json"
+
+
+def checksum(path: Path) -> str:
+    """sha256 of a file, which is on the disk afterwards, whatever becomes of the machine."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_settings(folder: Path, wanted: dict) -> dict | None:
+    """settings.json, if there is one. Raises DataError, naming what differs, where it is not as wanted."""
+    path = folder / "settings.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+        changed = {name: found[name] for name in wanted if found[name] != wanted[name]}
+        if len(found["row"]) != 2:
+            raise ValueError("no shape of a row")
+    except _NOT_AS_WRITTEN as error:
+        raise DataError(f"{path} is damaged ({error}): delete the folder, or give another") from error
+    if changed:
+        sources = "other documents (by path, size and time)" if changed.pop("sources", None) else None
+        others = [f"{name} {str(value)[:20]!r} (here {str(wanted[name])[:20]!r})" for name, value in changed.items()]
+        differences = ", ".join(filter(None, [sources, *others]))
+        raise DataError(f"{folder} holds a set made with {differences}: give another folder, or delete this one")
+    return found

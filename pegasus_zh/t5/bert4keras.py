@@ -1,0 +1,161 @@
+"""TensorFlow checkpoints of T5 v1.1's shape: T5-PEGASUS as bert4keras saves it, and Google's own mT5 and T5 v1.1.
+
+The names are Google's (Mesh TensorFlow); bert4keras writes the same. A kernel is [in, out] as ours, the table of relative
+biases [heads, buckets]. A norm is called rms_norm or layer_norm, the last one of a stack final_layer_norm too.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pegasus_zh.t5.mt5 import MT5, MT5Config
+from training.files.atomic import read_json
+from training.files.errors import AGAIN, DataError
+from training.files.weights import Stored
+
+TENSORFLOW = "pip install tensorflow (on a CPU: tensorflow-cpu)"
+# Beside the weights: the state of Adafactor and of Adam, and the number of the step.
+_OTHERS = re.compile(r"_slot_|/Adam(_1)?$|^(global_step|save_counter|beta[12]_power|_CHECKPOINTABLE_OBJECT_GRAPH)")
+_ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
+_FEED_FORWARD = {"gate": "wi_0/kernel", "linear": "wi_1/kernel", "output": "wo/kernel"}
+_NORMS = ("rms_norm", "layer_norm", "final_layer_norm")
+_SIZES = {
+    "vocab_size": "vocabulary",
+    "hidden_size": "width",
+    "intermediate_size": "feed_forward",
+    "num_attention_heads": "heads",
+    "num_hidden_layers": "layers",
+}
+
+
+def tensorflow_tensors(model: MT5, stored: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every array of the model, as a view in the checkpoint's orientation, under its name among those of `stored`."""
+
+    def norm(place: str) -> str:
+        found = [f"{place}/{name}/scale" for name in _NORMS]
+        return next((name for name in found if name in stored), found[0])
+
+    yield "shared/embedding", model.embedding
+    for stack_name, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
+        yield f"{stack_name}/block_000/layer_000/SelfAttention/relative_attention_bias", stack.relative_bias.T
+        last = 1 if stack.blocks.cross_attention is None else 2
+        for i in range(len(stack.blocks.self_norm)):
+            layer = f"{stack_name}/block_{i:03d}/layer_{{:03d}}".format
+            for path, array in jax.tree.leaves_with_path(stack.blocks):
+                match jax.tree_util.keystr(path, simple=True, separator=".").split("."):
+                    case ["self_norm"]:
+                        name = norm(layer(0))
+                    case ["cross_norm"]:
+                        name = norm(layer(1))
+                    case ["feed_forward_norm"]:
+                        name = norm(layer(last))
+                    case ["self_attention", kernel]:
+                        name = f"{layer(0)}/SelfAttention/{_ATTENTION[kernel]}"
+                    case ["cross_attention", kernel]:
+                        name = f"{layer(1)}/EncDecAttention/{_ATTENTION[kernel]}"
+                    case ["feed_forward", kernel]:
+                        name = f"{layer(last)}/DenseReluDense/{_FEED_FORWARD[kernel]}"
+                yield name, array[i]
+        yield norm(stack_name), stack.final_norm
+    yield "decoder/logits/kernel", model.head
+
+
+def open_checkpoint(folder: Path, step: int | None = None) -> tuple[dict[str, Stored], Path]:
+    """The weights of the one checkpoint in a folder, or of that of `step`, and its .index file. Raises DataError."""
+    index = _find_index(folder, step)
+    try:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what it would say concerns speed
+        import tensorflow
+    except ImportError:
+        raise DataError(f"{index}: a TensorFlow checkpoint needs {TENSORFLOW}") from None
+    try:
+        reader = tensorflow.train.load_checkpoint(str(index.with_suffix("")))
+        shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    except Exception as error:  # tensorflow's own kinds
+        reason = next(iter(str(error).splitlines()), "")[:160]
+        raise DataError(f"{index}: not a whole checkpoint ({type(error).__name__}: {reason}); {AGAIN}") from None
+    return {
+        name: Stored(index, tuple(shape), types[name].name, partial(reader.get_tensor, name))
+        for name, shape in sorted(shapes.items())
+        if not _OTHERS.search(name)
+    }, index
+
+
+def _find_index(folder: Path, step: int | None) -> Path:
+    found = sorted(folder.glob("*.index"))
+    if step is not None:
+        found = [file for file in found if file.stem.endswith(f"-{step}")]
+    latest = folder / "checkpoint"  # TensorFlow's note of which it wrote last
+    if len(found) > 1 and latest.is_file():
+        named = re.search(r'^model_checkpoint_path: "(.*)"', latest.read_text(encoding="utf-8"), re.MULTILINE)
+        found = [file for file in found if named and file.stem == Path(named[1]).name] or found
+    if len(found) != 1:
+        wanted = "" if step is None else f" of step {step}"
+        raise DataError(f"{folder}: {len(found)} checkpoints (*.index){wanted}; name one by --step, or leave one there")
+    return found[0]
+
+
+def read_config(folder: Path, stored: Mapping[str, Stored], index: Path) -> MT5Config:
+    """The model of bert4keras's config.json (or *_config.json), or by the tensors' shapes where there is none, as with
+    Google's checkpoints. Raises DataError."""
+    others = ("tokenizer_config.json", "generation_config.json")
+    found = [file for file in sorted(folder.glob("*config.json")) if file.name not in others]
+    if len(found) > 1:
+        found = [file for file in found if file.name == "config.json"] or found
+    if len(found) > 1:
+        raise DataError(f"{folder}: {found[0].name} and {found[1].name}; leave the one that belongs to the checkpoint")
+    return _config_by_json(found[0]) if found else _config_by_shapes(stored, index)
+
+
+def _config_by_json(file: Path) -> MT5Config:
+    about = read_json(file)
+    numbers = [*_SIZES, *(set(about) & {"attention_head_size", "attention_key_size", "relative_attention_num_buckets"})]
+    for name in numbers:
+        if type(about.get(name)) is not int or about[name] < 1:
+            raise DataError(
+                f"{file}: {name} is {about.get(name)!r}; give the config.json that belongs to the checkpoint"
+            )
+    sizes = {ours: about[name] for name, ours in _SIZES.items()}
+    head_size = about.get("attention_key_size") or about.get("attention_head_size")
+    return MT5Config(
+        **sizes,
+        head_size=head_size or sizes["width"] // sizes["heads"],
+        buckets=about.get("relative_attention_num_buckets", MT5Config.buckets),
+        dropout=_dropout(about, file),
+    )
+
+
+def _dropout(about: dict[str, Any], file: Path) -> float:
+    """Of fine-tuning; as bert4keras, none where the config names none."""
+    rate = about.get("dropout_rate", about.get("hidden_dropout_prob"))
+    if rate is None:
+        return 0.0
+    if type(rate) not in (int, float) or not 0 <= rate < 1:
+        raise DataError(f"{file}: the rate of dropout is {rate!r}; give one from 0, below 1")
+    return float(rate)
+
+
+def _config_by_shapes(stored: Mapping[str, Stored], index: Path) -> MT5Config:
+    block = "encoder/block_{:03d}/layer_000/SelfAttention/q".format
+    try:
+        vocabulary, width = stored["shared/embedding"].shape
+        heads, buckets = stored["encoder/block_000/layer_000/SelfAttention/relative_attention_bias"].shape
+        inner = stored[block(0)].shape[1]
+        feed_forward = stored["encoder/block_000/layer_001/DenseReluDense/wi_0/kernel"].shape[1]
+    except (KeyError, ValueError, IndexError) as error:
+        raise DataError(f"{index}: not a checkpoint of mT5 or T5 v1.1 ({error}); give another") from None
+    layers = next(i for i in range(len(stored) + 1) if block(i) not in stored)
+    return MT5Config(
+        vocabulary=vocabulary,
+        width=width,
+        feed_forward=feed_forward,
+        heads=heads,
+        head_size=inner // heads,
+        layers=layers,
+        buckets=buckets,
+    )

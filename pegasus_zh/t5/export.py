@@ -1,0 +1,69 @@
+"""A model from any source -> a folder that transformers loads, or StableHLO programs that need neither it nor this code."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from pegasus_zh.t5.huggingface import check_free, write_folder
+from pegasus_zh.t5.load import Semantics, load
+from pegasus_zh.t5.stablehlo import write_serving
+from training.files.atomic import check_new
+from training.files.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write a model as a folder for transformers (MT5ForConditionalGeneration)."""
+
+    model: str
+    """The work folder of a run (or its checkpoints folder), a Hugging Face folder, or that of a TensorFlow checkpoint."""
+    folder: str
+    """The new folder."""
+    step: int | None = None
+    """Which checkpoint of several; of a run by default the newest undamaged one."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights."""
+    semantics: Semantics = "auto"
+    """Whose arithmetic the weights were trained for: Google's (mt5), bert4keras's, or as the source tells."""
+    without_cross_bias: bool = False
+    """Leave out the bias of the cross-attention, for which transformers has no place."""
+    overwrite: bool = False
+    """Replace an earlier export in the same place."""
+    stablehlo: bool = False
+    """Write the encoder and one decoding step as StableHLO instead, to serve the model without this code."""
+
+
+def export(config: ExportConfig, say: Callable[[str], None] = print) -> Path:
+    """Writes the folder, says how to load it, and returns it. Raises what `load` and `write_folder` raise."""
+    out = Path(config.folder)
+    if config.stablehlo and (config.overwrite or config.without_cross_bias):
+        raise DataError(
+            "--stablehlo keeps the model as it is, in a new folder: no --overwrite, no --without-cross-bias"
+        )
+    check_new(out) if config.stablehlo else check_free(out, config.overwrite)
+    loaded = load(config.model, semantics=config.semantics, step=config.step, say=say)
+    say(loaded.source)
+    if config.stablehlo:
+        write_serving(out, loaded, config.dtype)
+        say(f"{out}: encoder.stablehlo, decode_step.stablehlo and weights.safetensors; docs/export.md shows their use")
+        return out
+    write_folder(
+        out,
+        loaded.model,
+        loaded.config,
+        loaded.tokenizer,
+        dtype=config.dtype,
+        cross_bias="leave out" if config.without_cross_bias else "refuse",
+        overwrite=config.overwrite,
+    )
+    changes = ["the scale of the output is in lm_head"] if loaded.config.scaled_output else []
+    changes += ["the cross-attention's bias is left out"] if loaded.config.cross_bias else []
+    size = sum(x.size for x in jax.tree.leaves(loaded.model)) / 1e6
+    say("; ".join([f"{out}: {size:.1f}M parameters in {config.dtype}", *changes, "load it with"]))
+    say("from transformers import AutoTokenizer, MT5ForConditionalGeneration")
+    say(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})")
+    say(f"model = MT5ForConditionalGeneration.from_pretrained({str(out)!r})")
+    return out

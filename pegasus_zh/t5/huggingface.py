@@ -1,0 +1,207 @@
+"""mT5 as transformers stores it: the tensors' names, config.json, and a whole folder written.
+
+The model is mT5 exactly, so nothing but names and the side of a transposition changes. Of bert4keras's departures
+(`MT5Config.gelu`, `scaled_output`, `cross_bias`) the exact GELU has a name in transformers, the scale of the output goes into
+the head, and a bias in the cross-attention has no counterpart. Our own key `pegasus_zh` in config.json says what holds
+for the weights as they are written.
+
+Start, end and padding ids and the greatest length are saved too, so that `generate` writes what `decoding.write` does.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from pegasus_zh.t5.mt5 import MT5, MT5Config
+from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
+from pegasus_zh.text.tokenizers import Tokenizer
+from training.files.atomic import whole
+from training.files.errors import DataError
+from training.files.weights import write_safetensors
+
+MAX_LENGTH = 128  # of what `generate` writes unless told otherwise: T5-PEGASUS's target length, start token included
+OWN_KEY = "pegasus_zh"
+OWN_TYPE = "t5-pegasus"  # an mT5 with a cross_bias, which no class of transformers computes
+SWITCHES = {
+    "gelu": ("tanh", "erf"),
+    "scaled_output": (False, True),
+    "cross_bias": (False, True),
+}  # and what they may be
+# Copies of shared.weight that files of torch hold, and an array that T5 once had and never used.
+COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
+# What transformers calls the two functions; "gelu" after "gated-" is the one by tanh there, "gelu_python" the exact one.
+_GATES = {"tanh": "gated-gelu", "erf": "gated-gelu_python"}
+_ACTIVATIONS = dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "tanh")
+_ACTIVATIONS |= dict.fromkeys(("gelu", "gelu_python"), "erf")
+_SIZES = {
+    "vocab_size": "vocabulary",
+    "d_model": "width",
+    "d_kv": "head_size",
+    "d_ff": "feed_forward",
+    "num_layers": "layers",
+    "num_heads": "heads",
+}
+_SETTINGS = {
+    "relative_attention_num_buckets": "buckets",
+    "relative_attention_max_distance": "max_distance",
+    "dropout_rate": "dropout",
+    "layer_norm_epsilon": "epsilon",
+}
+_ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
+_FEED_FORWARD = {"gate": "wi_0", "linear": "wi_1", "output": "wo"}
+
+
+def huggingface_tensors(model: MT5) -> Iterator[tuple[str, Any]]:
+    """Every array of the model, layer by layer, under its name in transformers' MT5ForConditionalGeneration.
+
+    torch stores the kernel of a product [out, in]. Works on anything of the model's structure: gradients, shapes. Of
+    NumPy arrays these are views, to read from or to write to.
+    """
+    yield "shared.weight", model.embedding
+    for stack_name, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
+        yield f"{stack_name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", stack.relative_bias
+        last = 1 if stack.blocks.cross_attention is None else 2
+        names = {
+            "self_norm": "layer.0.layer_norm",
+            "self_attention": "layer.0.SelfAttention",
+            "cross_norm": "layer.1.layer_norm",
+            "cross_attention": "layer.1.EncDecAttention",
+            "feed_forward_norm": f"layer.{last}.layer_norm",
+            "feed_forward": f"layer.{last}.DenseReluDense",
+        }
+        for i in range(len(stack.blocks.self_norm)):
+            for path, array in jax.tree.leaves_with_path(stack.blocks):
+                sublayer, *kernel = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
+                kernels = _FEED_FORWARD if sublayer == "feed_forward" else _ATTENTION
+                name = ".".join([names[sublayer], *(kernels[k] for k in kernel), "weight"])
+                yield f"{stack_name}.block.{i}.{name}", array[i].T
+        yield f"{stack_name}.final_layer_norm.weight", stack.final_norm
+    yield "lm_head.weight", model.head.T
+
+
+def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
+    """(the model of a config.json of mT5 or T5 v1.1, whether our own key says its switches). Raises DataError."""
+    kind, gate = about.get("model_type"), about.get("feed_forward_proj")
+    if kind not in ("mt5", "t5", OWN_TYPE):
+        raise DataError(f"{file}: model_type is {kind!r}; only mt5 and t5 (v1.1) are read")
+    gate = gate or ("gated-gelu" if kind == "mt5" else "relu")  # transformers' defaults
+    activation = about.get("dense_act_fn") or {"gated-gelu": "gelu_new"}.get(str(gate), str(gate).rpartition("-")[2])
+    if not str(gate).startswith("gated-") or str(activation) not in _ACTIVATIONS:
+        raise DataError(
+            f"{file}: feed_forward_proj is {gate!r}, a T5 before v1.1 or another function; needs gated-gelu"
+        )
+    if about.get("num_decoder_layers") not in (None, about.get("num_layers")):
+        raise DataError(f"{file}: num_layers and num_decoder_layers differ; only stacks of equal depth are read")
+    values = {ours: _positive(about, name, file, int) for name, ours in _SIZES.items()}
+    defaults = {field.name: field.default for field in dataclasses.fields(MT5Config)}
+    for name, ours in _SETTINGS.items():
+        if name in about:
+            values[ours] = _positive(about, name, file, type(defaults[ours]))
+    # T5 multiplies its output by D^-0.5 unless config.json says otherwise, as v1.1's do; mT5 never does.
+    scaled = kind == "t5" and about.get("scale_decoder_outputs", about.get("tie_word_embeddings") is not False)
+    config = MT5Config(**values, gelu=_ACTIVATIONS[activation], scaled_output=bool(scaled))
+    own = about.get(OWN_KEY)
+    if own is None:
+        return config, False
+    if not isinstance(own, dict) or any(value not in SWITCHES.get(name, ()) for name, value in own.items()):
+        allowed = "; ".join(f"{name}: {' or '.join(map(json.dumps, values))}" for name, values in SWITCHES.items())
+        raise DataError(f"{file}: {OWN_KEY} is {json.dumps(own)}; it may hold {allowed}")
+    return replace(config, **own), True
+
+
+CrossBias = Literal["refuse", "keep", "leave out"]
+
+
+def written_config(config: MT5Config, out: Path, cross_bias: CrossBias) -> MT5Config:
+    """What holds for the weights as `write_folder` writes them. Raises DataError where transformers has no place for it."""
+    if config.cross_bias and cross_bias == "refuse":
+        raise DataError(
+            f"{out}: not written: the model has the decoder's relative bias in its cross-attention (cross_bias), as "
+            "bert4keras trains it, and transformers has no place for that; add --without-cross-bias to leave it out, which "
+            "makes another, worse model"
+        )
+    return replace(config, scaled_output=False, cross_bias=config.cross_bias and cross_bias == "keep")
+
+
+def write_folder(
+    out: Path,
+    model: MT5,
+    config: MT5Config,
+    tokenizer: Tokenizer,
+    *,
+    dtype: str = "float32",
+    cross_bias: CrossBias = "refuse",
+    overwrite: bool = False,
+) -> None:
+    """Writes model and tokenizer for transformers into the new folder `out`, whole or not at all.
+
+    A model with a cross_bias is refused, or written without it, or kept as it is for this project's own code alone: its
+    model_type is then one that transformers does not know. Raises `DataError` for what is refused, and where `out` exists
+    and is not empty, unless `overwrite` is given and it is an earlier export.
+    """
+    out = out.absolute()
+    check_free(out, overwrite)
+    written = written_config(config, out, cross_bias)
+    if config.scaled_output:
+        model = model.replace(head=model.head * np.float32(config.width**-0.5))
+    with whole(out) as temporary:
+        temporary.mkdir()
+        write_safetensors(temporary / "model.safetensors", huggingface_tensors(model), dtype)
+        _write_json(temporary / "config.json", _model_json(written, tokenizer, dtype))
+        _write_json(temporary / "generation_config.json", _generation_json(tokenizer))
+        write_tokenizer(tokenizer, temporary)
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """The target must be new, or empty, or an earlier export that may be replaced. Raises DataError."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    config = out / "config.json"
+    if not config.is_file() or OWN_KEY not in config.read_text(encoding="utf-8", errors="replace"):
+        raise DataError(f"{out}: exists and is not an export of this project; name another folder")
+    if not overwrite:
+        raise DataError(f"{out}: exists already; add --overwrite, or name another folder")
+
+
+def _model_json(config: MT5Config, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
+    return {
+        "architectures": ["MT5ForConditionalGeneration"],
+        "model_type": OWN_TYPE if config.cross_bias else "mt5",
+        **{name: getattr(config, ours) for name, ours in (_SIZES | _SETTINGS).items()},
+        "num_decoder_layers": config.layers,
+        "feed_forward_proj": _GATES[config.gelu],
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": False,
+        "torch_dtype": dtype,
+        **_special_ids(tokenizer),
+        OWN_KEY: {name: getattr(config, name) for name in SWITCHES},
+    }
+
+
+def _generation_json(tokenizer: Tokenizer) -> dict[str, Any]:
+    return {**_special_ids(tokenizer), "max_length": MAX_LENGTH, "suppress_tokens": [tokenizer.pad_id]}
+
+
+def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    start, eos, pad = tokenizer.start_id, tokenizer.eos_id, tokenizer.pad_id
+    return {"decoder_start_token_id": start, "eos_token_id": eos, "pad_token_id": pad}
+
+
+def _positive(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
+    value = about.get(name)
+    allowed = (int, float) if kind is float else (int,)
+    if type(value) not in allowed or not 0 <= value < math.inf or (kind is int and value == 0):
+        raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")
+    return kind(value)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

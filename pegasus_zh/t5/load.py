@@ -1,0 +1,167 @@
+"""A model from wherever it lies: a run of ours, a Hugging Face folder, a TensorFlow checkpoint.
+
+bert4keras, which T5-PEGASUS was trained with, computes three things otherwise than Google and transformers do: the exact
+GELU, the decoder's output times D^-0.5 before the head, and the decoder's relative bias in its cross-attention too.
+Weights do not say which of the two they were trained for, so the kind of their source does, unless config.json's own key
+`pegasus_zh`, or the caller's `semantics`, says it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from pegasus_zh.t5 import bert4keras, huggingface
+from pegasus_zh.t5.mt5 import MT5, MT5Config, init
+from pegasus_zh.text.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer, load_tokenizer
+from training.checkpoints import read_model
+from training.files.atomic import read_json
+from training.files.errors import DataError
+from training.files.weights import WEIGHT_FILES, check_fit, empty, fill, fingerprint, hollow, open_weights, read
+
+Semantics = Literal["auto", "mt5", "bert4keras"]
+SEMANTICS: dict[str, dict[str, Any]] = {
+    "mt5": {"gelu": "tanh", "scaled_output": False, "cross_bias": False},
+    "bert4keras": {"gelu": "erf", "scaled_output": True, "cross_bias": True},
+}
+# Rows that no token has: T5's 100 <extra_id>s that lie beside its sentencepiece model, and padding to a multiple of 128.
+_SPARE_ROWS = 256
+_MODEL = "an mT5"  # in messages
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model of NumPy arrays, its config and tokenizer, and one line on what was read and which switches are set."""
+
+    model: MT5 | None  # None: random weights, to be made where they are used
+    config: MT5Config
+    tokenizer: Tokenizer
+    source: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights, wherever they lie."""
+        return fingerprint(self.model)
+
+
+def load(
+    path: Path | str,
+    *,
+    semantics: Semantics = "auto",
+    step: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Loaded:
+    """The model in a folder, whatever wrote it.
+
+    Arrays are float32. semantics: instead of what the source tells; see above. step: which checkpoint of several, of a run
+    by default the newest undamaged one; `say` is told of damaged ones. Raises DataError for whatever does not fit.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if kind == "run":
+        number, about, model = read_model(path, run_init, step, say)
+        config, tokenizer = MT5Config(**about["model"]), _run_tokenizer(path, about["tokenizer"])
+        _check_vocabulary(config, tokenizer, path)
+        what, why = f"step {number} of a run", "as it was trained"
+    elif kind == "huggingface":
+        if step is not None:
+            raise DataError(f"{path}: a Hugging Face folder holds one model; leave out --step")
+        model, config, tokenizer, what, why = _read_huggingface(path)
+    else:
+        model, config, tokenizer, what, why = _read_tensorflow(path, step)
+    if semantics != "auto":
+        config, why = replace(config, **SEMANTICS[semantics]), f"as asked for: {semantics}"
+    size = sum(x.size for x in jax.tree.leaves(model)) / 1e6
+    switches = f"gelu {config.gelu}, " + ", ".join(
+        f"{name} {'on' if getattr(config, name) else 'off'}" for name in ("scaled_output", "cross_bias")
+    )
+    return Loaded(model, config, tokenizer, f"{path}: {what}, {size:.1f}M parameters; {switches} ({why})")
+
+
+def _kind(path: Path) -> str:
+    if not path.is_dir():
+        raise DataError(
+            f"{path}: no such folder; give a run, a Hugging Face folder or a TensorFlow checkpoint's folder"
+        )
+    if any((path / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", ".index.json")):
+        return "huggingface"
+    if any(path.glob("*.index")):
+        return "tensorflow"
+    if (path / "checkpoints").is_dir() or any(x.is_dir() and x.name.isdigit() for x in path.iterdir()):
+        return "run"
+    raise DataError(
+        f"{path}: no model here: neither checkpoints/ of a run, nor {', '.join(WEIGHT_FILES)} (or an index of their "
+        "shards), nor a TensorFlow checkpoint's *.index"
+    )
+
+
+def _read_huggingface(folder: Path) -> tuple[MT5, MT5Config, Tokenizer, str, str]:
+    file = folder / "config.json"
+    about = read_json(file)
+    config, is_own = huggingface.read_config(about, file)
+    stored, weights = open_weights(folder)
+    names = huggingface.huggingface_tensors
+    ignored = (*huggingface.COPIES, *huggingface.UNUSED)
+    check_fit(dict(names(hollow(partial(init, config)))), stored, weights, _MODEL, ignored)
+    tokenizer = _tokenizer(folder, config)
+    model = empty(partial(init, config))
+    fill(dict(names(model)), stored)
+    for name in huggingface.COPIES:
+        if name in stored and not np.array_equal(read(name, stored[name]).astype(np.float32), model.embedding):
+            raise DataError(f"{stored[name].file}: {name!r} is not shared.weight again; mT5 has one embedding for both")
+    why = "by config.json"
+    if is_own:
+        why = f"by {huggingface.OWN_KEY} in config.json"
+    elif isinstance(tokenizer, PegasusTokenizer):
+        config = replace(config, **SEMANTICS["bert4keras"])
+        why = f"{PEGASUS_FILE} without {SENTENCEPIECE_FILE}: a port of T5-PEGASUS"
+    return model, config, tokenizer, f"{about['model_type']} in {stored['shared.weight'].dtype} of {weights.name}", why
+
+
+def _read_tensorflow(folder: Path, step: int | None) -> tuple[MT5, MT5Config, Tokenizer, str, str]:
+    stored, index = bert4keras.open_checkpoint(folder, step)
+    config = bert4keras.read_config(folder, stored, index)
+    names = partial(bert4keras.tensorflow_tensors, stored=stored)
+    check_fit(dict(names(hollow(partial(init, config)))), stored, index, _MODEL)
+    tokenizer = _tokenizer(folder, config)
+    model = empty(partial(init, config))
+    fill(dict(names(model)), stored)
+    is_pegasus = isinstance(tokenizer, PegasusTokenizer)
+    config = replace(config, **SEMANTICS["bert4keras" if is_pegasus else "mt5"])
+    why = f"{PEGASUS_FILE}: trained by bert4keras" if is_pegasus else f"{SENTENCEPIECE_FILE}: Google's own weights"
+    return model, config, tokenizer, f"TensorFlow checkpoint {index.name}", why
+
+
+def _tokenizer(folder: Path, config: MT5Config) -> Tokenizer:
+    tokenizer = load_tokenizer(folder)
+    _check_vocabulary(config, tokenizer, folder)
+    return tokenizer
+
+
+def _check_vocabulary(config: MT5Config, tokenizer: Tokenizer, folder: Path) -> None:
+    spare = config.vocabulary - tokenizer.vocab_size
+    if not 0 <= spare < _SPARE_ROWS:
+        raise DataError(
+            f"{folder}: the embedding has {config.vocabulary:,} rows and the tokenizer {tokenizer.vocab_size:,} tokens; "
+            "put the tokenizer there that belongs to the model"
+        )
+
+
+def run_init(about: dict[str, Any], checkpoint: Path) -> Callable[[jax.Array], MT5]:
+    """What makes the mT5 of a checkpoint with this config, for training.checkpoints.read_model. Raises DataError for others."""
+    try:
+        return partial(init, MT5Config(**about["model"]))
+    except (KeyError, TypeError):
+        raise DataError(f"{checkpoint}: not a checkpoint of an mT5; give the work folder of scripts.pretrain") from None
+
+
+def _run_tokenizer(run: Path, fingerprint: str) -> Tokenizer:
+    folder = (run if (run / "checkpoints").is_dir() else run.absolute().parent) / "tokenizer"
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != fingerprint:
+        raise DataError(f"{folder}: not the tokenizer that the checkpoint was trained with; put that one there")
+    return tokenizer

@@ -1,0 +1,324 @@
+"""Raw documents from files, globs and TensorFlow Datasets, as one stream.
+
+| source             | a document is                                                                               |
+|--------------------|---------------------------------------------------------------------------------------------|
+| `.txt`             | lines up to a blank line (or the end), joined by newlines                                   |
+| `.jsonl`, `.json`  | the string at `field` of the JSON object on one line                                        |
+| `.parquet`         | the string in column `field` of one row                                                     |
+| `tfds:NAME:FIELD`  | `FIELD` of one example of the split "train" of an already prepared dataset `NAME[/CONFIG]`  |
+
+Text and JSON files may be gzipped (`.gz`), and are UTF-8. Reading has two steps, so that a sequential pass stays cheap
+while worker processes parse: `read_records` finds where each document lies, `parse_record` makes its text.
+"""
+
+import functools
+import glob
+import gzip
+import heapq
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from training.files.datasets import open_dataset
+from training.files.errors import DataError
+
+CORPUS = Path(__file__).parents[1] / "corpus"  # that comes with the project: train.jsonl and heldout.jsonl
+TEXT_SUFFIXES, JSON_SUFFIXES = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+MAX_TEXT_BLOCK = 1 << 24  # bytes; longer blocks mean that the file does not separate documents by blank lines
+IDEOGRAPHIC_SPACE = "\u3000".encode()
+SKIP = "use --on-bad-record skip to go on without such documents"
+OnBadRecord = Literal["stop", "skip"]
+
+
+class BadRecord(DataError):
+    """A document that cannot be used; `reason` is the kind of fault, for counting."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(reason, message)  # both, so that it can be sent between processes
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+class Record(NamedTuple):
+    """One document, unparsed: where it lies, and its bytes (the JSON line, or the text; None for a null)."""
+
+    path: str
+    line: int  # of its first line, row or example, from 1
+    data: bytes | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or a prepared dataset by its `tfds:` name."""
+
+    path: str
+    size: int  # bytes
+    modified: int  # nanoseconds since the epoch
+
+
+def find_sources(data: Sequence[str]) -> list[Source]:
+    """The files behind paths, globs and `tfds:` names, in the order given (a glob's matches sorted), each once.
+
+    Raises DataError for a missing or empty file, a glob without a match, a folder and an unknown kind of file.
+    """
+    if not data:
+        raise DataError("no documents given: pass --data with files, globs or tfds:NAME:FIELD")
+    sources: dict[str, Source] = {}
+    for name in data:
+        if name.startswith("tfds:"):
+            sources[name] = _dataset_source(name)
+            continue
+        paths = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
+        if not paths and glob.has_magic(name):
+            raise DataError(f"{name}: no file matches this pattern (quote it, and check the folder)")
+        for path in paths or [name]:
+            sources.setdefault(os.path.realpath(path), _file_source(path))
+    return list(sources.values())
+
+
+def stamps(sources: Sequence[Source]) -> list[list]:
+    """Name, size and time of each: they stand for the content, as in make; to hash a corpus at every start would take minutes."""
+    names = [source.path if source.path.startswith("tfds:") else os.path.basename(source.path) for source in sources]
+    return [[name, source.size, source.modified] for name, source in zip(names, sources, strict=True)]
+
+
+def _file_source(path: str) -> Source:
+    if os.path.isdir(path):
+        raise DataError(
+            f"{path} is a folder: name its files with a pattern, such as '{os.path.join(path, '*.jsonl.gz')}'"
+        )
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error} (check the path)") from error
+    if not path.endswith((*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")):
+        raise DataError(f"{path}: unknown kind of file; documents come as .txt, .jsonl (both may be .gz) or .parquet")
+    if status.st_size == 0:
+        raise DataError(f"{path} is empty: remove it, or fetch it again")
+    return Source(path, status.st_size, status.st_mtime_ns)
+
+
+def read_records(source: Source, field: str = "text") -> Iterator[Record]:
+    """The documents of one source in order, unparsed. Raises DataError where the file itself cannot be read on."""
+    if source.path.startswith("tfds:"):
+        yield from _dataset_records(source.path)
+    elif source.path.endswith(".parquet"):
+        yield from _parquet_records(source.path, field)
+    else:
+        records = _json_lines if source.path.endswith(JSON_SUFFIXES) else _text_blocks
+        try:
+            with gzip.open(source.path) if source.path.endswith(".gz") else open(source.path, "rb") as lines:
+                yield from records(source.path, _without_byte_order_mark(lines))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{source.path}: broken or truncated gzip ({error}); fetch or compress it again") from error
+        except OSError as error:
+            raise DataError(f"{source.path}: {error.strerror or error}") from error
+
+
+def _without_byte_order_mark(lines: Iterator[bytes]) -> Iterator[bytes]:
+    return chain([next(lines, b"").removeprefix(b"\xef\xbb\xbf")], lines)
+
+
+def _json_lines(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if line and not line.isspace():
+            yield Record(path, number, line)
+
+
+def _text_blocks(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
+    block: list[bytes] = []
+    number = size = 0
+    for number, line in enumerate(lines, 1):
+        if not line.replace(IDEOGRAPHIC_SPACE, b"").strip():
+            if block:
+                yield Record(path, number - len(block), b"\n".join(block))
+                block, size = [], 0
+            continue
+        block.append(line.rstrip(b"\r\n"))
+        size += len(line)
+        if size > MAX_TEXT_BLOCK:
+            start = number - len(block) + 1
+            raise DataError(
+                f"{path}, line {start}: more than {MAX_TEXT_BLOCK >> 20} MiB without a blank line; "
+                "put one between documents, or use .jsonl"
+            )
+    if block:
+        if len(block) == number > 100:
+            _say_once(f"{path}: no blank line, so its {number:,} lines are one document; put one between documents")
+        yield Record(path, number - len(block) + 1, b"\n".join(block))
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    print(text, flush=True)
+
+
+def _parquet_records(path: str, field: str) -> Iterator[Record]:
+    import pyarrow as pa  # half a second: only where it is used
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            if file.schema_arrow.names.count(field) > 1:
+                raise DataError(f"{path}: two columns are named {field!r}; rename one")
+            if field not in file.schema_arrow.names:
+                raise DataError(
+                    f"{path}: no column {field!r}; give --field one of: {', '.join(file.schema_arrow.names)}"
+                )
+            kind = file.schema_arrow.field(field).type
+            plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not any(
+                is_text(plain) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+            ):
+                raise DataError(f"{path}: column {field!r} holds {kind}, not strings; give another --field")
+            batches = (
+                batch.column(0).cast(pa.large_string()).cast(pa.large_binary())
+                for batch in file.iter_batches(256, columns=[field])
+            )
+            for row, text in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1):
+                yield Record(path, row, text)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}); fetch it again"
+        ) from error
+
+
+def _dataset(name: str):
+    """The data source, without TensorFlow, and the builder of `tfds:NAME[/CONFIG]:FIELD` in $TFDS_DATA_DIR."""
+    dataset, colon, field = name.removeprefix("tfds:").rpartition(":")
+    if not (dataset and colon and field):
+        raise DataError(
+            f"{name}: write tfds:NAME:FIELD or tfds:NAME/CONFIG:FIELD, such as tfds:wikipedia/20230601.zh:text"
+        )
+    source, builder = open_dataset(dataset, "train", name)
+    if field not in builder.info.features:
+        raise DataError(f"{name}: no field {field!r}; it has: {', '.join(builder.info.features)}")
+    return source, builder, field
+
+
+def _dataset_source(name: str) -> Source:
+    _, builder, _ = _dataset(name)
+    files = [os.stat(os.path.join(builder.data_dir, entry)) for entry in sorted(os.listdir(builder.data_dir))]
+    return Source(name, sum(file.st_size for file in files), max(file.st_mtime_ns for file in files))
+
+
+def _dataset_records(name: str) -> Iterator[Record]:
+    source, _, field = _dataset(name)
+    for start in range(0, len(source), 256):
+        examples = source.__getitems__(range(start, min(start + 256, len(source))))
+        for number, example in enumerate(examples, start + 1):
+            text = example[field]
+            yield Record(
+                name, number, text.encode() if isinstance(text, str) else text if isinstance(text, bytes) else None
+            )
+
+
+def mixed_records(sources: Sequence[Source], field: str = "text", together: int = 16) -> Iterator[Record]:
+    """The records of all sources, those of each spread evenly by its size, so that any run of them is the same mixture.
+
+    At most `together` sources are open at once: every k-th of the list, then every k-th from the second, and so on.
+    """
+    groups = -(-len(sources) // together)
+    for group in range(groups):
+        turns = [(0.0, n, source, read_records(source, field)) for n, source in enumerate(sources[group::groups])]
+        while turns:  # a heap: whichever source has given the smallest part of itself is next
+            part, n, source, records = turns[0]
+            if record := next(records, None):
+                yield record
+                part += len(record.data or b"") / source.size
+                heapq.heapreplace(turns, (part, n, source, records))
+            else:
+                heapq.heappop(turns)
+
+
+def record_chunks(records: Iterable[Record], size: float) -> Iterator[list[Record]]:
+    """Successive lists of records, each closed when it has `size` bytes."""
+    chunk, held = [], 0
+    for record in records:
+        chunk.append(record)
+        held += len(record.data or b"")
+        if held >= size:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def parse_record(record: Record, field: str = "text") -> str:
+    """The text of a record. Raises BadRecord, with file, line and remedy, where there is none."""
+    path, line, data = record
+    if data is None:
+        raise BadRecord("field not a string", f"{path}, row {line}: {field!r} holds no string; {SKIP}")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line += data.count(b"\n", 0, error.start)
+        raise BadRecord(
+            "not UTF-8",
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file, or {SKIP}",
+        ) from error
+    if not path.endswith(JSON_SUFFIXES):
+        return text
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        problem = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        hint = "; a JSON array must be rewritten, one object a line" if text.lstrip().startswith("[") else ""
+        raise BadRecord(
+            "broken JSON", f"{path}, line {line}: broken JSON ({problem}){hint}; repair it, or {SKIP}"
+        ) from error
+    if isinstance(fields, list):
+        raise BadRecord("not a JSON object", f"{path}, line {line}: a JSON array; write one object a line, or {SKIP}")
+    if not isinstance(fields, dict):
+        raise BadRecord("not a JSON object", f"{path}, line {line}: not a JSON object with a field {field!r}; {SKIP}")
+    if field not in fields:
+        names = ", ".join(list(fields)[:20])
+        raise BadRecord("missing field", f"{path}, line {line}: no field {field!r}; give --field one of: {names}")
+    text = fields[field]
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        raise BadRecord("field not a string", f"{path}, line {line}: field {field!r} is {kind}, not a string; {SKIP}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord("not Unicode", f"{path}, line {line}: half of a surrogate pair in {field!r}; {SKIP}") from error
+    return text
+
+
+def parse_records(
+    records: Iterable[Record], field: str, on_bad_record: OnBadRecord, skipped: Counter[str]
+) -> Iterator[str]:
+    """The texts of records, in order; with "skip", bad records are left out and counted by reason in `skipped`."""
+    for record in records:
+        try:
+            yield parse_record(record, field)
+        except BadRecord as error:
+            if on_bad_record == "stop":
+                raise
+            skipped[error.reason] += 1
+
+
+def read_documents(
+    data: Sequence[str],
+    *,
+    field: str = "text",
+    on_bad_record: OnBadRecord = "stop",
+    skipped: Counter[str] | None = None,
+    mixed: bool = False,
+) -> Iterator[str]:
+    """The texts of all documents of `data` (see find_sources), in order, or with `mixed` those of all files side by side.
+
+    `skipped` counts the bad ones left out.
+    """
+    sources = find_sources(data)
+    in_order = chain.from_iterable(read_records(source, field) for source in sources)
+    records = mixed_records(sources, field) if mixed else in_order
+    yield from parse_records(records, field, on_bad_record, Counter() if skipped is None else skipped)

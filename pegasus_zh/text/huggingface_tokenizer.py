@@ -1,0 +1,64 @@
+"""A tokenizer's files for transformers.
+
+* pegasus: vocab.txt, which `load_tokenizer` reads, and tokenizer.json for RoFormerTokenizer, the one class of
+  transformers that cuts by jieba (HMM off) and looks words up before BERT's wordpiece. It needs `pip install rjieba`.
+  Its ids are ours but for control, private and unassigned characters (it drops them before the text is cut into words,
+  we after, or not at all), Latin words of more than 100 characters ([UNK] there, pieces here), c++ and c# where the
+  vocabulary lacks them (likewise), and special tokens written out in the text ([SEP] is one token there, plain text
+  here). It decodes with spaces between all tokens.
+  (vocab.txt alone is not enough for transformers 5.23: its class then takes no word of several characters for a token.)
+* sentencepiece: spiece.model and the same model as tokenizer.json. T5Tokenizer would make <unk> of the characters that
+  our ids spell as bytes, so the class is PreTrainedTokenizerFast. Its ids are ours but where two cuts of a text are
+  equally probable, and for special tokens written out in the text.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from pegasus_zh.text.tokenizers import CLS, MASK, PAD, SENTENCEPIECE_FILE, SEP, UNK, PegasusTokenizer, Tokenizer
+from training.files.errors import DataError
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """The tokenizer's own file, and tokenizer.json and tokenizer_config.json for transformers."""
+    tokenizer.save(folder)
+    # Without model_input_names transformers adds token_type_ids, which MT5's generate refuses.
+    about: dict[str, Any] = {"model_input_names": ["input_ids", "attention_mask"]}
+    if isinstance(tokenizer, PegasusTokenizer):
+        vocabulary = {token: i for i, token in enumerate(tokenizer.vocabulary)}
+        fast = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNK))  # the class adds the rest by itself
+        about |= {"tokenizer_class": "RoFormerTokenizer", "do_lower_case": True}
+        about |= {"pad_token": PAD, "unk_token": UNK, "cls_token": CLS, "sep_token": SEP, "mask_token": MASK}
+    else:
+        fast = _fast_sentencepiece(folder / SENTENCEPIECE_FILE)
+        about |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+        about |= {name: fast.id_to_token(i) for i, name in enumerate(("pad_token", "eos_token", "unk_token"))}
+    fast.save(str(folder / "tokenizer.json"))
+    text = json.dumps(about, indent=2) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def _fast_sentencepiece(path: Path) -> tokenizers.Tokenizer:
+    """A unigram sentencepiece model for the tokenizers library, with its normalisation and its bytes."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
+    if proto.trainer_spec.model_type != sentencepiece_model_pb2.TrainerSpec.UNIGRAM:
+        raise DataError("the tokenizer is a sentencepiece model, but not a unigram one as mT5's; it cannot be exported")
+    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+    fast = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=proto.trainer_spec.byte_fallback))
+    rules, steps = proto.normalizer_spec, []
+    if rules.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
+    if rules.remove_extra_whitespaces:
+        steps += [normalizers.Strip(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
+    fast.normalizer = normalizers.Sequence(steps)
+    prefix = "always" if rules.add_dummy_prefix else "never"
+    fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix, split=False)
+    fast.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=prefix)])
+    end = pieces[1][0]
+    fast.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, 1)])
+    return fast

@@ -1,0 +1,84 @@
+"""Files of (source, reference) pairs: what is fine-tuned on, and what is written for."""
+
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from training.files.errors import DataError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a model reads, and what a person wrote for it, if that is known."""
+
+    source: str
+    reference: str | None
+
+
+def read_pairs(path: str, field: str = "source", reference_field: str = "reference") -> Iterator[Pair]:
+    """The pairs of a .jsonl, .tsv or .txt file (also .gz), or of standard input (-), one a line.
+
+    .jsonl: an object with `field` and perhaps `reference_field`; .tsv: reference TAB source, as T5-PEGASUS's scripts have
+    it, or a source alone; .txt and standard input: a source. Raises DataError, with file, line and remedy.
+    """
+    kind = ".txt" if path == "-" else Path(path.removesuffix(".gz")).suffix
+    if kind not in (".jsonl", ".tsv", ".txt"):
+        raise DataError(f"{path}: unknown kind of file; inputs come as .jsonl, .tsv or .txt (all may be .gz)")
+    for place, line in read_lines(path):
+        if kind == ".jsonl":
+            yield _of_json(line, place, field, reference_field)
+        elif kind == ".tsv":
+            *before, source = line.split("\t")
+            if len(before) > 1:
+                raise DataError(f"{place}: {len(before)} tabs; a line is reference TAB source")
+            yield Pair(source, before[0] if before else None)
+        else:
+            yield Pair(line, None)
+
+
+def read_lines(path: str) -> Iterator[tuple[str, str]]:
+    """(place, text) of each line of a file, also .gz, or of standard input (-): "texts.txt, line 3".
+
+    Lines end with LF or CR LF, and a mark of the byte order is no text. Raises DataError.
+    """
+    if path == "-":
+        opened = partial(nullcontext, sys.stdin.buffer)
+    else:
+        opened = partial(gzip.open if path.endswith(".gz") else open, path, "rb")
+    try:
+        with opened() as file:
+            for number, line in enumerate(file, 1):
+                place = f"{path}, line {number}"
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{place}: not UTF-8 ({error.reason}); convert it, e.g. with iconv -f gb18030 -t utf-8"
+                    ) from error
+                yield place, text.rstrip("\r\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _of_json(line: str, place: str, field: str, reference_field: str) -> Pair:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: broken JSON ({error}); write one object a line") from error
+    if not isinstance(fields, dict):
+        raise DataError(f"{place}: not a JSON object; write one a line")
+    if not isinstance(fields.get(field), str):
+        raise DataError(f"{place}: no text in field {field!r}; give --field one of: {', '.join(fields)}")
+    reference = fields.get(reference_field)
+    pair = Pair(fields[field], reference if isinstance(reference, str) else None)
+    try:
+        f"{pair.source}{pair.reference}".encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: half of a surrogate pair; write the file again") from error
+    return pair

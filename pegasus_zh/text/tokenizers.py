@@ -1,0 +1,288 @@
+"""Text to ids and back: T5-PEGASUS's words of jieba over a BERT vocabulary, or mT5's sentencepiece.
+
+T5-PEGASUS (Su, https://kexue.fm/archives/8209) tokenises as bert4keras does with `do_lower_case=True` and
+`pre_tokenize=jieba.cut(HMM=False)`: the text is normalised first and cut into words after; a word that is in the
+vocabulary is one token, any other goes through BERT's own rules (Devlin et al., 2019): spaces around Chinese characters
+and punctuation, then the greedy longest-match-first wordpiece.
+"""
+
+import hashlib
+import itertools
+import re
+import unicodedata
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import rjieba
+import sentencepiece
+
+from training.files.atomic import write_bytes
+from training.files.errors import DataError
+
+PEGASUS_FILE = "vocab.txt"
+SENTENCEPIECE_FILE = "spiece.model"
+PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+_BERT_LAYOUT = {PAD: 0, UNK: 100, CLS: 101, SEP: 102, MASK: 103}
+LONGEST_WORD = 200  # characters; bert4keras's `word_maxlen`, beyond which a word is [UNK]
+_REMEMBERED_WORDS = 1 << 18  # about 50 MB: the vocabulary, and the first 200,000 other words of a corpus
+
+# Combining marks are rare in Chinese text, so one search decides whether to look at each character. Beyond the basic
+# plane the regular expression would become slow, so every such character (an emoji, say) counts as a possible mark.
+_MAY_BE_MARK = re.compile(
+    "[" + "".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c) == "Mn") + "\U00010000-\U0010ffff]"
+)
+_CHINESE = re.compile(
+    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
+)
+
+
+class Tokenizer(Protocol):
+    """What the pipeline and the model know of a tokenizer. Ids are 0 .. vocab_size-1."""
+
+    kind: str  # "pegasus" or "sentencepiece"
+    vocab_size: int
+    pad_id: int
+    unk_id: int
+    eos_id: int
+    start_id: int  # what the decoder is started with
+    fingerprint: str  # sha256 over all that decides the ids
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without special tokens."""
+        ...
+
+    def frame_source(self, ids: list[int], max_length: int) -> list[int]:
+        """The encoder's input: `ids` between the special tokens, at most `max_length` ids, the specials kept."""
+        ...
+
+    def frame_target(self, ids: list[int], max_length: int) -> list[int]:
+        """The decoder's labels: `ids` and the end token. `max_length` counts the start token too: max_length-1 ids."""
+        return _truncate(ids, max_length - 2) + [self.eos_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids` up to the first end token; special tokens, and ids outside the vocabulary, are dropped."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes vocab.txt or spiece.model into `folder`, atomically."""
+        ...
+
+
+class PegasusTokenizer(Tokenizer):
+    """T5-PEGASUS's tokenizer: words of jieba (HMM off), else BERT's wordpiece.
+
+    `vocabulary` is in id order and must hold [PAD], [UNK], [CLS], [SEP], [MASK] at 0, 100, 101, 102, 103; `source`
+    names it in the `DataError` that a wrong place, an empty line or a repeated token raises.
+    """
+
+    kind = "pegasus"
+    pad_id, unk_id, start_id, eos_id = (_BERT_LAYOUT[token] for token in (PAD, UNK, CLS, SEP))
+
+    def __init__(self, vocabulary: Sequence[str], source: str = "vocabulary") -> None:
+        self.vocabulary = list(vocabulary)
+        self._word_ids = _WordIds(_check_vocabulary(self.vocabulary, source))
+        self.vocab_size = len(self.vocabulary)
+        self.fingerprint = _fingerprint(self.kind, "\n".join(self.vocabulary).encode())
+
+    def __reduce__(self):  # sent to worker processes as its vocabulary alone
+        return PegasusTokenizer, (self.vocabulary,)
+
+    def encode(self, text: str) -> list[int]:
+        return list(itertools.chain.from_iterable(map(self._word_ids.__getitem__, words(text))))
+
+    def frame_source(self, ids: list[int], max_length: int) -> list[int]:
+        return [self.start_id] + _truncate(ids, max_length - 2) + [self.eos_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Tokens are joined as Chinese is written: a space only between two Latin words or numbers."""
+        text, last = [], ""
+        for i in itertools.takewhile(lambda i: i != self.eos_id, ids):
+            if not 0 <= i < self.vocab_size or _is_special(token := self.vocabulary[i]):
+                continue
+            if token.startswith("##") and len(token) > 2:
+                token = token[2:]
+            elif _is_latin(last) and _is_latin(token[0]):
+                text.append(" ")
+            text.append(token)
+            last = token[-1]
+        return "".join(text)
+
+    def save(self, folder: Path) -> None:
+        _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """mT5's tokenizer (Xue et al., 2021): a sentencepiece model with pad 0, </s> 1, <unk> 2; decoding starts from pad.
+
+    `model` is the content of a spiece.model file; `source` names it in the `DataError` that a broken one raises.
+    """
+
+    kind = "sentencepiece"
+    pad_id, eos_id, unk_id, start_id = 0, 1, 2, 0
+
+    def __init__(self, model: bytes, source: str = "sentencepiece model") -> None:
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError:
+            raise DataError(f"{source}: not a sentencepiece model; copy the file again or train another") from None
+        found = (self._processor.pad_id(), self._processor.eos_id(), self._processor.unk_id())
+        if found != (0, 1, 2):
+            raise DataError(f"{source}: pad, </s>, <unk> are {found}, not mT5's (0, 1, 2); train it with these ids")
+        self.vocab_size = self._processor.get_piece_size()
+        self.fingerprint = _fingerprint(self.kind, model)
+
+    def encode(self, text: str) -> list[int]:
+        return self._processor.encode(text)
+
+    def piece_id(self, piece: str) -> int:
+        """The id of one piece as the model spells it ("▁" for a space); `unk_id` where it has none."""
+        return self._processor.piece_to_id(piece)
+
+    def frame_source(self, ids: list[int], max_length: int) -> list[int]:
+        return _truncate(ids, max_length - 1) + [self.eos_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        kept = itertools.takewhile(lambda i: i != self.eos_id, ids)
+        return self._processor.decode([int(i) for i in kept if self.unk_id < i < self.vocab_size])
+
+    def save(self, folder: Path) -> None:
+        _write(Path(folder) / SENTENCEPIECE_FILE, self._model)
+
+
+class _WordIds(dict[str, tuple[int, ...]]):
+    """The ids of a word: known for the vocabulary's own, worked out and remembered for the others that are met."""
+
+    def __init__(self, ids: dict[str, int]) -> None:
+        super().__init__((token, (i,)) for token, i in ids.items())
+        self._ids, self._longest = ids, max(map(len, ids))
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        pieces = (piece for part in split_plain(word) for piece in wordpieces(part, self._ids, self._longest))
+        ids = tuple(self._ids[piece] for piece in pieces)
+        if len(self) < _REMEMBERED_WORDS and len(word) <= LONGEST_WORD:
+            self[word] = ids
+        return ids
+
+
+def load_tokenizer(path: Path | str) -> Tokenizer:
+    """Loads a folder that holds vocab.txt or spiece.model, or such a file itself. Raises `DataError`."""
+    path = Path(path)
+    if path.is_dir():
+        found = [path / name for name in (PEGASUS_FILE, SENTENCEPIECE_FILE) if (path / name).is_file()]
+        if len(found) != 1:
+            problem = f"holds both {PEGASUS_FILE} and" if found else f"holds neither {PEGASUS_FILE} nor"
+            raise DataError(f"{path}: {problem} {SENTENCEPIECE_FILE}; a tokenizer's folder has exactly one of them")
+        path = found[0]
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; name a folder that holds {PEGASUS_FILE} or {SENTENCEPIECE_FILE}")
+    content = path.read_bytes()
+    if path.suffix == ".model":
+        return SentencePieceTokenizer(content, str(path))
+    try:
+        lines = content.decode("utf-8-sig").split("\n")  # not splitlines: U+2028 is a token of Chinese BERT
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8; convert the file, e.g. with iconv -f gb18030 -t utf-8") from None
+    lines = [line.removesuffix("\r") for line in lines]
+    return PegasusTokenizer(lines[:-1] if lines[-1] == "" else lines, str(path))
+
+
+def words(text: str) -> list[str]:
+    """The words that encode looks up: jieba's without its hidden Markov model, of the normalised text."""
+    return rjieba.cut(normalise(text), False)
+
+
+def normalise(text: str) -> str:
+    """Lower case, canonical decomposition (NFD), no combining marks (Mn)."""
+    text = unicodedata.normalize("NFD", text.lower())
+    if _MAY_BE_MARK.search(text):
+        text = "".join(c for c in text if unicodedata.category(c) != "Mn")
+    return text
+
+
+def split_plain(text: str) -> list[str]:
+    """BERT's basic tokenizer on normalised text: words by space, Chinese characters and punctuation by themselves."""
+    return "".join(map(_spell, text)).split()
+
+
+def wordpieces(word: str, vocabulary: Container[str], longest: int) -> list[str]:
+    """Greedy longest-match-first pieces of `word`, those inside it marked ##; [UNK] alone where one cannot be found.
+
+    `longest` is the length in characters of the longest token of `vocabulary`.
+    """
+    if len(word) > LONGEST_WORD:
+        return [UNK]
+    pieces, start = [], 0
+    while start < len(word):
+        mark = "##" if start else ""
+        for end in range(min(len(word), start + longest), start, -1):
+            if (piece := mark + word[start:end]) in vocabulary:
+                break
+        else:
+            return [UNK]
+        pieces.append(piece)
+        start = end
+    return pieces
+
+
+def _spell(character: str) -> str:
+    """What the basic tokenizer makes of one character: itself, itself between spaces, or nothing."""
+    category = unicodedata.category(character)
+    # The ASCII symbols that Unicode does not class as punctuation ($ + < = > ^ ` | ~) are punctuation to BERT.
+    if category[0] == "P" or (character.isascii() and category[0] == "S") or _CHINESE.match(character):
+        return f" {character} "
+    if character == "\ufffd" or (category in ("Cc", "Cf") and character not in "\t\n\r"):
+        return ""
+    return character
+
+
+def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Saves it in a run's folder. Raises DataError where the run has another one, which its checkpoints need."""
+    if any((folder / name).exists() for name in (PEGASUS_FILE, SENTENCEPIECE_FILE)):
+        if load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
+            raise DataError(f"{folder}: the run there has another tokenizer; give another --folder")
+    else:
+        tokenizer.save(folder)
+
+
+def _check_vocabulary(vocabulary: list[str], source: str) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for i, token in enumerate(vocabulary):
+        if token == "":
+            raise DataError(f"{source}:{i + 1}: empty line; to keep the ids after it, write an unused token there")
+        if token in ids:
+            raise DataError(f"{source}:{i + 1}: {token!r} is already on line {ids[token] + 1}; each token has one id")
+        ids[token] = i
+    for token, i in _BERT_LAYOUT.items():
+        if ids.get(token) != i:
+            found = repr(vocabulary[i]) if i < len(vocabulary) else "nothing"
+            raise DataError(f"{source}:{i + 1}: {found} where {token} must be; use Chinese BERT's layout of ids 0..105")
+    return ids
+
+
+def _is_special(token: str) -> bool:
+    return len(token) > 2 and ((token[0], token[-1]) == ("[", "]") or token in ("<S>", "<T>"))
+
+
+def _is_latin(character: str) -> bool:
+    return character.isascii() and character.isalnum()
+
+
+def _truncate(ids: list[int], room: int) -> list[int]:
+    if room < 1:
+        raise DataError("max_length leaves no room for text beside the special tokens; use at least 3")
+    return list(ids[:room])
+
+
+def _fingerprint(kind: str, content: bytes) -> str:
+    return hashlib.sha256(kind.encode() + b"\0" + content).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); make room, and run the same again") from error

@@ -1,0 +1,213 @@
+"""Texts that are found by meaning: questions to an index, and how well it answers them."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from retrieval.search.index import Index, make_index
+from retrieval.search.store import read, ready
+from retrieval.texts import read_columns, read_texts
+from retrieval.vectors.encoding import encoder
+from training.files.errors import DataError
+from training.mesh import MeshConfig, make_mesh
+from training.ranges import check_ranges
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskConfig:
+    """How an index is asked."""
+
+    folder: str
+    """The index."""
+    model: str = ""
+    """Where its model is, if no longer where the index was built with it."""
+    breadth: int = 16
+    """Cells that ivf and pq look into, or width of hnsw's search: slower, and nearer to exact."""
+    recall: float = 1.0
+    """Of kind exact on a TPU: the share of the nearest that its approximate maxima are to find; 1 finds all."""
+
+    def __post_init__(self):
+        check_ranges(self, breadth=1)
+        if not 0 < self.recall <= 1:
+            raise ValueError(f"recall is {self.recall}: it must be above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryConfig(AskConfig):
+    """Find the texts nearest to each question, of a file or at a prompt."""
+
+    input: str = ""
+    """.txt, .jsonl or .tsv; - is standard input; none gives a prompt, or what is piped in."""
+    field: str = "text"
+    """The JSON field with a question."""
+    k: int = 5
+    """How many are shown."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_ranges(self, k=(1, 1 << 20))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(AskConfig):
+    """Does the index find what belongs to a question? MRR@k, recall, time; of an approximate one also what exact search finds."""
+
+    pairs: str
+    """.tsv of question TAB text of the index, also .gz."""
+    k: int = 10
+    """Of MRR@k and recall@k."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_ranges(self, k=(1, 1 << 20))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(AskConfig):
+    """A page and a JSON API over an index: /, and /api/search?q=…&k=…"""
+
+    host: str = "127.0.0.1"
+    """0.0.0.0: reachable from other machines."""
+    port: int = 8000
+    """Of the page."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_ranges(self, port=(1, 1 << 16))
+
+
+class Hit(NamedTuple):
+    text: str
+    score: float  # the cosine
+    place: int  # the text's number in the index, from 0
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """An index that is open: questions in, texts out."""
+
+    index: Index
+    texts: Sequence[str]
+    vectors: Callable[[Sequence[str]], np.ndarray]  # of questions, as those of the texts
+
+    def search(self, questions: Sequence[str], k: int) -> list[list[Hit]]:
+        """Of each question the k nearest texts, the best first. Raises DataError for a question without text."""
+        if wrong := [number for number, text in enumerate(questions, 1) if not text.strip()]:
+            raise DataError(f"question {wrong[0]}: no text")
+        found = self.index.search(self.vectors(questions), min(k, max(len(self.index), 1)))
+        return [
+            [Hit(self.texts[place], float(score), int(place)) for score, place in zip(*row, strict=True) if place >= 0]
+            for row in zip(found.scores, found.places, strict=True)
+        ]
+
+
+def open_searcher(
+    folder: Path | str, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Callable[[str], None] = print
+) -> Searcher:
+    """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does not belong
+    together."""
+    stored = read(Path(folder), model=model, breadth=breadth, recall=recall, say=say)
+    mesh = make_mesh(MeshConfig())
+    with jax.set_mesh(mesh):
+        encode = encoder(stored.source, [stored.about.pooling], stored.encoding)
+
+    def vectors(questions: Sequence[str]) -> np.ndarray:
+        with jax.set_mesh(mesh):
+            return ready(np.concatenate([part.vectors[:, 0] for part in encode(questions)]), stored.whitening)
+
+    return Searcher(stored.index, stored.texts, vectors)
+
+
+def open_as_asked(config: AskConfig) -> Searcher:
+    return open_searcher(config.folder, model=config.model, breadth=config.breadth, recall=config.recall)
+
+
+def query(config: QueryConfig, say: Callable[[str], None] = print) -> None:
+    """Answers each question, or asks for them at a prompt. Raises DataError."""
+    if given := config.input or ("" if sys.stdin.isatty() else "-"):
+        questions = list(read_texts(given, config.field))
+        if not questions:
+            raise DataError(f"{given}: no question in it")
+        searcher = open_as_asked(config)
+        for question, hits in zip(questions, searcher.search(questions, config.k), strict=True):
+            say(question)
+            say("\n".join(_line(hit) for hit in hits))
+        return
+    searcher = open_as_asked(config)
+    say("Ctrl-D ends it")
+    while True:
+        try:
+            question = input("? ")
+        except EOFError:
+            return
+        if question.strip():
+            for hit in searcher.search([question], config.k)[0]:
+                say(_line(hit))
+
+
+def _line(hit: Hit) -> str:
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in hit.text)  # one line of its own
+    return f"  {hit.score:.3f}  {text}"
+
+
+class Scores(NamedTuple):
+    mrr: float
+    recall: float  # of the right text among the k
+    overlap: float  # with the k of exact search
+    milliseconds: float  # of a question, many searched at once
+
+
+def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Scores:
+    """Scores the index. Raises DataError for a text that it does not have, with its line."""
+    searcher = open_as_asked(config)
+    places: dict[str, int] = {}
+    for place, text in enumerate(searcher.texts):
+        places.setdefault(text, place)
+    questions, wanted, missing = [], [], []
+    for line, columns in read_columns(config.pairs):
+        if len(columns) != 2:
+            raise DataError(f"{line}: {len(columns)} column(s); a line is question TAB text, as by cut -f1,2")
+        if columns[1] not in places:
+            missing.append(line)
+        questions.append(columns[0])
+        wanted.append(places.get(columns[1], -1))
+    if not questions:
+        raise DataError(f"{config.pairs}: no pair in it")
+    if missing:
+        raise DataError(
+            f"{missing[0]}: its text is not in the index, nor those of {len(missing) - 1:,} further lines; put them in with "
+            "scripts.search add, or remove the lines"
+        )
+    vectors = searcher.vectors(questions)
+    searcher.index.search(vectors, config.k)  # compiles, and reads what is on disk
+    begin = time.perf_counter()
+    found = searcher.index.search(vectors, config.k)
+    milliseconds = 1000 * (time.perf_counter() - begin) / len(questions)
+    # A text that is in the index twice is the same text.
+    same = np.array([places[text] for text in searcher.texts] + [-1])  # -1: fewer than k were found
+    mrr, recall = ranking(same[found.places], np.array(wanted))
+    overlap = 1.0
+    if searcher.index.kind not in ("exact", "flat") or config.recall < 1:
+        say(f"{len(searcher.texts):,} texts are encoded again, to be searched exactly")
+        exact = make_index("exact", searcher.index.dimensions)
+        exact.add(searcher.vectors(searcher.texts))
+        both = zip(same[found.places], same[exact.search(vectors, config.k).places], strict=True)
+        overlap = float(np.mean([len({*a} & {*b}) / len({*b}) for a, b in both]))
+    say(
+        f"{len(questions):,} questions, {len(searcher.texts):,} texts: MRR@{config.k} {mrr:.4f}, recall@{config.k} {recall:.4f}, "
+        f"{overlap:.1%} of what exact search finds; {milliseconds:.3f} ms a question, its encoding not counted"
+    )
+    return Scores(mrr, recall, overlap, milliseconds)
+
+
+def ranking(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """MRR@k and recall@k of places [Q, k], of which one [Q] is right."""
+    right = found == wanted[:, None]
+    ranks = np.where(right.any(1), right.argmax(1) + 1, np.inf)
+    return float(np.mean(1 / ranks)), float(np.mean(right.any(1)))

@@ -1,0 +1,69 @@
+"""One vector a text, of the hidden states of its tokens (Su, https://kexue.fm/archives/8069 and 8348: P1 to P4).
+
+Letters: B rows, T positions, S texts of a row, D model, K poolings.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from rope.encoder.roformer import RoFormer, RoFormerConfig, encode_layers
+from rope.layers.masks import segment_positions
+from rope.layers.primitives import linear
+from training.files.errors import DataError
+
+Pooling = Literal["cls", "pooler", "mean", "first-last", "last-two"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+SHORT = {"cls": "P1", "pooler": "P2", "mean": "P3", "first-last": "P4", "last-two": "last two"}
+
+
+def check_poolings(poolings: Sequence[Pooling], config: RoFormerConfig, where: str) -> None:
+    """Raises DataError for one that the model does not have."""
+    if "pooler" in poolings and config.pooler == "none":
+        others = ", ".join(name for name in POOLINGS if name != "pooler")
+        raise DataError(f"{where}: the model has no pooler, which pooling 'pooler' (P2) is of; choose of {others}")
+
+
+def embed(
+    model: RoFormer,
+    ids: jax.Array,
+    segments: jax.Array,
+    config: RoFormerConfig,
+    poolings: Sequence[Pooling],
+    texts: int = 1,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Ids [B, T] and segments -> float32 vectors [B, S, K, D]: of each of `texts` texts in a row (S) one for each pooling.
+
+    Segments number a row's texts from 1; 0 is padding. Of a text that is not there, zeros (of pooler, its bias). `key` turns dropout on.
+
+    cls (P1): the last state of [CLS]. pooler (P2): what the pooler's dense layer makes of it, without its tanh. mean (P3): the
+    mean of the last states, those of [CLS] and [SEP] too. first-last (P4): the mean of that and of the first layer's;
+    last-two: of that and of the last layer's but one, as the first published script has it.
+    """
+    others = {"first-last": 0, "last-two": max(config.layers - 2, 0)}
+    layers = sorted({others[p] for p in poolings if p in others})
+    last, *rest = encode_layers(model, ids, segments, config, key=key, outputs=(-1, *layers))
+    states = dict(zip(layers, rest, strict=True))
+    mine = segments[:, None] == jnp.arange(1, texts + 1)[None, :, None]
+    counts = jnp.maximum(mine.sum(2, keepdims=True, dtype=jnp.int32), 1)
+    members = mine.astype(last.dtype)
+    firsts = (mine & (segment_positions(segments) == 0)[:, None]).astype(last.dtype)
+
+    def weighed(weights: jax.Array, hidden: jax.Array) -> jax.Array:
+        return jnp.einsum("BST,BTD->BSD", weights, hidden, precision="highest", preferred_element_type=jnp.float32)
+
+    def one(pooling: Pooling) -> jax.Array:
+        if pooling == "cls":
+            return weighed(firsts, last)
+        if pooling == "pooler":
+            first = weighed(firsts, last).astype(last.dtype)
+            return linear(first, model.pooler, ("embed", None)).astype(jnp.float32)
+        total = weighed(members, last)
+        if pooling == "mean":
+            return total / counts
+        return (total + weighed(members, states[others[pooling]])) / (2 * counts)
+
+    return jnp.stack([one(pooling) for pooling in poolings], 2)

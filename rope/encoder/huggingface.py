@@ -1,0 +1,322 @@
+"""RoFormer and BERT as transformers stores them: the tensors' names, config.json, and a whole folder written.
+
+transformers' two classes compute what this package does, so reading changes names and the side of a transposition. For
+writing, rotary positions become a RoFormer (the half layout by reordering the dimensions of queries and keys), and what is
+added to the embeddings, learned or not, becomes BERT's table; the rest is refused.
+
+What a pooler ends in is not in the weights. It is tanh in BERT and none (linear) in SimBERT and RoFormer-Sim, whose
+config.json does not say so: the caller does (`pooler`), or `pooler_activation` in config.json, or our own key `pegasus_zh`
+there. transformers' RoFormer has no pooler and passes over the one that we write.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rope.encoder.roformer import SINUSOID, RoFormer, RoFormerConfig, init
+from rope.layers.primitives import Linear, Norm
+from rope.positions.angles import SINUSOIDAL, frequencies
+from rope.positions.rotary import to_interleaved
+from rope.positions.sinusoidal import sinusoidal
+from training.files.atomic import check_new, read_json, whole
+from training.files.errors import DataError
+from training.files.weights import (
+    FLOATS,
+    Stored,
+    check_fit,
+    empty,
+    fill,
+    hollow,
+    open_weights,
+    read,
+    write_safetensors,
+)
+
+Kind = Literal["roformer", "bert"]
+Pooler = Literal["auto", "none", "tanh", "linear"]
+OWN_KEY = "pegasus_zh"
+POSITIONS = 1536  # positions that a RoFormer of transformers has at least: its table of sinusoids ends its longest row
+_CLASSES = {"roformer": "RoFormer", "bert": "Bert"}
+_SIZES = {
+    "vocab_size": "vocabulary",
+    "hidden_size": "width",
+    "intermediate_size": "feed_forward",
+    "num_attention_heads": "heads",
+    "num_hidden_layers": "layers",
+}
+_SETTINGS = {
+    "type_vocab_size": "types",
+    "max_position_embeddings": "max_positions",
+    "layer_norm_eps": "epsilon",
+    "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+}
+_FIXED = {  # what this package computes in no other way; norm_type and use_bias are RoFormerV2's
+    "rotary_value": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "position_embedding_type": "absolute",
+    "norm_type": "layer_norm",
+    "use_bias": True,
+}
+_ACTIVATIONS = {"gelu": "erf", "gelu_python": "erf"}
+_ACTIVATIONS |= dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "tanh")
+_GELU = {"erf": "gelu", "tanh": "gelu_new"}
+_BLOCKS = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "inner": "intermediate.dense",
+    "outer": "output.dense",
+    "feed_forward_norm": "output.LayerNorm",
+}
+_DECODER = "cls.predictions.decoder"  # the product with the embedding: copies of its weight and of the head's bias
+
+
+@dataclass(frozen=True)
+class Names:
+    """What files spell differently."""
+
+    prefix: str = ""  # of all but the head: nothing, bert. or roformer.
+    norm: tuple[str, str] = ("weight", "bias")  # gamma and beta in the first years
+    head_bias: str = "cls.predictions.bias"
+
+
+def encoder_tensors(model: RoFormer, names: Names) -> Iterator[tuple[str, Any]]:
+    """Every array of the model, layer by layer, under its name in transformers' RoFormer or BERT.
+
+    torch stores the kernel of a product [out, in]. Works on anything of the model's structure: gradients, shapes. Of
+    NumPy arrays these are views, to read from or to write to.
+    """
+
+    def named(place: str, p: Linear | Norm) -> Iterator[tuple[str, Any]]:
+        if isinstance(p, Norm):
+            yield from zip((f"{place}.{end}" for end in names.norm), (p.scale, p.bias), strict=True)
+        else:
+            yield from ((f"{place}.weight", p.kernel.T), (f"{place}.bias", p.bias))
+
+    first, e = f"{names.prefix}embeddings", model.embeddings
+    yield f"{first}.word_embeddings.weight", e.word
+    if e.position is not None:
+        yield f"{first}.position_embeddings.weight", e.position
+    yield f"{first}.token_type_embeddings.weight", e.type
+    yield from named(f"{first}.LayerNorm", e.norm)
+    if e.project is not None:
+        yield from named(f"{names.prefix}embeddings_project", e.project)
+    for i in range(len(model.blocks.attention_norm.scale)):
+        for field, place in _BLOCKS.items():
+            layer = jax.tree.map(lambda x, i=i: x[i], getattr(model.blocks, field))
+            yield from named(f"{names.prefix}encoder.layer.{i}.{place}", layer)
+    if model.pooler is not None:
+        yield from named(f"{names.prefix}pooler.dense", model.pooler)
+    if model.head is not None:
+        yield from named("cls.predictions.transform.dense", model.head.transform)
+        yield from named("cls.predictions.transform.LayerNorm", model.head.norm)
+        yield names.head_bias, model.head.bias
+
+
+def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer, RoFormerConfig]:
+    """The RoFormer or BERT of a Hugging Face folder as float32 NumPy arrays; with head and pooler where they are there.
+
+    pooler: what its dense layer is followed by, instead of what the folder says (see above); none leaves it out. Raises
+    DataError for whatever does not fit, or is no such model.
+    """
+    if pooler not in get_args(Pooler):
+        raise ValueError(f"pooler is {pooler!r}: it must be {', '.join(get_args(Pooler))}")
+    file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise DataError(
+            f"{folder}: no config.json, so no folder of transformers; rope.encoder.load.load_encoder reads runs too"
+        )
+    about = read_json(file)
+    config, told = read_config(about, file)
+    kind: Kind = about["model_type"]
+    stored, where = open_weights(file.parent)
+    names = _names_in(stored, kind)
+    pools = [name for name in stored if name.startswith(f"{names.prefix}pooler.")]
+    if pooler in ("tanh", "linear") and not pools:
+        raise DataError(f"{where}: the model has no pooler, and {pooler!r} was asked for; leave that out")
+    has_head = any(name.startswith("cls.predictions.") for name in stored)
+    if has_head and about.get("tie_word_embeddings") is False and f"{_DECODER}.weight" not in stored:
+        raise DataError(f"{where}: tie_word_embeddings is false, and there is no '{_DECODER}.weight'; set it to true")
+    chosen = (told if pooler == "auto" else pooler) if pools else "none"
+    config = replace(config, head=has_head, pooler=chosen)
+    table = f"{names.prefix}encoder.embed_positions.weight"
+    ignored = ["cls.seq_relationship.weight", "cls.seq_relationship.bias", f"{names.prefix}embeddings.position_ids"]
+    ignored += [table] if kind == "roformer" else []
+    ignored += [f"{_DECODER}.weight", f"{_DECODER}.bias"] if has_head else []
+    ignored += pools if chosen == "none" else []
+    make = partial(init, config)
+    check_fit(dict(encoder_tensors(hollow(make), names)), stored, where, f"a {_CLASSES[kind]} model", ignored)
+    if kind == "roformer" and table in stored:
+        _check_sinusoids(table, stored[table], config.head_size)
+    model = empty(make)
+    fill(dict(encoder_tensors(model, names)), stored)
+    if has_head:
+        _check_copy(f"{_DECODER}.weight", stored, model.embeddings.word, "the embedding")
+        _check_copy(f"{_DECODER}.bias", stored, model.head.bias, names.head_bias)
+    return model, config
+
+
+def _names_in(stored: Mapping[str, Stored], kind: Kind) -> Names:
+    bias, copy = Names.head_bias, f"{_DECODER}.bias"
+    return Names(
+        prefix="" if "embeddings.word_embeddings.weight" in stored else f"{kind}.",
+        norm=("gamma", "beta") if any(name.endswith("LayerNorm.gamma") for name in stored) else Names.norm,
+        head_bias=copy if copy in stored and bias not in stored else bias,
+    )
+
+
+def _check_copy(name: str, stored: Mapping[str, Stored], wanted: np.ndarray, what: str) -> None:
+    if name in stored and not np.array_equal(read(name, stored[name]), wanted):
+        raise DataError(f"{stored[name].file}: {name!r} is not {what} again; only models with a tied head are read")
+
+
+def _check_sinusoids(name: str, stored: Stored, size: int) -> None:
+    """transformers takes sines and cosines from this table, so one of other frequencies is another model."""
+    rows = stored.shape[0] if stored.shape else 0
+    table, wanted = np.asarray(read(name, stored), np.float32), _sinusoids(rows, size)
+    if table.shape != wanted.shape or not np.all(np.abs(table - wanted) < 0.01):  # float16 and bfloat16 round
+        raise DataError(f"{stored.file}: {name!r} is not the table of {SINUSOIDAL} for heads of {size}; not read")
+
+
+def _sinusoids(rows: int, size: int) -> np.ndarray:
+    """[rows, H]: sines, then cosines, in the precision that transformers makes them with."""
+    angles = np.arange(rows)[:, None] / np.power(10_000, 2 * np.arange(size // 2) / size)
+    return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)
+
+
+def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, str]:
+    """(the model of a config.json, what its pooler ends in, if it has one). Raises DataError."""
+    kind, activation = about.get("model_type"), about.get("hidden_act", "gelu")
+    if str(kind) not in _CLASSES:
+        raise DataError(f"{file}: model_type is {json.dumps(kind)}; only {' and '.join(_CLASSES)} are read")
+    for name, only in _FIXED.items():
+        if about.get(name) not in (None, only):
+            raise DataError(f"{file}: {name} is {json.dumps(about[name])}; only {json.dumps(only)} can be read")
+    if str(activation) not in _ACTIVATIONS:
+        raise DataError(f"{file}: hidden_act is {json.dumps(activation)}; only {', '.join(_ACTIVATIONS)} can be read")
+    values = {ours: _number(about, name, file, int) for name, ours in _SIZES.items()}
+    for name, ours in _SETTINGS.items():
+        if name in about:
+            values[ours] = _number(about, name, file, type(getattr(RoFormerConfig, ours)))
+    if kind == "roformer":
+        values.setdefault("max_positions", POSITIONS)
+        if about.get("embedding_size") not in (None, values["width"]):
+            values["embedding"] = _number(about, "embedding_size", file, int)
+    try:
+        config = RoFormerConfig(
+            **values, positions="rotary" if kind == "roformer" else "learned", gelu=_ACTIVATIONS[activation]
+        )
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; give the config.json that belongs to the weights") from None
+    own = about.get(OWN_KEY, {"pooler": about.get("pooler_activation") or "tanh"})
+    if not isinstance(own, dict) or own.get("pooler") not in ("none", "tanh", "linear"):
+        raise DataError(f"{file}: the pooler is {json.dumps(own)}; it may be none, tanh or linear")
+    return config, own["pooler"]
+
+
+def _number(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
+    value = about.get(name)
+    # What is larger is no model's, and would overflow or fill the memory further down.
+    most = 10_000 if name == "num_hidden_layers" else 1 << 24
+    if type(value) not in ((int,) if kind is int else (int, float)) or not -most < value < most:
+        raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")
+    return kind(value)
+
+
+def write_encoder(
+    out: Path | str,
+    model: RoFormer,
+    config: RoFormerConfig,
+    *,
+    dtype: str = "float32",
+    write_tokenizer: Callable[[Path], None] | None = None,
+) -> str:
+    """Writes the model for transformers into the new folder `out`, whole or not at all, and returns the name of its class.
+
+    RoFormerForMaskedLM or BertForMaskedLM load it, and RoFormerModel or BertModel, where there is no head only these.
+    `write_tokenizer` adds its files to the folder. Raises DataError for a model that none of them computes or that is not of
+    this config, and where `out` exists and is not empty.
+    """
+    if dtype not in FLOATS:
+        raise ValueError(f"dtype is {dtype!r}: it must be {', '.join(FLOATS)}")
+    out = Path(out).absolute()
+    check_new(out)
+    shapes, wanted = (jax.tree.map(jnp.shape, x) for x in (model, hollow(partial(init, config))))
+    if shapes != wanted:
+        raise DataError(f"{out}: not written, since the model is not of this config: its arrays have other shapes")
+    model, config, kind = for_transformers(jax.tree.map(np.asarray, model), config, out)
+    names = Names(prefix=f"{kind}." if config.head else "")
+    tensors, table = dict(encoder_tensors(model, names)), f"{names.prefix}encoder.embed_positions.weight"
+    if kind == "roformer":
+        tensors[table] = _sinusoids(config.max_positions, config.head_size)
+    about = {
+        "architectures": [name := _CLASSES[kind] + ("ForMaskedLM" if config.head else "Model")],
+        "model_type": kind,
+        **{name: getattr(config, ours) for name, ours in (_SIZES | _SETTINGS).items()},
+        **({"embedding_size": config.embedding_width, "rotary_value": False} if kind == "roformer" else {}),
+        "hidden_act": _GELU[config.gelu],
+        "tie_word_embeddings": True,
+        "torch_dtype": dtype,
+        OWN_KEY: {"pooler": config.pooler},
+    }
+    with whole(out) as temporary:
+        temporary.mkdir()
+        # Rounded sinusoids would spoil the far positions of a model that is loaded in float32 again.
+        write_safetensors(temporary / "model.safetensors", tensors.items(), dtype, exact=(table,))
+        (temporary / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        if write_tokenizer is not None:
+            write_tokenizer(temporary)
+    return name
+
+
+def for_transformers(model: RoFormer, config: RoFormerConfig, out: Path) -> tuple[RoFormer, RoFormerConfig, Kind]:
+    """The same function as a class of transformers has it: rotary and interleaved, or with a learned table, and which.
+
+    Positions that are computed are written for `max_positions`. Raises DataError, naming `out`, where there is no such class.
+    """
+    c, e = config, model.embeddings
+    rotary = c.positions == "rotary"
+    wrong = {
+        f"norm is {c.norm}: there every norm is post": c.norm != "post",
+        "positions are buckets, which there only T5 has": c.positions == "buckets",
+        f"theta is {c.theta}: there it is {SINUSOIDAL}": rotary and c.theta != SINUSOIDAL,
+        f"extension is {c.extension.method}, and there is none; write the config without it": c.extension.method
+        != "none",
+        f"positions are {c.positions}, and embeddings narrower than the model go with rotary ones there": not rotary
+        and e.project is not None,
+        "the pooler is linear, and BERT's ends in tanh; leave it out (pooler none)": not rotary
+        and c.pooler == "linear",
+    }
+    if reason := next((reason for reason, holds in wrong.items() if holds), None):
+        raise DataError(f"{out}: not written, since transformers has no such RoFormer or BERT: {reason}")
+    if rotary:
+        c = replace(c, layout="interleaved", max_positions=max(c.max_positions, POSITIONS))
+        if config.layout == "half":
+            turn = partial(jax.tree.map, lambda x: to_interleaved(x, c.heads))
+            query, key = turn(model.blocks.query), turn(model.blocks.key)
+            model = model.replace(blocks=model.blocks.replace(query=query, key=key))
+        return model, c, "roformer"
+    table = _table(e.position, c)
+    return model.replace(embeddings=e.replace(position=table)), replace(c, positions="learned"), "bert"
+
+
+def _table(position: np.ndarray | None, c: RoFormerConfig) -> np.ndarray:
+    """[P, E]: what is added to the embeddings at each position."""
+    match c.positions:
+        case "learned":
+            return position
+        case "none":
+            return np.zeros((c.max_positions, c.width), np.float32)
+    theta = jnp.asarray(position) if c.positions == "trainable" else frequencies(c.width, c.theta)
+    return np.asarray(SINUSOID * sinusoidal(jnp.arange(c.max_positions), theta))

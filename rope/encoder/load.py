@@ -1,0 +1,51 @@
+"""An encoder from wherever it lies: a run of scripts.pretrain_encoder, or a folder of transformers."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rope.encoder.huggingface import Pooler, read_encoder
+from rope.encoder.roformer import RoFormer, RoFormerConfig, init
+from rope.positions.extension import Extension
+from training.checkpoints import read_model
+from training.files.errors import DataError
+from training.files.weights import WEIGHT_FILES
+
+
+class Encoder(NamedTuple):
+    model: RoFormer
+    config: RoFormerConfig
+    tokenizer: str | None = None  # a run's: the fingerprint of its tokenizer
+    pooling: str | None = None  # of a run of scripts.simcse: what its vectors were trained with
+
+
+def load_encoder(
+    path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Callable[[str], None] = print
+) -> Encoder:
+    """The encoder as float32 NumPy arrays, its config, and which tokenizer its run had.
+
+    step: which checkpoint of a run, by default the newest undamaged one; `say` is told of damaged ones. pooler: see rope.encoder.huggingface.read_encoder. Raises DataError for whatever is neither, or does not fit.
+    """
+    path = Path(path)
+    if any((path / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", ".index.json")):
+        if step is not None:
+            raise DataError(f"{path}: a Hugging Face folder holds one model; leave out the step")
+        return Encoder(*read_encoder(path, pooler))
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder; give a run of scripts.pretrain_encoder or a Hugging Face folder")
+    _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step, say)
+    config = _config(about, path)
+    if pooler not in ("auto", config.pooler):
+        raise DataError(f"{path}: the run's pooler is {config.pooler}, and {pooler!r} was asked for; leave that out")
+    return Encoder(model, config, about.get("tokenizer"), about.get("pooling"))
+
+
+def _config(about: dict[str, Any], where: Path) -> RoFormerConfig:
+    try:
+        saved = about["encoder"]
+        return RoFormerConfig(**saved | {"extension": Extension(**saved["extension"])})
+    except (KeyError, TypeError):
+        raise DataError(
+            f"{where}: not a checkpoint of an encoder; give the work folder of scripts.pretrain_encoder"
+        ) from None

@@ -1,0 +1,156 @@
+"""The one attention function of the project, and the dropout that goes with it.
+
+Letters: B batch, T query length, S key length, N heads, H head size.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from rope.layers.kernels import Implementation, choose, cudnn, splash
+from rope.layers.masks import Segments
+from rope.positions.angles import Layout
+from rope.positions.rerope import LongRotation, long_scores
+from rope.positions.rotary import Rotation, rotate
+
+MASKED = -1e9  # finite, so that a query that sees nothing has a uniform distribution and not NaN
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout of any array; none without a key.
+
+    Which elements are kept is an integer hash (MurmurHash3's finaliser, twice) of their number and the key: two orders
+    of magnitude faster on a CPU than a random generator, fused into what surrounds it on any device, and the same on
+    every mesh. The rate is exact to 2^-32.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"a dropout rate of {rate}: it must be at least 0 and below 1")
+    if key is None or rate == 0:
+        return x
+    seeds = jax.random.bits(key, (2,), jnp.uint32)
+    number, sharding = jnp.uint32(0), jax.typeof(x).sharding
+    for dimension, stride in enumerate(math.prod(x.shape[d + 1 :]) for d in range(x.ndim)):
+        place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, dimension, out_sharding=sharding)
+        number = number + place * jnp.uint32(stride % 2**32)
+
+    def finalise(h: jax.Array) -> jax.Array:
+        h = (h ^ (h >> jnp.uint32(16))) * jnp.uint32(0x85EBCA6B)
+        h = (h ^ (h >> jnp.uint32(13))) * jnp.uint32(0xC2B2AE35)
+        return h ^ (h >> jnp.uint32(16))
+
+    kept = finalise(finalise(number + seeds[0]) ^ seeds[1]) >= jnp.uint32(round(rate * 2**32))
+    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    rotation: Rotation | LongRotation | None = None,
+    layout: Layout = "interleaved",
+    bias: jax.Array | None = None,
+    mask: jax.Array | Segments | None = None,
+    scale: float | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+    implementation: Implementation = "auto",
+) -> jax.Array:
+    """softmax(scale * query key^T + bias, where mask) value: [B, T, N, H] from query [B, T, N, H], key and value [B, S, K, H].
+
+    K heads of keys and values serve N/K queries' heads each (grouped-query attention, Ainslie et al. 2023, arXiv
+    2305.13245). `rotation` turns queries and keys of the same positions first; where they differ, as in decoding, `rotate`
+    them before. bias and a dense mask broadcast to [B, N, T, S]. scale is H^-0.5 by default (T5 uses 1). Scores and softmax
+    are float32.
+
+    implementation: xla is legal everywhere, splash is Pallas's flash attention for TPUs, cudnn NVIDIA's; auto is splash on a
+    TPU where it is legal, and else xla. Raises ValueError for one that is not legal, with the reason, and for heads or
+    rotations that do not fit.
+    """
+    _check(query, key, value, rotation, bias, mask)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    long = isinstance(rotation, LongRotation)
+    dropped = dropout_rate > 0 and dropout_key is not None
+    chosen = choose(implementation, query, key, bias=bias, mask=mask, dropped=dropped, long=long)
+    if rotation is not None and not long:
+        query, key = rotate(query, rotation, layout), rotate(key, rotation, layout)
+    if chosen == "splash":
+        return splash(query, key, value, mask, scale)
+    if chosen == "cudnn":
+        return cudnn(query, key, value, bias, mask, scale)
+    key, value = share(key, query), share(value, query)
+    if long:
+        scores = long_scores(query * scale, key, rotation, layout)
+    else:
+        scores = jnp.einsum("BTNH,BSNH->BNTS", query * scale, key, preferred_element_type=jnp.float32)
+    mask = mask.dense() if isinstance(mask, Segments) else mask
+    weights = dropout(_weights(scores, bias, mask), dropout_rate, dropout_key)
+    return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(value.dtype), value)
+
+
+def _check(query, key, value, rotation, bias, mask) -> None:
+    """What would broadcast to something else, or be taken for it, is a ValueError."""
+    rows, queries, heads, size = query.shape
+    keys, groups = key.shape[1:3]
+    if not groups or heads % groups:
+        raise ValueError(f"{heads} heads of queries cannot share {groups} heads of keys: it must be a multiple of them")
+    if key.shape != (rows, keys, groups, size) or value.shape[:3] != key.shape[:3]:
+        raise ValueError(f"queries {query.shape}, keys {key.shape} and values {value.shape} do not belong together")
+    for name, x in (("bias", bias), ("mask", None if isinstance(mask, Segments) else mask)):
+        wanted = (rows, heads, queries, keys)
+        if x is not None and (x.ndim != 4 or any(n not in (1, m) for n, m in zip(x.shape, wanted, strict=True))):
+            raise ValueError(f"a {name} of shape {x.shape}: it must be {wanted}, or 1 where it is the same for all")
+        if name == "mask" and x is not None and x.dtype != bool:
+            raise ValueError(
+                f"a mask of {x.dtype}: it must be bool, True where a query may see a key; numbers are a bias"
+            )
+    if isinstance(mask, Segments) and (mask.query.shape, mask.key.shape) != ((rows, queries), (rows, keys)):
+        raise ValueError(
+            f"segments {mask.query.shape} and {mask.key.shape}: they must be {(rows, queries)} and {(rows, keys)}"
+        )
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in (query, key, value)):
+        raise ValueError(
+            f"queries, keys and values of {query.dtype}, {key.dtype} and {value.dtype}: they must be floats"
+        )
+    if rotation is not None:
+        near = rotation.near if isinstance(rotation, LongRotation) else rotation
+        if near.cos.ndim == 4 and near.cos.shape[0] not in (1, rows):
+            raise ValueError(f"a rotation of {near.cos.shape[0]} rows for {rows} rows of queries")
+        if not near.cos.shape[-3] == queries == keys:
+            raise ValueError(
+                f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of the "
+                "positions of both; turn them by rope.positions.rotary.rotate where they differ"
+            )
+
+
+def share(x: jax.Array, query: jax.Array) -> jax.Array:
+    """[B, S, K, H] -> [B, S, N, H]: each head of keys or values for N/K heads of the queries [B, T, N, H], side by side."""
+    b, s, groups, size = x.shape
+    heads = query.shape[2]
+    if heads == groups:
+        return x
+    copies = jnp.broadcast_to(x[:, :, :, None], (b, s, groups, heads // groups, size))
+    return jax.lax.reshape(copies, (b, s, heads, size), out_sharding=jax.typeof(query).sharding)
+
+
+def cached_attention(
+    query: jax.Array, keys: jax.Array, values: jax.Array, *, bias=None, mask=None, scale: float | None = None
+) -> jax.Array:
+    """`attention` for a few queries [B, T, N, H] over keys [B, N, H, S] and values [B, N, S, H] kept for many steps.
+
+    The products read keys and values as they lie there, and the second one's result is turned after it: of `attention`'s own
+    order XLA would make a copy a step, and on a CPU a naive loop of the second product.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = jnp.einsum("BTNH,BNHS->BNTS", query * scale, keys, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum("BNTS,BNSH->BNTH", _weights(scores, bias, mask).astype(values.dtype), values)
+    return mixed.swapaxes(1, 2)
+
+
+def _weights(scores: jax.Array, bias: jax.Array | None, mask: jax.Array | None) -> jax.Array:
+    if bias is not None:
+        scores = scores + bias
+    if mask is not None:
+        scores = jnp.where(mask, scores, MASKED)
+    return jax.nn.softmax(scores, axis=-1)

@@ -1,0 +1,195 @@
+"""Batches: a function of (seed, step) alone, the same from any number of processes; every row once an epoch."""
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pegasus_zh
+from pegasus_zh.rows.dataset import eval_batches, open_rows, train_batches
+from pegasus_zh.rows.prepare import PrepareConfig, prepare
+from pegasus_zh.text.documents import read_documents
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from training.files.errors import DataError
+
+CORPUS = str(Path(pegasus_zh.__file__).parent / "corpus" / "train.jsonl")
+CONFIG = PrepareConfig(
+    data=(CORPUS,),
+    shard_megabytes=0.05,
+    eval_fraction=0.2,
+    max_source=128,
+    max_target=48,
+    row_source=256,
+    row_target=96,
+    workers=1,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PegasusTokenizer:
+    return PegasusTokenizer(train_pegasus_vocabulary(read_documents([CORPUS]), 3000))
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    prepare(CONFIG, tokenizer, folder)
+    return folder
+
+
+def identities(batch: dict[str, np.ndarray]) -> list[bytes]:
+    return [row.tobytes() for row in batch["source"]]
+
+
+def assert_equal(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def joined(shares: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
+
+
+def test_arrays(folder):
+    batch = next(train_batches(folder, batch_size=8, seed=0))
+    source = {"source", "source_segments"}
+    target = {"target", "target_inputs", "target_segments"}
+    assert {name: array.shape for name, array in batch.items()} == (
+        {name: (8, 256) for name in source} | {name: (8, 96) for name in target}
+    )
+    assert all(array.dtype == np.int32 for array in batch.values())
+    assert ((batch["target_inputs"] == 101) == (np.diff(batch["target_segments"], prepend=0) > 0)).all()
+
+
+@given(st.sampled_from([1, 2, 4]), st.integers(0, 2**32), st.integers(0, 10**9))
+@settings(max_examples=20)
+def test_processes_share_one_batch(folder, processes, seed, step):
+    """The shares, one after another, are the batch that one process alone would read: at any step, at once."""
+    position = {"batch_size": 8, "seed": seed, "start_step": step}
+    shares = [
+        next(train_batches(folder, **position, process_index=p, process_count=processes)) for p in range(processes)
+    ]
+    assert_equal(joined(shares), next(train_batches(folder, **position)))
+
+
+def test_starting_at_a_step_is_skipping_to_it(folder):
+    batches = list(islice(train_batches(folder, batch_size=8, seed=3), 30))
+    for start in (1, 7, 29):
+        assert_equal(next(train_batches(folder, batch_size=8, seed=3, start_step=start)), batches[start])
+
+
+def test_every_epoch_has_each_row_once_in_another_order(folder):
+    rows = open_rows(folder)
+    everything = identities(rows.batch(range(len(rows))))
+    assert len(set(everything)) == len(rows) > 30
+    size = 7  # does not divide the epoch: batches run on over its end
+    batches = islice(train_batches(folder, batch_size=size, seed=5), -(-2 * len(rows) // size))
+    stream = [row for batch in batches for row in identities(batch)]
+    first, second = stream[: len(rows)], stream[len(rows) : 2 * len(rows)]
+    assert sorted(first) == sorted(second) == sorted(everything)
+    assert first != second and first != everything
+    other = next(train_batches(folder, batch_size=size, seed=6))
+    assert identities(other) != first[:size]
+
+
+@pytest.mark.parametrize(("processes", "size"), [(1, 8), (2, 12), (4, 28), (4, 1000)])
+def test_evaluation_reads_every_row_once_in_order(folder, processes, size):
+    rows = open_rows(folder, split="eval")
+    shares = [eval_batches(folder, batch_size=size, process_index=p, process_count=processes) for p in range(processes)]
+    batches = [joined(list(step)) for step in zip(*shares, strict=True)]
+    assert len(batches) == -(-len(rows) // size)
+    everything = joined(batches)
+    empty = {name: array[len(rows) :] for name, array in everything.items()}
+    assert_equal({name: array[: len(rows)] for name, array in everything.items()}, rows.batch(range(len(rows))))
+    assert not any(array.any() for array in empty.values())
+
+
+def test_no_document_is_both_for_training_and_evaluation(folder):
+    train, held_out = open_rows(folder), open_rows(folder, split="eval")
+    assert not set(identities(train.batch(range(len(train))))) & set(identities(held_out.batch(range(len(held_out)))))
+
+
+def test_a_missing_unfinished_or_foreign_set_is_refused(folder, tokenizer, tmp_path):
+    with pytest.raises(DataError, match="no prepared set: run scripts/prepare.py"):
+        open_rows(tmp_path)
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(DataError, match="an unfinished set: run scripts/prepare.py"):
+        open_rows(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    with pytest.raises(DataError, match="manifest.json is damaged"):
+        open_rows(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 99}')
+    with pytest.raises(DataError, match="format 99, not 1"):
+        open_rows(tmp_path)
+    assert len(open_rows(folder, tokenizer.fingerprint, verify=True))
+    with pytest.raises(DataError, match="another tokenizer .*pegasus, 3000 ids.*prepare"):
+        open_rows(folder, "0" * 64)
+    with pytest.raises(ValueError, match="9 does not divide among 2"):
+        train_batches(folder, batch_size=9, seed=0, process_count=2)
+
+
+def test_damaged_shards_are_refused(tokenizer, tmp_path):
+    prepare(CONFIG, tokenizer, tmp_path)
+    path = tmp_path / "train-00001.array_record"
+    content = path.read_bytes()
+    middle = 70_000  # past the first block's records
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :])
+    with pytest.raises(DataError, match="train-00001.array_record is damaged"):
+        open_rows(tmp_path, verify=True)
+    path.write_bytes(
+        b"".join(bytes([byte ^ 255]) if 200 < i < 60_000 else bytes([byte]) for i, byte in enumerate(content))
+    )
+    rows = open_rows(tmp_path)
+    with pytest.raises(DataError, match=r"\(train\): a row cannot be read"):
+        rows.batch(range(len(rows)))
+    path.write_bytes(content[:-1])
+    with pytest.raises(DataError, match="train-00001.array_record has .* bytes: run scripts/prepare.py again"):
+        train_batches(tmp_path, batch_size=2, seed=0)
+    prepare(CONFIG, tokenizer, tmp_path)  # as the message says
+    assert len(open_rows(tmp_path, verify=True))
+    prepare(PrepareConfig(data=(CORPUS,), workers=1), tokenizer, tmp_path / "all")
+    with pytest.raises(DataError, match="no rows for eval: .*--eval-fraction"):
+        eval_batches(tmp_path / "all", batch_size=2)
+
+
+def test_many_shards_raise_the_limit_of_open_files(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 400), hard))
+    try:
+        open_rows(folder)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 500
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_threads_go_with_the_iterator(folder):
+    batches = train_batches(folder, batch_size=4, seed=0)
+    next(batches)
+    assert any("grain" in thread.name for thread in threading.enumerate())
+    batches.close()
+    end = time.monotonic() + 10
+    while any("grain" in thread.name for thread in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_an_open_iterator_does_not_hold_up_the_exit(folder):
+    program = (
+        "from pegasus_zh.rows.dataset import train_batches\n"
+        f"batches = train_batches({str(folder)!r}, batch_size=4, seed=0)\n"
+        "print(next(batches)['source'].shape)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == "(4, 256)\n" and not done.stderr, done.stderr

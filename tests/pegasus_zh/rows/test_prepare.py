@@ -1,0 +1,342 @@
+"""Prepare: the rows hold the documents' pairs, whatever the workers, the kills, the faults and the disk."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+
+import pegasus_zh
+from pegasus_zh.rows.packing import decode_rows
+from pegasus_zh.rows.prepare import PrepareConfig, document_pairs, prepare
+from pegasus_zh.rows.prepared_set import Manifest, finished_shard, read_manifest
+from pegasus_zh.text.documents import read_documents
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.vocabulary import train_pegasus_vocabulary, train_sentencepiece
+from training.files.errors import DataError
+
+CORPUS = Path(pegasus_zh.__file__).parent / "corpus" / "train.jsonl"
+SHARDS = 10  # about
+CONFIG = PrepareConfig(
+    data=(str(CORPUS),), shard_megabytes=CORPUS.stat().st_size / 1e6 / SHARDS, eval_fraction=0.2, workers=1
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PegasusTokenizer:
+    return PegasusTokenizer(train_pegasus_vocabulary(read_documents([str(CORPUS)]), 3000))
+
+
+@pytest.fixture(scope="module")
+def whole(tokenizer, tmp_path_factory) -> Path:
+    """A set prepared in one process, without a break."""
+    folder = tmp_path_factory.mktemp("sets") / "whole"
+    prepare(CONFIG, tokenizer, folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pairs_in(folder: Path, manifest: Manifest, split: str) -> list[tuple]:
+    """Every pair of the set's rows, as (source ids, target ids)."""
+    pairs = []
+    for file in manifest.files(split):
+        reader = ArrayRecordReader(str(folder / file.name))
+        assert reader.num_records() == file.rows
+        rows = decode_rows(reader.read_all(), manifest.dtype, manifest.row_source, manifest.row_target, 0, 101)
+        for i in range(file.rows):
+            row = {name: array[i] for name, array in rows.items()}
+            for segment in range(1, row["source_segments"].max() + 1):
+                sides = (row[side][row[f"{side}_segments"] == segment] for side in ("source", "target"))
+                pairs.append(tuple(tuple(side.tolist()) for side in sides))
+    return pairs
+
+
+def test_rows_hold_the_pairs_of_every_document(whole, tokenizer):
+    """And the held-out documents are those with a small hash, in the eval shards alone."""
+    manifest, texts = read_manifest(whole), list(read_documents(CONFIG.data))
+    expected: dict[str, list] = {"train": [], "eval": []}
+    for text, pairs in zip(texts, document_pairs(texts, CONFIG, tokenizer), strict=True):
+        held_out = hashlib.blake2b(text.encode(), digest_size=8).digest() < bytes([51, 51, 51, 51, 51, 51, 51, 51])
+        expected["eval" if held_out else "train"] += [tuple(tuple(side.tolist()) for side in pair) for pair in pairs]
+    for split in ("train", "eval"):
+        assert sorted(pairs_in(whole, manifest, split)) == sorted(expected[split])
+    assert 0.1 < len(expected["eval"]) / len(expected["train"] + expected["eval"]) < 0.3
+
+
+def test_manifest_counts(whole, tokenizer):
+    manifest = read_manifest(whole)
+    texts = list(read_documents(CONFIG.data))
+    pairs = pairs_in(whole, manifest, "train")
+    assert manifest.contents.documents == len(texts)
+    assert manifest.contents.bytes == sum(len(text.encode()) for text in texts)
+    assert manifest.tokenizer["fingerprint"] == tokenizer.fingerprint == load_tokenizer(whole / "tokenizer").fingerprint
+    assert SHARDS - 1 <= len(manifest.files("train")) <= SHARDS + 1
+    assert sum(file.pairs for file in manifest.files("train")) == len(pairs)
+    positions = sum(file.rows for file in manifest.files("train")) * np.array(
+        [manifest.row_source, manifest.row_target]
+    )
+    used = np.array([[len(side) for side in pair] for pair in pairs]).sum(0)
+    assert manifest.padding["train"]["source"] == pytest.approx(1 - used[0] / positions[0])
+    assert manifest.padding["train"]["target"] == pytest.approx(1 - used[1] / positions[1])
+    assert manifest.padding["train"]["all"] == pytest.approx(1 - used.sum() / positions.sum())
+
+
+def test_the_number_of_workers_changes_no_byte(whole, tokenizer, tmp_path):
+    prepare(replace(CONFIG, workers=2), tokenizer, tmp_path)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_a_finished_set_is_left_alone(whole, tokenizer, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
+    assert prepare(replace(CONFIG, workers=2, on_bad_record="skip"), tokenizer, whole) == read_manifest(whole)
+    assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+    assert capsys.readouterr().out == ""
+
+
+def test_only_unfinished_and_damaged_shards_are_made_again(whole, tokenizer, tmp_path):
+    prepare(CONFIG, tokenizer, tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "shard-00001.json").unlink()
+    truncated, damaged = tmp_path / "train-00002.array_record", tmp_path / "train-00003.array_record"
+    truncated.write_bytes(truncated.read_bytes()[:-1000])
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    (tmp_path / "shard-00004.json").write_text("{")
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("train-*")}
+    prepare(CONFIG, tokenizer, tmp_path)
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("train-*")}
+    assert {name for name in after if after[name] != before[name]} == {
+        f"train-0000{i}.array_record" for i in (1, 2, 3, 4)
+    }
+    assert contents(tmp_path) == contents(whole)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_a_script_whose_workers_would_run_it_again_is_told(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "vocabulary")
+    program = (
+        "from pegasus_zh.rows.prepare import *\n"
+        f"prepare(PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes=0.05, workers=2),"
+        f" load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(tmp_path / 'set')!r})\n"
+    )
+    (tmp_path / "run.py").write_text(program)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, tmp_path / "run.py"], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode and 'needs the line `if __name__ == "__main__":`' in run.stderr
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
+    """kill -9 in the middle; the workers die with their parent."""
+    tokenizer.save(tmp_path / "vocabulary")
+    folder = tmp_path / "set"
+    program = (
+        "import sys\nfrom pegasus_zh.rows.prepare import *\n"
+        "if __name__ == '__main__':\n"
+        f"    config = PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes={CONFIG.shard_megabytes!r},"
+        " eval_fraction=0.2, workers=2)\n"
+        f"    prepare(config, load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(folder)!r})\n"
+    )
+    (tmp_path / "run.py").write_text(program)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.Popen([sys.executable, tmp_path / "run.py"], env=environment)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    wait_until(lambda: len(list(folder.glob("shard-*.json"))) >= 2)
+    workers = [int(pid) for pid in children.read_text().split()]
+    assert len(workers) >= 2
+    run.kill()
+    run.wait()
+    wait_until(lambda: not any(map(alive, workers)))
+    assert not (folder / "manifest.json").exists()
+    done = {
+        path: path.stat().st_mtime_ns
+        for i in range(20)
+        if finished_shard(folder, i)
+        for path in folder.glob(f"*{i:05d}*")
+    }
+    assert done
+    prepare(CONFIG, tokenizer, folder)
+    assert all(path.stat().st_mtime_ns == before for path, before in done.items())
+    assert contents(folder) == contents(whole)
+
+
+def test_two_runs_into_one_folder(whole, tokenizer, tmp_path, capsys):
+    """The second waits for the first, and finds all done."""
+    manifests = []
+    runs = [threading.Thread(target=lambda: manifests.append(prepare(CONFIG, tokenizer, tmp_path))) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert manifests[0] == manifests[1] == read_manifest(tmp_path)
+    assert contents(tmp_path) == contents(whole)
+    assert capsys.readouterr().out.count("MB/s") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"ratio": 0.3}, "ratio"), ({"eval_fraction": 0.1}, "eval_fraction"), ({"max_source": 300}, "max_source")],
+)
+def test_other_settings_are_refused(whole, tokenizer, change, word):
+    with pytest.raises(DataError, match=rf"made with {word} .* \(here .*: give another folder"):
+        prepare(replace(CONFIG, **change), tokenizer, whole)
+
+
+def test_another_tokenizer_or_document_is_refused(tokenizer, tmp_path):
+    documents = tmp_path / "a.jsonl"
+    documents.write_bytes(CORPUS.read_bytes())
+    config = replace(CONFIG, data=(str(documents),))
+    prepare(config, tokenizer, tmp_path / "set")
+    with pytest.raises(DataError, match="made with tokenizer"):
+        prepare(config, PegasusTokenizer(tokenizer.vocabulary[:-1]), tmp_path / "set")
+    with documents.open("a") as file:
+        file.write('{"text": "新的一行"}\n')
+    with pytest.raises(DataError, match="other documents"):
+        prepare(config, tokenizer, tmp_path / "set")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_records_stop_or_are_counted(tokenizer, tmp_path, workers):
+    lines = CORPUS.read_bytes().splitlines()
+    lines[60:60] = [b'{"text": 1}', b"{", b'{"text": 2}']
+    documents = tmp_path / "a.jsonl"
+    documents.write_bytes(b"\n".join(lines))
+    config = replace(CONFIG, data=(str(documents),), workers=workers)
+    with pytest.raises(DataError, match=rf"{documents}, line 61: .* not a string") as caught:
+        prepare(config, tokenizer, tmp_path / "set")
+    assert "\n" not in str(caught.value)
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").glob("shard-*")}
+    assert finished
+    manifest = prepare(replace(config, on_bad_record="skip"), tokenizer, tmp_path / "set")
+    assert manifest.contents.skipped == {"field not a string": 2, "broken JSON": 1}
+    assert manifest.contents.documents == len(lines) - 3
+    assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
+
+
+def test_documents_too_short_for_a_pair(tokenizer, tmp_path):
+    documents = tmp_path / "a.jsonl"
+    documents.write_text('{"text": "一句话。"}\n{"text": ""}\n')
+    with pytest.raises(DataError, match="no pair from 2 documents.*three sentences"):
+        prepare(replace(CONFIG, data=(str(documents),)), tokenizer, tmp_path / "set")
+    assert not (tmp_path / "set" / "manifest.json").exists()
+    config = replace(CONFIG, data=(str(documents), str(CORPUS)))
+    assert prepare(config, tokenizer, tmp_path / "both").contents.without_pairs >= 2
+
+
+def test_a_full_disk_is_one_clear_line_and_nothing_half_written(whole, tokenizer, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # a file cannot grow further: as a disk that is full
+    try:
+        with pytest.raises(DataError, match="cannot write shard 0 .*make room.*finished shards are kept") as caught:
+            prepare(CONFIG, tokenizer, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"settings.json", "tokenizer", ".lock"}
+    prepare(CONFIG, tokenizer, tmp_path)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_a_killed_worker_is_one_clear_line(whole, tokenizer, tmp_path):
+    def kill_one():
+        wait_until(lambda: list(tmp_path.glob("shard-*.json")))
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with pytest.raises(DataError, match=r"a worker was killed .*--workers.*finished shards are kept") as caught:
+        prepare(replace(CONFIG, workers=2), tokenizer, tmp_path)
+    killer.join()
+    assert "\n" not in str(caught.value)
+    prepare(CONFIG, tokenizer, tmp_path)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_sentencepiece(tmp_path):
+    tokenizer = SentencePieceTokenizer(train_sentencepiece(read_documents([str(CORPUS)]), 4000))
+    manifest = prepare(replace(CONFIG, eval_fraction=0), tokenizer, tmp_path)
+    assert manifest.tokenizer["kind"] == "sentencepiece" and (tmp_path / "tokenizer" / "spiece.model").exists()
+    expected = document_pairs(list(read_documents(CONFIG.data)), CONFIG, tokenizer)
+    expected = [tuple(tuple(side.tolist()) for side in pair) for pairs in expected for pair in pairs]
+    assert sorted(pairs_in(tmp_path, manifest, "train")) == sorted(expected)
+
+
+def test_workers_load_no_jax():
+    """Starting a worker costs what prepare imports."""
+    heavy = ("jax", "grain", "tensorflow", "tensorflow_datasets", "pyarrow")
+    program = f"import sys, pegasus_zh.rows.prepare; print([name for name in {heavy} if name in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ratio": -1}, "ratio is -1"),
+        ({"selector": "best"}, "must be one of lcs"),
+        ({"row_source": 100}, "longest pair"),
+        ({"eval_fraction": 1}, "below 1"),
+        ({"workers": -1}, "workers is -1"),
+    ],
+)
+def test_impossible_settings_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(CONFIG, **change)
+
+
+def test_settings_are_on_record(whole):
+    settings = json.loads((whole / "settings.json").read_text())
+    manifest = read_manifest(whole)
+    assert settings["row"] == [manifest.row_source, manifest.row_target]
+    assert manifest.settings == {name: value for name, value in settings.items() if name != "row"}
+    assert settings["sources"] == [[CORPUS.name, CORPUS.stat().st_size, CORPUS.stat().st_mtime_ns]]
+
+
+def test_span_corruption(tokenizer, tmp_path):
+    """The pairs of T5's objective: uncut, the same in every process, and the text again when put together."""
+    config = PrepareConfig(data=(str(CORPUS),), selector="span-corruption", workers=1)
+    texts = list(read_documents((str(CORPUS),)))[:20]
+    pairs = document_pairs(texts, config, tokenizer)
+    again = document_pairs(texts, config, tokenizer)
+    for text, found, same in zip(texts, pairs, again, strict=True):
+        assert found and len(found) == len(same)
+        for (source, target), (source_again, target_again) in zip(found, same, strict=True):
+            np.testing.assert_array_equal(source, source_again)
+            np.testing.assert_array_equal(target, target_again)
+            assert len(source) <= 384 and len(target) <= 127 and (source[0], source[-1], target[-1]) == (101, 102, 102)
+            spans = np.split(target[:-1], np.flatnonzero(target[:-1] < 100)[1:])
+            lost = {span[0]: span[1:].tolist() for span in spans}
+            whole = [i for token in source[1:-1].tolist() for i in lost.get(token, [token])]
+            assert tokenizer.decode(whole).replace(" ", "")[:20] in tokenizer.decode(tokenizer.encode(text)).replace(
+                " ", ""
+            )
+    with pytest.raises(DataError, match="use a vocab.txt, not sentencepiece"):
+        prepare(config, SentencePieceTokenizer(train_sentencepiece(texts, 2000)), tmp_path)

@@ -1,0 +1,150 @@
+"""The grid: its cells are what the parts compute, it goes on, and what does not belong together is refused."""
+
+import csv
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.embed import EmbedConfig, embed_file
+from retrieval.experiments.similarity_grid import EvaluateConfig, evaluate
+from retrieval.similarity import cosines, spearman, task_of
+from retrieval.tuning.simcse import Batches
+from retrieval.vectors.encoding import Encoding
+from retrieval.vectors.whitening import moments, whiten
+from tests.retrieval.small_model import write_model
+from tests.retrieval.vectors.test_encoding import CHARACTERS
+from training.files.errors import DataError
+from training.metrics import silent
+
+METHODS = ("none", "whitening", "whitening-4", "projection-4", "flow", "simcse")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder, random = tmp_path_factory.mktemp("grid"), np.random.default_rng(0)
+    write_model(folder / "m")
+    for name, count in (("train", 60), ("dev", 30)):
+        rows = []
+        for _ in range(count):
+            a, b, n = (int(x) for x in random.integers(1, 12, 3))
+            rows.append(f"{CHARACTERS[a : a + n]}\t{CHARACTERS[b : b + n]}\t{int(abs(a - b) < 3)}\n")
+        (folder / f"{name}.tsv").write_text("".join(rows))
+    evaluate(config(folder), silent)
+    return folder
+
+
+def config(folder: Path, **given) -> EvaluateConfig:
+    tasks = (f"T={folder / 'train.tsv'},{folder / 'dev.tsv'}", str(folder / "dev.tsv"))
+    given = {"poolings": ("pooler", "mean"), "methods": METHODS, "batch_size": 16, "tasks": tasks} | given
+    encoding = Encoding(max_length=20, tokens=256)
+    return EvaluateConfig(models=(f"m={folder / 'm'}",), folder=str(folder / "out"), encoding=encoding, **given)
+
+
+def test_cells_are_what_the_parts_compute(folder: Path) -> None:
+    task = task_of(config(folder).tasks[0])
+    (folder / "t.txt").write_text("\n".join(task.texts) + "\n")
+    out = str(folder / "v.npy")
+    embed_file(
+        EmbedConfig(
+            model=str(folder / "m"),
+            input=str(folder / "t.txt"),
+            out=out,
+            pooling="mean",
+            encoding=config(folder).encoding,
+        ),
+        silent,
+    )
+    vectors = np.load(out)
+    for method, mapped in (("none", vectors), ("whitening-4", whiten(moments([vectors]), 4, say=silent)(vectors))):
+        cell = json.loads((folder / "out" / "cells" / f"m,mean,{method},T.json").read_text())
+        for split in task.splits:
+            wanted = spearman(split.scores, cosines(mapped, split))
+            assert cell["splits"][split.name]["mean"] == pytest.approx(wanted, abs=1e-4)
+        both = [cell["splits"][name]["mean"] for name in ("train", "dev")]
+        assert cell["average"] == pytest.approx(np.mean(both))
+        assert cell["weighted"]["mean"] == pytest.approx((60 * both[0] + 30 * both[1]) / 90)
+
+
+def test_the_report_has_every_cell(folder: Path) -> None:
+    rows = list(csv.DictReader((folder / "out" / "similarity.csv").open()))
+    assert len(rows) == 2 * len(METHODS) * (2 + 1 + 4)  # splits of both tasks, and two averages of each
+    table = (folder / "out" / "similarity.md").read_text().splitlines()
+    assert len(table) == 4 + 2 * len(METHODS) and "| m | P2 pooler | whitening-4 |" in "\n".join(table)
+    assert (folder / "out" / "similarity.png").stat().st_size > 10_000
+    assert not list((folder / "out" / "simcse").iterdir())  # no checkpoint is left
+
+
+def test_the_same_command_makes_only_what_is_missing(folder: Path) -> None:
+    cells = sorted((folder / "out" / "cells").iterdir())
+    assert len(cells) == 4 * len(METHODS)
+    before = cells[0].read_bytes()
+    cells[0].unlink()
+    times = [x.stat().st_mtime_ns for x in cells[1:]]
+    evaluate(config(folder), silent)
+    assert cells[0].read_bytes() == before and times == [x.stat().st_mtime_ns for x in cells[1:]]
+
+
+def test_a_cell_that_is_told_to_stop_leaves_no_score(folder: Path, monkeypatch) -> None:
+    (cell,) = (folder / "out" / "cells").glob("m,mean,simcse,dev.json")
+    before = json.loads(cell.read_text())
+    cell.unlink()
+    batches = Batches.__call__
+
+    def interrupted(self, first: int):
+        for number, batch in enumerate(batches(self, first)):
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Batches, "__call__", interrupted)
+        evaluate(config(folder), silent)
+    assert not cell.exists()
+    evaluate(config(folder), silent)
+    assert json.loads(cell.read_text()) == before
+
+
+def test_a_folder_takes_settings_of_methods_that_it_has_not_seen(folder: Path, tmp_path) -> None:
+    given = replace(config(folder, methods=("none",)), folder=str(tmp_path))
+    evaluate(given, silent)
+    evaluate(replace(given, methods=("none", "flow"), learning_rate=1e-3), silent)
+    evaluate(replace(given, methods=("simcse",), learning_rate=1e-3), silent)
+    with pytest.raises(DataError, match="its cells were made with simcse"):
+        evaluate(replace(given, methods=("simcse",), learning_rate=1e-4), silent)
+
+
+def test_a_cell_that_is_none_is_named(folder: Path) -> None:
+    cell = folder / "out" / "cells" / "m,mean,none,T.json"
+    before = cell.read_bytes()
+    cell.write_text("{}")
+    with pytest.raises(DataError, match="m,mean,none,T.json: not a cell"):
+        evaluate(config(folder), silent)
+    cell.write_bytes(before)
+
+
+def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:
+    with pytest.raises(ValueError, match="methods has 'whiten'"):
+        config(folder, methods=("whiten",))
+    with pytest.raises(ValueError, match="batch_size is 1"):
+        config(tmp_path, batch_size=1)
+    with pytest.raises(DataError, match="method whitening-25: vectors of 24 dimensions"):
+        evaluate(config(folder, methods=("none", "whitening-25")), silent)
+    with pytest.raises(DataError, match="'../x' is no name"):
+        evaluate(config(folder, tasks=(f"../x={folder / 'dev.tsv'}",)), silent)
+    with pytest.raises(DataError, match="told apart by name"):
+        evaluate(config(folder, tasks=(str(folder / "dev.tsv"), f"dev={folder / 'train.tsv'}")), silent)
+    with pytest.raises(DataError, match="its cells were made with max_length 20, not 30"):
+        evaluate(replace(config(folder), encoding=Encoding(max_length=30)), silent)
+    with pytest.raises(DataError, match="task dev"):
+        evaluate(config(folder, tasks=(f"dev={folder / 'train.tsv'}",)), silent)
+
+
+def test_names_are_no_formulas(folder: Path, tmp_path) -> None:
+    given = config(folder, tasks=(f"a$_$b={folder / 'dev.tsv'}",), methods=("none",), poolings=("mean",))
+    evaluate(replace(given, folder=str(tmp_path)), silent)
+    assert (tmp_path / "similarity.png").stat().st_size > 1000

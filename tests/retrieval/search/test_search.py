@@ -1,0 +1,241 @@
+"""From texts to an index to answers, by command and by the page's API."""
+
+import io
+import json
+import shutil
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from retrieval import embed
+from retrieval.search import store
+from retrieval.search.commands import EvaluateConfig, QueryConfig, ServeConfig, evaluate, open_searcher, query, ranking
+from retrieval.search.page import application, serve
+from retrieval.search.store import AddConfig, BuildConfig, add, build
+from retrieval.vectors.encoding import Encoding
+from tests.retrieval.small_model import write_model
+from tests.retrieval.vectors.test_encoding import CHARACTERS
+from training.files.errors import DataError
+from training.metrics import silent
+
+TEXTS = [CHARACTERS[i : i + n] for i in range(10) for n in (3, 5, 7)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """An index of kind exact with whitening, its model beside it."""
+    folder = tmp_path_factory.mktemp("search")
+    write_model(folder / "m")
+    (folder / "t.txt").write_text("\n".join(TEXTS) + "\n")
+    build(config(folder, whiten=8), silent)
+    return folder
+
+
+def config(folder: Path, name: str = "index", **given) -> BuildConfig:
+    texts = str(folder / "t.txt")
+    given = {"encoding": Encoding(max_length=20, tokens=64)} | given
+    return BuildConfig(model=str(folder / "m"), texts=texts, folder=str(folder / name), **given)
+
+
+def test_a_text_finds_itself_and_the_rest_by_cosine(folder: Path) -> None:
+    searcher = open_searcher(folder / "index", say=silent)
+    hits = searcher.search(TEXTS[:3], 30)
+    vectors = searcher.vectors(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert vectors.shape == (30, 8)
+    for number, row in enumerate(hits):
+        assert row[0].text == TEXTS[number] and row[0].score == pytest.approx(1, abs=1e-4)
+        cosines = vectors @ vectors[number]
+        np.testing.assert_allclose([hit.score for hit in row], np.sort(cosines)[::-1], atol=1e-5)
+    assert not list(folder.glob(".*.npy"))
+
+
+def test_query_and_evaluate_say_what_they_found(folder: Path) -> None:
+    (folder / "q.txt").write_text(f"{TEXTS[4]}\n{TEXTS[9]}\n")
+    said = []
+    query(QueryConfig(folder=str(folder / "index"), input=str(folder / "q.txt"), k=2), said.append)
+    assert said[0] == TEXTS[4] and said[1].startswith(f"  1.000  {TEXTS[4]}\n")
+    (folder / "p.tsv").write_text("".join(f"{text}\t{text}\n" for text in TEXTS))
+    found = evaluate(EvaluateConfig(folder=str(folder / "index"), pairs=str(folder / "p.tsv"), k=3), said.append)
+    assert (found.mrr, found.recall, found.overlap) == (1, 1, 1) and "MRR@3 1.0000" in said[-1]
+    build(config(folder, "hnsw", kind="hnsw"), silent)
+    found = evaluate(EvaluateConfig(folder=str(folder / "hnsw"), pairs=str(folder / "p.tsv"), k=3), said.append)
+    assert found.mrr == 1 and found.overlap > 0.9
+
+
+def test_ranking_is_by_the_first_right_one() -> None:
+    mrr, recall = ranking(np.array([[1, 2, 3], [4, 5, 6], [7, 8, -1]]), np.array([1, 6, 9]))
+    assert (mrr, recall) == (pytest.approx((1 + 1 / 3) / 3), pytest.approx(2 / 3))
+
+
+def test_added_texts_are_found(folder: Path) -> None:
+    build(config(folder, "grown", whiten=8), silent)
+    (folder / "more.txt").write_text("公园气\n")
+    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), silent)
+    hit = open_searcher(folder / "grown", say=silent).search(["公园气"], 1)[0][0]
+    assert (hit.text, hit.place) == ("公园气", 30) and hit.score == pytest.approx(1, abs=1e-4)
+    assert {path.name for path in (folder / "grown").iterdir() if path.name != ".lock"} == {
+        "about.json", "index.1", "texts.1.jsonl", "whitening.safetensors",
+    }  # fmt: skip
+    said = []
+    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), said.append)
+    assert "more.txt: 1 of its 1 texts are in" in said[0]
+    (folder / "more.txt").write_text(f"气\n{TEXTS[3]}\n天\n公园气\n天\n")
+    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), said.append)
+    assert "more.txt: 3 of its 5 texts are in" in said[2]
+    found = open_searcher(folder / "grown", say=silent)
+    assert found.texts[30:] == ["公园气", "气", "天"]
+    assert [row[0].text for row in found.search(["气", "天"], 1)] == ["气", "天"]
+
+
+def test_texts_of_several_lines_are_found_as_they_are(folder: Path) -> None:
+    texts = ["今天天气", "公园\n天气\r", "信用\u2028卡"]
+    (folder / "lines.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    build(replace(config(folder, "lines"), texts=str(folder / "lines.jsonl")), silent)
+    found = open_searcher(folder / "lines", say=silent)
+    assert [row[0].text for row in found.search(texts, 1)] == texts
+
+
+@pytest.mark.parametrize("at", ["texts", "about"])
+def test_an_add_that_fails_leaves_the_index_as_it_was(folder: Path, monkeypatch, at: str) -> None:
+    build(config(folder, f"kept-{at}"), silent)
+    (folder / "more.txt").write_text("公园气\n")
+    given = AddConfig(folder=str(folder / f"kept-{at}"), texts=str(folder / "more.txt"))
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(*{"texts": (store.json, "dumps"), "about": (store, "write_json")}[at], fail)
+        add(given, silent)
+    assert len(open_searcher(given.folder, say=silent).texts) == 30
+    add(given, silent)
+    assert len(open_searcher(given.folder, say=silent).texts) == 31
+
+
+def test_a_build_that_failed_does_not_encode_again(folder: Path, monkeypatch) -> None:
+    with pytest.raises(DataError, match="256 or more"):
+        build(config(folder, "pq", kind="pq"), silent)
+    monkeypatch.setattr(embed, "encoder", None)
+    build(config(folder, "pq", kind="flat"), silent)
+    assert not list(folder.glob(".pq*"))
+
+
+def test_the_page_and_its_api(folder: Path) -> None:
+    searcher = open_searcher(folder / "index", say=silent)
+    client = TestClient(application(searcher, "<index>"))
+    page = client.get("/")
+    assert page.status_code == 200 and "&lt;index&gt;" in page.text and "30 texts" in page.text
+    answer = client.get("/api/search", params={"q": TEXTS[7], "k": 2}).json()
+    assert answer["hits"][0]["text"] == TEXTS[7] and len(answer["hits"]) == 2
+    for params in ({"q": ""}, {"q": " "}, {"q": "好", "k": 0}, {"q": "好" * 2000}, {}):
+        refused = client.get("/api/search", params=params)
+        assert refused.status_code == 422 and refused.json()["detail"]
+
+
+def test_a_port_that_is_taken_is_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(DataError, match="give another --port"):
+        serve(ServeConfig(folder=str(folder / "index"), port=taken.getsockname()[1]))
+
+
+def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> None:
+    with pytest.raises(DataError, match="exists already"):
+        build(config(folder), silent)
+    with pytest.raises(DataError, match="--whiten 25: the model's vectors have 24 dimensions"):
+        build(config(folder, "x", whiten=25), silent)
+    with pytest.raises(DataError, match="about.json: no such file; build the index again"):
+        open_searcher(tmp_path)
+    (folder / "p2.tsv").write_text(f"{TEXTS[0]}\t{TEXTS[0]}\n好\t没有\n坏\t没有\n")
+    with pytest.raises(DataError, match="p2.tsv, line 2: its text is not in the index, nor those of 1 further lines"):
+        evaluate(EvaluateConfig(folder=str(folder / "index"), pairs=str(folder / "p2.tsv")), silent)
+    with pytest.raises(DataError, match="question 2: no text"):
+        open_searcher(folder / "index", say=silent).search(["好", " "], 1)
+    build(config(folder, "other"), silent)
+    (folder / "other" / "index.0").write_bytes((folder / "index" / "index.0").read_bytes())
+    with pytest.raises(DataError, match="do not belong together"):
+        open_searcher(folder / "other", say=silent)
+    (folder / "other" / "texts.0.jsonl").write_text('{"text": "好"}\n')
+    with pytest.raises(DataError, match="1 texts of 30"):
+        open_searcher(folder / "other", say=silent)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_length", "64"), ("pooling", "zz"), ("texts", "30"), ("model", 5), ("encoder", "0"), ("whitening", "0")],
+)
+def test_what_is_said_of_an_index_is_checked(folder: Path, tmp_path, name: str, value: object) -> None:
+    shutil.copytree(folder / "index", tmp_path / "i")
+    about = json.loads((tmp_path / "i" / "about.json").read_text())
+    (tmp_path / "i" / "about.json").write_text(json.dumps(about | {name: value}))
+    with pytest.raises(DataError, match="build the index again"):
+        open_searcher(tmp_path / "i", say=silent)
+
+
+def test_an_index_of_another_kind_is_one_line(folder: Path) -> None:
+    for kind in ("flat", "ivf", "hnsw"):
+        build(config(folder, f"of-{kind}", kind=kind), silent)
+    for kind, other in (("ivf", "flat"), ("hnsw", "ivf")):
+        shutil.copy(folder / f"of-{other}" / "index.0", folder / f"of-{kind}" / "index.0")
+        with pytest.raises(DataError, match=f"of-{kind}/index.0: not an index"):
+            open_searcher(folder / f"of-{kind}", say=silent)
+
+
+def test_what_another_build_made_meanwhile_is_kept(folder: Path, monkeypatch) -> None:
+    write = store._write
+
+    def slowly(temporary: Path, *given) -> None:
+        write(temporary, *given)
+        (folder / "taken").mkdir()
+        (folder / "taken" / "about.json").write_text("of another")
+
+    monkeypatch.setattr(store, "_write", slowly)
+    with pytest.raises(DataError, match="taken: exists already"):
+        build(config(folder, "taken"), silent)
+    assert (folder / "taken" / "about.json").read_text() == "of another"
+
+
+def test_a_model_may_have_moved(folder: Path, tmp_path) -> None:
+    shutil.copytree(folder / "index", tmp_path / "i")
+    about = json.loads((tmp_path / "i" / "about.json").read_text())
+    (tmp_path / "i" / "about.json").write_text(json.dumps(about | {"model": "/no/where"}))
+    with pytest.raises(DataError, match="/no/where: the model of .* is not there; give its folder as --model"):
+        open_searcher(tmp_path / "i", say=silent)
+    found = open_searcher(tmp_path / "i", model=str(folder / "m"), say=silent)
+    assert found.search(TEXTS[2:3], 1)[0][0].text == TEXTS[2]
+    (tmp_path / "more.txt").write_text("公园气\n")
+    given = AddConfig(folder=str(tmp_path / "i"), texts=str(tmp_path / "more.txt"), model=str(folder / "m"))
+    add(given, silent)
+    assert len(open_searcher(tmp_path / "i", say=silent).texts) == 31
+
+
+def test_questions_are_piped_in_or_typed(folder: Path, monkeypatch) -> None:
+    class Typed(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    for given, first in ((io.TextIOWrapper, TEXTS[4]), (Typed, "Ctrl-D ends it")):
+        said: list[str] = []
+        monkeypatch.setattr(sys, "stdin", given(io.BytesIO(f"{TEXTS[4]}\n".encode()), "utf-8"))
+        query(QueryConfig(folder=str(folder / "index"), k=1), said.append)
+        assert said == [first, f"  1.000  {TEXTS[4]}"]
+
+
+def test_what_a_killed_add_left_goes_with_the_next(folder: Path) -> None:
+    build(config(folder, "killed"), silent)
+    for left in ("index.7", "texts.7.jsonl"):
+        (folder / "killed" / left).write_text("")
+    (folder / "more.txt").write_text("公园气\n")
+    add(AddConfig(folder=str(folder / "killed"), texts=str(folder / "more.txt")), silent)
+    assert not list((folder / "killed").glob("*.7*"))
+
+
+def test_a_link_to_a_folder_stays_one(folder: Path, tmp_path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    build(replace(config(folder), folder=str(tmp_path / "link")), silent)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "about.json").exists()

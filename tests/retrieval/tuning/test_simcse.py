@@ -1,0 +1,160 @@
+"""Tuning: sharded and cached as plain, resumed as run through, and what is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pegasus_zh.text_encoder import load_text_encoder
+from retrieval.similarity import read_task
+from retrieval.tuning.contrastive import LOSSES, cached_gradients
+from retrieval.tuning.simcse import Batches, Examples, SimCSEConfig, read_examples, sentence_vectors, tune
+from retrieval.vectors.pooling import embed
+from tests.retrieval.vectors.test_encoding import CHARACTERS, TOKENIZER, source
+from tests.rope.encoder.random_encoder import BERT
+from training.files.errors import DataError
+from training.loop import to_mesh
+from training.mesh import MeshConfig, make_mesh
+from training.optimizer import OptimizerConfig
+from training.partition import spec
+
+SENTENCES = [(CHARACTERS * 2)[i : i + 2 + i % 9] for i in range(16)]
+LOUD = OptimizerConfig(learning_rate=1e-2, weight_decay=0, warmup=1, clip=0)
+
+
+def config(folder: Path, **given) -> SimCSEConfig:
+    return SimCSEConfig(
+        **{"model": "m", "data": ("x",), "folder": str(folder), "batch_size": 8, "optimizer": LOUD, "max_length": 20}
+        | given
+    )
+
+
+def pairs(count: int = 16) -> Examples:
+    return Examples(
+        [(a, b, c) for a, b, c in zip(SENTENCES, SENTENCES[1:] + SENTENCES[:1], SENTENCES[::-1], strict=True)][:count]
+    )
+
+
+def gradient(given: SimCSEConfig, mesh: jax.sharding.Mesh) -> tuple[float, dict]:
+    """Of the first batch, without dropout."""
+    model = source(replace(BERT, dropout=0.0, attention_dropout=0.0))
+    ids = [[TOKENIZER.frame_source(TOKENIZER.encode(x), 20) for x in example] for example in pairs().sentences]
+    batch = next(Batches(ids, None, given, TOKENIZER.pad_id, mesh)(0))
+    with jax.set_mesh(mesh):
+        run = cached_gradients(
+            lambda arrays, rows, _: sentence_vectors(arrays, rows, model.config, "mean", None), LOSSES["pairs"]
+        )
+        arrays = jax.tree.map(lambda x: jax.device_put(x, jax.NamedSharding(mesh, jax.P())), model.model)
+        sums, found = jax.jit(run)(
+            arrays, to_mesh(batch, mesh, given.accumulate), jax.random.split(jax.random.key(0), given.accumulate)
+        )
+    return float(sums["loss"][0]), jax.tree.map(np.asarray, found)
+
+
+def test_eight_devices_and_gradient_caching_change_nothing(tmp_path) -> None:
+    one = make_mesh(MeshConfig(), jax.devices()[:1])
+    wanted, eight = gradient(config(tmp_path, loss="pairs"), one), make_mesh(MeshConfig(data=4, fsdp=2))
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(wanted[1]))
+    for given, mesh in (({"accumulate": 4}, one), ({}, eight)):
+        found = gradient(config(tmp_path, loss="pairs", **given), mesh)
+        assert found[0] == pytest.approx(wanted[0], rel=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest), found[1], wanted[1])
+
+
+def test_the_packed_vectors_are_those_of_each_sentence(tmp_path) -> None:
+    model, examples = source(), pairs()
+    given = config(tmp_path, loss="pairs", accumulate=2)
+    ids = [[TOKENIZER.frame_source(TOKENIZER.encode(x), 20) for x in example] for example in examples.sentences]
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    batch = to_mesh(next(Batches(ids, None, given, TOKENIZER.pad_id, mesh)(0)), mesh, 2)
+    order = np.random.default_rng([0, 0]).permutation(16)
+    with jax.set_mesh(mesh):
+        for m in range(2):
+            part = {name: x[m] for name, x in batch.items()}
+            found = sentence_vectors(model.model, part, model.config, "cls", None)
+            for vectors, example in zip(np.asarray(found), order[:8][m::2], strict=True):
+                for vector, x in zip(vectors, ids[example], strict=True):
+                    row = jax.device_put(np.array([x], np.int32), spec("batch", None))
+                    alone = embed(model.model, row, jnp.ones_like(row), model.config, ["cls"])
+                    np.testing.assert_allclose(vector, np.asarray(alone)[0, 0, 0], atol=2e-5)
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path) -> None:
+    examples = Examples([(text,) for text in SENTENCES])
+    whole, half = (config(tmp_path / name, epochs=2, eval_every=2) for name in ("whole", "half"))
+    wanted = tune(whole, source(), examples, None, lambda _: None)
+    tune(replace(half, epochs=1), source(), examples, None, lambda _: None)
+    found = tune(half, source(), examples, None, lambda _: None)
+    jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, x.model) for x in (found, wanted)))
+    again = load_text_encoder(tmp_path / "half", say=lambda _: None)
+    assert again.pooling == "cls"  # which every other command takes
+    jax.tree.map(np.testing.assert_array_equal, again.model, jax.tree.map(np.asarray, wanted.model))
+
+
+def test_scored_pairs_are_learned(tmp_path) -> None:
+    lines = [
+        f"{a}\t{b}\t{i % 2}" for i, (a, b) in enumerate(zip(SENTENCES, SENTENCES[3:] + SENTENCES[:3], strict=True))
+    ]
+    (tmp_path / "p.tsv").write_text("\n".join(lines) + "\n")
+    given = config(
+        tmp_path / "run",
+        loss="cosent",
+        data=(str(tmp_path / "p.tsv"),),
+        epochs=30,
+        eval_every=30,
+        dropout=0.0,
+        pooling="mean",
+        optimizer=replace(LOUD, learning_rate=1e-3),
+    )
+    tune(given, source(), read_examples(given), read_task("p", [str(tmp_path / "p.tsv")]), lambda _: None)
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    told = [float(row.split('"eval_spearman": ')[1].rstrip("}")) for row in rows if "eval_spearman" in row]
+    assert told[-1] > 0.7 > told[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "message"),
+    [
+        ({"loss": "pairs"}, "甲\n", "line 1: 1 column"),
+        ({"loss": "pairs"}, "甲\t乙\n甲\t乙\t丙\n", "line 2: 3 column.s., and 2 on the first line"),
+        ({"loss": "cosent"}, "甲\t乙\t好\n", "line 1: the score"),
+        ({}, "甲\n\n", "line 2: column 1 is empty"),
+        ({"loss": "pairs"}, "", "no pair in it"),
+        ({"loss": "pairs"}, "甲\t乙\t1\n甲\t丙\t0\n", "line 1: '1', and every other line ends in a number"),
+    ],
+)
+def test_data_that_cannot_be_used_is_one_line(tmp_path, given: dict, text: str, message: str) -> None:
+    (tmp_path / "x.tsv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_examples(config(tmp_path, data=(str(tmp_path / "x.tsv"),), **given))
+
+
+def test_scores_that_changed_are_another_run(tmp_path) -> None:
+    scores = np.arange(3000, dtype=np.float32)
+    examples = Examples([(SENTENCES[i % 16], SENTENCES[i % 15]) for i in range(3000)], scores)
+    given = config(tmp_path, loss="cosent", epochs=0.003, dropout=0.0, examples=0)
+    tune(given, source(), examples, None, lambda _: None)
+    changed = scores.copy()
+    changed[1500] = 0  # in the middle, which repr leaves out
+    with pytest.raises(ValueError, match="examples"):
+        tune(given, source(), examples._replace(scores=changed), None, lambda _: None)
+
+
+def test_what_cannot_be_tuned_is_one_line(tmp_path) -> None:
+    with pytest.raises(DataError, match="fewer than one batch of 8"):
+        tune(config(tmp_path), source(), Examples([("今天",)] * 7), None)
+    with pytest.raises(DataError, match="no pooler"):
+        tune(config(tmp_path, pooling="pooler"), source(replace(BERT, pooler="none")), pairs(), None)
+    with pytest.raises(ValueError, match="two views"):
+        config(tmp_path, dropout=0)
+    with pytest.raises(ValueError, match="batch_size is 1"):
+        config(tmp_path, batch_size=1)
+
+
+def test_sentences_of_pairs_are_each_taken_once_and_scores_are_none(tmp_path) -> None:
+    (tmp_path / "x.tsv").write_text("甲乙\t丙\t1\n丙\t甲\t0.5\n")
+    found = read_examples(config(tmp_path, data=(str(tmp_path / "x.tsv"),)))
+    assert found.sentences == [("甲乙",), ("丙",), ("甲",)]

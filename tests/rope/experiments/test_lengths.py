@@ -1,0 +1,160 @@
+"""The pretraining of an encoder and the experiment on lengths, in miniature, on rows of made-up ids."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from rope.encoder.load import load_encoder
+from rope.encoder.mlm import Vocabulary
+from rope.encoder.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe
+from rope.experiments.lengths import LengthsConfig, cut_windows, lengths
+from rope.experiments.lengths_report import gather
+from tests.rope.encoder.random_encoder import one_layer_preset
+from training.experiment.cells import estimate
+from training.files.errors import DataError
+
+VOCABULARY, CLS, SEP = Vocabulary(40, 3, 10), 1, 2
+
+
+def made_rows(length: int) -> Rows:
+    """Ids that count upwards from a random start, so that a neighbour says what is hidden."""
+
+    def rows(seed: list[int], count: int) -> dict[str, np.ndarray]:
+        starts = np.random.default_rng(seed).integers(0, 30, (count, 1))
+        ids = 10 + (starts + np.arange(length)) % 30
+        ids[:, 0], ids[:, -1] = CLS, SEP
+        return {"ids": ids.astype(np.int32), "segments": np.ones((count, length), np.int32)}
+
+    def train(batch_size, seed, start_step, process_index, process_count):
+        step = start_step
+        while True:
+            yield rows([seed, step], batch_size)
+            step += 1
+
+    def heldout(batch_size, process_index, process_count):
+        yield from (rows([99, n], batch_size) for n in range(6))
+
+    return Rows(
+        length=length,
+        vocabulary=VOCABULARY,
+        fingerprint=f"made-{length}",
+        tokenizer="none",
+        train=train,
+        heldout=heldout,
+    )
+
+
+def config(folder, **changed) -> LengthsConfig:
+    basis = LengthsConfig(
+        folder=str(folder), lengths=(16, 32), preset="tiny", positions=("rotary", "learned"), extensions=("yarn",)
+    )
+    return replace(basis, seeds=1, windows=5, steps=3, batch_size=8, **changed)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_layer():
+    with one_layer_preset():
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(one_layer, tmp_path_factory):
+    folder, said = tmp_path_factory.mktemp("lengths"), []
+    lengths(config(folder), made_rows, said.append)
+    return folder, said
+
+
+def test_windows_mask_the_same_tokens_at_every_length(tmp_path):
+    windows = cut_windows(made_rows(32), config(tmp_path))
+    assert windows.labels.shape == (5, 28) and windows.frame == (CLS, SEP)
+    pieces = windows.masked.reshape(5, 2, 14)
+    assert (pieces.sum(2) == 3).all()  # 15 % of 14, rounded up
+    np.testing.assert_array_equal(windows.inputs[~windows.masked], windows.labels[~windows.masked])
+    assert (windows.labels >= VOCABULARY.specials).all()
+
+
+def test_the_report_is_of_the_cells(finished):
+    folder, said = finished
+    cells = [json.loads(path.read_bytes()) for path in sorted((folder / "cells").iterdir())]
+    assert [(c["encoding"], c["seed"]) for c in cells] == [(e, s) for e in ("learned", "rotary") for s in (0,)]
+    assert {*cells[0]["scores"]} == {"learned, hierarchical"} and {*cells[1]["scores"]} == {"rotary", "rotary, yarn"}
+    # Of the trained length an extension by 1 changes nothing.
+    for cell in cells[1:]:
+        plain, yarn = (cell["scores"][name]["16"]["cross_entropy"] for name in ("rotary", "rotary, yarn"))
+        np.testing.assert_allclose(plain, yarn, rtol=1e-5)
+    found = estimate(gather(cells, "cross_entropy")["rotary, yarn", 32])
+    assert f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]" in (folder / "lengths.md").read_text()
+    assert (folder / "lengths.md").read_text() == said[-1]
+    rows = json.loads((folder / "lengths.json").read_bytes())["rows"]
+    assert len(rows) == 2 * 3 * 2 and (folder / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert len((folder / "lengths.csv").read_text().splitlines()) == 1 + len(rows)
+
+
+def test_the_same_command_does_nothing_again_and_more_seeds_go_on(finished, monkeypatch):
+    folder, said = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
+    again = []
+    monkeypatch.setattr("rope.experiments.lengths.trained", lambda *_: pytest.fail("trained again"))
+    lengths(config(folder), made_rows, again.append)
+    assert again[-1] == said[-1]
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
+
+
+def test_other_settings_are_refused(finished):
+    with pytest.raises(ValueError, match="its cells were made with windows 5, not 4: give that, or another --folder"):
+        lengths(replace(config(finished[0]), windows=4), made_rows, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "changed, expected",
+    [
+        ({"lengths": (16, 24)}, "multiples of the first"),
+        ({"lengths": (16, 32, 48)}, "the last must be a multiple of all"),
+        ({"lengths": (4, 8)}, "which is 8 or more"),
+        ({"lengths": (8, 96)}, "learned positions of 8 can be continued to 64"),
+        ({"positions": ()}, "give one or more, each once"),
+        ({"seeds": 0}, "seeds is 0"),
+    ],
+)
+def test_lengths_that_cannot_be(changed, expected):
+    with pytest.raises(ValueError, match=expected):
+        replace(LengthsConfig(), **changed)
+
+
+def test_without_long_text(tmp_path):
+    def short(length):
+        rows = made_rows(length)
+
+        def torn(**which):
+            for batch in rows.heldout(**which):
+                yield {**batch, "segments": batch["segments"] * (np.arange(length) > 0)}
+
+        return replace(rows, heldout=torn)
+
+    with pytest.raises(ValueError, match="no held-out document has 32 tokens"):
+        lengths(config(tmp_path), short, lambda _: None)
+    with pytest.raises(ValueError, match="no document is held out"):
+        cut_windows(replace(made_rows(32), heldout=None), config(tmp_path))
+
+
+def test_pretraining_resumes_and_refuses_other_positions(tmp_path):
+    basis = recipe("tiny")
+    run = EncoderConfig(
+        length=16, folder=str(tmp_path), loop=replace(basis.loop, steps=2, batch_size=8, save_every=1, eval_batches=1), optimizer=basis.optimizer
+    )  # fmt: skip
+    said = []
+    assert int(pretrain_encoder(run, lambda: made_rows(16), said.append)[0].step) == 2
+    more = replace(run, loop=replace(run.loop, steps=3))
+    assert int(pretrain_encoder(more, lambda: made_rows(16), said.append)[0].step) == 3
+    assert any("resumed at step 2 of 3" in line for line in said)
+    model, config = load_encoder(tmp_path)[:2]
+    trained = pretrain_encoder(more, lambda: made_rows(16), said.append)[0].model
+    assert config == more.model(VOCABULARY.size)
+    jax.tree.map(np.testing.assert_array_equal, model, jax.tree.map(np.asarray, trained))
+    with pytest.raises(DataError, match="has the steps"):
+        load_encoder(tmp_path, step=1)
+    with pytest.raises(ValueError, match="its run had theta 10000\\^-t, not 1000\\^-t"):
+        pretrain_encoder(replace(more, theta="1000^-t"), lambda: made_rows(16), said.append)

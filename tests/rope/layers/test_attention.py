@@ -1,0 +1,285 @@
+"""Attention, by XLA and by kernels, masks and dropout against float64 NumPy and their laws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rope.layers.attention import attention, dropout
+from rope.layers.masks import Segments, segment_mask, segment_positions, unilm_mask
+from rope.positions.angles import frequencies
+from rope.positions.rerope import long_rotation
+from rope.positions.rotary import rotate, rotation
+from tests.rope.positions.reference import attention64, gradients64, rotate64
+
+
+def arrays(seed=0, rows=2, queries=5, keys=7, heads=4, groups=4, size=4):
+    """Query, key, value, bias and a cotangent."""
+    shapes = (
+        (rows, queries, heads, size),
+        (rows, keys, groups, size),
+        (rows, keys, groups, size),
+        (1, heads, queries, keys),
+        (rows, queries, heads, size),
+    )
+    return [jax.random.normal(k, s) for k, s in zip(jax.random.split(jax.random.key(seed), 5), shapes, strict=True)]
+
+
+def row_segments(rows=2, length=5):
+    """Two examples and padding in each row."""
+    ends = np.array([[length // 2, length - 1], [length // 3, length]])[np.arange(rows) % 2]
+    places = np.arange(length)
+    return jnp.array([np.where(places < a, 1, np.where(places < b, 2, 0)) for a, b in ends])
+
+
+SEGMENTS = row_segments()
+KEYS = row_segments(length=7)
+MASKS = {
+    "none": (None, 7),
+    "padding and segments": (segment_mask(SEGMENTS, KEYS), 7),
+    "causal": (segment_mask(SEGMENTS, SEGMENTS, causal=True), 5),
+    "unilm": (unilm_mask(SEGMENTS, jnp.array([[0, 1, 0, 1, 0], [0, 0, 1, 1, 1]])), 5),
+    "segments": (Segments(SEGMENTS, KEYS), 7),
+    "causal segments": (Segments(SEGMENTS, SEGMENTS, causal=True), 5),
+}
+
+
+@pytest.mark.parametrize("groups", [4, 2, 1])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("kind", MASKS)
+def test_values_and_gradients_equal_numpy(kind, with_bias, groups):
+    mask, keys = MASKS[kind]
+    *inputs, bias, cotangent = arrays(keys=keys, groups=groups)
+    inputs = [*inputs, bias] if with_bias else inputs
+    scale = 1.0 if with_bias else None  # T5's, and the default
+
+    def of(query, key, value, bias=None):
+        out = attention(query, key, value, bias=bias, mask=mask, scale=scale)
+        return (out * cotangent).sum(), out
+
+    (_, out), ours = jax.value_and_grad(of, range(len(inputs)), has_aux=True)(*inputs)
+    dense = mask.dense() if isinstance(mask, Segments) else mask
+    reference = {"bias": bias if with_bias else None, "mask": dense, "scale": scale or 0.5}
+    np.testing.assert_allclose(out, attention64(*inputs[:3], **reference), atol=1e-5)
+    for mine, theirs in zip(ours, gradients64(cotangent, *inputs[:3], **reference), strict=False):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5)
+
+
+def test_the_reference_gradients_equal_finite_differences():
+    *inputs, cotangent = (np.asarray(x, np.float64) for x in arrays(rows=1, queries=3, keys=3, heads=2, groups=1))
+    mask = segment_mask(jnp.array([[1, 1, 2]]), jnp.array([[1, 1, 2]]), causal=True)
+
+    def of(query, key, value, bias):
+        return (attention64(query, key, value, bias=bias, mask=mask, scale=0.7) * cotangent).sum()
+
+    found = gradients64(cotangent, *inputs[:3], bias=inputs[3], mask=mask, scale=0.7)
+    for number, gradient in enumerate(found):
+        for place in np.ndindex(inputs[number].shape):
+            moved = [[x.copy() for x in inputs] for _ in range(2)]
+            moved[0][number][place] += 1e-5
+            moved[1][number][place] -= 1e-5
+            assert abs((of(*moved[0]) - of(*moved[1])) / 2e-5 - gradient[place]) < 1e-8
+
+
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+@pytest.mark.parametrize("groups", [4, 2])
+def test_rotated_attention_equals_numpy(groups, layout):
+    query, key, value, _, cotangent = arrays(keys=5, groups=groups, size=8)
+    where, theta = segment_positions(SEGMENTS), frequencies(8)
+    mask, by = Segments(SEGMENTS, SEGMENTS), rotation(where, theta)
+
+    def of(query, key, value):
+        out = attention(query, key, value, rotation=by, layout=layout, mask=mask)
+        return (out * cotangent).sum(), out
+
+    (_, out), ours = jax.value_and_grad(of, range(3), has_aux=True)(query, key, value)
+    turned = [rotate64(x, where, theta, layout) for x in (query, key)]
+    reference = {"mask": mask.dense(), "scale": 8**-0.5}
+    np.testing.assert_allclose(out, attention64(*turned, value, **reference), atol=1e-5)
+    theirs = gradients64(cotangent, *turned, value, **reference)
+    back = [rotate64(g, -where, theta, layout) for g in theirs[:2]]  # the transpose of a rotation is its inverse
+    for mine, expected in zip(ours, [*back, theirs[2]], strict=True):
+        np.testing.assert_allclose(mine, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("factor", [None, 2.0, 1.0])
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+def test_rerope_equals_scores_of_clipped_distances(layout, factor):
+    length, window = 9, 3.0
+    query, key, value, _, _ = arrays(queries=length, keys=length, groups=2, size=8)
+    segments = row_segments(length=length)
+    where, theta = segment_positions(segments), frequencies(8)
+    by = long_rotation(where, theta, window, factor)
+    ours = attention(query, key, value, rotation=by, layout=layout, mask=Segments(segments, segments))
+
+    def scores(b, n):
+        found = np.zeros((length, length))
+        for t, s in np.ndindex(length, length):
+            distance = float(where[b, t] - where[b, s])
+            if abs(distance) >= window:
+                beyond = 0 if factor is None else (abs(distance) - window) / factor
+                distance = np.sign(distance) * (window + beyond)
+            q = rotate64(query[b : b + 1, t : t + 1, n : n + 1], [[distance]], theta, layout)
+            found[t, s] = np.dot(q[0, 0, 0], np.asarray(key[b, s, n // 2], np.float64)) * 8**-0.5
+        return found
+
+    expected = attention64(query, key, value, mask=segment_mask(segments, segments), scale=1, scores=scores)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    if factor == 1.0:
+        plain = attention(
+            query, key, value, rotation=rotation(where, theta), layout=layout, mask=segment_mask(segments, segments)
+        )
+        np.testing.assert_allclose(ours, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["full", "segments", "causal"])
+def test_splash_equals_numpy(kind):
+    """The kernel for TPUs, interpreted."""
+    length = 256
+    query, key, value, _, cotangent = arrays(queries=length, keys=length, heads=2, groups=1, size=16)
+    segments = row_segments(length=length)
+    mask = None if kind == "full" else Segments(segments, segments, causal=kind == "causal")
+    by = rotation(segment_positions(segments), frequencies(16))
+
+    def of(query, key, value):
+        out = attention(query, key, value, rotation=by, mask=mask, implementation="splash")
+        return (out * cotangent).sum(), out
+
+    (_, out), ours = jax.jit(jax.value_and_grad(of, range(3), has_aux=True))(query, key, value)
+    turned = rotate(query, by), rotate(key, by)
+    reference = {"mask": None if mask is None else mask.dense(), "scale": 0.25}
+    np.testing.assert_allclose(out, attention64(*turned, value, **reference), atol=1e-5)
+    theirs = gradients64(cotangent, *turned, value, **reference)
+    back = [rotate64(g, -segment_positions(segments), frequencies(16)) for g in theirs[:2]]
+    for mine, expected in zip(ours, [*back, theirs[2]], strict=False):
+        np.testing.assert_allclose(mine, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "splash"])
+def test_sharded_equals_unsharded(implementation):
+    length = 128
+    query, key, value, _, _ = arrays(rows=4, queries=length, keys=length, heads=4, groups=2, size=16)
+    segments = row_segments(rows=4, length=length)
+    by = rotation(segment_positions(segments), frequencies(16))
+
+    @jax.jit
+    def of(query, key, value, segments, by):
+        mask = Segments(segments, segments)
+        return attention(query, key, value, rotation=by, mask=mask, implementation=implementation)
+
+    alone = of(query, key, value, segments, by)
+    with jax.set_mesh(jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"))):
+        cut = [jax.device_put(x, jax.P(("data", "fsdp"), None, "tensor")) for x in (query, key, value)]
+        rows = jax.device_put((segments, by), jax.P(("data", "fsdp")))
+        np.testing.assert_allclose(of(*cut, *rows), alone, atol=1e-6)
+
+
+def lowered(platform: str, implementation: str, dtype="bfloat16", **arguments) -> str:
+    like = jax.ShapeDtypeStruct((2, 128, 4, 64), dtype)
+
+    def of(query, key, value):
+        return attention(query, key, value, implementation=implementation, **arguments).astype(jnp.float32).sum()
+
+    return jax.jit(jax.grad(of, range(3))).trace(like, like, like).lower(lowering_platforms=(platform,)).as_text()
+
+
+SQUARE = jnp.zeros((2, 4, 128, 128), jnp.bfloat16)
+REFUSED = {
+    "no such": ({"implementation": "flash"}, "implementation is 'flash': it must be auto, xla, splash, cudnn"),
+    "a bias": ({"implementation": "splash", "bias": SQUARE}, "attention by splash has no bias"),
+    "a dense mask": ({"implementation": "splash", "mask": SQUARE > 0}, "needs its mask as rope.layers.masks.Segments"),
+    "in float32": ({"implementation": "cudnn", "dtype": "float32"}, "computes in bfloat16 or float16, not float32; use xla"),
+    "dropped": (
+        {"implementation": "cudnn", "dropout_rate": 0.1, "dropout_key": jax.random.key(0)},
+        "attention by cudnn has no dropout",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_kernel_that_is_not_legal_is_refused_with_the_reason(kind):
+    arguments, expected = REFUSED[kind]
+    with pytest.raises(ValueError) as error:
+        lowered("cpu", **arguments)
+    assert expected in str(error.value)
+
+
+def test_lengths_and_heads_that_do_not_fit_are_refused():
+    query, key, value, _, _ = arrays()
+    with pytest.raises(ValueError, match="multiples of 128, not 5 and 7"):
+        attention(query, key, value, implementation="splash")
+    with pytest.raises(ValueError, match="4 heads of queries cannot share 3 heads of keys"):
+        attention(query, key[:, :, :3], value[:, :, :3])
+
+
+BAD = {
+    "a mask of numbers": ({"mask": jnp.zeros((1, 1, 5, 5))}, "a mask of float32: it must be bool"),
+    "no axis of heads": ({"mask": jnp.ones((4, 5, 5), bool)}, "a mask of shape (4, 5, 5): it must be (4, 4, 5, 5)"),
+    "other rows": ({"bias": jnp.zeros((3, 1, 5, 5))}, "a bias of shape (3, 1, 5, 5)"),
+    "another length": ({"rotation": rotation(jnp.arange(1), frequencies(4))}, "a rotation of 1 positions, 5 queries"),
+    "segments of one row": (
+        {"mask": Segments(np.zeros((1, 5), int), np.zeros((1, 5), int))},
+        "segments (1, 5) and (1, 5): they must be (4, 5) and (4, 5)",
+    ),
+    "a rotation of other rows": (
+        {"rotation": rotation(jnp.zeros((3, 5)), frequencies(4))},
+        "a rotation of 3 rows for 4 rows of queries",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_would_broadcast_to_something_else_is_refused(kind):
+    query, key, value, _, _ = arrays(rows=4, keys=5)
+    arguments, expected = BAD[kind]
+    with pytest.raises(ValueError) as error:
+        attention(query, key, value, **arguments)
+    assert expected in str(error.value)
+    with pytest.raises(ValueError, match="do not belong together"):
+        attention(query, key, value[:, :1])
+    with pytest.raises(ValueError, match="they must be floats"):
+        attention(query.astype(int), key, value)
+
+
+def test_masks():
+    mask = segment_mask(jnp.array([[1, 1, 2, 0]]), jnp.array([[1, 2, 2, 0]]))[0, 0]
+    np.testing.assert_array_equal(mask, [[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]])
+    causal = segment_mask(jnp.array([[1, 1, 2, 2]]), jnp.array([[1, 1, 2, 2]]), causal=True)[0, 0]
+    np.testing.assert_array_equal(causal, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])
+    source_and_target = unilm_mask(jnp.array([[1, 1, 1, 1, 0]]), jnp.array([[0, 0, 1, 1, 0]]))[0, 0]
+    np.testing.assert_array_equal(
+        source_and_target, [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [0, 0, 0, 0, 1]]
+    )
+    long = unilm_mask(jnp.ones((1, 300), int), jnp.ones((1, 300), jnp.uint8))[0, 0]
+    np.testing.assert_array_equal(long.sum(1), np.arange(1, 301))
+    packed = unilm_mask(jnp.array([[1, 1, 2, 2]]), jnp.array([[0, 1, 0, 1]]))[0, 0]
+    np.testing.assert_array_equal(packed, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])
+
+
+@settings(max_examples=12)
+@given(rate=st.sampled_from([0.1, 0.3, 0.5, 0.9]), seed=st.integers(0, 2**31 - 1))
+def test_dropout_keeps_its_share_scaled_and_independent(rate, seed):
+    n = 1 << 18
+    out = np.asarray(dropout(jnp.ones((4, n // 4)), rate, jax.random.key(seed)))
+    kept = out != 0
+    assert abs(kept.mean() - (1 - rate)) < 5 * (rate * (1 - rate) / n) ** 0.5
+    np.testing.assert_allclose(out[kept], 1 / (1 - rate), rtol=1e-6)
+    centred = kept - kept.mean()
+    deviation = 5 * rate * (1 - rate) / n**0.5
+    for other in (np.roll(centred, 1, 1), np.roll(centred, 1, 0), np.roll(centred, 64, 1)):
+        assert abs((centred * other).mean()) < deviation
+    again = np.asarray(dropout(jnp.ones((4, n // 4)), rate, jax.random.key(seed ^ 1))) != 0
+    assert abs((centred * (again - again.mean())).mean()) < deviation
+
+
+def test_dropout_is_the_same_on_every_mesh_and_off_without_a_key():
+    x, key = jnp.ones((8, 16, 4)), jax.random.key(3)
+    alone = dropout(x, 0.3, key)
+    np.testing.assert_array_equal(dropout(x, 0.3, None), x)
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"))
+    with jax.set_mesh(mesh):
+        cut = jax.device_put(np.ones((8, 16, 4), np.float32), jax.P(("data", "fsdp"), None, "tensor"))
+        sharded = jax.jit(lambda x: dropout(x, 0.3, jax.random.key(3)))(cut)
+    np.testing.assert_array_equal(sharded, alone)

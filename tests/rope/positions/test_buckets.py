@@ -1,0 +1,54 @@
+"""Relative position buckets and biases against plain loops."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rope.positions.buckets import offset_bias, relative_bias, relative_bucket
+
+
+def plain_bucket(offset: int, bidirectional: bool, buckets: int = 32, far: int = 128) -> int:
+    """Raffel et al. 2020 in words: exact distances first, then logarithmic ones up to `far`."""
+    side = 0
+    if bidirectional:
+        buckets //= 2
+        side = buckets if offset > 0 else 0
+        distance = abs(offset)
+    else:
+        distance = max(-offset, 0)
+    exact = buckets // 2
+    if distance < exact:
+        return side + distance
+    scaled = np.float32(np.log(np.float32(distance) / exact)) / np.float32(math.log(far / exact)) * (buckets - exact)
+    return side + min(exact + int(scaled), buckets - 1)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_buckets_equal_a_plain_loop(bidirectional):
+    offsets = np.arange(-1000, 1001)
+    ours = relative_bucket(jnp.asarray(offsets), bidirectional=bidirectional)
+    np.testing.assert_array_equal(ours, [plain_bucket(int(o), bidirectional) for o in offsets])
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (3, 4), (7, 2), (1, 9), (200, 300)])
+def test_bias_is_the_tables_entry_of_each_offset(queries, keys):
+    table = jax.random.normal(jax.random.key(0), (32, 3))
+    ours = relative_bias(table, queries, keys, bidirectional=True)
+    bucket = [[plain_bucket(s - t, True) for s in range(keys)] for t in range(queries)]
+    expected = np.asarray(table)[np.array(bucket)].transpose(2, 0, 1)[None]
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_gradient_counts_the_offsets_of_each_bucket():
+    gradient = jax.grad(lambda table: relative_bias(table, 5, 6, bidirectional=True).sum())(jnp.zeros((32, 2)))
+    counts = np.bincount([plain_bucket(s - t, True) for s in range(6) for t in range(5)], minlength=32)
+    np.testing.assert_allclose(gradient, np.stack([counts, counts], 1), rtol=1e-6)
+
+
+def test_offset_bias_of_one_query_is_a_row_of_the_whole():
+    table = jax.random.normal(jax.random.key(1), (32, 2))
+    whole = relative_bias(table, 8, 8, bidirectional=False)[0, :, 5]
+    np.testing.assert_allclose(offset_bias(table, jnp.arange(8) - 5, bidirectional=False), whole, rtol=1e-6)

@@ -1,0 +1,136 @@
+"""Files and folders that are there whole or not at all, whenever the process is killed."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from training.files.errors import AGAIN, DataError, damaged
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path` to write a file or folder to, which becomes `path` as the block ends, if it does not fail.
+
+    A folder replaces a folder: the old one is out of the way for an instant, and a kill in it leaves no `path` until the
+    next `whole` puts the old one back. What killed processes left of `path` is removed.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (path.with_name(f".{path.name}.{part}.tmp") for part in (os.getpid(), "old"))
+    for left in _left_by_the_dead(path):
+        _remove(left)
+    _settle(path, temporary, old)
+    try:
+        yield temporary
+        if not temporary.is_dir():
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            os.replace(path, old)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # such as of a full disk
+            error.filename = str(path)
+        raise
+    finally:
+        _settle(path, temporary, old)
+
+
+@contextmanager
+def growing(path: Path, identity: str) -> Iterator[IO[bytes]]:
+    """Gives a file to append to, which becomes `path` as the block ends, if it does not fail.
+
+    What a killed process had written of the same `identity` is in the file, which is at its begin; what was not flushed may be
+    missing from its end, or lie there in part. Raises DataError where another process is at work on it.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name.lstrip('.')}.{identity}.partial")
+    try:
+        with open(partial, "a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(
+                    f"{path}: the same command is at work on it; wait for it, or write to another file"
+                ) from None
+            file.seek(0)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(partial, path)
+    except OSError as error:  # such as of a full disk, also as the file is closed
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_bytes(path, (json.dumps(fields, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def read_json(file: Path, remedy: str = AGAIN) -> dict[str, Any]:
+    """The object in a JSON file. Raises DataError, which ends in what to do."""
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; {remedy}")
+    text = file.read_bytes()
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(file, error, "not JSON", remedy) from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: not a JSON object; {remedy}")
+    return content
+
+
+def check_new(out: Path) -> None:
+    """A folder that is to be written must be new, or empty. Raises DataError."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists already; name another folder")
+
+
+def _settle(path: Path, temporary: Path, old: Path) -> None:
+    """Removes `temporary`, and `old`, which becomes `path` instead where there is none."""
+    _remove(temporary)
+    if os.path.lexists(old):
+        # By way of `temporary`, so that a kill leaves no half of a folder as `old`.
+        os.replace(old, temporary if os.path.lexists(path) else path)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _left_by_the_dead(path: Path) -> list[Path]:
+    """The temporary names of processes that are no more."""
+    name = re.compile(re.escape(f".{path.name}.") + r"(\d{1,9})\.tmp")
+    matches = map(name.fullmatch, os.listdir(path.parent))
+    return [path.with_name(match[0]) for match in matches if match and not _alive(int(match[1]))]
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, or a system without /proc
+        return True
+    return state != "Z"  # killed, and its parent has not asked yet

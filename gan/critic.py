@@ -92,7 +92,7 @@ def kr(values: jax.Array) -> jax.Array:
     return jnp.mean(values[:half]) - jnp.mean(values[half:])
 
 
-def both(x: jax.Array, y: jax.Array) -> jax.Array:
+def joined(x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape != y.shape or len(x) < 2:
         raise ValueError(f"batches {x.shape} and {y.shape}: both must be of one shape, and of two points or more")
     return jnp.concatenate([x, y])
@@ -154,6 +154,6 @@ def critic_of(
 
     def say(state: State, x: jax.Array, y: jax.Array) -> Readings:
         f = lambda points: potential(state, points)  # noqa: E731
-        return read(f, x, y) if read else {"kr": kr(f(both(x, y)))}
+        return read(f, x, y) if read else {"kr": kr(f(joined(x, y)))}
 
     return Critic(certified, init, step, say, potential, slope_of(potential), metric)

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import optax
 
 from gan import lipschitz
-from gan.critic import Critic, Draw, Readings, Shape, State, adam, both, critic_of, kr, slope, slope_of
+from gan.critic import Critic, Draw, Readings, Shape, State, adam, critic_of, joined, kr, slope, slope_of
 from gan.metric import Metric, distances, dual_lengths, lengths
 from gan.networks import Layer, mlp
 from gan.transport import entropic, matched, need_ott
 
 
 def _kr_alone(f, x, y, key) -> tuple[jax.Array, Readings]:
-    found = kr(f(both(x, y)))
+    found = kr(f(joined(x, y)))
     return -found, {"kr": found}
 
 
@@ -41,7 +41,7 @@ def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False
         along = jax.random.uniform(key, (len(x), 1))
         steep = dual_lengths(slope(f, y + along * (x - y)), metric)
         excess = jax.nn.relu(steep - 1) if one_sided else steep - 1
-        found, penalty = kr(f(both(x, y))), jnp.mean(excess**2)
+        found, penalty = kr(f(joined(x, y))), jnp.mean(excess**2)
         return weight * penalty - found, {"kr": found, "penalty": penalty}
 
     return critic_of(shape, loss, metric=metric)
@@ -111,7 +111,7 @@ def c_transform(shape: Shape, metric: Metric = "l2", rate: float = 2e-4) -> Crit
     """
 
     def read(f, x, y):
-        values = f(both(x, y))
+        values = f(joined(x, y))
         transform = jnp.min(distances(x, y, metric) - values[: len(x), None], 0)
         return {"kr": kr(values), "objective": jnp.mean(values[: len(x)]) + jnp.mean(transform)}
 
@@ -132,7 +132,7 @@ def soft_c_transform(
         need_ott()
 
     def biased(f, x, y):
-        values = f(both(x, y))
+        values = f(joined(x, y))
         exponents = (values[: len(x), None] - distances(x, y, metric)) / epsilon
         transform = -epsilon * (jax.nn.logsumexp(exponents, 0) - jnp.log(len(x)))
         return {"kr": kr(values), "objective": jnp.mean(values[: len(x)]) + jnp.mean(transform)}
@@ -159,7 +159,7 @@ def compared_c_transforms(shape: Shape, metric: Metric = "l2") -> Critic:
     """[MM:Bv2] CoWGAN (Kwon et al. 2021, arXiv 2110.14150): where one of f's transforms is below kr, the step is on that one."""
 
     def loss(f, x, y, key):
-        values, costs = f(both(x, y)), distances(x, y, metric)
+        values, costs = f(joined(x, y)), distances(x, y, metric)
         above, below = values[: len(x)], values[len(x) :]
         plain = kr(values)
         on_y = jnp.mean(above) + jnp.mean(jnp.min(costs - above[:, None], 0))
@@ -183,7 +183,7 @@ def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate
         x, y = draw(key)
 
         def objective(nets):
-            values, other = forward(nets["f"], both(x, y)), forward(nets["g"], y)
+            values, other = forward(nets["f"], joined(x, y)), forward(nets["g"], y)
             apart = lengths((x - y), metric)
             penalty = jnp.mean(jax.nn.relu(values[: len(x)] + other - apart) ** 2) / (4 * epsilon)
             own = jnp.mean(values[: len(x)]) + jnp.mean(other)
@@ -197,7 +197,7 @@ def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate
         return forward(state.nets["f"], x)
 
     def read(state: State, x: jax.Array, y: jax.Array) -> Readings:
-        values = potential(state, both(x, y))
+        values = potential(state, joined(x, y))
         return {"kr": kr(values), "objective": jnp.mean(values[: len(x)]) + jnp.mean(forward(state.nets["g"], y))}
 
     return Critic(False, init, step, read, potential, slope_of(potential), metric)
@@ -253,7 +253,7 @@ def learned_mover(shape: Shape, inner: int = 12, reverse: bool = False, metric: 
         return sign * forward(state.nets["f"], x)
 
     def read(state: State, x: jax.Array, y: jax.Array) -> Readings:
-        values = potential(state, both(x, y))
+        values = potential(state, joined(x, y))
         sources, targets = (x, y) if reverse else (y, x)
         own = jnp.mean(forward(state.nets["f"], targets)) + cost_of(state.nets, sources)
         return {"kr": kr(values), "objective": own}
@@ -275,7 +275,7 @@ def exact(shape: Shape, metric: Metric = "l2") -> Critic:
         return jax.pure_callback(lambda *z: matched(*z, metric), chosen, x, y, vmap_method="sequential")
 
     def read(state: State, x: jax.Array, y: jax.Array) -> Readings:
-        both(x, y)
+        joined(x, y)
         there = y[match(*jax.lax.stop_gradient((x, y)))]
         found = jnp.mean(lengths((x - there), metric))
         return {"kr": found, "objective": found}

@@ -35,7 +35,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateTextsConfig:
     """Score what models wrote against references: Rouge and BLEU on characters, with 95 % bootstrap intervals.
 
     Files over the same references are also compared with the first, example by example.
@@ -51,7 +51,7 @@ class EvaluateConfig:
     """A file for the figures, as fractions of 1."""
 
 
-def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> list[dict]:
+def evaluate(config: EvaluateTextsConfig, say: Callable[[str], None] = print) -> list[dict]:
     """Prints a table in percent and returns its figures, those of `--json`. Raises DataError."""
     if strange := [name for name in config.files if not name.endswith(JSON_SUFFIXES)]:
         raise DataError(f"{strange[0]}: not JSON lines by its name; give files that end with .jsonl or .jsonl.gz")

@@ -21,7 +21,7 @@ from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from pegasus_zh.text.pairs import Pair, read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer
-from training.files.atomic import growing
+from training.files.atomic import resumable_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
@@ -176,7 +176,7 @@ def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], writte
     """Writes config.out whole; what a killed run had written is kept beside it under a name that tells its settings."""
     out = Path(config.out)
     identity = hashlib.sha256(repr((replace(config, out=""), weights, inputs)).encode()).hexdigest()[:12]
-    with growing(out, identity) as file:
+    with resumable_write(out, identity) as file:
         kept = file.read()
         done = kept.count(b"\n")
         file.truncate(kept.rfind(b"\n") + 1)  # a last line may be cut

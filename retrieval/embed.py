@@ -25,7 +25,7 @@ from retrieval.vectors.encoding import Encode, Encoding, check_length, encoder
 from retrieval.vectors.pooling import Pooling, check_poolings
 from retrieval.vectors.whitening import load_whitening
 from rope.encoder.huggingface import Pooler
-from training.files.atomic import growing, whole
+from training.files.atomic import atomic_write, resumable_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
@@ -112,7 +112,7 @@ def encode_file(config: EmbedConfig, source: TextEncoder, say: Callable[[str], N
     path = Path(config.out).absolute()
     path = path.with_name(f".{path.name}.{identity}.npy")
     if not path.exists():
-        with growing(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
+        with resumable_write(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
             encode = encoder(source, [pooling], config.encoding)
             _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), texts.digest, say)
     return Encoded(path, identity, count, width)
@@ -215,7 +215,7 @@ def _to_parquet(vectors: Path, out: Path, config: EmbedConfig) -> None:
     rows, texts = np.load(vectors, mmap_mode="r"), read_texts(config.input, config.field)
     kind = pyarrow.list_(pyarrow.float32(), rows.shape[1])
     schema = pyarrow.schema([("text", pyarrow.string()), ("vector", kind)])
-    with whole(out) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+    with atomic_write(out) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
         for first in range(0, len(rows), GROUP):
             flat = pyarrow.array(np.ravel(rows[first : first + GROUP]))
             vector = pyarrow.FixedSizeListArray.from_arrays(flat, type=kind)
@@ -225,7 +225,7 @@ def _to_parquet(vectors: Path, out: Path, config: EmbedConfig) -> None:
 
 def _to_array_record(vectors: Path, out: Path, config: EmbedConfig) -> None:
     rows = np.load(vectors, mmap_mode="r")
-    with whole(out) as temporary:
+    with atomic_write(out) as temporary:
         try:
             writer = ArrayRecordWriter(str(temporary), "group_size:1")
             for row in rows:

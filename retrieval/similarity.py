@@ -26,7 +26,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Task:
+class SimilarityTask:
     """Scored pairs in one file or more; each text is held, and encoded, once."""
 
     name: str
@@ -34,14 +34,14 @@ class Task:
     splits: list[Split]
 
 
-def task_of(given: str) -> Task:
+def task_of(given: str) -> SimilarityTask:
     """The task of "FILE", or "NAME=FILE[,FILE...]"; its name is by default the first file's up to the first dot."""
     name, equals, files = given.partition("=")
     paths = (files if equals else given).split(",")
     return read_task(name if equals else _stem(paths[0]), paths)
 
 
-def read_task(name: str, paths: Sequence[str]) -> Task:
+def read_task(name: str, paths: Sequence[str]) -> SimilarityTask:
     """A task of .tsv files (also .gz) of text TAB text TAB score.
 
     Raises DataError, with file, line and remedy, for an empty text, a score that is no number, another number of columns,
@@ -53,7 +53,7 @@ def read_task(name: str, paths: Sequence[str]) -> Task:
         )
     places: dict[str, int] = {}
     splits = [_read_split(path, places) for path in paths]
-    return Task(name, list(places), splits)
+    return SimilarityTask(name, list(places), splits)
 
 
 def _read_split(path: str, places: dict[str, int]) -> Split:

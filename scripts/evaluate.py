@@ -6,9 +6,9 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from pegasus_zh.evaluation import EvaluateConfig, evaluate
+    from pegasus_zh.evaluation import EvaluateTextsConfig, evaluate
 
-    evaluate(tyro.cli(EvaluateConfig, prog="python -m scripts.evaluate"))
+    evaluate(tyro.cli(EvaluateTextsConfig, prog="python -m scripts.evaluate"))
 
 
 if __name__ == "__main__":

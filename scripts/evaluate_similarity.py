@@ -6,12 +6,12 @@ from training.command import run
 def main() -> None:
     import tyro
 
-    from retrieval.experiments.similarity_grid import EvaluateConfig, evaluate
+    from retrieval.experiments.similarity_grid import SimilarityGridConfig, similarity_grid
     from training.experiment.cells import remember_programs
 
-    config = tyro.cli(EvaluateConfig, prog="python -m scripts.evaluate_similarity")
+    config = tyro.cli(SimilarityGridConfig, prog="python -m scripts.evaluate_similarity")
     remember_programs(config.folder)
-    evaluate(config)
+    similarity_grid(config)
 
 
 if __name__ == "__main__":

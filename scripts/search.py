@@ -14,11 +14,11 @@ def main() -> None:
         store.BuildConfig: store.build,
         store.AddConfig: store.add,
         search.QueryConfig: search.query,
-        search.EvaluateConfig: search.evaluate,
+        search.EvaluateIndexConfig: search.evaluate,
         search.ServeConfig: serve,
     }
     config = tyro.extras.subcommand_cli_from_dict(
-        {kind.__name__.removesuffix("Config").lower(): kind for kind in run_of},
+        {kind.__name__.removesuffix("Config").removesuffix("Index").lower(): kind for kind in run_of},
         prog="python -m scripts.search",
         description="Search texts by meaning: build an index, add to it, query it, evaluate it, serve it.",
     )

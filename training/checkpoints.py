@@ -132,7 +132,9 @@ class Checkpoints:
                 state = self._load(step, target, _checksums)
             except DamagedCheckpoint as error:
                 damage = error
-            if not _on_all(damage is None):  # one process alone must not go on from another step than the rest
+            if not _true_on_every_process(
+                damage is None
+            ):  # one process alone must not go on from another step than the rest
                 say(f"{damage or f'{self.folder / str(step)}: damaged for another process'}; trying the one before it")
                 continue
             return state.replace(key=jax.random.wrap_key_data(state.key, impl="rbg"))
@@ -233,7 +235,7 @@ def read_model(
     raise DataError(f"{folder}: no undamaged checkpoint here; give the work folder of a finished or running training")
 
 
-def _on_all(answer: bool) -> bool:
+def _true_on_every_process(answer: bool) -> bool:
     """Is it so on every process?"""
     return answer if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(answer)).all())
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from training.files.atomic import whole, write_bytes
+from training.files.atomic import atomic_write, write_bytes
 
 # Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets.
 PEAKS = {
@@ -123,5 +123,5 @@ def plot_curves(rows: list[dict[str, Any]], path: Path) -> None:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")

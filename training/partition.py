@@ -71,7 +71,7 @@ def gather(weight: jax.Array, *names: str | None, dtype: jnp.dtype | None = None
     return weight if to is None else jax.reshard(weight, to)
 
 
-def on_all(x: jax.Array) -> jax.Array:
+def replicate(x: jax.Array) -> jax.Array:
     """The array whole on every device."""
     to = spec(*(None for _ in x.shape))
     return x if to is None else jax.reshard(x, to)

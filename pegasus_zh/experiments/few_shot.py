@@ -89,7 +89,7 @@ class FewShotConfig:
 
 
 @dataclass(frozen=True)
-class Task:
+class FewShotTask:
     """A task's pairs, each source in one part alone."""
 
     name: str
@@ -102,7 +102,7 @@ class Task:
 class Cell:
     """One fine-tuning."""
 
-    task: Task
+    task: FewShotTask
     examples: int
     objective: str
     seed: int
@@ -150,7 +150,7 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
         say(write_report(folder, results, {task.name: copied(task) for task in tasks}, notes))
 
 
-def read_task(path: str, config: FewShotConfig) -> Task:
+def read_task(path: str, config: FewShotConfig) -> FewShotTask:
     """The pairs of a file in three parts, by a hash of the source: no seed and no order of the file changes them."""
     pairs = dict(read_whole_pairs(path))  # by source: one that comes twice is in one part
     ranked = sorted(pairs.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
@@ -161,17 +161,17 @@ def read_task(path: str, config: FewShotConfig) -> Task:
             "give more pairs, or fewer --test-examples and --valid-examples"
         )
     name = Path(path).name.split(".")[0]
-    return Task(name, ranked[: config.test_examples], ranked[config.test_examples : held], ranked[held:])
+    return FewShotTask(name, ranked[: config.test_examples], ranked[config.test_examples : held], ranked[held:])
 
 
-def settings_of(config: FewShotConfig, tasks: Sequence[Task]) -> dict[str, Any]:
+def settings_of(config: FewShotConfig, tasks: Sequence[FewShotTask]) -> dict[str, Any]:
     """What a folder's cells are made with; further tasks may come."""
     fields = ("preset", "pretrain_steps", "updates", "learning_rate", "test_examples", "valid_examples", "dtype")
     digests = {f"task {task.name}": hashlib.sha256(repr(task).encode()).hexdigest() for task in tasks}
     return {name: getattr(config, name) for name in fields} | digests
 
 
-def share_seen(documents: Sequence[str], tasks: Sequence[Task], path: Path) -> dict[str, float]:
+def share_seen(documents: Sequence[str], tasks: Sequence[FewShotTask], path: Path) -> dict[str, float]:
     """The share of each task's test sources that stand in the documents, by their first characters; kept in `path`."""
     found = read_json(path, "delete it") if path.exists() else {}
     new = {task.name: [_dense(source)[:SEEN] for source, _ in task.test] for task in tasks if task.name not in found}
@@ -188,7 +188,7 @@ def _dense(text: str) -> str:
     return "".join(text.split())
 
 
-def _cells(config: FewShotConfig, tasks: Sequence[Task], say: Callable) -> Iterator[Cell]:
+def _cells(config: FewShotConfig, tasks: Sequence[FewShotTask], say: Callable) -> Iterator[Cell]:
     for task, size in product(tasks, config.examples):
         if size > len(task.training):
             say(f"{task.name}: no {size:,} examples to train on; left out")
@@ -254,7 +254,7 @@ def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> 
     return {**about, "best": found, "scores": lists, "written": written}
 
 
-def copied(task: Task) -> float:
+def copied(task: FewShotTask) -> float:
     """The Rouge-L of copying: each test source's first characters, as many as the median reference of the training has."""
     length = int(np.median([len(reference) for _, reference in task.training]))
     found = scores([reference for _, reference in task.test], [source[:length] for source, _ in task.test])

@@ -55,7 +55,7 @@ from pegasus_zh.text.documents import (
 )
 from pegasus_zh.text.sentences import group_sentences, split_sentences
 from pegasus_zh.text.tokenizers import Tokenizer, load_tokenizer
-from training.files.atomic import whole, write_json
+from training.files.atomic import atomic_write, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.ranges import check_ranges
@@ -200,7 +200,7 @@ class ShardMaker:
         lengths, dtype = lengths_of(pairs), id_dtype(self.tokenizer.vocab_size)
         rows = pack(lengths, self.config.row_source, self.config.row_target)
         path = self.folder / f"{split}-{index:05d}.array_record"
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             # Ids hardly compress (zstd: 16%), and uncompressed ones are read in half the time.
             writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
             for row in rows:

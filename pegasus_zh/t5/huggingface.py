@@ -22,7 +22,7 @@ import numpy as np
 from pegasus_zh.t5.mt5 import MT5, MT5Config
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.tokenizers import Tokenizer
-from training.files.atomic import whole
+from training.files.atomic import atomic_write
 from training.files.errors import DataError
 from training.files.weights import write_safetensors
 
@@ -152,7 +152,7 @@ def write_folder(
     written = written_config(config, out, cross_bias)
     if config.scaled_output:
         model = model.replace(head=model.head * np.float32(config.width**-0.5))
-    with whole(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.mkdir()
         write_safetensors(temporary / "model.safetensors", huggingface_tensors(model), dtype)
         _write_json(temporary / "config.json", _model_json(written, tokenizer, dtype))

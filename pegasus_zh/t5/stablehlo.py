@@ -14,7 +14,7 @@ from jax import export
 from pegasus_zh.t5.decoding import Memory, decode_step, remember
 from pegasus_zh.t5.load import Loaded
 from pegasus_zh.t5.mt5 import MT5, MT5Config
-from training.files.atomic import check_new, whole, write_json
+from training.files.atomic import atomic_write, check_new, write_json
 from training.files.weights import write_safetensors
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -94,7 +94,7 @@ def write_serving(out: Path, loaded: Loaded, dtype: str = "float32") -> None:
         "encoder": (encoder, (weights, shape(b, s, of=jnp.int32))),
         "decode_step": (step, (weights, memory, *cache, token, t)),
     }
-    with whole(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.mkdir()
         for name, (function, arguments) in programs.items():
             exported = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)

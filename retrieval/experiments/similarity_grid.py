@@ -20,7 +20,7 @@ import tyro
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.experiments.similarity_report import write_report
-from retrieval.similarity import Task, cosines, intervals, task_of
+from retrieval.similarity import SimilarityTask, cosines, intervals, task_of
 from retrieval.tuning.simcse import Examples, SimCSEConfig, steps_of, tune
 from retrieval.vectors.arrays import check_finite, read_npy
 from retrieval.vectors.encoding import Encoding, encoder, encoder_for
@@ -29,7 +29,7 @@ from retrieval.vectors.pooling import POOLINGS, Pooling
 from retrieval.vectors.whitening import moments, whiten
 from rope.encoder.huggingface import Pooler
 from training.experiment.cells import REMAKE, keep_settings, run_cells
-from training.files.atomic import whole
+from training.files.atomic import atomic_write
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.mesh import MeshConfig, make_mesh
@@ -41,7 +41,7 @@ METHOD = re.compile(r"none|flow|simcse|whitening|(whitening|projection)-[1-9]\d*
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class SimilarityGridConfig:
     """Score sentence vectors on tasks of scored pairs; the same command goes on with what is missing."""
 
     models: tuple[str, ...]
@@ -83,14 +83,14 @@ class Cell:
     model: str
     pooling: Pooling
     method: str
-    task: Task
+    task: SimilarityTask
 
     @property
     def name(self) -> str:
         return SEPARATOR.join((self.model, self.pooling, self.method, self.task.name))
 
 
-def evaluate(config: EvaluateConfig, say: Callable = print) -> None:
+def similarity_grid(config: SimilarityGridConfig, say: Callable = print) -> None:
     """Runs, or goes on with, the grid in `config.folder`. Raises DataError and ValueError."""
     folder = Path(config.folder)
     tasks = [task_of(given) for given in config.tasks]
@@ -120,7 +120,9 @@ def _named(given: str) -> tuple[str, str]:
     return (name, path) if equals else (Path(given).absolute().name, given)
 
 
-def _settings(config: EvaluateConfig, loaded: dict[str, TextEncoder], tasks: Sequence[Task]) -> dict[str, Any]:
+def _settings(
+    config: SimilarityGridConfig, loaded: dict[str, TextEncoder], tasks: Sequence[SimilarityTask]
+) -> dict[str, Any]:
     """What a folder's cells are made with; further models, tasks and methods may come."""
     digests = {f"model {name}": source.fingerprint for name, source in loaded.items()}
     digests |= {f"task {task.name}": _digest(task) for task in tasks}
@@ -132,7 +134,7 @@ def _settings(config: EvaluateConfig, loaded: dict[str, TextEncoder], tasks: Seq
     return digests | used | {"max_length": config.encoding.max_length, "dtype": config.encoding.dtype}
 
 
-def _digest(task: Task) -> str:
+def _digest(task: SimilarityTask) -> str:
     digest = hashlib.sha256("\n".join(task.texts).encode())
     for split in task.splits:
         for array in (split.first, split.second, split.scores):
@@ -141,7 +143,7 @@ def _digest(task: Task) -> str:
 
 
 def _cells(
-    config: EvaluateConfig, loaded: dict[str, TextEncoder], tasks: Sequence[Task], say: Callable
+    config: SimilarityGridConfig, loaded: dict[str, TextEncoder], tasks: Sequence[SimilarityTask], say: Callable
 ) -> Iterator[Cell]:
     widths = {source.config.width for source in loaded.values()}
     if wrong := [m for m in config.methods if m.partition("-")[2] and int(m.partition("-")[2]) > min(widths)]:
@@ -158,7 +160,7 @@ def _cells(
 class _Vectors:
     """The vectors of a model and a task by all its poolings, made once and kept in a file."""
 
-    def __init__(self, config: EvaluateConfig, loaded: dict[str, TextEncoder], folder: Path, say: Callable):
+    def __init__(self, config: SimilarityGridConfig, loaded: dict[str, TextEncoder], folder: Path, say: Callable):
         self._config, self._loaded, self._folder, self._say = config, loaded, folder, say
 
     def of(self, cell: Cell) -> np.ndarray:
@@ -171,10 +173,10 @@ class _Vectors:
         shape = (len(poolings), len(cell.task.texts), source.config.width)
         return read_npy(path, shape, REMAKE)[poolings.index(cell.pooling)]
 
-    def _make(self, path: Path, source: TextEncoder, poolings: Sequence[Pooling], task: Task) -> None:
+    def _make(self, path: Path, source: TextEncoder, poolings: Sequence[Pooling], task: SimilarityTask) -> None:
         shape = (len(poolings), len(task.texts), source.config.width)
         # Written, not mapped into memory: there a full disk would kill the process.
-        with whole(path) as temporary, open(temporary, "wb") as file, jax.set_mesh(make_mesh(self._config.mesh)):
+        with atomic_write(path) as temporary, open(temporary, "wb") as file, jax.set_mesh(make_mesh(self._config.mesh)):
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             begin = file.tell()
             done, bar = 0, progress_bar(0, len(task.texts), unit="text")
@@ -190,7 +192,7 @@ class _Vectors:
 
 
 def _run(
-    config: EvaluateConfig, loaded: dict[str, TextEncoder], vectors: _Vectors, cell: Cell, folder: Path
+    config: SimilarityGridConfig, loaded: dict[str, TextEncoder], vectors: _Vectors, cell: Cell, folder: Path
 ) -> dict[str, Any]:
     """A cell's figures."""
     if cell.method == "simcse":
@@ -209,7 +211,7 @@ def _run(
     return about | {"splits": splits, "average": average, "weighted": of_all._asdict(), "dimensions": found.shape[1]}
 
 
-def _mapped(config: EvaluateConfig, method: str, vectors: np.ndarray) -> np.ndarray:
+def _mapped(config: SimilarityGridConfig, method: str, vectors: np.ndarray) -> np.ndarray:
     kind, _, dimensions = method.partition("-")
     if kind == "none":
         return np.asarray(vectors)
@@ -219,7 +221,7 @@ def _mapped(config: EvaluateConfig, method: str, vectors: np.ndarray) -> np.ndar
     return whiten(moments([vectors]), int(dimensions) if dimensions else None, say=silent, **of_all)(vectors)
 
 
-def _simcse(config: EvaluateConfig, source: TextEncoder, cell: Cell, folder: Path) -> np.ndarray:
+def _simcse(config: SimilarityGridConfig, source: TextEncoder, cell: Cell, folder: Path) -> np.ndarray:
     """Tunes on the task's texts and encodes them anew."""
     tuning = SimCSEConfig(
         model=cell.model,

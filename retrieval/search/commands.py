@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from retrieval.search.index import Index, make_index
-from retrieval.search.store import read, ready
+from retrieval.search.store import read, whitened_unit
 from retrieval.texts import read_columns, read_texts
 from retrieval.vectors.encoding import encoder
 from training.files.errors import DataError
@@ -55,7 +55,7 @@ class QueryConfig(AskConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(AskConfig):
+class EvaluateIndexConfig(AskConfig):
     """Does the index find what belongs to a question? MRR@k, recall, time; of an approximate one also what exact search finds."""
 
     pairs: str
@@ -119,7 +119,7 @@ def open_searcher(
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):
-            return ready(np.concatenate([part.vectors[:, 0] for part in encode(questions)]), stored.whitening)
+            return whitened_unit(np.concatenate([part.vectors[:, 0] for part in encode(questions)]), stored.whitening)
 
     return Searcher(stored.index, stored.texts, vectors)
 
@@ -163,7 +163,7 @@ class Scores(NamedTuple):
     milliseconds: float  # of a question, many searched at once
 
 
-def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Scores:
+def evaluate(config: EvaluateIndexConfig, say: Callable[[str], None] = print) -> Scores:
     """Scores the index. Raises DataError for a text that it does not have, with its line."""
     searcher = open_as_asked(config)
     places: dict[str, int] = {}

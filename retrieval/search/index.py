@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from retrieval.vectors.arrays import check_finite, read_npy
-from training.files.atomic import whole
+from training.files.atomic import atomic_write
 from training.files.errors import DataError, damaged
 from training.mesh import MeshConfig, make_mesh
 from training.partition import RULES, parts_of
@@ -132,7 +132,7 @@ class ExactIndex(Index):
 
     def save(self, path: Path) -> None:
         about = {"descr": "<f4", "fortran_order": False, "shape": (len(self), self.dimensions)}
-        with whole(path) as temporary, open(temporary, "wb") as file:
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.lib.format.write_array_header_1_0(file, about)
             for piece in self._pieces:
                 file.write(np.ascontiguousarray(piece, "<f4").data)
@@ -261,7 +261,7 @@ class FaissIndex(Index):
     def save(self, path: Path) -> None:
         if self._index is None:
             raise DataError(f"{path}: an index without vectors; add some first")
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             try:
                 self._library.write_index(self._index, str(temporary))
             except RuntimeError as error:

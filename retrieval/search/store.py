@@ -28,7 +28,7 @@ from retrieval.vectors.encoding import Encoding
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.whitening import Whitening, load_whitening, moments, whiten
 from rope.encoder.huggingface import Pooler
-from training.files.atomic import check_new, read_json, whole, write_json
+from training.files.atomic import atomic_write, check_new, read_json, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.mesh import MeshConfig, make_mesh
@@ -130,7 +130,7 @@ def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
     index = make_index(config.kind, dimensions, mesh=make_mesh(config.mesh))
     step = -(-len(vectors) // SAMPLE)  # over the whole file, which may be sorted
     if config.kind in ("ivf", "pq"):
-        index.learn(ready(vectors[::step], whitening), len(vectors))
+        index.learn(whitened_unit(vectors[::step], whitening), len(vectors))
     _add(index, vectors, np.arange(len(vectors)), whitening)
     about = About(
         model=str(Path(config.model).absolute()),
@@ -144,7 +144,7 @@ def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
         version=0,
         texts=len(index),
     )
-    with whole(folder) as temporary:
+    with atomic_write(folder) as temporary:
         temporary.mkdir()
         if whitening:
             whitening.save(temporary / WHITENING)
@@ -189,10 +189,10 @@ def add(config: AddConfig, say: Callable[[str], None] = print) -> None:
 
 def _add(index: Index, vectors: np.ndarray, numbers: np.ndarray, whitening: Whitening | None) -> None:
     for first in range(0, len(numbers), PIECE):
-        index.add(ready(vectors[numbers[first : first + PIECE]], whitening))
+        index.add(whitened_unit(vectors[numbers[first : first + PIECE]], whitening))
 
 
-def ready(vectors: np.ndarray, whitening: Whitening | None) -> np.ndarray:
+def whitened_unit(vectors: np.ndarray, whitening: Whitening | None) -> np.ndarray:
     """Whitened, and of length 1."""
     return unit(np.asarray(vectors, np.float32) if whitening is None else whitening(vectors))
 
@@ -204,7 +204,7 @@ def _names(version: int) -> tuple[str, str]:
 def _write(folder: Path, index: Index, texts: Iterable[str], about: About) -> None:
     vectors, lines = (folder / name for name in _names(about.version))
     index.save(vectors)
-    with whole(lines) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(lines) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     write_json(folder / ABOUT, asdict(about))
 

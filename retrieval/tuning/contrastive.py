@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from training.partition import on_all, spec
+from training.partition import replicate, spec
 from training.step import Batch, Gradients, Sums
 
 Loss = Literal["simcse", "pairs", "cosent"]
@@ -45,7 +45,7 @@ def pairs(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
     rows, columns = (
         jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis, out_sharding=_of(scores)) for axis in (0, 1)
     )
-    target, others = rows * (s - 1) == columns, on_all(_merge(texts[:, 1:], (b * (s - 1),)))[None]
+    target, others = rows * (s - 1) == columns, replicate(_merge(texts[:, 1:], (b * (s - 1),)))[None]
     copies = (others == texts[:, :1]) | (others == texts[:, 1:2])
     return _found(jnp.where(copies & ~target, -ITSELF, scores), target)
 
@@ -54,7 +54,7 @@ def cosent(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
     """Cosines are to be ordered as the scores [B] of the pairs are: [B, 2, D]."""
     unit = _normalised(vectors)
     cosines, wanted = jnp.sum(unit[:, 0] * unit[:, 1], -1), batch["scores"]
-    everywhere, all_wanted = on_all(cosines), on_all(wanted)
+    everywhere, all_wanted = replicate(cosines), replicate(wanted)
     # log(1 + sum of exp(scale (cosine of the worse pair - cosine of the better one))); rows are of the worse ones.
     wrong = scale * (cosines[:, None] - everywhere[None])
     wrong = jnp.where(wanted[:, None] < all_wanted[None], wrong, -ITSELF)
@@ -80,7 +80,7 @@ def _of(x: jax.Array):
 
 def _products(rows: jax.Array, columns: jax.Array) -> jax.Array:
     """[R, D], [C, D] -> [R, C], R cut over the mesh: every device multiplies its rows with the columns of all."""
-    return jnp.einsum("RD,CD->RC", rows, on_all(columns))
+    return jnp.einsum("RD,CD->RC", rows, replicate(columns))
 
 
 def _found(scores: jax.Array, target: jax.Array) -> Sums:

@@ -16,7 +16,7 @@ import tyro
 
 from pegasus_zh.text.tokenizers import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.similarity import Task, cosines, read_task, spearman
+from retrieval.similarity import SimilarityTask, cosines, read_task, spearman
 from retrieval.texts import read_columns
 from retrieval.tuning.contrastive import LOSSES, Loss, cached_gradients
 from retrieval.vectors.encoding import Encoding, encoder_for, lay_out, pack, row_length, texts_of
@@ -33,7 +33,7 @@ from training.loop import HostBatch, LoopConfig, microbatch, train
 from training.mesh import MeshConfig, data_share, join_processes, make_mesh
 from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.partition import check_divisible, on_all, parts_of, spec
+from training.partition import check_divisible, parts_of, replicate, spec
 from training.ranges import check_lists, check_ranges
 from training.step import Batch, TrainState, init_state, update_step
 
@@ -164,7 +164,7 @@ def _number(text: str) -> bool:
 
 
 def tune(
-    config: SimCSEConfig, source: TextEncoder, examples: Examples, valid: Task | None, say: Callable = print
+    config: SimCSEConfig, source: TextEncoder, examples: Examples, valid: SimilarityTask | None, say: Callable = print
 ) -> TrainState:
     """Trains in `config.folder`; where it was told to stop, the state is not that of the last of `steps_of`."""
     check_poolings([config.pooling], source.config, config.model)
@@ -244,7 +244,7 @@ def sentence_vectors(
     texts = texts_of(ids.shape[1])
     found = embed(model, ids, segments, config, [pooling], texts, key)
     flat = jax.lax.reshape(found, (len(ids) * texts, found.shape[-1]), out_sharding=spec("batch", None))
-    return rows_of(on_all(flat), places, spec("batch", None, None))
+    return rows_of(replicate(flat), places, spec("batch", None, None))
 
 
 class Batches:

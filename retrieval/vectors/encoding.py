@@ -15,7 +15,7 @@ from pegasus_zh.text_encoder import TextEncoder
 from retrieval.vectors.pooling import Pooling, embed
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init, sizes
 from training.files.errors import DataError
-from training.partition import abstract, check_divisible, on_all, parts_of, place, spec
+from training.partition import abstract, check_divisible, parts_of, place, replicate, spec
 from training.ranges import check_ranges
 from training.step import compiler_options
 
@@ -65,7 +65,7 @@ def encoder_for(
     def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray) -> jax.Array:
         rows = [jax.device_put(x, spec("batch", None)) for x in (ids, segments)]
         if ids.shape not in programs:
-            run = jax.jit(lambda *given: on_all(embed(*given, config, poolings, texts_of(ids.shape[1]))))
+            run = jax.jit(lambda *given: replicate(embed(*given, config, poolings, texts_of(ids.shape[1]))))
             programs[ids.shape] = run.lower(model, *rows).compile(compiler_options=compiler_options())
         return programs[ids.shape](model, *rows)
 

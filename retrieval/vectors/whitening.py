@@ -25,7 +25,7 @@ from scipy.linalg.blas import dsyr
 from threadpoolctl import threadpool_limits
 
 from retrieval.vectors.arrays import check_finite, open_vectors
-from training.files.atomic import whole
+from training.files.atomic import atomic_write
 from training.files.errors import DataError
 from training.files.weights import fingerprint, open_safetensors, read, write_safetensors
 from training.mesh import MeshConfig, make_mesh
@@ -167,7 +167,7 @@ class Whitening:
 
     def save(self, path: Path | str) -> None:
         """Writes a .safetensors file, whole or not at all."""
-        with whole(Path(path)) as temporary:
+        with atomic_write(Path(path)) as temporary:
             write_safetensors(temporary, [("mean", self.mean), ("kernel", self.kernel)], "float32")
 
 

@@ -25,7 +25,7 @@ from rope.layers.primitives import Linear, Norm
 from rope.positions.angles import SINUSOIDAL, frequencies
 from rope.positions.rotary import to_interleaved
 from rope.positions.sinusoidal import sinusoidal
-from training.files.atomic import check_new, read_json, whole
+from training.files.atomic import atomic_write, check_new, read_json
 from training.files.errors import DataError
 from training.files.weights import (
     FLOATS,
@@ -270,7 +270,7 @@ def write_encoder(
         "torch_dtype": dtype,
         OWN_KEY: {"pooler": config.pooler},
     }
-    with whole(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.mkdir()
         # Rounded sinusoids would spoil the far positions of a model that is loaded in float32 again.
         write_safetensors(temporary / "model.safetensors", tensors.items(), dtype, exact=(table,))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pegasus_zh.evaluation import METRICS, EvaluateConfig, evaluate, intervals, scores
+from pegasus_zh.evaluation import METRICS, EvaluateTextsConfig, evaluate, intervals, scores
 from training.files.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def test_table_differences_and_figures(tmp_path):
     third = write(tmp_path / "third.jsonl", WRITTEN[1:], REFERENCES[1:])
     said: list[str] = []
     figures = tmp_path / "figures.json"
-    report = evaluate(EvaluateConfig(files=(first, second, third), json=str(figures)), said.append)
+    report = evaluate(EvaluateTextsConfig(files=(first, second, third), json=str(figures)), said.append)
     assert json.loads(figures.read_text("utf-8")) == {"files": report}
     assert list(tmp_path.glob("*.tmp")) == []
     found, best = scores(REFERENCES, WRITTEN), scores(REFERENCES, REFERENCES)
@@ -156,8 +156,8 @@ def test_table_differences_and_figures(tmp_path):
 def test_other_fields(tmp_path):
     usual = write(tmp_path / "usual.jsonl", WRITTEN, REFERENCES)
     other = write(tmp_path / "other.jsonl", WRITTEN, REFERENCES, names=("title", "guess"))
-    config = EvaluateConfig(files=(other,), reference_field="title", written_field="guess")
-    assert evaluate(config, str)[0]["scores"] == evaluate(EvaluateConfig(files=(usual,)), str)[0]["scores"]
+    config = EvaluateTextsConfig(files=(other,), reference_field="title", written_field="guess")
+    assert evaluate(config, str)[0]["scores"] == evaluate(EvaluateTextsConfig(files=(usual,)), str)[0]["scores"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_bad_line_is_named(tmp_path, line, fault):
         '{"reference": "一", "written": ""}\n\n' + line + "\n", "utf-8"
     )  # blank lines count and are allowed
     with pytest.raises(DataError) as caught:
-        evaluate(EvaluateConfig(files=(str(path),)), str)
+        evaluate(EvaluateTextsConfig(files=(str(path),)), str)
     assert str(caught.value).startswith(f"{path}, {fault}") and "\n" not in str(caught.value)
 
 
@@ -195,7 +195,7 @@ def test_a_bad_file_is_named(tmp_path, name, content, fault):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=fault) as caught:
-        evaluate(EvaluateConfig(files=(str(path),)), str)
+        evaluate(EvaluateTextsConfig(files=(str(path),)), str)
     assert str(path) in str(caught.value)
 
 

@@ -14,11 +14,11 @@ from training.files.errors import AGAIN, DataError, damaged
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a name beside `path` to write a file or folder to, which becomes `path` as the block ends, if it does not fail.
 
     A folder replaces a folder: the old one is out of the way for an instant, and a kill in it leaves no `path` until the
-    next `whole` puts the old one back. What killed processes left of `path` is removed.
+    next write puts the old one back. What killed processes left of `path` is removed.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def growing(path: Path, identity: str) -> Iterator[IO[bytes]]:
+def resumable_write(path: Path, identity: str) -> Iterator[IO[bytes]]:
     """Gives a file to append to, which becomes `path` as the block ends, if it does not fail.
 
     What a killed process had written of the same `identity` is in the file, which is at its begin; what was not flushed may be
@@ -73,7 +73,7 @@ def growing(path: Path, identity: str) -> Iterator[IO[bytes]]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 

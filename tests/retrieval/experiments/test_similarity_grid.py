@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from retrieval.embed import EmbedConfig, embed_file
-from retrieval.experiments.similarity_grid import EvaluateConfig, evaluate
+from retrieval.experiments.similarity_grid import SimilarityGridConfig, similarity_grid
 from retrieval.similarity import cosines, spearman, task_of
 from retrieval.tuning.simcse import Batches
 from retrieval.vectors.encoding import Encoding
@@ -34,15 +34,15 @@ def folder(tmp_path_factory) -> Path:
             a, b, n = (int(x) for x in random.integers(1, 12, 3))
             rows.append(f"{CHARACTERS[a : a + n]}\t{CHARACTERS[b : b + n]}\t{int(abs(a - b) < 3)}\n")
         (folder / f"{name}.tsv").write_text("".join(rows))
-    evaluate(config(folder), silent)
+    similarity_grid(config(folder), silent)
     return folder
 
 
-def config(folder: Path, **given) -> EvaluateConfig:
+def config(folder: Path, **given) -> SimilarityGridConfig:
     tasks = (f"T={folder / 'train.tsv'},{folder / 'dev.tsv'}", str(folder / "dev.tsv"))
     given = {"poolings": ("pooler", "mean"), "methods": METHODS, "batch_size": 16, "tasks": tasks} | given
     encoding = Encoding(max_length=20, tokens=256)
-    return EvaluateConfig(models=(f"m={folder / 'm'}",), folder=str(folder / "out"), encoding=encoding, **given)
+    return SimilarityGridConfig(models=(f"m={folder / 'm'}",), folder=str(folder / "out"), encoding=encoding, **given)
 
 
 def test_cells_are_what_the_parts_compute(folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_same_command_makes_only_what_is_missing(folder: Path) -> None:
     before = cells[0].read_bytes()
     cells[0].unlink()
     times = [x.stat().st_mtime_ns for x in cells[1:]]
-    evaluate(config(folder), silent)
+    similarity_grid(config(folder), silent)
     assert cells[0].read_bytes() == before and times == [x.stat().st_mtime_ns for x in cells[1:]]
 
 
@@ -103,19 +103,19 @@ def test_a_cell_that_is_told_to_stop_leaves_no_score(folder: Path, monkeypatch) 
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Batches, "__call__", interrupted)
-        evaluate(config(folder), silent)
+        similarity_grid(config(folder), silent)
     assert not cell.exists()
-    evaluate(config(folder), silent)
+    similarity_grid(config(folder), silent)
     assert json.loads(cell.read_text()) == before
 
 
 def test_a_folder_takes_settings_of_methods_that_it_has_not_seen(folder: Path, tmp_path) -> None:
     given = replace(config(folder, methods=("none",)), folder=str(tmp_path))
-    evaluate(given, silent)
-    evaluate(replace(given, methods=("none", "flow"), learning_rate=1e-3), silent)
-    evaluate(replace(given, methods=("simcse",), learning_rate=1e-3), silent)
+    similarity_grid(given, silent)
+    similarity_grid(replace(given, methods=("none", "flow"), learning_rate=1e-3), silent)
+    similarity_grid(replace(given, methods=("simcse",), learning_rate=1e-3), silent)
     with pytest.raises(DataError, match="its cells were made with simcse"):
-        evaluate(replace(given, methods=("simcse",), learning_rate=1e-4), silent)
+        similarity_grid(replace(given, methods=("simcse",), learning_rate=1e-4), silent)
 
 
 def test_a_cell_that_is_none_is_named(folder: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_cell_that_is_none_is_named(folder: Path) -> None:
     before = cell.read_bytes()
     cell.write_text("{}")
     with pytest.raises(DataError, match="m,mean,none,T.json: not a cell"):
-        evaluate(config(folder), silent)
+        similarity_grid(config(folder), silent)
     cell.write_bytes(before)
 
 
@@ -133,18 +133,18 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:
     with pytest.raises(ValueError, match="batch_size is 1"):
         config(tmp_path, batch_size=1)
     with pytest.raises(DataError, match="method whitening-25: vectors of 24 dimensions"):
-        evaluate(config(folder, methods=("none", "whitening-25")), silent)
+        similarity_grid(config(folder, methods=("none", "whitening-25")), silent)
     with pytest.raises(DataError, match="'../x' is no name"):
-        evaluate(config(folder, tasks=(f"../x={folder / 'dev.tsv'}",)), silent)
+        similarity_grid(config(folder, tasks=(f"../x={folder / 'dev.tsv'}",)), silent)
     with pytest.raises(DataError, match="told apart by name"):
-        evaluate(config(folder, tasks=(str(folder / "dev.tsv"), f"dev={folder / 'train.tsv'}")), silent)
+        similarity_grid(config(folder, tasks=(str(folder / "dev.tsv"), f"dev={folder / 'train.tsv'}")), silent)
     with pytest.raises(DataError, match="its cells were made with max_length 20, not 30"):
-        evaluate(replace(config(folder), encoding=Encoding(max_length=30)), silent)
+        similarity_grid(replace(config(folder), encoding=Encoding(max_length=30)), silent)
     with pytest.raises(DataError, match="task dev"):
-        evaluate(config(folder, tasks=(f"dev={folder / 'train.tsv'}",)), silent)
+        similarity_grid(config(folder, tasks=(f"dev={folder / 'train.tsv'}",)), silent)
 
 
 def test_names_are_no_formulas(folder: Path, tmp_path) -> None:
     given = config(folder, tasks=(f"a$_$b={folder / 'dev.tsv'}",), methods=("none",), poolings=("mean",))
-    evaluate(replace(given, folder=str(tmp_path)), silent)
+    similarity_grid(replace(given, folder=str(tmp_path)), silent)
     assert (tmp_path / "similarity.png").stat().st_size > 1000

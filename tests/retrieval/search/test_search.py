@@ -14,7 +14,15 @@ from fastapi.testclient import TestClient
 
 from retrieval import embed
 from retrieval.search import store
-from retrieval.search.commands import EvaluateConfig, QueryConfig, ServeConfig, evaluate, open_searcher, query, ranking
+from retrieval.search.commands import (
+    EvaluateIndexConfig,
+    QueryConfig,
+    ServeConfig,
+    evaluate,
+    open_searcher,
+    query,
+    ranking,
+)
 from retrieval.search.page import application, serve
 from retrieval.search.store import AddConfig, BuildConfig, add, build
 from retrieval.vectors.encoding import Encoding
@@ -61,10 +69,10 @@ def test_query_and_evaluate_say_what_they_found(folder: Path) -> None:
     query(QueryConfig(folder=str(folder / "index"), input=str(folder / "q.txt"), k=2), said.append)
     assert said[0] == TEXTS[4] and said[1].startswith(f"  1.000  {TEXTS[4]}\n")
     (folder / "p.tsv").write_text("".join(f"{text}\t{text}\n" for text in TEXTS))
-    found = evaluate(EvaluateConfig(folder=str(folder / "index"), pairs=str(folder / "p.tsv"), k=3), said.append)
+    found = evaluate(EvaluateIndexConfig(folder=str(folder / "index"), pairs=str(folder / "p.tsv"), k=3), said.append)
     assert (found.mrr, found.recall, found.overlap) == (1, 1, 1) and "MRR@3 1.0000" in said[-1]
     build(config(folder, "hnsw", kind="hnsw"), silent)
-    found = evaluate(EvaluateConfig(folder=str(folder / "hnsw"), pairs=str(folder / "p.tsv"), k=3), said.append)
+    found = evaluate(EvaluateIndexConfig(folder=str(folder / "hnsw"), pairs=str(folder / "p.tsv"), k=3), said.append)
     assert found.mrr == 1 and found.overlap > 0.9
 
 
@@ -152,7 +160,7 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> No
         open_searcher(tmp_path)
     (folder / "p2.tsv").write_text(f"{TEXTS[0]}\t{TEXTS[0]}\n好\t没有\n坏\t没有\n")
     with pytest.raises(DataError, match="p2.tsv, line 2: its text is not in the index, nor those of 1 further lines"):
-        evaluate(EvaluateConfig(folder=str(folder / "index"), pairs=str(folder / "p2.tsv")), silent)
+        evaluate(EvaluateIndexConfig(folder=str(folder / "index"), pairs=str(folder / "p2.tsv")), silent)
     with pytest.raises(DataError, match="question 2: no text"):
         open_searcher(folder / "index", say=silent).search(["好", " "], 1)
     build(config(folder, "other"), silent)

@@ -18,7 +18,7 @@ from rope.positions.sinusoidal import sinusoidal
 from rope.report import extensions, images, rows
 from rope.report.report import SECTIONS, ReportConfig, position_report
 from training.experiment.page import Section, number, page
-from training.files.atomic import whole
+from training.files.atomic import atomic_write
 
 SMALL = ReportConfig(
     size=8, length=48, side=3, max_distance=20, buckets=8, extension=Extension(factor=4, trained=12, window=6)
@@ -186,7 +186,7 @@ def test_what_cannot_be_is_one_line(change, message):
 
 
 def test_a_folder_that_cannot_be_is_one_line_before_any_work(tmp_path, monkeypatch):
-    with whole(tmp_path / "file") as file:
+    with atomic_write(tmp_path / "file") as file:
         file.write_text("")
     said = []
     for folder in ("file", "file/below"):

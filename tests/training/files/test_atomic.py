@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from training.files.atomic import growing, whole, write_bytes, write_json
+from training.files.atomic import atomic_write, resumable_write, write_bytes, write_json
 from training.files.errors import DataError
 
 ROOT = Path(__file__).parents[3]
@@ -19,7 +19,7 @@ DEAD = 4_999_999  # above every kernel's largest process id
 KILLED = """
 import os, sys
 from pathlib import Path
-from training.files.atomic import whole, write_bytes
+from training.files.atomic import atomic_write, write_bytes
 
 kind, path, content, process, left = sys.argv[1:]
 left, os.getpid = [int(left)], lambda: int(process)
@@ -41,7 +41,7 @@ for module, names in ((os, ("replace", "fsync", "unlink", "rmdir", "mkdir")), (P
 def write(kind: str, path: Path, content: bytes) -> None:
     if kind == "file":
         return write_bytes(path, content)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.mkdir()
         for name in ("first", "second"):
             (temporary / name).write_bytes(content)
@@ -74,7 +74,7 @@ def test_a_block_that_fails_changes_nothing(tmp_path, before, kind, error):
     path = tmp_path / "it"
     if before != "nothing":
         write(before, path, b"old")
-    with pytest.raises(type(error)) as caught, whole(path) as temporary:
+    with pytest.raises(type(error)) as caught, atomic_write(path) as temporary:
         write(kind, temporary, b"new")
         raise error
     assert caught.value is error
@@ -150,7 +150,7 @@ def test_killed_anywhere_leaves_the_old_or_the_new(tmp_path, kind, process):
         assert done.returncode in (0, 9), done.stderr
         if kind == "file":
             assert read(path) in ({b"old"}, {b"new"})  # at every moment
-        with pytest.raises(InterruptedError), whole(path):
+        with pytest.raises(InterruptedError), atomic_write(path):
             raise InterruptedError
         seen += read(path)
         assert names(path.parent) == ["it"]
@@ -181,24 +181,24 @@ def test_a_link_to_a_folder_gives_way(tmp_path):
 
 
 def test_a_full_disk_is_told_with_the_file(tmp_path):
-    with pytest.raises(OSError, match="No space left") as caught, whole(tmp_path / "a"):
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(tmp_path / "a"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "a")
 
 
 def test_what_grew_before_a_failure_is_kept_for_the_same_command_alone(tmp_path):
     path = tmp_path / "out"
-    with pytest.raises(RuntimeError), growing(path, "one") as file:
+    with pytest.raises(RuntimeError), resumable_write(path, "one") as file:
         file.write(b"half")
         raise RuntimeError
     assert not path.exists()
-    with growing(path, "other") as file:
+    with resumable_write(path, "other") as file:
         assert file.read() == b""
-        with pytest.raises(DataError, match="the same command is at work"), growing(path, "other"):
+        with pytest.raises(DataError, match="the same command is at work"), resumable_write(path, "other"):
             pass
         file.write(b"of another")
     assert path.read_bytes() == b"of another"
-    with growing(path, "one") as file:
+    with resumable_write(path, "one") as file:
         assert file.read() == b"half"
         file.write(b", whole")
     assert path.read_bytes() == b"half, whole" and list(tmp_path.iterdir()) == [path]

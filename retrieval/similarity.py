@@ -102,14 +102,16 @@ def intervals(
 
     A resample is how often each pair is drawn: ranks are then running sums of these counts, in an order found once.
     """
-    random, drawn = np.random.default_rng(seed), []
+    random = np.random.default_rng(seed)
+    drawn: list[Sequence[float]] = []
     for scores, found in pairs:
-        sides, n = [_Ranks(scores), _Ranks(found)], len(scores)
+        first, second, n = _Ranks(scores), _Ranks(found), len(scores)
         counts = (np.bincount(random.integers(0, n, n), minlength=n).astype(np.float64) for _ in range(resamples))
-        drawn.append([_pearson(*(side.of(drawn) for side in sides), drawn) for drawn in counts])
+        drawn.append([_pearson(first.of(x), second.of(x), x) for x in counts])
     values = np.array([spearman(*pair) for pair in pairs])
     sizes = np.array([len(scores) for scores, _ in pairs], np.float64)
-    of_all = [*zip(values, drawn, strict=True), (np.average(values, weights=sizes), np.average(drawn, 0, sizes))]
+    values = np.append(values, np.average(values, weights=sizes))
+    of_all = zip(values, np.array([*drawn, np.average(drawn, 0, sizes)]), strict=True)
     return [Estimate(float(value), *map(float, np.nanpercentile(x, [2.5, 97.5]))) for value, x in of_all]
 
 

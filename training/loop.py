@@ -114,7 +114,7 @@ def _asked_to_stop() -> Iterator[threading.Event]:
 
     def ask(number: int, _) -> None:
         asked.set()
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

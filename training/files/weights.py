@@ -134,7 +134,7 @@ def open_safetensors(file: Path) -> dict[str, Stored]:
 
 
 def write_safetensors(
-    path: Path, tensors: Iterable[tuple[str, np.ndarray]], dtype: str, exact: Collection[str] = ()
+    path: Path, tensors: Iterable[tuple[str, np.ndarray | jax.Array]], dtype: str, exact: Collection[str] = ()
 ) -> None:
     """Writes the arrays one after the other, so that only one is ever copied (the library's writer wants them all).
 

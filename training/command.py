@@ -4,7 +4,7 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable
 from types import FrameType
 
 
@@ -42,10 +42,3 @@ def _interrupted() -> None:
 def _end() -> None:
     sys.stdout.flush()
     os._exit(1)
-
-
-def preset_of(args: Sequence[str], known: Container[str], default: str) -> str:
-    """The --preset among a command line's arguments, by which its other defaults go."""
-    named = [b for a, b in zip(args, args[1:], strict=False) if a == "--preset"]
-    named += [a.split("=", 1)[1] for a in args if a.startswith("--preset=")]
-    return named[-1] if named and named[-1] in known else default

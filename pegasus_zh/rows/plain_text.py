@@ -87,12 +87,17 @@ def _open(folder: Path) -> Rows:
     heldout = partial(_kept, partial(eval_batches, folder)) if manifest.files("eval") else None
     return Rows(
         length=manifest.row_source,
-        vocabulary=Vocabulary(tokenizer["vocab_size"], SPECIALS.index(MASK), len(SPECIALS)),
+        vocabulary=vocabulary_of(tokenizer["vocab_size"]),
         fingerprint=manifest.fingerprint,
         tokenizer=tokenizer["fingerprint"],
         train=partial(_kept, partial(train_batches, folder)),
         heldout=heldout,
     )
+
+
+def vocabulary_of(size: int) -> Vocabulary:
+    """What masking knows of a tokenizer of so many entries."""
+    return Vocabulary(size, SPECIALS.index(MASK), len(SPECIALS))
 
 
 def _kept(batches: Callable[..., Iterable[dict[str, np.ndarray]]], **which) -> Iterator[dict[str, np.ndarray]]:

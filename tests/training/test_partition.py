@@ -40,9 +40,9 @@ def leaves(tree) -> dict[str, jax.Array]:
 
 def state_of(optimizer: str):
     tx = make_optimizer(OptimizerConfig(optimizer=optimizer), 10)
-    task = toy.task(LoopConfig(), tx, init=partial(mt5.init, MODEL))
+    program = toy.training(LoopConfig(), tx, init=partial(mt5.init, MODEL)).program
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
-        return jax.jit(task.init)(), abstract(task.init)
+        return jax.jit(program.init)(), abstract(program.init)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

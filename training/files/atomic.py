@@ -1,6 +1,5 @@
 """Files and folders that are there whole or not at all, whenever the process is killed."""
 
-import fcntl
 import json
 import os
 import re
@@ -10,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import Timeout
+
 from training.files.errors import AGAIN, DataError, damaged
+from training.files.locks import system_lock
 
 
 @contextmanager
@@ -53,13 +55,11 @@ def resumable_write(path: Path, identity: str) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name.lstrip('.')}.{identity}.partial")
     try:
-        with open(partial, "a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"{path}: the same command is at work on it; wait for it, or write to another file"
-                ) from None
+        held = system_lock(partial).acquire()
+    except Timeout:
+        raise DataError(f"{path}: the same command is at work on it; wait for it, or write to another file") from None
+    try:
+        with held, open(partial, "a+b") as file:
             file.seek(0)
             yield file
             file.flush()

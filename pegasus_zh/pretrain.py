@@ -112,11 +112,11 @@ def recipe(preset: str) -> PretrainConfig:
     )
 
 
-def parse(args: list[str] | None = None) -> PretrainConfig:
+def parse(args: list[str] | None = None, prog: str = "python -m scripts.pretrain") -> PretrainConfig:
     """The command line's config: the flags given, and for the rest the recipe of the --preset given."""
     args = sys.argv[1:] if args is None else args
     default = recipe(preset_of(args, mt5.PRESETS, "tiny"))
-    config = tyro.cli(PretrainConfig, prog="python -m scripts.pretrain", args=args, default=default)
+    config = tyro.cli(PretrainConfig, prog=prog, args=args, default=default)
     if "--data" in args and not any(config.prepare.data):
         raise DataError("--data is empty: name files or patterns, or leave it out for the built-in corpus")
     return config

@@ -2,13 +2,15 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
 
     from pegasus_zh.plan import PlanConfig, plan_preset
 
-    plan_preset(tyro.cli(PlanConfig, prog="python -m scripts.plan"))
+    plan_preset(tyro.cli(PlanConfig, prog=prog("plan")))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     from training.command import preset_of, run
     from training.mesh import join_processes
 
+    from . import prog
+
     PRESET = preset_of(sys.argv, PRESETS, "tiny")
     DEFAULT, DEFAULT_TEXT = recipe(PRESET), text_recipe(PRESET)
     Plain = tyro.conf.arg(name="")
@@ -33,4 +35,4 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
             join_processes()
         pretrain(text, encoder)
 
-    run(lambda: tyro.cli(main, prog="python -m scripts.pretrain_encoder"))
+    run(lambda: tyro.cli(main, prog=prog("pretrain_encoder")))

@@ -1,4 +1,5 @@
-"""The one thing that pyproject.toml cannot say: the commands are installed inside a package, not as a top-level `scripts`."""
+"""The one thing that pyproject.toml cannot say:
+the commands are installed inside a package, not as a top-level `scripts`."""
 
 from setuptools import find_packages, setup
 

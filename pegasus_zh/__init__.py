@@ -1,12 +1,12 @@
 """Chinese text models from raw documents: pseudo-summaries, mT5, T5-PEGASUS, and what a user runs on them.
 
 text/         documents, pairs and sentences; vocabularies and tokenizers, other people's too
-rows/         texts -> examples -> packed rows: pseudo-summaries, span corruption, plain text; prepare, prepared sets, batches
+rows/         texts -> examples (pseudo-summaries, span corruption, plain text) -> packed rows -> batches
 t5/           mT5 and its objective; loading (transformers, bert4keras), transplanting, export, StableHLO
 experiments/  few-shot: what pretraining buys when examples are few
 
-pretrain, finetune, generation and evaluation are what a user runs, text_encoder the same for RoFormer and BERT (and what retrieval builds
-on), plan whether a preset fits.
+pretrain, finetune, generation and evaluation are what a user runs, text_encoder the same for RoFormer and BERT
+(and what retrieval builds on), plan whether a preset fits.
 """
 
 from typing import Any
@@ -15,7 +15,8 @@ __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    """`__version__`, looked up when it is asked for: pyproject.toml has it, also of a checkout that is not installed."""
+    """`__version__`, looked up when it is asked for:
+    pyproject.toml has it, also of a checkout that is not installed."""
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import tomllib

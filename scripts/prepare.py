@@ -12,7 +12,8 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     from . import prog
 
     def main(config: PrepareConfig, tokenizer: Path, folder: Path) -> None:
-        """Prepares --data into --folder, or goes on where an earlier run was stopped; scripts.pretrain --prepared trains on it.
+        """Prepares --data into --folder, or goes on where an earlier run was stopped;
+        scripts.pretrain --prepared trains on it.
 
         tokenizer: a folder that holds vocab.txt or spiece.model, or such a file. folder: where the set goes.
         """

@@ -26,8 +26,8 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     ) -> None:
         """Pretrains RoFormer (or BERT: --positions learned) on Chinese text by masked language model.
 
-        Without --data it trains on the corpus that comes with the project. The same command resumes a run. The defaults are those
-        of the preset: --preset NAME --help shows them.
+        Without --data it trains on the corpus that comes with the project. The same command resumes a run. The defaults
+        are those of the preset: --preset NAME --help shows them.
 
         distributed: one process of several: joins them through jax.distributed (a TPU pod finds the others by itself).
         """

@@ -74,7 +74,8 @@ def test_adamw_equals_its_formulas():
 
 
 def test_adafactor_equals_its_formulas():
-    """Algorithm 5 of the paper: factored second moment, clipping of the update, step relative to the parameter's scale."""
+    """Algorithm 5 of the paper: factored second moment, clipping of the update,
+    step relative to the parameter's scale."""
     config = OptimizerConfig(optimizer="adafactor", learning_rate=0.1, warmup=1, weight_decay=0.05, clip=0)
     p, gradients = random(0, 130, 150) * 0.3, [random(n, 130, 150) * 3.0**n for n in (1, 2, 3)]
     ours = run(config, {"kernel": jnp.asarray(p)}, [{"kernel": jnp.asarray(g)} for g in gradients])["kernel"]

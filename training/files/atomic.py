@@ -17,10 +17,11 @@ from training.files.locks import system_lock
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write a file or folder to, which becomes `path` as the block ends, if it does not fail.
+    """Gives a name beside `path` to write a file or folder to, which becomes `path` as the block ends,
+    if it does not fail.
 
-    A folder replaces a folder: the old one is out of the way for an instant, and a kill in it leaves no `path` until the
-    next write puts the old one back. What killed processes left of `path` is removed.
+    A folder replaces a folder: the old one is out of the way for an instant, and a kill in it leaves no `path` until
+    the next write puts the old one back. What killed processes left of `path` is removed.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,8 +49,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def resumable_write(path: Path, identity: str) -> Iterator[IO[bytes]]:
     """Gives a file to append to, which becomes `path` as the block ends, if it does not fail.
 
-    What a killed process had written of the same `identity` is in the file, which is at its begin; what was not flushed may be
-    missing from its end, or lie there in part. Raises DataError where another process is at work on it.
+    What a killed process had written of the same `identity` is in the file, which is at its begin; what was not flushed
+    may be missing from its end, or lie there in part. Raises DataError where another process is at work on it.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
-"""Sentence vectors: encoding and contrastive steps beside sentence-transformers, whitening beside NumPy and scikit-learn, search
-beside FAISS.
+"""Sentence vectors: encoding and contrastive steps beside sentence-transformers, whitening beside NumPy and
+scikit-learn, search beside FAISS.
 
     python -m benchmarks.embeddings [--part encode step whiten search claim] [--texts FILE] [--model FOLDER --pairs FILE]
 
-Needs the `parity` extra (`make bench` sets it up). Who is compared takes turns; medians are printed, and the medians of each round's
-ratio. Weights are random, of one encoder in both; claim wants a trained model and pairs of question TAB text.
+Needs the `parity` extra (`make bench` sets it up). Who is compared takes turns; medians are printed, and the medians of
+each round's ratio. Weights are random, of one encoder in both; claim wants a trained model and pairs of question TAB
+text.
 """
 
 import statistics

@@ -1,4 +1,5 @@
-"""One training step (forward, backward, AdamW; float32) beside transformers' torch MT5: same shapes, weights' sizes, batch.
+"""One training step (forward, backward, AdamW; float32) beside transformers' torch MT5:
+same shapes, weights' sizes, batch.
 
     python -m benchmarks.training_step [--preset t5-pegasus-small] [--rows 8] [--source 384] [--target 128] [--dropout 0.1]
 

@@ -1,4 +1,5 @@
-"""An encoder with its tokenizer: pretrained on documents, read from a run or a folder of transformers, written out to one."""
+"""An encoder with its tokenizer: pretrained on documents, read from a run or a folder of transformers,
+written out to one."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -108,8 +109,8 @@ def load_text_encoder(
 
 
 def rows_of_texts(tokenizer: PegasusTokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, segments) int32 [texts, T] for rope.encoder.roformer.encode: a row a text between [CLS] and [SEP], its end left out beyond
-    `length`, T of the longest."""
+    """(ids, segments) int32 [texts, T] for rope.encoder.roformer.encode: a row a text between [CLS] and [SEP], its end
+    left out beyond `length`, T of the longest."""
     if length < 3 or not texts:
         raise ValueError(f"{len(texts)} texts in rows of {length}: one text or more, and 3 positions, are needed")
     framed = [tokenizer.frame_source(tokenizer.encode(text), length) for text in texts]

@@ -6,7 +6,9 @@ from typing import Any
 
 from training.command import run
 
-USAGE = """usage: python -m scripts.plan COMMAND [--topology v5e:4x4] [the flags of COMMAND]
+from . import prog
+
+USAGE = """usage: {} COMMAND [--topology v5e:4x4] [the flags of COMMAND]
 
 Compiles the training step of a command for a TPU slice that is not here (v5e:4x4, v5p:2x2x2, v6e:8x8, …), arranged by --mesh.data,
 --mesh.fsdp and --mesh.tensor, and says what memory each chip needs. COMMAND --help shows its flags.
@@ -21,13 +23,13 @@ Compiles the training step of a command for a TPU slice that is not here (v5e:4x
 def main() -> None:
     command, *arguments = sys.argv[1:] or [""]
     if command not in COMMANDS:
-        print(USAGE)
+        print(USAGE.format(prog("plan")))
         named = f"no training {command!r}" if command else "no COMMAND given"
         sys.exit(0 if command in ("-h", "--help") else f"\nerror: {named}")
     from training.plan import plan, tpu_mesh
 
     topology, arguments = _topology(arguments)
-    config, launch, plan_of = COMMANDS[command](arguments, f"python -m scripts.plan {command}")
+    config, launch, plan_of = COMMANDS[command](arguments, f"{prog('plan')} {command}")
     program, loop = plan_of(config)
     mesh = tpu_mesh(topology, launch.mesh)
     program.check(mesh, loop.microbatch)

@@ -4,6 +4,8 @@ import sys
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import jax
@@ -15,9 +17,7 @@ def main() -> None:
     name, *arguments = sys.argv[1:] or [""]
     if name not in EXPERIMENTS:
         lines = "\n".join(f"  {name:18} {one.question}" for name, one in EXPERIMENTS.items())
-        print(
-            f"usage: python -m scripts.wgan NAME [--preset smoke|cpu|full] [flags]\n\n{lines}\n\nNAME --help: its flags"
-        )
+        print(f"usage: {prog('wgan')} NAME [--preset smoke|cpu|full] [flags]\n\n{lines}\n\nNAME --help: its flags")
         sys.exit(
             0 if name in ("--help", "-h") else f"\nerror: {f'no experiment {name!r}' if name else 'no NAME given'}"
         )
@@ -28,7 +28,7 @@ def main() -> None:
         lambda preset: one.config(preset=preset, folder=f"runs/wgan/{name}-{preset}", **one.presets[preset]),
         "smoke",
         args=arguments,
-        prog=f"python -m scripts.wgan {name}",
+        prog=f"{prog('wgan')} {name}",
         description=f"{one.question.capitalize()}\n\n{one.config.__doc__}",
     )
     remember_programs(config.folder)

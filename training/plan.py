@@ -34,7 +34,8 @@ class Plan:
 
 
 def tpu_mesh(topology: str, config: MeshConfig) -> Mesh:
-    """The mesh over a TPU slice that is not here, such as v5e:4x4. ValueError where libtpu is missing or knows it not."""
+    """The mesh over a TPU slice that is not here, such as v5e:4x4.
+    ValueError where libtpu is missing or knows it not."""
     try:
         devices = topologies.get_topology_desc(topology, platform="tpu").devices
     except Exception as error:

@@ -122,7 +122,8 @@ def test_rows_are_dealt_to_the_microbatches():
 
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_microbatches_add_up_to_the_batch(accumulate):
-    """Exactly the mean over all tokens, although the microbatches weigh differently (dropout is off: masks would differ)."""
+    """Exactly the mean over all tokens, although the microbatches weigh differently
+    (dropout is off: masks would differ)."""
     task = {"loss": partial(toy.loss, rate=0.0)}
     weights = TOY_BATCHES[0]["weights"]
     assert len({weights[m::accumulate].sum() for m in range(accumulate)}) > 1

@@ -19,7 +19,8 @@ WHOLE = {"query": 3, "key": 3, "value": 3, "gate": 3, "linear": 3}
 
 
 def expected(name: str) -> tuple:
-    """How a T5 parameter of this name is cut: model dimension over `fsdp`, heads, feed-forward, vocabulary over `tensor`."""
+    """How a T5 parameter of this name is cut:
+    model dimension over `fsdp`, heads, feed-forward, vocabulary over `tensor`."""
     last = name.rsplit("/", 1)[-1]
     if "norm" in last:
         return (None,) * (1 if last == "final_norm" else 2)

@@ -1,4 +1,5 @@
-"""Trains the toy in two processes of four devices each, in the folder given; with --sigterm until one of them is told to stop.
+"""Trains the toy in two processes of four devices each, in the folder given;
+with --sigterm until one of them is told to stop.
 
 Without further arguments it starts the two, which are this script again.
 """

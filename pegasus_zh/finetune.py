@@ -20,7 +20,8 @@ import tyro
 
 from pegasus_zh.evaluation import scores
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.rows.packing import decode_rows, encode_row
+from pegasus_zh.rows.makers import MAKERS, PAIR
+from pegasus_zh.rows.packing import Example, decode_rows, encode_row
 from pegasus_zh.rows.prepared_set import id_dtype
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.huggingface import write_folder
@@ -39,8 +40,6 @@ from training.optimizer import OptimizerConfig
 from training.partition import parts_of, to_host
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
-
-Ids = tuple[np.ndarray, np.ndarray]  # of a framed source and its framed reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,9 +205,8 @@ def tune(
     Begins with random weights where `loaded` has none. Raises Stopped where it was told to stop before the end.
     """
     tokenizer, model = loaded.tokenizer, recipe.model(loaded.config)
-    ids, held = (
-        [_frame(tokenizer, pair, recipe.max_source, recipe.max_target) for pair in pairs] for pairs in (training, valid)
-    )
+    framed = (MAKERS["pairs"].examples(pairs, tokenizer, recipe) for pairs in (training, valid))
+    ids, held = ([*chain.from_iterable(examples)] for examples in framed)
     loop = recipe.loop(len(ids), len(held), parts_of("batch", mesh))
     rows, shape = loop.batch_size, _row_shape([*ids, *held])
     program = recipe.program(model, shape, loop.steps)
@@ -255,27 +253,20 @@ def tune(
     return found
 
 
-def _row_shape(pairs: Sequence[Ids]) -> tuple[int, int]:
+def _row_shape(pairs: Sequence[Example]) -> tuple[int, int]:
     """(S, T): the longest source and reference, in eights."""
     source, target = (-(-max(len(pair[side]) for pair in pairs) // 8) * 8 for side in (0, 1))
     return source, target
 
 
-def _digest(pairs: list[Ids]) -> str:
+def _digest(pairs: list[Example]) -> str:
     digest = hashlib.sha256()
     for side in chain.from_iterable(pairs):
         digest.update(len(side).to_bytes(4, "little") + side.tobytes())
     return digest.hexdigest()[:8]
 
 
-def _frame(tokenizer: Tokenizer, pair: tuple[str, str], max_source: int, max_target: int) -> Ids:
-    dtype = id_dtype(tokenizer.vocab_size)
-    source, reference = map(tokenizer.encode, pair)
-    framed = (tokenizer.frame_source(source, max_source), tokenizer.frame_target(reference, max_target))
-    return tuple(np.array(x, dtype) for x in framed)
-
-
-def _epochs(ids: list[Ids], rows: int, seed: int, first: int) -> Iterator[list[Ids]]:
+def _epochs(ids: list[Example], rows: int, seed: int, first: int) -> Iterator[list[Example]]:
     """The pairs of batch `first` and all later; every epoch is a new order, and its last batch may have fewer."""
     per_epoch = -(-len(ids) // rows)
     while True:
@@ -286,13 +277,14 @@ def _epochs(ids: list[Ids], rows: int, seed: int, first: int) -> Iterator[list[I
 
 
 def _batch(
-    pairs: list[Ids], tokenizer: Tokenizer, shape: tuple[int, int], rows: int, share: tuple[int, int]
+    pairs: list[Example], tokenizer: Tokenizer, shape: tuple[int, int], rows: int, share: tuple[int, int]
 ) -> HostBatch:
     """This process's share of a batch, one pair a row, empty rows at its end."""
     dtype, (index, count) = id_dtype(tokenizer.vocab_size), share
     records = [encode_row([pair], dtype) for pair in pairs] + [b""] * (rows - len(pairs))
     mine = records[index * rows // count : (index + 1) * rows // count]
-    return decode_rows(mine, dtype, *shape, tokenizer.pad_id, tokenizer.start_id)
+    row = dict(zip(PAIR, shape, strict=True))
+    return decode_rows(mine, dtype, row, tokenizer.pad_id, tokenizer.start_id)
 
 
 class _Best:

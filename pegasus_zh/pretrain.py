@@ -12,9 +12,10 @@ import tyro
 from jax.experimental import multihost_utils
 
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.rows.dataset import eval_batches, open_rows, train_batches
+from pegasus_zh.rows.dataset import eval_batches, train_batches
+from pegasus_zh.rows.makers import PAIR, PAIRS_OF_DOCUMENTS
+from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
-from pegasus_zh.rows.prepared_set import read_manifest
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.t5.program import t5_program
@@ -101,6 +102,10 @@ class PretrainConfig:
 
     def __post_init__(self):
         check_ranges(self, vocabulary=1, samples=0)
+        if self.prepare.selector not in PAIRS_OF_DOCUMENTS:
+            raise DataError(
+                f"selector is {self.prepare.selector!r}, which makes no pairs: give one of {', '.join(PAIRS_OF_DOCUMENTS)}"
+            )
 
 
 def defaults(preset: str) -> PretrainConfig:
@@ -164,25 +169,21 @@ def _pretrain(config: PretrainConfig, say: Callable) -> Trained:
     _check(config, start, mesh)
 
     data, heldout = _prepared(config, start and start.tokenizer, eval_data, folder, say)
-    tokenizer = start.tokenizer if start else load_tokenizer(data / "tokenizer")
-    manifest = open_rows(data, tokenizer.fingerprint).manifest
-    model, shape = (
-        recipe.model(tokenizer.vocab_size, start and start.config),
-        (manifest.row_source, manifest.row_target),
-    )
-    program = recipe.program(model, shape)
+    tokenizer = start.tokenizer if start else load_tokenizer(data.folder / "tokenizer")
+    model = recipe.model(tokenizer.vocab_size, start and start.config)
+    program = recipe.program(model, (data.manifest.row["source"], data.manifest.row["target"]))
     program.check(mesh, loop.microbatch)
     say(
-        f"{config.start or recipe.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {shape[0]} + {shape[1]}"
+        f"{config.start or recipe.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {data.manifest.shape}"
     )
     index, count = data_share(mesh)
     mine = {"process_index": index, "process_count": count}
     rows = Data(
-        train=lambda first: train_batches(data, batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine),
-        heldout=lambda: (
-            eval_batches(heldout[0], split=heldout[1], batch_size=loop.microbatch, **mine) if heldout else ()
+        train=lambda first: train_batches(
+            data.train, batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine
         ),
-        identity={"data": manifest.fingerprint, "start": start and start.fingerprint},
+        heldout=lambda: eval_batches(heldout, batch_size=loop.microbatch, **mine) if heldout else (),
+        identity={"data": data.manifest.fingerprint, "start": start and start.fingerprint},
     )
     if not heldout:
         say("no document is held out, so nothing is evaluated: give --eval-data, or a larger --eval-fraction")
@@ -219,39 +220,43 @@ def _check(config: PretrainConfig, start: Loaded | None, mesh: jax.sharding.Mesh
 
 def _prepared(
     config: PretrainConfig, tokenizer: Tokenizer | None, eval_data: tuple[str, ...], folder: Path, say: Callable
-) -> tuple[Path, tuple[Path, str] | None]:
-    """The prepared set, and (set, split) of the held-out rows if there are any; made by the first process if need be."""
-    data = Path(config.prepared) if config.prepared else folder / "data"
+) -> tuple[PreparedRows, PackedRows | None]:
+    """The prepared rows, and the held-out ones if there are any; made by the first process if need be."""
+    place = Path(config.prepared) if config.prepared else folder / "data"
+    data = heldout = None
     if jax.process_index() == 0:  # the others find what the first has prepared on the storage they share
-        if not config.prepared:
+        if config.prepared:
+            data = open_rows(place, tokenizer and tokenizer.fingerprint)
+        else:
             tokenizer = tokenizer or tokenizer_of(config, folder / "tokenizer", say)
-            prepare(replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, data)
+            data = prepare(replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, place)
+        if {*data.manifest.row} != {*PAIR}:
+            raise DataError(f"{place} has rows of {', '.join(data.manifest.row)}: give a set of sources and targets")
         if eval_data:  # in rows of the same shape, so that the evaluation compiles once
-            made = read_manifest(data)
-            shape = {"row_source": made.row_source, "row_target": made.row_target}
-            heldout = replace(config.prepare, data=eval_data, eval_fraction=0, **shape)
-            prepare(heldout, load_tokenizer(data / "tokenizer"), folder / "heldout")
+            shape = {f"row_{side}": positions for side, positions in data.manifest.row.items()}
+            wanted = replace(config.prepare, data=eval_data, eval_fraction=0, **shape)
+            heldout = prepare(wanted, load_tokenizer(place / "tokenizer"), folder / "heldout").train
         if not (folder / "tokenizer" / "made.json").exists():
-            keep_tokenizer(load_tokenizer(data / "tokenizer"), folder / "tokenizer")
+            keep_tokenizer(load_tokenizer(place / "tokenizer"), folder / "tokenizer")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepared")
+    data = data or open_rows(place, tokenizer and tokenizer.fingerprint)
     if eval_data:
-        return data, (folder / "heldout", "train")
-    return data, (data, "eval") if read_manifest(data).files("eval") else None
+        return data, heldout or open_rows(folder / "heldout").train
+    return data, data.heldout
 
 
 def show_samples(
     model: mt5.MT5,
     config: mt5.MT5Config,
     tokenizer: Tokenizer,
-    heldout: tuple[Path, str],
+    heldout: PackedRows,
     count: int,
     path: Path,
     say: Callable,
 ) -> None:
     """Shows what the model writes for the first held-out sources beside their pseudo-summaries; kept in `path`."""
-    rows = open_rows(heldout[0], split=heldout[1])
-    batch = rows.batch(range(min(count, len(rows))))
+    batch = heldout.batch(range(min(count, len(heldout))))
 
     def first(name: str, row: int) -> list[int]:
         return batch[name][row][batch[f"{name}_segments"][row] == 1].tolist()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.critics [--dimensions 128] [--batch 1024] [--steps 100] [--repeats 5]
 
-Needs the `parity` extra (`make bench` sets it up). A step draws its batches, updates by Adam and is of the same network in all. They
-take turns; medians are printed, and the medians of each round's ratio.
+Needs the `parity` extra (`make bench` sets it up). A step draws its batches, updates by Adam and is of the same network
+in all. They take turns; medians are printed, and the medians of each round's ratio.
 """
 
 import statistics

@@ -1,10 +1,11 @@
-"""Sentence vectors: encoding and contrastive steps beside sentence-transformers, whitening beside NumPy and scikit-learn, search
-beside FAISS.
+"""Sentence vectors: encoding and contrastive steps beside sentence-transformers, whitening beside NumPy and
+scikit-learn, search beside FAISS.
 
     python -m benchmarks.embeddings [--part encode step whiten search claim] [--texts FILE] [--model FOLDER --pairs FILE]
 
-Needs the `parity` extra (`make bench` sets it up). Who is compared takes turns; medians are printed, and the medians of each round's
-ratio. Weights are random, of one encoder in both; claim wants a trained model and pairs of question TAB text.
+Needs the `parity` extra (`make bench` sets it up). Who is compared takes turns; medians are printed, and the medians of
+each round's ratio. Weights are random, of one encoder in both; claim wants a trained model and pairs of question TAB
+text.
 """
 
 import statistics
@@ -39,9 +40,8 @@ from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.search.commands import ranking
 from retrieval.search.index import ExactIndex, FaissIndex
 from retrieval.texts import read_columns, read_texts
-from retrieval.tuning.contrastive import cached_gradients
-from retrieval.tuning.contrastive import pairs as pairs_loss
-from retrieval.tuning.simcse import Batches, SimCSEConfig, sentence_vectors
+from retrieval.tuning.batches import Batches
+from retrieval.tuning.simcse import TuningRecipe
 from retrieval.vectors.arrays import unit
 from retrieval.vectors.encoding import Encoding, encoder
 from retrieval.vectors.pooling import Pooling
@@ -51,8 +51,8 @@ from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from training.files.weights import empty
 from training.loop import to_mesh
 from training.mesh import MeshConfig, make_mesh
-from training.optimizer import OptimizerConfig, make_optimizer
-from training.step import compile_step, init_state, update_step
+from training.optimizer import OptimizerConfig
+from training.step import compile_step
 
 Part = Literal["encode", "step", "whiten", "search", "claim"]
 
@@ -145,22 +145,20 @@ def encode(config: Config) -> None:
 def step(config: Config) -> None:
     texts = read(config)
     chosen = list(zip(texts[::2], texts[1::2], strict=False))
-    given = SimCSEConfig(
-        model="", data=("the pairs above",), loss="pairs", batch_size=config.batch, epochs=config.repeats + 2
+    optimizer = OptimizerConfig(learning_rate=1e-5, weight_decay=0, warmup=1, clip=0)
+    recipe = TuningRecipe(
+        loss="pairs", pooling="mean", batch_size=config.batch, epochs=config.repeats + 2, optimizer=optimizer
     )
     with tempfile.TemporaryDirectory() as folder:
         source, theirs = random_bert(config, texts, Path(folder) / "bert")
         ids = [[source.tokenizer.frame_source(source.tokenizer.encode(x), 64) for x in pair] for pair in chosen]
         mesh = make_mesh(MeshConfig())
-        batches = Batches(ids, None, given, source.tokenizer.pad_id, mesh)(0)
-        tx = make_optimizer(OptimizerConfig(learning_rate=1e-5, weight_decay=0, warmup=1, clip=0), 1000)
+        made = Batches(ids, None, recipe.loop(len(ids)), 64, 1, source.tokenizer.pad_id, mesh)
+        program, batches = recipe.program(source.config, made.form, 1000), made(0)
         with jax.set_mesh(mesh):
-            state = jax.jit(lambda: init_state(partial(init, source.config), tx, 0))()
+            state = jax.jit(program.init)()
             state = state.replace(model=jax.tree.map(jax.numpy.asarray, source.model))
-            embed = lambda model, batch, key: sentence_vectors(model, batch, source.config, "mean", key)  # noqa: E731
-            compiled = compile_step(
-                update_step(cached_gradients(embed, pairs_loss), tx), state, to_mesh(next(batches), mesh, 1)
-            )
+            compiled = compile_step(program.step, state, to_mesh(next(batches), mesh, 1))
 
             def ours() -> None:
                 nonlocal state

@@ -17,7 +17,6 @@ import jax
 import numpy as np
 import tyro
 
-from pegasus_zh.rows.dataset import open_rows
 from pegasus_zh.rows.packing import decode_rows, encode_row
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5.mt5 import PRESETS, init, with_vocabulary
@@ -43,9 +42,9 @@ def main() -> None:
     config = tyro.cli(Config)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = PegasusTokenizer(train_pegasus_vocabulary(read_documents(config.data), 4000))
-        manifest = prepare(PrepareConfig(data=config.data), tokenizer, Path(folder) / "set")
-        rows = open_rows(Path(folder) / "set")
-        packed = rows.batch(range(max(1, config.positions // (manifest.row_source + manifest.row_target))))
+        prepared = prepare(PrepareConfig(data=config.data), tokenizer, Path(folder) / "set")
+        manifest = prepared.manifest
+        packed = prepared.train.batch(range(max(1, config.positions // sum(manifest.row.values()))))
     pairs = [
         (row["source"][row["source_segments"] == n], row["target"][row["target_segments"] == n])
         for row in ({k: v[i] for k, v in packed.items()} for i in range(len(packed["source"])))
@@ -53,7 +52,7 @@ def main() -> None:
     ]
     alone = max(1, config.positions // (384 + 128))
     records = [encode_row([pair], manifest.dtype) for pair in pairs[:alone]]
-    padded = decode_rows(records, manifest.dtype, 384, 128, tokenizer.pad_id, tokenizer.start_id)
+    padded = decode_rows(records, manifest.dtype, {"source": 384, "target": 128}, tokenizer.pad_id, tokenizer.start_id)
     model = with_vocabulary(PRESETS[config.preset], tokenizer.vocab_size)
     tx = make_optimizer(OptimizerConfig(warmup=1), steps=1000)
 

@@ -50,7 +50,7 @@ def _measure(config: PrepareConfig, tokenizer: Tokenizer) -> None:
     for workers in (1, config.workers):
         with TemporaryDirectory() as folder:
             wall, cpu = time.perf_counter(), time.process_time()
-            manifest = prepare(replace(config, workers=workers), tokenizer, folder)
+            manifest = prepare(replace(config, workers=workers), tokenizer, folder).manifest
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         megabytes = manifest.contents.bytes / 1e6
         own = f", {megabytes / cpu:.2f} MB/s cpu" if workers == 1 else ""
@@ -91,9 +91,9 @@ def _profile(config: PrepareConfig, tokenizer: Tokenizer) -> None:
             )
             pairs.append((np.array(source, dtype), np.array(target, dtype)))
     lengths = lengths_of(pairs)
-    row = choose_row_shape(lengths[:1200], config.max_source, config.max_target, config.row_source, config.row_target)
+    row = choose_row_shape(lengths[:1200], config.longest, [*config.row.values()])
     with stage("pack"):
-        rows = pack(lengths, *row)
+        rows = pack(lengths, row)
     with stage("write"), TemporaryDirectory() as folder:
         writer = ArrayRecordWriter(f"{folder}/rows", "group_size:1,uncompressed")
         for members in rows:
@@ -105,7 +105,7 @@ def _profile(config: PrepareConfig, tokenizer: Tokenizer) -> None:
         f"{config.data[0]}: {megabytes:.1f} MB, {len(pairs)} pairs, {megabytes / total:.2f} MB/s on one core (cpu); ",
         end="",
     )
-    shares = [f"{share:.1%}" for share in padding(lengths, len(rows), *row)]
+    shares = [f"{share:.1%}" for share in padding(lengths, len(rows), row)]
     print(f"rows of {row[0]} + {row[1]}, padding: source {shares[0]}, target {shares[1]}, all {shares[2]}")
     for name, spent in seconds.items():
         print(f"  {name:10}{1e3 * spent / megabytes:8.1f} ms/MB{spent / total:8.1%}")

@@ -2,8 +2,8 @@
 
     python -m benchmarks.rotary [--rows 8] [--length 1024] [--heads 12] [--size 64] [--repeats 7]
 
-Needs the `parity` extra (`make bench` sets it up). All take turns in random order; medians are printed, of each round's ratio
-too, and the ratio of medians of processor time, which other work on the machine moves less.
+Needs the `parity` extra (`make bench` sets it up). All take turns in random order; medians are printed, of each round's
+ratio too, and the ratio of medians of processor time, which other work on the machine moves less.
 """
 
 import statistics

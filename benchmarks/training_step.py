@@ -1,4 +1,5 @@
-"""One training step (forward, backward, AdamW; float32) beside transformers' torch MT5: same shapes, weights' sizes, batch.
+"""One training step (forward, backward, AdamW; float32) beside transformers' torch MT5:
+same shapes, weights' sizes, batch.
 
     python -m benchmarks.training_step [--preset t5-pegasus-small] [--rows 8] [--source 384] [--target 128] [--dropout 0.1]
 
@@ -8,7 +9,6 @@ Needs the `parity` extra (`make bench` sets it up). The two take turns; medians 
 import statistics
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 
 import jax
 import numpy as np
@@ -17,10 +17,10 @@ import tyro
 from transformers import MT5Config as TorchConfig
 from transformers import MT5ForConditionalGeneration
 
-from pegasus_zh.t5.mt5 import PRESETS, init, parameters
-from pegasus_zh.t5.objective import loss
-from training.optimizer import OptimizerConfig, make_optimizer
-from training.step import compile_step, init_state, make_train_step
+from pegasus_zh.t5.mt5 import PRESETS, parameters
+from pegasus_zh.t5.program import t5_program
+from training.optimizer import OptimizerConfig
+from training.step import compile_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,11 @@ def batch_of(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
 
 def ours(config: Config):
     model = replace(PRESETS[config.preset], dropout=config.dropout)
-    tx = make_optimizer(OptimizerConfig(warmup=1, clip=0), steps=1000)
-    state = jax.jit(lambda: init_state(partial(init, model), tx, 0))()
+    optimizer = OptimizerConfig(warmup=1, clip=0)
+    program = t5_program(model, (config.source, config.target), optimizer, steps=1000)
+    state = jax.jit(program.init)()
     batch = {k: jax.numpy.asarray(v)[None] for k, v in batch_of(config, model.vocabulary).items()}
-    step = compile_step(make_train_step(partial(loss, config=model), tx), state, batch)
+    step = compile_step(program.step, state, batch)
 
     def run() -> float:
         nonlocal state

@@ -1,11 +1,13 @@
 """How well critics approximate the Wasserstein-1 distance, and what that buys a GAN.
 
-One convention everywhere: W1(P, Q) = max E_P f - E_Q f over 1-Lipschitz f, so a critic f is high on x ~ P and low on y ~ Q, and what
-is reported is that difference of means, a positive number, without any penalty.
+One convention everywhere: W1(P, Q) = max E_P f - E_Q f over 1-Lipschitz f, so a critic f is high on x ~ P and low on
+y ~ Q, and what is reported is that difference of means, a positive number, without any penalty.
 
-Truth        metric (the ground cost and its dual norm), transport (exact and regularised, of finite samples), laws (pairs whose
-             distance is known)
-Critics      networks, lipschitz (constraints on weights), critics (objectives), estimate (a critic trained on two laws)
-GANs         trainer (a generator against a critic), quality (measures of what it makes)
-Experiments  experiments/, each one command of scripts/wgan.py
+Truth         metric (the ground cost and its dual norm), transport (exact and regularised, of finite samples),
+              laws (pairs whose distance is known; threefry draws from them)
+Critics       critic (what one is), critics (objectives), networks, lipschitz (constraints on weights),
+              estimate (one trained on two laws)
+GANs          trainer (a generator against a critic), quality (measures of what it makes)
+experiments/  each one command of scripts/wgan.py
+benchmark/    others' published figures, and the funnels they are of
 """

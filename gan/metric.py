@@ -1,7 +1,7 @@
 """The ground cost between points, and the norm in which a critic's gradient is then bounded.
 
-f is 1-Lipschitz for the cost |x - y|_p where its gradient is at most 1 in the dual norm, 1/p + 1/q = 1: l2 with l2, l1 with the
-largest component.
+f is 1-Lipschitz for the cost |x - y|_p where its gradient is at most 1 in the dual norm, 1/p + 1/q = 1: l2 with l2, l1
+with the largest component.
 """
 
 from typing import Literal, get_args
@@ -26,7 +26,8 @@ def distances(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:
         raise ValueError(f"points {x.shape} and {y.shape}: both must be [points, dimensions], of as many dimensions")
     if known(metric) == "l1":
         return jnp.sum(jnp.abs(x[:, None] - y[None]), -1)
-    # The squares of a product of centred points, at full precision: an accelerator's default would round more than critics differ.
+    # The squares of a product of centred points, at full precision:
+    # an accelerator's default would round more than critics differ.
     centre = jax.lax.stop_gradient(jnp.mean(y, 0, keepdims=True))
     x, y = x - centre, y - centre
     inner = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)

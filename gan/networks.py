@@ -25,7 +25,8 @@ GROUP = 16  # of 16 sorted features f comes within 0.5 % of |x| in 16 dimensions
 
 
 def activate(x: jax.Array, name: Activation) -> jax.Array:
-    """groupsort sorts groups of features, and keeps the gradient's length, as ReLU does not (Anil et al. 2019, arXiv 1811.05381)."""
+    """groupsort sorts groups of features, and keeps the gradient's length,
+    as ReLU does not (Anil et al. 2019, arXiv 1811.05381)."""
     match name:
         case "relu":
             return jax.nn.relu(x)
@@ -35,8 +36,8 @@ def activate(x: jax.Array, name: Activation) -> jax.Array:
 
 
 def sort_groups(x: jax.Array, size: int) -> jax.Array:
-    """[B, F], each `size` neighbours sorted, a power of two: by Batcher's bitonic network (1968), whose minima and maxima of whole
-    columns take a sixth of the time of jnp.sort and its gradient on a CPU."""
+    """[B, F], each `size` neighbours sorted, a power of two: by Batcher's bitonic network (1968), whose minima and
+    maxima of whole columns take a sixth of the time of jnp.sort and its gradient on a CPU."""
     count, features = x.shape
     x, block = x.T, 2
     while block <= size:
@@ -137,11 +138,13 @@ def transposed(layers: Sequence[Layer], x: jax.Array, shape: tuple[int, int, int
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, height, width, in] -> [B, height / 2, width / 2, out] by kernel [4, 4, in, out]: stride 2, one row of zeros around."""
+    """[B, height, width, in] -> [B, height / 2, width / 2, out] by kernel [4, 4, in, out]:
+    stride 2, one row of zeros around."""
     if jax.default_backend() != "cpu":
         numbers = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=numbers)
-    # XLA's convolutions take 5 times as long on a CPU, differentiated twice, as one product over patches of 2 x 2 blocks of 2 x 2.
+    # XLA's convolutions take 5 times as long on a CPU, differentiated twice,
+    # as one product over patches of 2 x 2 blocks of 2 x 2.
     count, height, width, inputs = x.shape
     rows, columns = height // 2, width // 2
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(count, rows + 1, 2, columns + 1, 2, inputs)
@@ -159,8 +162,9 @@ def convolutions(layers: Sequence[Layer], x: jax.Array, activation: Activation =
 
 
 def over_patches(layers: Sequence[Layer], x: jax.Array, side: int, activation: Activation = "leaky") -> jax.Array:
-    """[B, height, width, channels] -> [B]: a perceptron's mean over all patches, a function of how often each occurs. A pixel is in
-    side^2 of them at most: where there are as many patches or more, the mean is 1-Lipschitz if the perceptron is."""
+    """[B, height, width, channels] -> [B]: a perceptron's mean over all patches, a function of how often each occurs. A
+    pixel is in side^2 of them at most: where there are as many patches or more, the mean is 1-Lipschitz if the
+    perceptron is."""
     height, width = (size - side + 1 for size in x.shape[1:3])
     corners = [x[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
     patches = jnp.concatenate(corners, -1)

@@ -1,7 +1,7 @@
 """A generator against a critic: one step is `n_critic` updates of the critic and one of the generator.
 
-The generator minimises what the critic takes for the distance, differentiated through generated points: the mean of -f for critics
-of Kantorovich's form, and the whole objective, costs included, for those that transform f over the batch.
+The generator minimises what the critic takes for the distance, differentiated through generated points: the mean of -f
+for critics of Kantorovich's form, and the whole objective, costs included, for those that transform f over the batch.
 """
 
 from collections.abc import Sequence

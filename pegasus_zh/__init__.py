@@ -1,0 +1,29 @@
+"""Chinese text models from raw documents: pseudo-summaries, mT5, T5-PEGASUS, and what a user runs on them.
+
+text/         documents, pairs and sentences; vocabularies and tokenizers, other people's too
+rows/         texts -> examples (pseudo-summaries, span corruption, plain text) -> packed rows -> batches
+t5/           mT5 and its objective; loading (transformers, bert4keras), transplanting, export, StableHLO
+experiments/  few-shot: what pretraining buys when examples are few
+
+pretrain, finetune, generation and evaluation are what a user runs, text_encoder the same for RoFormer and BERT
+(and what retrieval builds on), plan whether a preset fits.
+"""
+
+from typing import Any
+
+__version__: str
+
+
+def __getattr__(name: str) -> Any:
+    """`__version__`, looked up when it is asked for:
+    pyproject.toml has it, also of a checkout that is not installed."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import tomllib
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    try:
+        return version("pegasus-zh")
+    except PackageNotFoundError:
+        return tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]["version"]

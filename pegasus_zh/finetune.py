@@ -8,11 +8,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -20,26 +20,84 @@ import tyro
 
 from pegasus_zh.evaluation import scores
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.rows.packing import decode_rows, encode_row
+from pegasus_zh.rows.makers import MAKERS, PAIR
+from pegasus_zh.rows.packing import Example, decode_rows, encode_row
 from pegasus_zh.rows.prepared_set import id_dtype
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import Loaded, Semantics, load
-from pegasus_zh.t5.objective import count_tokens, loss
+from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.pairs import read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
+from rope.layers.computation import Computation
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
-from training.files.locks import locked
-from training.loop import HostBatch, LoopConfig, Task, train
-from training.mesh import MeshConfig, data_share, join_processes, make_mesh
-from training.metrics import silent
-from training.optimizer import OptimizerConfig, make_optimizer
-from training.partition import check_divisible, parts_of, to_host
+from training.flags import FLAT
+from training.launch import LaunchConfig, held, joined
+from training.loop import LoopConfig, Stopped, Training, train
+from training.mesh import data_share, make_mesh
+from training.optimizer import OptimizerConfig
+from training.partition import parts_of, to_host
+from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
-from training.step import init_state, make_train_step
 
-Ids = tuple[np.ndarray, np.ndarray]  # of a framed source and its framed reference
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe:
+    """What trains: lengths, passes and updates. The defaults are T5-PEGASUS's."""
+
+    epochs: int = 40
+    """Passes over the training pairs."""
+    batch_size: int = 32
+    """Pairs of an update."""
+    accumulate: int = 1
+    """Microbatches that an update's pairs are cut into, to save memory."""
+    eval_epochs: int = 1
+    """Epochs between evaluations."""
+    max_source: int = 256
+    """Ids of a source, special tokens included; longer ones are cut."""
+    max_target: int = 32
+    """Ids of a reference, special tokens included; longer ones are cut."""
+    seed: int = 0
+    """Of the examples drawn, their order, and dropout."""
+    dropout: float | None = None
+    """Instead of the model's."""
+    computation: Annotated[Computation, FLAT] = field(default_factory=Computation)
+    """How the model is computed."""
+    optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-4, weight_decay=0, warmup=1, clip=0, epsilon=1e-7)
+    )
+    """Keras's Adam at 2e-4."""
+
+    def __post_init__(self):
+        names = ("epochs", "batch_size", "accumulate", "eval_epochs")
+        check_ranges(self, **dict.fromkeys(names, 1), max_source=3, max_target=3, seed=(0, 1 << 32), dropout=(0, 1))
+
+    def model(self, start: mt5.MT5Config) -> mt5.MT5Config:
+        """The model that the tuning begins with, as it is to be trained."""
+        dropout = start.dropout if self.dropout is None else self.dropout
+        return replace(start, **asdict(self.computation), dropout=dropout)
+
+    def loop(self, pairs: int, held: int, parts: int) -> LoopConfig:
+        """For so many pairs to train on and to choose by, on a mesh that cuts a batch in so many parts: what cannot fill a
+        batch's end is left empty."""
+        parts *= self.accumulate
+        rows = -(-min(self.batch_size, pairs) // parts) * parts
+        per_epoch = -(-pairs // rows)
+        return LoopConfig(
+            steps=self.epochs * per_epoch,
+            batch_size=rows,
+            accumulate=self.accumulate,
+            log_every=min(10, per_epoch),
+            eval_every=self.eval_epochs * per_epoch,
+            save_every=self.eval_epochs * per_epoch,
+            eval_batches=-(-held // rows),
+            seed=self.seed,
+        )
+
+    def program(self, model: mt5.MT5Config, shape: tuple[int, int], steps: int) -> Program:
+        """The training of `model` on rows of shape (S, T)."""
+        return t5_program(model, shape, self.optimizer, steps=steps, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,64 +120,46 @@ class FinetuneConfig:
     """The JSON field with what the model reads."""
     reference_field: str = "reference"
     """The JSON field with what it is to write."""
-    epochs: int = 40
-    """Passes over the training pairs."""
-    batch_size: int = 32
-    """Pairs of an update."""
-    accumulate: int = 1
-    """Microbatches that an update's pairs are cut into, to save memory."""
-    eval_epochs: int = 1
-    """Epochs between evaluations."""
-    max_source: int = 256
-    """Ids of a source, special tokens included; longer ones are cut."""
-    max_target: int = 32
-    """Ids of a reference, special tokens included; longer ones are cut."""
-    seed: int = 0
-    """Of the examples drawn, their order, and dropout."""
-    dropout: float | None = None
-    """Instead of the model's."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters stay float32."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes to save memory."""
     semantics: Semantics = "auto"
     """What the weights were trained by, where the source does not tell."""
-    distributed: bool = False
-    """One process of several; see scripts.pretrain."""
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    """The devices' arrangement."""
-    optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = dataclasses.field(
-        default_factory=lambda: OptimizerConfig(learning_rate=2e-4, weight_decay=0, warmup=1, clip=0, epsilon=1e-7)
-    )
-    """Keras's Adam at 2e-4."""
+    recipe: Annotated[FinetuneRecipe, FLAT] = dataclasses.field(default_factory=FinetuneRecipe)
+    """What trains."""
+    launch: Annotated[LaunchConfig, FLAT] = dataclasses.field(default_factory=LaunchConfig)
+    """On what it runs."""
 
     def __post_init__(self):
-        names = ("valid_examples", "epochs", "batch_size", "accumulate", "eval_epochs")
-        check_ranges(self, **dict.fromkeys(names, 1), examples=0, max_source=3, max_target=3, seed=(0, 1 << 32))
-        check_ranges(self, dropout=(0, 1))
+        check_ranges(self, valid_examples=1, examples=0)
 
 
-def finetune(config: FinetuneConfig) -> dict[str, float]:
-    """Runs, or resumes, the whole of it; returns the best epoch's validation scores. Raises DataError and ValueError."""
-    if config.distributed:
-        join_processes()
-    main = jax.process_index() == 0
-    say = print if main else silent
+def finetune(config: FinetuneConfig, say: Callable = print) -> dict[str, float]:
+    """Runs, or resumes, the whole of it; returns the best epoch's validation scores, nothing where it was told to stop.
+
+    Raises DataError and ValueError.
+    """
+    say = joined(config.launch, say)
     loaded = load(config.model, semantics=config.semantics, say=say)
     say(loaded.source)
     training, valid = read_data(config)
-    folder = Path(config.folder)
-    if not main:
-        return tune(config, loaded, training, valid, folder, say)
-    with locked(folder):
-        return tune(config, loaded, training, valid, folder, say)
+    with held(config.folder, config.launch):
+        try:
+            return tune(config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), Path(config.folder), say)
+        except Stopped:
+            return {}
+
+
+def plan_of(config: FinetuneConfig) -> tuple[Program, LoopConfig]:
+    """What the command would train, for scripts.plan: rows as long as may be."""
+    recipe, loaded = config.recipe, load(config.model, semantics=config.semantics)
+    training, valid = read_data(config)
+    loop, shape = recipe.loop(len(training), len(valid), 1), (recipe.max_source, recipe.max_target)
+    return recipe.program(recipe.model(loaded.config), shape, loop.steps), loop
 
 
 def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The (source, reference) pairs that are trained on, and those that choose the epoch."""
 
     training = read_whole_pairs(config.data, config.field, config.reference_field)
-    order = np.random.default_rng(config.seed).permutation(len(training))
+    order = np.random.default_rng(config.recipe.seed).permutation(len(training))
     if config.valid:
         valid = read_whole_pairs(config.valid, config.field, config.reference_field)[: config.valid_examples]
     else:
@@ -152,47 +192,31 @@ def read_whole_pairs(path: str, field: str = "source", reference_field: str = "r
 
 
 def tune(
-    config: FinetuneConfig,
+    recipe: FinetuneRecipe,
     loaded: Loaded,
     training: Sequence[tuple[str, str]],
     valid: Sequence[tuple[str, str]],
+    mesh: jax.sharding.Mesh,
     folder: Path,
     say: Callable = print,
 ) -> dict[str, float]:
     """Trains on the pairs in `folder`, keeping the best epoch in `best/`; returns its validation scores.
 
-    Begins with random weights where `loaded` has none. Returns nothing where it was told to stop before the end.
+    Begins with random weights where `loaded` has none. Raises Stopped where it was told to stop before the end.
     """
-    tokenizer, mesh = loaded.tokenizer, make_mesh(config.mesh)
-    model = replace(loaded.config, dtype=config.dtype, remat=config.remat)
-    if config.dropout is not None:
-        model = replace(model, dropout=config.dropout)
-    ids, held = (
-        [_frame(tokenizer, pair, config.max_source, config.max_target) for pair in pairs] for pairs in (training, valid)
-    )
-    parts = parts_of("batch", mesh) * config.accumulate
-    rows = -(-min(config.batch_size, len(ids)) // parts) * parts  # what the mesh can cut; the last are empty
-    check_divisible(mesh, mt5.sizes(model))
-    shape = tuple(-(-max(len(pair[side]) for pair in (*ids, *held)) // 8) * 8 for side in (0, 1))
-    per_epoch = -(-len(ids) // rows)
-    loop = LoopConfig(
-        steps=config.epochs * per_epoch,
-        batch_size=rows,
-        accumulate=config.accumulate,
-        log_every=min(10, per_epoch),
-        eval_every=config.eval_epochs * per_epoch,
-        save_every=config.eval_epochs * per_epoch,
-        eval_batches=-(-len(held) // rows),
-        seed=config.seed,
-    )
+    tokenizer, model = loaded.tokenizer, recipe.model(loaded.config)
+    framed = (MAKERS["pairs"].examples(pairs, tokenizer, recipe) for pairs in (training, valid))
+    ids, held = ([*chain.from_iterable(examples)] for examples in framed)
+    loop = recipe.loop(len(ids), len(held), parts_of("batch", mesh))
+    rows, shape = loop.batch_size, _row_shape([*ids, *held])
+    program = recipe.program(model, shape, loop.steps)
+    program.check(mesh, loop.microbatch)
     say(
         f"{len(ids):,} pairs to train on, {len(held):,} to choose by; rows of {shape[0]} + {shape[1]}, {rows} an update"
     )
-    tx = make_optimizer(config.optimizer, loop.steps)
-    objective = partial(loss, config=model)
     batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows, share=data_share(mesh))
-    best = _Best(folder, model, tokenizer, say)
-    writing = Writing(max_source=config.max_source, max_target=config.max_target, batch_size=rows)
+    best = _Best(folder, model, tokenizer)
+    writing = Writing(max_source=recipe.max_source, max_target=recipe.max_target, batch_size=rows)
 
     def review(arrays: mt5.MT5, step: int) -> dict[str, float]:
         if step == 0:  # a new run: what an earlier one in the same place left counts no more
@@ -203,29 +227,22 @@ def tune(
         best.offer(arrays, step, found, list(zip(valid, written, strict=True)))
         return found
 
-    task = Task(
-        init=partial(init_state, partial(mt5.init, model), tx, config.seed),
-        step=make_train_step(objective, tx),
-        evaluate=lambda arrays, batch: objective(arrays, batch, None),
-        train_batches=lambda first: map(batch, _epochs(ids, rows, config.seed, first)),
-        eval_batches=lambda: (batch(held[i : i + rows]) for i in range(0, len(held), rows)),
-        config={"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint},
-        fixed={
+    data = Data(
+        train=lambda first: map(batch, _epochs(ids, rows, recipe.seed, first)),
+        heldout=lambda: (batch(held[i : i + rows]) for i in range(0, len(held), rows)),
+        identity={
             "model": loaded.fingerprint,
             "tokenizer": tokenizer.fingerprint,
             "arithmetic": [model.gelu, model.scaled_output, model.cross_bias],
             "pairs to train on": _digest(ids),
             "pairs to choose by": _digest(held),
         },
-        weights=loaded.model,
-        review=review,
-        count=count_tokens,
-        flops_per_row=mt5.flops_per_row(model, *shape),
     )
     if jax.process_index() == 0:
         keep_tokenizer(tokenizer, folder / "tokenizer")
-    if int(train(task, loop, mesh, folder, say).step) < loop.steps:
-        return {}
+    about = {"model": asdict(model), "tokenizer": tokenizer.fingerprint}
+    run = Training(program=program, data=data, about=about, start=loaded.model, review=review)
+    train(run, loop, mesh, folder, say).complete()
     if not best.found or not (folder / "best").is_dir():
         raise DataError(f"{folder}: finished, but the best model is gone from it; give another --folder")
     found = best.found
@@ -236,21 +253,20 @@ def tune(
     return found
 
 
-def _digest(pairs: list[Ids]) -> str:
+def _row_shape(pairs: Sequence[Example]) -> tuple[int, int]:
+    """(S, T): the longest source and reference, in eights."""
+    source, target = (-(-max(len(pair[side]) for pair in pairs) // 8) * 8 for side in (0, 1))
+    return source, target
+
+
+def _digest(pairs: list[Example]) -> str:
     digest = hashlib.sha256()
     for side in chain.from_iterable(pairs):
         digest.update(len(side).to_bytes(4, "little") + side.tobytes())
     return digest.hexdigest()[:8]
 
 
-def _frame(tokenizer: Tokenizer, pair: tuple[str, str], max_source: int, max_target: int) -> Ids:
-    dtype = id_dtype(tokenizer.vocab_size)
-    source, reference = map(tokenizer.encode, pair)
-    framed = (tokenizer.frame_source(source, max_source), tokenizer.frame_target(reference, max_target))
-    return tuple(np.array(x, dtype) for x in framed)
-
-
-def _epochs(ids: list[Ids], rows: int, seed: int, first: int) -> Iterator[list[Ids]]:
+def _epochs(ids: list[Example], rows: int, seed: int, first: int) -> Iterator[list[Example]]:
     """The pairs of batch `first` and all later; every epoch is a new order, and its last batch may have fewer."""
     per_epoch = -(-len(ids) // rows)
     while True:
@@ -261,20 +277,21 @@ def _epochs(ids: list[Ids], rows: int, seed: int, first: int) -> Iterator[list[I
 
 
 def _batch(
-    pairs: list[Ids], tokenizer: Tokenizer, shape: tuple[int, int], rows: int, share: tuple[int, int]
+    pairs: list[Example], tokenizer: Tokenizer, shape: tuple[int, int], rows: int, share: tuple[int, int]
 ) -> HostBatch:
     """This process's share of a batch, one pair a row, empty rows at its end."""
     dtype, (index, count) = id_dtype(tokenizer.vocab_size), share
     records = [encode_row([pair], dtype) for pair in pairs] + [b""] * (rows - len(pairs))
     mine = records[index * rows // count : (index + 1) * rows // count]
-    return decode_rows(mine, dtype, *shape, tokenizer.pad_id, tokenizer.start_id)
+    row = dict(zip(PAIR, shape, strict=True))
+    return decode_rows(mine, dtype, row, tokenizer.pad_id, tokenizer.start_id)
 
 
 class _Best:
     """The best model by BLEU so far, in best/ of the run's folder; best.json tells which, also to a resumed run."""
 
-    def __init__(self, folder: Path, config: mt5.MT5Config, tokenizer: Tokenizer, say: Callable):
-        self._folder, self._config, self._tokenizer, self._say = folder, config, tokenizer, say
+    def __init__(self, folder: Path, config: mt5.MT5Config, tokenizer: Tokenizer):
+        self._folder, self._config, self._tokenizer = folder, config, tokenizer
         path = folder / "best.json"
         self.found: dict[str, float] = read_json(path, "delete it") if path.exists() else {}
 

@@ -3,37 +3,70 @@
 import dataclasses
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import tyro
 from jax.experimental import multihost_utils
 
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.rows.dataset import eval_batches, open_rows, train_batches
+from pegasus_zh.rows.dataset import eval_batches, train_batches
+from pegasus_zh.rows.makers import PAIR, PAIRS_OF_DOCUMENTS
+from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
-from pegasus_zh.rows.prepared_set import read_manifest
 from pegasus_zh.t5 import mt5
-from pegasus_zh.t5.load import load
-from pegasus_zh.t5.objective import count_tokens, loss
+from pegasus_zh.t5.load import Loaded, load
+from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.documents import CORPUS
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.text.vocabulary import VocabularyKind, make_tokenizer
-from training.command import preset_of
+from rope.layers.computation import Computation
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
-from training.files.locks import locked
-from training.loop import LoopConfig, Task, microbatch, train
-from training.mesh import MeshConfig, data_share, join_processes, make_mesh
-from training.metrics import silent
-from training.optimizer import OptimizerConfig, make_optimizer
+from training.flags import FLAT, parse_preset
+from training.launch import LaunchConfig, held, joined
+from training.loop import LoopConfig, Trained, Training, train
+from training.mesh import data_share, make_mesh
+from training.optimizer import OptimizerConfig
 from training.partition import check_divisible
+from training.program import Data, Program
 from training.ranges import check_ranges
-from training.step import TrainState, init_state, make_train_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe:
+    """What trains: the model, its loss and its updates."""
+
+    preset: Literal[tuple(mt5.PRESETS)] = "tiny"
+    """Shape of the model, and the recipe that goes with it."""
+    dropout: float | None = None
+    """Instead of the preset's."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over the vocabulary."""
+    z_loss: float = 0.0
+    """Weight of log(Z)^2 in the loss, 1e-4 where logits drift in bfloat16."""
+    computation: Annotated[Computation, FLAT] = field(default_factory=Computation)
+    """How the model is computed."""
+    loop: tyro.conf.OmitArgPrefixes[LoopConfig] = field(default_factory=LoopConfig)
+    """Steps, batches, evaluation and checkpoints."""
+    optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = field(default_factory=OptimizerConfig)
+    """AdamW or Adafactor, and the learning rate."""
+
+    def __post_init__(self):
+        check_ranges(self, dropout=(0, 1), label_smoothing=(0, 1), z_loss=0)
+
+    def model(self, vocabulary: int, start: mt5.MT5Config | None = None) -> mt5.MT5Config:
+        """The preset's model for a tokenizer of so many entries, or that to start from, with this recipe's changes."""
+        model = start or mt5.with_vocabulary(mt5.PRESETS[self.preset], vocabulary)
+        dropout = model.dropout if self.dropout is None else self.dropout
+        return replace(model, **dataclasses.asdict(self.computation), dropout=dropout)
+
+    def program(self, model: mt5.MT5Config, shape: tuple[int, int]) -> Program:
+        """The training of `model` on rows of shape (S, T)."""
+        which = {"smoothing": self.label_smoothing, "z_loss": self.z_loss}
+        return t5_program(model, shape, self.optimizer, steps=self.loop.steps, seed=self.loop.seed, **which)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +76,8 @@ class PretrainConfig:
     Without --data it trains on the corpus that comes with the project. The same command resumes a run.
     """
 
-    preset: Literal[tuple(mt5.PRESETS)] = "tiny"
-    """Shape of the model, and the recipe that goes with it."""
+    recipe: Annotated[PretrainRecipe, FLAT] = field(default_factory=PretrainRecipe)
+    """What trains."""
     start: str = ""
     """Go on from this model with its tokenizer, instead of random weights of a preset: a folder of scripts.transplant or of
     transformers, a bert4keras checkpoint, or another run."""
@@ -60,46 +93,24 @@ class PretrainConfig:
     """Which vocabulary is made: words and wordpieces (T5-PEGASUS), the same without words, or SentencePiece (mT5)."""
     vocabulary: int = 50_000
     """Entries of the vocabulary that is made, at most."""
-    dropout: float | None = None
-    """Instead of the preset's."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; bfloat16 on TPUs and recent GPUs. Parameters stay float32."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes to save memory."""
-    label_smoothing: float = 0.0
-    """Share of each label that is spread over the vocabulary."""
-    z_loss: float = 0.0
-    """Weight of log(Z)^2 in the loss, 1e-4 where logits drift in bfloat16."""
     samples: int = 5
     """Held-out pseudo-summaries written and shown at the end."""
-    distributed: bool = False
-    """One process of several: joins them through jax.distributed (a TPU pod finds the others by itself)."""
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    """The devices' arrangement."""
     prepare: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=lambda: PrepareConfig(eval_fraction=0.01))
     """From raw text to packed rows."""
-    loop: tyro.conf.OmitArgPrefixes[LoopConfig] = field(default_factory=LoopConfig)
-    """Steps, batches, evaluation and checkpoints."""
-    optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = field(default_factory=OptimizerConfig)
-    """AdamW or Adafactor, and the learning rate."""
+    launch: Annotated[LaunchConfig, FLAT] = field(default_factory=LaunchConfig)
+    """On what it runs."""
 
     def __post_init__(self):
-        check_ranges(self, vocabulary=1, dropout=(0, 1), label_smoothing=(0, 1), z_loss=0, samples=0)
-
-    def model(self, vocabulary: int, start: mt5.MT5Config | None = None) -> mt5.MT5Config:
-        """The preset's model for a tokenizer of so many entries, or that to start from, with this config's changes."""
-        model = start or mt5.with_vocabulary(mt5.PRESETS[self.preset], vocabulary)
-        return replace(
-            model,
-            dtype=self.dtype,
-            remat=self.remat,
-            dropout=model.dropout if self.dropout is None else self.dropout,
-        )
+        check_ranges(self, vocabulary=1, samples=0)
+        if self.prepare.selector not in PAIRS_OF_DOCUMENTS:
+            raise DataError(
+                f"selector is {self.prepare.selector!r}, which makes no pairs: give one of {', '.join(PAIRS_OF_DOCUMENTS)}"
+            )
 
 
-def recipe(preset: str) -> PretrainConfig:
-    """The defaults that go with a preset: T5-PEGASUS's own, but for `tiny`, which fits a laptop and minutes."""
-    config = PretrainConfig(preset=preset, folder=f"runs/{preset}")
+def defaults(preset: str) -> PretrainConfig:
+    """What goes with a preset: T5-PEGASUS's own recipe, but for `tiny`, which fits a laptop and minutes."""
+    config = PretrainConfig(recipe=PretrainRecipe(preset=preset), folder=f"runs/{preset}")
     if preset != "tiny":
         return config
     return replace(
@@ -107,19 +118,29 @@ def recipe(preset: str) -> PretrainConfig:
         vocabulary=4000,
         # Short rows: with long ones few documents fill few, and their attention costs a laptop a third more.
         prepare=replace(config.prepare, row_source=512, row_target=160),
-        loop=LoopConfig(steps=200, batch_size=8, eval_every=50, save_every=50),
-        optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup=20),
+        recipe=replace(
+            config.recipe,
+            loop=LoopConfig(steps=200, batch_size=8, eval_every=50, save_every=50),
+            optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup=20),
+        ),
     )
 
 
-def parse(args: list[str] | None = None) -> PretrainConfig:
-    """The command line's config: the flags given, and for the rest the recipe of the --preset given."""
+def parse(args: list[str] | None = None, prog: str = "python -m scripts.pretrain") -> PretrainConfig:
+    """The command line's config: the flags given, and for the rest what goes with the --preset given."""
     args = sys.argv[1:] if args is None else args
-    default = recipe(preset_of(args, mt5.PRESETS, "tiny"))
-    config = tyro.cli(PretrainConfig, prog="python -m scripts.pretrain", args=args, default=default)
+    config = parse_preset(PretrainConfig, mt5.PRESETS, defaults, "tiny", args=args, prog=prog)
     if "--data" in args and not any(config.prepare.data):
         raise DataError("--data is empty: name files or patterns, or leave it out for the built-in corpus")
     return config
+
+
+def plan_of(config: PretrainConfig) -> tuple[Program, LoopConfig]:
+    """What the command would train, for scripts.plan: a vocabulary as large as may be, rows of 512 + 160 where they are
+    chosen by the documents."""
+    start = load(config.start).config if config.start else None
+    shape = (config.prepare.row_source or 512, config.prepare.row_target or 160)
+    return config.recipe.program(config.recipe.model(config.vocabulary, start), shape), config.recipe.loop
 
 
 def tokenizer_of(config: PretrainConfig, folder: Path, say: Callable = print) -> Tokenizer:
@@ -131,106 +152,111 @@ def tokenizer_of(config: PretrainConfig, folder: Path, say: Callable = print) ->
     return make_tokenizer(config.tokenizer_kind, config.vocabulary, given.data, folder, say=say, **which)
 
 
-def pretrain(config: PretrainConfig, say: Callable = print) -> TrainState:
-    """Runs, or resumes, the whole of it in `config.folder` and returns the last state. Errors as prepare and train raise."""
-    if config.distributed:
-        join_processes()
-    with locked(Path(config.folder)) if jax.process_index() == 0 else nullcontext():
-        return _pretrain(config, say if jax.process_index() == 0 else silent)
+def pretrain(config: PretrainConfig, say: Callable = print) -> Trained:
+    """Runs, or resumes, the whole of it in `config.folder`. Errors as prepare and train raise."""
+    say = joined(config.launch, say)
+    with held(config.folder, config.launch):
+        return _pretrain(config, say)
 
 
-def _pretrain(config: PretrainConfig, say: Callable) -> TrainState:
-    folder, eval_data, loop = Path(config.folder), config.eval_data, config.loop
+def _pretrain(config: PretrainConfig, say: Callable) -> Trained:
+    folder, recipe, loop = Path(config.folder), config.recipe, config.recipe.loop
+    config, eval_data = _with_corpus(config)
+    mesh = make_mesh(config.launch.mesh)
+    start = load(config.start, say=say) if config.start else None
+    if start:
+        say(start.source)
+    _check(config, start, mesh)
+
+    data, heldout = _prepared(config, start and start.tokenizer, eval_data, folder, say)
+    tokenizer = start.tokenizer if start else load_tokenizer(data.folder / "tokenizer")
+    model = recipe.model(tokenizer.vocab_size, start and start.config)
+    program = recipe.program(model, (data.manifest.row["source"], data.manifest.row["target"]))
+    program.check(mesh, loop.microbatch)
+    say(
+        f"{config.start or recipe.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {data.manifest.shape}"
+    )
+    index, count = data_share(mesh)
+    mine = {"process_index": index, "process_count": count}
+    rows = Data(
+        train=lambda first: train_batches(
+            data.train, batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine
+        ),
+        heldout=lambda: eval_batches(heldout, batch_size=loop.microbatch, **mine) if heldout else (),
+        identity={"data": data.manifest.fingerprint, "start": start and start.fingerprint},
+    )
+    if not heldout:
+        say("no document is held out, so nothing is evaluated: give --eval-data, or a larger --eval-fraction")
+    about = {"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": recipe.preset}
+    training = Training(program=program, data=rows, about=about, start=start and start.model)
+    trained = train(training, loop, mesh, folder, say)
+    if config.samples and heldout and trained.finished:
+        with jax.set_mesh(mesh):
+            show_samples(trained.state.model, model, tokenizer, heldout, config.samples, folder / "samples.txt", say)
+    return trained
+
+
+def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...]]:
+    """The config with the documents it means, and the held-out ones. Raises DataError for flags that contradict each other."""
     if config.start and config.tokenizer:
         raise DataError("--start has its own tokenizer: leave out --tokenizer")
     if config.prepared and (config.prepare.data or config.tokenizer):
         raise DataError("--prepared names a set with its tokenizer: leave out --data and --tokenizer")
-    if not config.prepare.data and not config.prepared:
-        if eval_data:
-            raise DataError("--eval-data goes with --data or --prepared: the built-in corpus has its own held-out part")
-        built_in = replace(config.prepare, data=(str(CORPUS / "train.jsonl"),))
-        config, eval_data = replace(config, prepare=built_in), (str(CORPUS / "heldout.jsonl"),)
-    mesh = make_mesh(config.mesh)
-    rows = microbatch(loop.batch_size, loop.accumulate)
-    start = load(config.start, say=say) if config.start else None
-    if start:
-        say(start.source)
-    sizes = mt5.sizes(config.model(config.vocabulary, start and start.config))
+    if config.prepare.data or config.prepared:
+        return config, config.eval_data
+    if config.eval_data:
+        raise DataError("--eval-data goes with --data or --prepared: the built-in corpus has its own held-out part")
+    built_in = replace(config.prepare, data=(str(CORPUS / "train.jsonl"),))
+    return replace(config, prepare=built_in), (str(CORPUS / "heldout.jsonl"),)
+
+
+def _check(config: PretrainConfig, start: Loaded | None, mesh: jax.sharding.Mesh) -> None:
+    """What can be known before anything is prepared. Raises ValueError for what the mesh cannot cut."""
+    sizes = mt5.sizes(config.recipe.model(config.vocabulary, start and start.config))
     if config.tokenizer or config.prepared:
         del sizes["vocabulary"]  # not known yet
-    check_divisible(mesh, {"batch_size / accumulate": ("batch", rows)} | sizes)
-
-    data, heldout = _prepared(config, start and start.tokenizer, eval_data, folder, say)
-    tokenizer = start.tokenizer if start else load_tokenizer(data / "tokenizer")
-    manifest = open_rows(data, tokenizer.fingerprint).manifest
-    model = config.model(tokenizer.vocab_size, start and start.config)
-    check_divisible(mesh, mt5.sizes(model))
-    shape = (manifest.row_source, manifest.row_target)
-    say(
-        f"{config.start or config.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {shape[0]} + {shape[1]}"
-    )
-    tx = make_optimizer(config.optimizer, loop.steps)
-    objective = partial(loss, config=model, smoothing=config.label_smoothing, z_loss=config.z_loss)
-    index, count = data_share(mesh)
-    mine = {"process_index": index, "process_count": count}
-    task = Task(
-        init=partial(init_state, partial(mt5.init, model), tx, loop.seed),
-        step=make_train_step(objective, tx),
-        evaluate=lambda model, batch: objective(model, batch, None),
-        train_batches=lambda first: train_batches(
-            data, batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine
-        ),
-        eval_batches=lambda: eval_batches(heldout[0], split=heldout[1], batch_size=rows, **mine) if heldout else (),
-        count=count_tokens,
-        flops_per_row=mt5.flops_per_row(model, *shape),
-        config={"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": config.preset},
-        fixed={"data": manifest.fingerprint, "start": start and start.fingerprint},
-        weights=start and start.model,
-    )
-    if not heldout:
-        say("no document is held out, so nothing is evaluated: give --eval-data, or a larger --eval-fraction")
-    state = train(task, loop, mesh, folder, say)
-    if config.samples and heldout and int(state.step) >= loop.steps:
-        with jax.set_mesh(mesh):
-            show_samples(state.model, model, tokenizer, heldout, config.samples, folder / "samples.txt", say)
-    return state
+    check_divisible(mesh, {"batch_size / accumulate": ("batch", config.recipe.loop.microbatch)} | sizes)
 
 
 def _prepared(
     config: PretrainConfig, tokenizer: Tokenizer | None, eval_data: tuple[str, ...], folder: Path, say: Callable
-) -> tuple[Path, tuple[Path, str] | None]:
-    """The prepared set, and (set, split) of the held-out rows if there are any; made by the first process if need be."""
-    data = Path(config.prepared) if config.prepared else folder / "data"
+) -> tuple[PreparedRows, PackedRows | None]:
+    """The prepared rows, and the held-out ones if there are any; made by the first process if need be."""
+    place = Path(config.prepared) if config.prepared else folder / "data"
+    data = heldout = None
     if jax.process_index() == 0:  # the others find what the first has prepared on the storage they share
-        if not config.prepared:
+        if config.prepared:
+            data = open_rows(place, tokenizer and tokenizer.fingerprint)
+        else:
             tokenizer = tokenizer or tokenizer_of(config, folder / "tokenizer", say)
-            prepare(replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, data)
+            data = prepare(replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, place)
+        if {*data.manifest.row} != {*PAIR}:
+            raise DataError(f"{place} has rows of {', '.join(data.manifest.row)}: give a set of sources and targets")
         if eval_data:  # in rows of the same shape, so that the evaluation compiles once
-            made = read_manifest(data)
-            shape = {"row_source": made.row_source, "row_target": made.row_target}
-            heldout = replace(config.prepare, data=eval_data, eval_fraction=0, **shape)
-            prepare(heldout, load_tokenizer(data / "tokenizer"), folder / "heldout")
+            shape = {f"row_{side}": positions for side, positions in data.manifest.row.items()}
+            wanted = replace(config.prepare, data=eval_data, eval_fraction=0, **shape)
+            heldout = prepare(wanted, load_tokenizer(place / "tokenizer"), folder / "heldout").train
         if not (folder / "tokenizer" / "made.json").exists():
-            keep_tokenizer(load_tokenizer(data / "tokenizer"), folder / "tokenizer")
+            keep_tokenizer(load_tokenizer(place / "tokenizer"), folder / "tokenizer")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepared")
+    data = data or open_rows(place, tokenizer and tokenizer.fingerprint)
     if eval_data:
-        return data, (folder / "heldout", "train")
-    return data, (data, "eval") if read_manifest(data).files("eval") else None
+        return data, heldout or open_rows(folder / "heldout").train
+    return data, data.heldout
 
 
 def show_samples(
     model: mt5.MT5,
     config: mt5.MT5Config,
     tokenizer: Tokenizer,
-    heldout: tuple[Path, str],
+    heldout: PackedRows,
     count: int,
     path: Path,
     say: Callable,
 ) -> None:
     """Shows what the model writes for the first held-out sources beside their pseudo-summaries; kept in `path`."""
-    rows = open_rows(heldout[0], split=heldout[1])
-    batch = rows.batch(range(min(count, len(rows))))
+    batch = heldout.batch(range(min(count, len(heldout))))
 
     def first(name: str, row: int) -> list[int]:
         return batch[name][row][batch[f"{name}_segments"][row] == 1].tolist()

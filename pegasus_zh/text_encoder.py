@@ -1,18 +1,21 @@
-"""An encoder with its tokenizer: pretrained on documents, read from a run or a folder of transformers, written out to one."""
+"""An encoder with its tokenizer: pretrained on documents, read from a run or a folder of transformers,
+written out to one."""
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from pegasus_zh.rows.plain_text import TextConfig, text_rows
+from pegasus_zh.rows.plain_text import TextConfig, text_recipe, text_rows, vocabulary_of
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.tokenizers import PegasusTokenizer, load_tokenizer
+from rope.encoder import pretrain as encoder
+from rope.encoder import roformer
 from rope.encoder.huggingface import Pooler, write_encoder
 from rope.encoder.load import load_encoder
 from rope.encoder.pretrain import EncoderConfig, pretrain_encoder
@@ -20,7 +23,9 @@ from rope.encoder.roformer import RoFormer, RoFormerConfig
 from training.files.atomic import check_new
 from training.files.errors import DataError
 from training.files.weights import fingerprint
-from training.step import TrainState
+from training.flags import FLAT, parse_preset
+from training.loop import LoopConfig, Trained
+from training.program import Program
 
 
 class TextEncoder(NamedTuple):
@@ -36,14 +41,45 @@ class TextEncoder(NamedTuple):
         return hashlib.sha256(repr(about).encode()).hexdigest()[:12]
 
 
-def pretrain(text: TextConfig, config: EncoderConfig, say: Callable[[str], None] = print) -> TrainState:
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """Pretrain RoFormer (or BERT: --positions learned) on Chinese text by masked language model.
+
+    Without --data it trains on the corpus that comes with the project. The same command resumes a run. The defaults are those of the
+    preset: --preset NAME --help shows them.
+    """
+
+    text: Annotated[TextConfig, FLAT] = field(default_factory=TextConfig)
+    """Documents and tokenizer."""
+    encoder: Annotated[EncoderConfig, FLAT] = field(default_factory=EncoderConfig)
+    """What trains, and where it goes."""
+
+
+def defaults(preset: str) -> TextEncoderConfig:
+    """What goes with a preset."""
+    return TextEncoderConfig(text=text_recipe(preset), encoder=encoder.defaults(preset))
+
+
+def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.pretrain_encoder") -> TextEncoderConfig:
+    """The command line's config: the flags given, and for the rest what goes with the --preset given."""
+    return parse_preset(TextEncoderConfig, roformer.PRESETS, defaults, "tiny", args=args, prog=prog)
+
+
+def pretrain(config: TextEncoderConfig, say: Callable[[str], None] = print) -> Trained:
     """Runs, or resumes, the pretraining of an encoder on documents. Raises DataError, as `text_rows` and the training do."""
-    if config.start and text.tokenizer:
+    text, where = config.text, config.encoder
+    if where.start and text.tokenizer:
         raise DataError("--start has its own tokenizer: leave out --tokenizer")
-    if config.start:
-        load_tokenizer(tokenizer_folder(config.start))  # before anything is made
-        text = replace(text, tokenizer=str(tokenizer_folder(config.start)))
-    return pretrain_encoder(config, lambda: text_rows(text, config.length, Path(config.folder), say), say)[0]
+    if where.start:
+        load_tokenizer(tokenizer_folder(where.start))  # before anything is made
+        text = replace(text, tokenizer=str(tokenizer_folder(where.start)))
+    length, folder = where.recipe.length, Path(where.folder)
+    return pretrain_encoder(where, lambda: text_rows(text, length, folder, say), say)[0]
+
+
+def plan_of(config: TextEncoderConfig) -> tuple[Program, LoopConfig]:
+    """What the command would train, for scripts.plan: a vocabulary as large as may be."""
+    return encoder.plan_of(config.encoder, vocabulary_of(config.text.vocabulary))
 
 
 def tokenizer_folder(path: Path | str) -> Path:
@@ -73,8 +109,8 @@ def load_text_encoder(
 
 
 def rows_of_texts(tokenizer: PegasusTokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, segments) int32 [texts, T] for rope.encoder.roformer.encode: a row a text between [CLS] and [SEP], its end left out beyond
-    `length`, T of the longest."""
+    """(ids, segments) int32 [texts, T] for rope.encoder.roformer.encode: a row a text between [CLS] and [SEP], its end
+    left out beyond `length`, T of the longest."""
     if length < 3 or not texts:
         raise ValueError(f"{len(texts)} texts in rows of {length}: one text or more, and 3 positions, are needed")
     framed = [tokenizer.frame_source(tokenizer.encode(text), length) for text in texts]

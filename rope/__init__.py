@@ -1,8 +1,9 @@
 """Position encodings, the one attention function, and the models built on them.
 
-Encodings    angles, sinusoidal, rotary, buckets; beyond the trained length: extension, rerope; their laws: analysis
-Attention    attention, masks, kernels
-Models       transformer (blocks), roformer (RoFormer, BERT), vit; layers, cross_entropy
-Text models  mlm, pretrain; huggingface (weights in and out), load
-Evidence     report/ (one page on any encoding), experiments/ (longer text; moved and enlarged digits)
+positions/    angles, sinusoidal, rotary, buckets; beyond the trained length: extension, rerope; their laws: analysis
+layers/       attention, its masks and kernels; products and norms (primitives), blocks (transformer), cross_entropy
+encoder/      RoFormer and BERT, masked language model, pretraining; load, huggingface (weights in and out)
+vit           the same blocks over the patches of an image
+report/       one page on what any encoding does
+experiments/  longer text than trained on (lengths); moved and enlarged digits
 """

@@ -2,6 +2,8 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
@@ -9,7 +11,7 @@ def main() -> None:
     from rope.experiments.digits import DigitsConfig, digits
     from training.experiment.cells import remember_programs
 
-    config = tyro.cli(DigitsConfig, prog="python -m scripts.digits")
+    config = tyro.cli(DigitsConfig, prog=prog("digits"))
     remember_programs(config.folder)
     digits(config)
 

@@ -2,13 +2,15 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
 
     from retrieval.embed import EmbedConfig, embed_file
 
-    config = tyro.cli(EmbedConfig, prog="python -m scripts.embed")
+    config = tyro.cli(EmbedConfig, prog=prog("embed"))
     print("{}: {:,} vectors of {} dimensions".format(config.out, *embed_file(config)))
 
 

@@ -2,13 +2,15 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
 
     from pegasus_zh.evaluation import EvaluateTextsConfig, evaluate
 
-    evaluate(tyro.cli(EvaluateTextsConfig, prog="python -m scripts.evaluate"))
+    evaluate(tyro.cli(EvaluateTextsConfig, prog=prog("evaluate")))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
@@ -9,7 +11,7 @@ def main() -> None:
     from retrieval.experiments.similarity_grid import SimilarityGridConfig, similarity_grid
     from training.experiment.cells import remember_programs
 
-    config = tyro.cli(SimilarityGridConfig, prog="python -m scripts.evaluate_similarity")
+    config = tyro.cli(SimilarityGridConfig, prog=prog("evaluate_similarity"))
     remember_programs(config.folder)
     similarity_grid(config)
 

@@ -2,6 +2,8 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
@@ -9,7 +11,7 @@ def main() -> None:
     from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot
     from training.experiment.cells import remember_programs
 
-    config = tyro.cli(FewShotConfig, prog="python -m scripts.few_shot")
+    config = tyro.cli(FewShotConfig, prog=prog("few_shot"))
     remember_programs(config.folder)
     few_shot(config)
 

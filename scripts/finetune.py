@@ -2,13 +2,15 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
 
     from pegasus_zh.finetune import FinetuneConfig, finetune
 
-    finetune(tyro.cli(FinetuneConfig, prog="python -m scripts.finetune"))
+    finetune(tyro.cli(FinetuneConfig, prog=prog("finetune")))
 
 
 if __name__ == "__main__":

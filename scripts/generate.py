@@ -2,13 +2,15 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
 
     from pegasus_zh.generation import GenerateConfig, run_generation
 
-    run_generation(tyro.cli(GenerateConfig, prog="python -m scripts.generate"))
+    run_generation(tyro.cli(GenerateConfig, prog=prog("generate")))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     from training.command import run
     from training.experiment.cells import remember_programs
 
+    from . import prog
+
     Plain = tyro.conf.arg(name="")
 
     def main(
@@ -25,4 +27,4 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
         remember_programs(folder)
         lengths(experiment, lambda length: text_rows(text, length, folder))
 
-    run(lambda: tyro.cli(main, prog="python -m scripts.lengths"))
+    run(lambda: tyro.cli(main, prog=prog("lengths")))

@@ -2,6 +2,8 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
@@ -9,7 +11,7 @@ def main() -> None:
     from rope.report.config import ReportConfig
     from rope.report.report import position_report
 
-    position_report(tyro.cli(ReportConfig, prog="python -m scripts.position_report"))
+    position_report(tyro.cli(ReportConfig, prog=prog("position_report")))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     from pegasus_zh.text.tokenizers import load_tokenizer
     from training.command import run
 
+    from . import prog
+
     def main(config: PrepareConfig, tokenizer: Path, folder: Path) -> None:
-        """Prepares --data into --folder, or goes on where an earlier run was stopped; scripts.pretrain --prepared trains on it.
+        """Prepares --data into --folder, or goes on where an earlier run was stopped;
+        scripts.pretrain --prepared trains on it.
 
         tokenizer: a folder that holds vocab.txt or spiece.model, or such a file. folder: where the set goes.
         """
         prepare(config, load_tokenizer(tokenizer), folder)
 
-    run(lambda: tyro.cli(main, prog="python -m scripts.prepare", config=(tyro.conf.OmitArgPrefixes,)))
+    run(lambda: tyro.cli(main, prog=prog("prepare"), config=(tyro.conf.OmitArgPrefixes,)))

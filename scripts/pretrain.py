@@ -2,11 +2,13 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     from pegasus_zh.pretrain import parse, pretrain
 
-    pretrain(parse())
+    pretrain(parse(prog=prog("pretrain")))
 
 
 if __name__ == "__main__":

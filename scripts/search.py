@@ -5,6 +5,8 @@ from typing import Any
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
@@ -22,7 +24,7 @@ def main() -> None:
     }
     config = tyro.extras.subcommand_cli_from_dict(
         {kind.__name__.removesuffix("Config").removesuffix("Index").lower(): kind for kind in run_of},
-        prog="python -m scripts.search",
+        prog=prog("search"),
         description="Search texts by meaning: build an index, add to it, query it, evaluate it, serve it.",
     )
     run_of[type(config)](config)

@@ -2,13 +2,15 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
 
     from retrieval.tuning.simcse import SimCSEConfig, simcse
 
-    simcse(tyro.cli(SimCSEConfig, prog="python -m scripts.simcse"))
+    simcse(tyro.cli(SimCSEConfig, prog=prog("simcse")))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
 
     from pegasus_zh.t5.transplant import TransplantConfig, transplant
 
-    transplant(tyro.cli(TransplantConfig, prog="python -m scripts.transplant"))
+    transplant(tyro.cli(TransplantConfig, prog=prog("transplant")))
 
 
 if __name__ == "__main__":

@@ -2,31 +2,34 @@
 
 import sys
 
-from training.command import preset_of, run
+from training.command import run
+
+from . import prog
 
 
 def main() -> None:
     import jax
-    import tyro
 
     from gan.experiments.all import EXPERIMENTS
     from training.experiment.cells import remember_programs
+    from training.flags import parse_preset
 
     name, *arguments = sys.argv[1:] or [""]
     if name not in EXPERIMENTS:
         lines = "\n".join(f"  {name:18} {one.question}" for name, one in EXPERIMENTS.items())
-        print(
-            f"usage: python -m scripts.wgan NAME [--preset smoke|cpu|full] [flags]\n\n{lines}\n\nNAME --help: its flags"
-        )
+        print(f"usage: {prog('wgan')} NAME [--preset smoke|cpu|full] [flags]\n\n{lines}\n\nNAME --help: its flags")
         sys.exit(
             0 if name in ("--help", "-h") else f"\nerror: {f'no experiment {name!r}' if name else 'no NAME given'}"
         )
     one = EXPERIMENTS[name]
-    preset = preset_of(arguments, one.presets, "smoke")
-    default = one.config(preset=preset, folder=f"runs/wgan/{name}-{preset}", **one.presets[preset])
-    about = f"{one.question.capitalize()}\n\n{one.config.__doc__}"
-    config = tyro.cli(
-        one.config, default=default, args=arguments, prog=f"python -m scripts.wgan {name}", description=about
+    config = parse_preset(
+        one.config,
+        one.presets,
+        lambda preset: one.config(preset=preset, folder=f"runs/wgan/{name}-{preset}", **one.presets[preset]),
+        "smoke",
+        args=arguments,
+        prog=f"{prog('wgan')} {name}",
+        description=f"{one.question.capitalize()}\n\n{one.config.__doc__}",
     )
     remember_programs(config.folder)
     # A certified critic's bound holds to 1e-6 a layer in float32, and to 0.5 % in what an accelerator takes for it by default.

@@ -2,13 +2,15 @@
 
 from training.command import run
 
+from . import prog
+
 
 def main() -> None:
     import tyro
 
     from retrieval.vectors.whitening import WhitenConfig, whiten_file
 
-    whiten_file(tyro.cli(WhitenConfig, prog="python -m scripts.whiten"))
+    whiten_file(tyro.cli(WhitenConfig, prog=prog("whiten")))
 
 
 if __name__ == "__main__":

@@ -11,17 +11,19 @@ import hypothesis
 
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
-    # XLA's optimisations take minutes over the suite; level 0 leaves shapes, shardings and order of summation as they are.
+    # XLA's optimisations take minutes over the suite;
+    # level 0 leaves shapes, shardings and order of summation as they are.
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
     "NPROC": "32",  # XLA's threads: eight devices that wait for each other deadlock in fewer than they need
     "JAX_NUMPY_RANK_PROMOTION": "raise",
 }
-# Of the versions that are pinned jaxlib 0.10 alone has the first of these flags; another one, and libtpu, stop at what they do not know.
+# Of the versions that are pinned jaxlib 0.10 alone has the first of these flags;
+# another one, and libtpu, stop at what they do not know.
 if version("jaxlib").startswith("0.10.") and "TPU_LIBRARY_PATH" not in os.environ and not find_spec("libtpu"):
     # Loops by LLVM's builder rather than by MLIR, in one module a program, compile in a third of the time.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-# Programs compiled by one process of this run, pytest's workers and the tests' own, serve the others. The folder is new for
-# every run: compiled code of another machine or version is never met.
+# Programs compiled by one process of this run, pytest's workers and the tests' own, serve the others. The folder is new
+# for every run: compiled code of another machine or version is never met.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     folder = tempfile.mkdtemp(prefix="compiled-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

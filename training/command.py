@@ -4,12 +4,8 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tyro.constructors import PrimitiveConstructorSpec
 
 
 def run(main: Callable[[], None]) -> None:
@@ -46,25 +42,3 @@ def _interrupted() -> None:
 def _end() -> None:
     sys.stdout.flush()
     os._exit(1)
-
-
-def one_of(names: Iterable[str]) -> "PrimitiveConstructorSpec[str]":
-    """Annotated[str, one_of(TABLE)] is a field that a command line shows and checks as one of the table's names."""
-    from tyro.constructors import PrimitiveConstructorSpec
-
-    names = tuple(names)
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=f"{{{','.join(names)}}}",
-        instance_from_str=lambda given: given[0],
-        is_instance=lambda value: value in names,
-        str_from_instance=lambda value: [value],
-        choices=names,
-    )
-
-
-def preset_of(args: Sequence[str], known: Container[str], default: str) -> str:
-    """The --preset among a command line's arguments, by which its other defaults go."""
-    named = [b for a, b in zip(args, args[1:], strict=False) if a == "--preset"]
-    named += [a.split("=", 1)[1] for a in args if a.startswith("--preset=")]
-    return named[-1] if named and named[-1] in known else default

@@ -27,7 +27,8 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh over `devices` (all of them by default). Raises ValueError if the sizes do not multiply to them."""
+    """Returns the mesh over `devices` (all of them by default).
+    Raises ValueError if the sizes do not multiply to them."""
     devices = jax.devices() if devices is None else devices
     sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
     fixed = math.prod(s for s in sizes.values() if s != -1)
@@ -57,8 +58,8 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
 def data_share(mesh: Mesh) -> tuple[int, int]:
     """(index, count): this process holds part `index` of `count` equal parts of every batch.
 
-    Processes whose devices hold the same rows, as where `tensor` crosses hosts, have the same part. Raises ValueError for
-    a mesh that gives the processes unequal or scattered parts.
+    Processes whose devices hold the same rows, as where `tensor` crosses hosts, have the same part. Raises ValueError
+    for a mesh that gives the processes unequal or scattered parts.
     """
     shards = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
     held: dict[int, set[int]] = {}

@@ -1,7 +1,7 @@
 """What a run tells: a JSONL file, TensorBoard files, a progress bar and a curve, and the speed they quote.
 
-Speed: tokens per second counts real tokens, source and target, never padding. Model FLOPs utilisation is the model's own
-count of FLOPs a second (its convention is stated where it is counted) over the devices' peak for dense products.
+Speed: tokens per second counts real tokens, source and target, never padding. Model FLOPs utilisation is the model's
+own count of FLOPs a second (its convention is stated where it is counted) over the devices' peak for dense products.
 """
 
 import functools

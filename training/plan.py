@@ -3,7 +3,6 @@
 Needs libtpu (the `tpu` extra), no TPU. It proves that the program compiles and fits, and says nothing about speed.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -12,7 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from training.mesh import MeshConfig, make_mesh
 from training.partition import RULES, abstract
-from training.step import Step, TrainState, compile_step
+from training.program import Program
+from training.step import TrainState, compile_step
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Plan:
 
 
 def tpu_mesh(topology: str, config: MeshConfig) -> Mesh:
-    """The mesh over a TPU slice that is not here, such as v5e:4x4. ValueError where libtpu is missing or knows it not."""
+    """The mesh over a TPU slice that is not here, such as v5e:4x4.
+    ValueError where libtpu is missing or knows it not."""
     try:
         devices = topologies.get_topology_desc(topology, platform="tpu").devices
     except Exception as error:
@@ -45,16 +46,17 @@ def tpu_mesh(topology: str, config: MeshConfig) -> Mesh:
     return make_mesh(config, list(devices))
 
 
-def plan(init: Callable[[], TrainState], step: Step, mesh: Mesh, batch: dict[str, jax.ShapeDtypeStruct]) -> Plan:
-    """Compiles the step for `mesh`. batch: the arrays of one step, (microbatches, rows, ...)."""
+def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1) -> Plan:
+    """Compiles the program's step over `accumulate` microbatches of `rows` rows for `mesh`. Raises ValueError for a mesh that cannot be."""
+    program.check(mesh, rows)
+
+    def cut(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = PartitionSpec(None, RULES["batch"], *(None for _ in x.shape[1:]))
+        return jax.ShapeDtypeStruct((accumulate, *x.shape), x.dtype, sharding=NamedSharding(mesh, spec))
+
     with jax.set_mesh(mesh):
-        state = abstract(init)
-
-        def cut(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            spec = PartitionSpec(None, RULES["batch"], *(None for _ in x.shape[2:]))
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
-
-        compiled = compile_step(step, state, jax.tree.map(cut, batch))
+        state = abstract(program.init)
+        compiled = compile_step(program.step, state, {name: cut(x) for name, x in program.shapes(rows).items()})
     memory = compiled.memory_analysis()
     return Plan(
         state=state,

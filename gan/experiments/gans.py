@@ -199,6 +199,8 @@ def train(
 ) -> Iterator[tuple[int, dict[str, list[float]], np.ndarray]]:
     """(step, what critics and exact transport say of minibatches, each [seeds], generated images [seeds, scored, D]).
 
+    Not by the engine, since all seeds are one program, which draws its own batches.
+
     Ends early where a generator is no longer finite: what it then made is not measured.
     """
     real, chunk = jnp.asarray(images), -(-config.steps // config.readings)

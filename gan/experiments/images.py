@@ -1,30 +1,29 @@
 """One GAN on images by the engine: on a mesh, resumed after a kill, with grids of samples as it goes."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from gan.critic import Shape
 from gan.critics import CRITICS
 from gan.experiments.pictures import grid
-from gan.quality import Data, measures, read_data
+from gan.program import by_compiler, gan_program
+from gan.quality import Data as Images
+from gan.quality import measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from training.files.atomic import write_bytes
-from training.files.locks import locked
-from training.loop import HostBatch, LoopConfig, Task, TrainingStopped, train
-from training.mesh import MeshConfig, data_share, make_mesh
-from training.metrics import silent
-from training.partition import check_divisible, spec
+from training.flags import FLAT
+from training.launch import LaunchConfig, held, joined
+from training.loop import LoopConfig, Trained, Training, TrainingStopped, train
+from training.mesh import data_share, make_mesh
+from training.partition import check_divisible
+from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
-from training.step import Batch, Sums, TrainState
 
 SHOWN = 64
 
@@ -59,8 +58,8 @@ class ImagesConfig:
         default_factory=lambda: LoopConfig(steps=40, batch_size=32, eval_every=20, save_every=20, eval_batches=4)
     )
     """Steps, batches and checkpoints."""
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    """The devices' arrangement; images are cut over `data` and `fsdp`, weights are whole on each device."""
+    launch: Annotated[LaunchConfig, FLAT] = field(default_factory=LaunchConfig)
+    """On what it runs; images are cut over `data` and `fsdp`, weights are whole on each device."""
 
     def __post_init__(self):
         check_ranges(self, n_critic=(1, 1001), latent=(1, 1 << 14), scored=(10, 5001), patch=(1, 65), decay=(0.0, 1.0))
@@ -81,18 +80,23 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def images(config: ImagesConfig, say: Callable = print) -> TrainState:
-    """Runs, or resumes, the training in `config.folder`; returns the last state.
+def images(config: ImagesConfig, say: Callable = print) -> Trained:
+    """Runs, or resumes, the training in `config.folder`.
 
     Raises ValueError for data or settings that cannot be, and what training.loop.train raises.
     """
-    first = jax.process_index() == 0
-    with locked(Path(config.folder)) if first else nullcontext():
-        return _run(config, say if first else silent)
+    say = joined(config.launch, say)
+    with held(config.folder, config.launch):
+        return _run(config, say)
 
 
-def _run(config: ImagesConfig, say: Callable) -> TrainState:
-    loop, mesh, folder = config.loop, make_mesh(config.mesh), Path(config.folder)
+def plan_of(config: ImagesConfig) -> tuple[Program, LoopConfig]:
+    """What the command would train, for scripts.plan."""
+    return gan_program(recipe_of(config, read_data(config.data, config.scored)), config.loop.seed), config.loop
+
+
+def _run(config: ImagesConfig, say: Callable) -> Trained:
+    loop, mesh, folder = config.loop, make_mesh(config.launch.mesh), Path(config.folder)
     check_divisible(mesh, {"batch size": ("batch", loop.batch_size)})
     data = read_data(config.data, config.scored)
     if len(data.train) < loop.batch_size:
@@ -100,38 +104,41 @@ def _run(config: ImagesConfig, say: Callable) -> TrainState:
     recipe = recipe_of(config, data)
     jax.eval_shape(recipe.init, jax.random.key(0))  # whether the images have sides that convolutions can halve
     say(f"{len(data.train):,} images of {' x '.join(map(str, data.image))} to train on, {len(data.test):,} held out")
-    updates = config.n_critic + 1
-    index, count = data_share(mesh)
+    about = {name: value for name, value in asdict(config).items() if name not in ("loop", "launch", "folder")}
+    training = Training(
+        program=gan_program(recipe, loop.seed),
+        data=_batches(data, config, mesh),
+        about=about,
+        review=partial(review, recipe, data, config, folder),
+    )
+    trained = train(training, loop, mesh, folder, say)
+    say(
+        f"{folder}: samples-STEP.png, metrics.jsonl, and loss.png, where the loss is the critic's estimate of the distance"
+    )
+    return trained
+
+
+def _batches(data: Images, config: ImagesConfig, mesh: jax.sharding.Mesh) -> Data:
+    loop, updates, (index, count) = config.loop, config.n_critic + 1, data_share(mesh)
+
+    def mine(rows: np.ndarray) -> HostBatch:
+        return {"images": rows[index * len(rows) // count : (index + 1) * len(rows) // count]}
 
     def batches(first: int) -> Iterator[HostBatch]:
         while True:
             rows = np.random.default_rng([loop.seed, first]).integers(0, len(data.train), (loop.batch_size, updates))
-            yield {"images": data.train[rows[index * len(rows) // count : (index + 1) * len(rows) // count]]}
+            yield {name: data.train[x] for name, x in mine(rows).items()}
             first += 1
 
-    def held_out() -> Iterator[HostBatch]:
+    def heldout() -> Iterator[HostBatch]:
         for begin in range(0, len(data.test) - loop.batch_size + 1, loop.batch_size):
-            mine = data.test[begin : begin + loop.batch_size]
-            yield {"images": mine[index * len(mine) // count : (index + 1) * len(mine) // count]}
+            yield mine(data.test[begin : begin + loop.batch_size])
 
-    task = Task(
-        init=partial(init, recipe, loop.seed),
-        step=partial(step, recipe),
-        evaluate=partial(evaluate, recipe),
-        train_batches=batches,
-        eval_batches=held_out,
-        config={name: value for name, value in asdict(config).items() if name not in ("loop", "mesh", "folder")},
-        fixed={"images": data.fingerprint, "critic": config.critic, "n_critic": config.n_critic},
-        review=partial(review, recipe, data, config, folder),
-    )
-    state = train(task, loop, mesh, folder, say)
-    say(
-        f"{folder}: samples-STEP.png, metrics.jsonl, and loss.png, where the loss is the critic's estimate of the distance"
-    )
-    return state
+    identity = {"images": data.fingerprint, "critic": config.critic, "n_critic": config.n_critic}
+    return Data(train=batches, heldout=heldout, identity=identity)
 
 
-def recipe_of(config: ImagesConfig, data: Data) -> Recipe:
+def recipe_of(config: ImagesConfig, data: Images) -> Recipe:
     size, image = data.train.shape[1], data.image if config.network == "conv" else None
     return Recipe(
         critic=CRITICS[config.critic](Shape(size=size, image=image)),
@@ -142,44 +149,10 @@ def recipe_of(config: ImagesConfig, data: Data) -> Recipe:
     )
 
 
-def init(recipe: Recipe, seed: int) -> TrainState:
-    first, second = jax.random.split(jax.random.key(seed, impl="rbg"))
-    return TrainState(step=jnp.zeros((), jnp.int32), model=recipe.init(first), optimizer=(), key=second)
-
-
-def _by_compiler(run: Callable) -> Callable:
-    """Convolutions, sorting and transports over the batch are no place to write shardings: the compiler finds them."""
-    return run if spec() is None else jax.sharding.auto_axes(run, out_sharding=PartitionSpec())
-
-
-def step(recipe: Recipe, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
-    """One of the generator and n_critic of the critic; batch [1, rows, updates, D]."""
-
-    def run(gan: Gan, real: jax.Array, key: jax.Array) -> tuple[Gan, Sums]:
-        gan, readings = recipe.step(gan, real[0].swapaxes(0, 1), key)
-        loss = readings.get("objective", readings["kr"])
-        return gan, {"loss": (loss, jnp.ones(())), "kr": (readings["kr"], jnp.ones(()))}
-
-    key = jax.random.fold_in(state.key, state.step)
-    gan, sums = _by_compiler(run)(state.model, batch["images"], key)
-    return state.replace(step=state.step + 1, model=gan), sums
-
-
-def evaluate(recipe: Recipe, gan: Gan, batch: Batch) -> Sums:
-    """What the critic takes for the distance between held-out images and generated ones."""
-
-    def run(gan: Gan, real: jax.Array) -> Sums:
-        made = recipe.generator.sample(gan.average, jax.random.key(0), len(real))
-        readings = recipe.critic.read(gan.critic, real, made)
-        return {"loss": (readings.get("objective", readings["kr"]), jnp.ones(()))}
-
-    return _by_compiler(run)(gan, batch["images"])
-
-
-def review(recipe: Recipe, data: Data, config: ImagesConfig, folder: Path, gan: Gan, number: int) -> dict[str, float]:
+def review(recipe: Recipe, data: Images, config: ImagesConfig, folder: Path, gan: Gan, number: int) -> dict[str, float]:
     """Measures of as many images as are held out, and a grid of them."""
     sample = lambda layers: recipe.generator.sample(layers, jax.random.key(1), len(data.test))  # noqa: E731
-    made = np.asarray(jax.jit(_by_compiler(sample))(gan.average))
+    made = np.asarray(jax.jit(by_compiler(sample))(gan.average))
     if not np.isfinite(made).all():
         raise TrainingStopped(f"step {number}: generated images hold no finite numbers; stopped. Try a lower --rate")
     if jax.process_index() == 0:

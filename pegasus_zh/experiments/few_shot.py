@@ -20,18 +20,21 @@ import numpy as np
 
 from pegasus_zh.evaluation import scores
 from pegasus_zh.experiments.few_shot_report import write_report
-from pegasus_zh.finetune import FinetuneConfig, read_whole_pairs, tune
+from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, writer
-from pegasus_zh.pretrain import PretrainConfig, pretrain, recipe, tokenizer_of
+from pegasus_zh.pretrain import PretrainConfig, defaults, pretrain, tokenizer_of
+from pegasus_zh.rows.makers import PAIRS_OF_DOCUMENTS
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import Tokenizer
+from rope.layers.computation import Computation
 from training.experiment.cells import keep_settings, run_cells
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
+from training.launch import LaunchConfig
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import silent
 from training.ranges import check_ranges
@@ -86,6 +89,9 @@ class FewShotConfig:
                 raise ValueError(f"{name} is {given}: give one or more, each once")
         if min(self.examples) < 0:
             raise ValueError(f"examples is {self.examples}: numbers from 0")
+        if wrong := [name for name in self.objectives if name not in (*PAIRS_OF_DOCUMENTS, NONE)]:
+            known = ", ".join([*PAIRS_OF_DOCUMENTS, NONE])
+            raise DataError(f"objectives has {wrong[0]!r}: it must be one of {known}")
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class Cell:
 
 def few_shot(config: FewShotConfig, say: Callable = print) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError as what it calls."""
-    folder, basis = Path(config.folder), recipe(config.preset)
+    folder, basis = Path(config.folder), defaults(config.preset)
     tasks = [read_task(path, config) for path in config.tasks]
     if len({task.name for task in tasks}) < len(tasks):
         raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
@@ -125,7 +131,8 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
     }
     with locked(folder):
         keep_settings(folder / "settings.json", settings_of(config, tasks))
-        basis = replace(basis, dtype=config.dtype, mesh=config.mesh, samples=0)
+        recipe = replace(basis.recipe, computation=Computation(dtype=config.dtype))
+        basis = replace(basis, recipe=recipe, launch=LaunchConfig(mesh=config.mesh), samples=0)
         documents = PrepareConfig(data=config.documents)
         tokenizer = tokenizer_of(replace(basis, prepare=documents), folder / "tokenizer", say)
         for objective, given in rows.items():
@@ -202,19 +209,12 @@ def _cells(config: FewShotConfig, tasks: Sequence[FewShotTask], say: Callable) -
 def begin(config: FewShotConfig, basis: PretrainConfig, tokenizer: Tokenizer, objective: str, seed: int) -> Loaded:
     """The pretrained model, or for none the weights that this seed's pretrainings begin with."""
     if objective == NONE:
-        return Loaded(None, basis.model(tokenizer.vocab_size), tokenizer, NONE)
+        return Loaded(None, basis.recipe.model(tokenizer.vocab_size), tokenizer, NONE)
     folder = Path(config.folder)
     run = folder / "pretrained" / f"{objective}-{seed}"
-    state = pretrain(
-        replace(
-            basis,
-            folder=str(run),
-            prepared=str(folder / "data" / objective),
-            loop=replace(basis.loop, steps=config.pretrain_steps, save_every=1000, seed=seed),
-        ),
-        silent,
-    )
-    _go_on(int(state.step) == config.pretrain_steps)
+    loop = replace(basis.recipe.loop, steps=config.pretrain_steps, save_every=1000, seed=seed)
+    command = replace(basis, folder=str(run), prepared=str(folder / "data" / objective))
+    pretrain(replace(command, recipe=replace(basis.recipe, loop=loop)), silent).complete()
     return load(run, say=silent)
 
 
@@ -223,29 +223,19 @@ def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> 
     task, tuning = cell.task, folder / "tuning" / cell.name
     drawn = np.random.default_rng(cell.seed).permutation(len(task.training))[: cell.examples]
     epochs = -(-config.updates // -(-cell.examples // BATCH))
-    tuned = FinetuneConfig(
-        model="",
-        data="",
-        folder="",
+    recipe = FinetuneRecipe(
         epochs=epochs,
         eval_epochs=-(-epochs // 3),
         batch_size=BATCH,
         seed=cell.seed,
-        dtype=config.dtype,
-        mesh=config.mesh,
+        computation=Computation(dtype=config.dtype),
         **LENGTHS,
     )
-    found = tune(
-        replace(tuned, optimizer=replace(tuned.optimizer, learning_rate=config.learning_rate)),
-        start,
-        [task.training[i] for i in drawn],
-        task.valid,
-        tuning,
-        silent,
-    )
-    _go_on(bool(found))
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=config.learning_rate))
+    mesh = make_mesh(config.mesh)
+    found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning, silent)
     best = load(tuning / "best", say=silent)
-    with jax.set_mesh(make_mesh(config.mesh)):
+    with jax.set_mesh(mesh):
         written = [*writer(best, Writing(batch_size=BATCH, **LENGTHS), config.dtype)(source for source, _ in task.test)]
     figures = scores([reference for _, reference in task.test], written)
     about = {"task": task.name, "examples": cell.examples, "objective": cell.objective, "seed": cell.seed}
@@ -259,9 +249,3 @@ def copied(task: FewShotTask) -> float:
     length = int(np.median([len(reference) for _, reference in task.training]))
     found = scores([reference for _, reference in task.test], [source[:length] for source, _ in task.test])
     return float(found["rouge-l"].mean())
-
-
-def _go_on(finished: bool) -> None:
-    """Ends the command where training was told to stop: it has saved, and the same command goes on."""
-    if not finished:
-        raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""Texts to examples, examples to packed rows on disk, rows to batches."""

@@ -1,133 +1,151 @@
-"""Packing: several (source, target) pairs share one row of fixed shape, so that a batch holds little padding.
+"""Packing: several examples share one row of fixed shape, so that a batch holds little padding.
 
-Each row has two sides, `row_source` positions for the encoder and `row_target` for the decoder, and a pair must fit in
-both: two-dimensional bin packing. Attention is kept inside a pair by segment numbers, as in T5X.
+An example has one or more sides, such as the source that an encoder reads and the target that a decoder writes, and a row
+so many positions for each. An example must fit on every side: bin packing in as many dimensions. Attention is kept inside
+an example by segment numbers, as in T5X.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import chain, product
+from math import prod
 
 import numpy as np
 
+Example = tuple[np.ndarray, ...]  # ids of each side
+
 MOST_PADDING = 0.04  # of all positions: what choose_row_shape aims at
-MULTIPLE = 32  # of which both sides of a chosen row are
+MULTIPLE = 32  # of which every side of a chosen row is
 WINDOW = 64  # candidates compared two by two; half as many cost 0.3% more padding, twice as many double the time
 
 
-def pack(lengths: np.ndarray, row_source: int, row_target: int) -> list[list[int]]:
-    """Rows of pair indices, every pair in one row, for `lengths` (pairs, 2) of source and target.
+def pack(lengths: np.ndarray, row: Sequence[int], most: int | None = None) -> list[list[int]]:
+    """Rows of example indices, every example in one row, at `most` so many in each, for `lengths` (examples, sides).
 
-    The largest pair left opens a row. Then, again and again, it is joined by that pair, or those two, that leave least
-    of the row free, counted on the side with the larger share left: to fill both sides evenly matters as much as to
+    The largest example left opens a row. Then, again and again, it is joined by that one, or those two, that leave least
+    of the row free, counted on the side with the larger share left: to fill all sides evenly matters as much as to
     fill them. Looking two ahead halves first fit's padding. Of many candidates an even sample by size is compared.
     """
-    if (over := (lengths > (row_source, row_target)).any(1)).any():
-        raise ValueError(f"a pair of lengths {lengths[over][0]} does not fit a row of ({row_source}, {row_target})")
-    full = row_source * row_target  # both sides are counted in units in which a row holds this much
-    units = lengths.astype(np.int64) * (row_target, row_source)
+    if (over := (lengths > row).any(1)).any():
+        raise ValueError(f"an example of lengths {lengths[over][0]} does not fit a row of {tuple(row)}")
+    if most:  # the number of examples is one side more, of which each takes one
+        lengths, row = np.pad(lengths, ((0, 0), (0, 1)), constant_values=1), (*row, most)
+    full = prod(row)  # every side is counted in units in which a row holds this much
+    units = lengths.astype(np.int64) * [full // positions for positions in row]
     order = np.argsort(-units.sum(1), kind="stable")
-    source, target = units[order].T.copy()
-    taken = full + 1  # never fits: marks the pairs already in a row
+    sides = [*units[order].T.copy()]
+    taken = full + 1  # never fits: marks the examples already in a row
     rows = []
     for first in range(len(order)):
-        if source[first] == taken:
+        if sides[0][first] == taken:
             continue
-        row, joining, room_source, room_target = [], [first], full, full
+        members, joining, rooms = [], [first], [full] * len(sides)
         while joining:
-            for pair in joining:
-                row.append(pair)
-                room_source -= int(source[pair])
-                room_target -= int(target[pair])
-                source[pair] = taken
-            joining = _best_two(source, target, room_source, room_target)
-        rows.append(order[row].tolist())
+            for example in joining:
+                members.append(example)
+                rooms = [room - int(side[example]) for room, side in zip(rooms, sides, strict=True)]
+                sides[0][example] = taken
+            joining = _best_two(sides, rooms, first)
+        rows.append(order[members].tolist())
     return rows
 
 
-def _best_two(source: np.ndarray, target: np.ndarray, room_source: int, room_target: int) -> list[int]:
-    """The two pairs, or the one, that leave least of the room; none if none fits."""
-    fitting = np.flatnonzero((source <= room_source) & (target <= room_target))
+def _best_two(sides: Sequence[np.ndarray], rooms: Sequence[int], first: int) -> list[int]:
+    """The two examples, or the one, that leave least of the room; none if none fits. All before `first` are taken."""
+    fits = [side[first:] <= room for side, room in zip(sides, rooms, strict=True)]
+    fitting = first + np.flatnonzero(reduce(np.logical_and, fits))
     if len(fitting) > WINDOW:
         fitting = fitting[np.arange(WINDOW) * len(fitting) // WINDOW]
     if not len(fitting):
         return []
-    left_source, left_target = room_source - source[fitting], room_target - target[fitting]  # by one pair
-    two_source, two_target = left_source[:, None] - source[fitting], left_target[:, None] - target[fitting]
-    left = np.maximum(two_source, two_target)
-    left[(two_source < 0) | (two_target < 0)] = room_source + room_target + 1
-    left.flat[:: len(fitting) + 1] = np.maximum(left_source, left_target)  # the diagonal: that pair alone
+    chosen = [side[fitting] for side in sides]
+    by_one = [room - side for room, side in zip(rooms, chosen, strict=True)]
+    # Read as unsigned, room below 0 is more than any other: two that do not fit are never the best.
+    by_two = [(left[:, None] - side).view(np.uint64) for left, side in zip(by_one, chosen, strict=True)]
+    left = reduce(np.maximum, by_two)
+    left.flat[:: len(fitting) + 1] = reduce(np.maximum, by_one)  # the diagonal: that example alone
     first, second = divmod(int(left.argmin()), len(fitting))
     return [int(fitting[i]) for i in {first, second}]
 
 
-def padding(lengths: np.ndarray, rows: int, row_source: int, row_target: int) -> tuple[float, float, float]:
-    """The share of padding among the positions of `rows` rows: source side, target side, both."""
-    shape = np.array([row_source, row_target])
+def padding(lengths: np.ndarray, rows: int, row: Sequence[int]) -> tuple[float, ...]:
+    """The share of padding among the positions of `rows` rows: of each side, and last of all together."""
     used = lengths.sum(0)
-    return *(1 - used / (rows * shape)).tolist(), float(1 - used.sum() / (rows * shape.sum()))
+    return *(1 - used / (rows * np.array(row))).tolist(), float(1 - used.sum() / (rows * sum(row)))
 
 
-def choose_row_shape(
-    lengths: np.ndarray, max_source: int, max_target: int, row_source: int = 0, row_target: int = 0
-) -> tuple[int, int]:
+def choose_row_shape(lengths: np.ndarray, longest: Sequence[int], given: Sequence[int]) -> tuple[int, ...]:
     """The shortest row that packs a sample of `lengths` with at most 4% padding; failing that, the least padded.
 
-    Candidates are one to four times `max_source`, since long documents give many pairs of just that length, each with
-    the two targets nearest to the sample's ratio of target to source. Longer rows pad less, but attention's cost grows
-    with their length, so the shortest that will do wins. A side given (not 0) is kept.
+    longest: ids that an example may have, side by side. Candidates are one to four times the first side's, since long
+    documents give many examples of just that length, each with those two lengths of the others that are nearest to the
+    sample's ratio. Longer rows pad less, but attention's cost grows with their length, so the shortest that will do wins.
+    A side `given` (not 0) is kept.
     """
 
     def up(length: float) -> int:
         return int(-(-length // MULTIPLE)) * MULTIPLE
 
-    ratio = lengths[:, 1].sum() / max(1, lengths[:, 0].sum())
+    ratios = lengths.sum(0) / max(1, lengths[:, 0].sum())
     best, least = None, np.inf
-    for source in [row_source] if row_source else [up(times * max_source) for times in (1, 2, 3, 4)]:
-        balanced = up(source * ratio)
-        targets = {row_target} if row_target else {max(up(max_target - 1), t) for t in (balanced - MULTIPLE, balanced)}
-        for target in sorted(targets):
-            share = padding(lengths, len(pack(lengths, source, target)), source, target)[2]
+    for first in [given[0]] if given[0] else [up(times * longest[0]) for times in (1, 2, 3, 4)]:
+        others = []
+        for ratio, most, kept in zip(ratios[1:], longest[1:], given[1:], strict=True):
+            balanced = up(first * ratio)
+            others.append(sorted({kept} if kept else {max(up(most), n) for n in (balanced - MULTIPLE, balanced)}))
+        for row in product([first], *others):
+            share = padding(lengths, len(pack(lengths, row)), row)[-1]
             if share < least:
-                best, least = (source, target), share
+                best, least = row, share
         if least <= MOST_PADDING:
             break
     return best
 
 
-def encode_row(pairs: Sequence[tuple[np.ndarray, np.ndarray]], dtype: str) -> bytes:
-    """One record: the number of pairs n, n source lengths, n target lengths, all source ids, all target ids.
+def encode_row(examples: Sequence[Example], dtype: str) -> bytes:
+    """One record: the number of examples n, the n lengths of each side, side by side, and all ids of each side.
 
     All in `dtype`, little-endian: "<u2" for vocabularies of up to 65,536, else "<u4".
     """
-    sources, targets = zip(*pairs, strict=True)
-    header = [len(pairs), *map(len, sources), *map(len, targets)]
-    return np.concatenate([header, *sources, *targets]).astype(dtype).tobytes()
+    sides = [*zip(*examples, strict=True)]
+    header = [len(examples), *map(len, chain.from_iterable(sides))]
+    return np.concatenate([header, *chain.from_iterable(sides)]).astype(dtype).tobytes()
 
 
 def decode_rows(
-    records: Sequence[bytes], dtype: str, row_source: int, row_target: int, pad_id: int, start_id: int
+    records: Sequence[bytes], dtype: str, row: Mapping[str, int], pad_id: int, start_id: int
 ) -> dict[str, np.ndarray]:
-    """int32 arrays of B records: source, source_segments (B, row_source); target, target_inputs, target_segments
-    (B, row_target).
+    """int32 arrays of B records, for a `row` of so many positions on each side, in the records' order.
 
-    Segments number a row's pairs from 1; 0 is padding. `target` are the labels; `target_inputs` are the labels shifted
-    one to the right inside each segment, which starts with `start_id`. An empty record gives a row of padding.
+    For each side its ids and its segments [B, positions]: `source` and `source_segments`, but `ids` and plain `segments`.
+    Segments number a row's examples from 1; 0 is padding. A side `target` holds labels, and comes with `target_inputs`:
+    the labels shifted one to the right inside each segment, which starts with `start_id`. An empty record gives a row of
+    padding.
     """
-    lengths = {"source": row_source, "target": row_target, "target_inputs": row_target}
-    batch = {name: np.full((len(records), length), pad_id, np.int32) for name, length in lengths.items()}
-    for side in ("source", "target"):
-        batch[f"{side}_segments"] = np.zeros_like(batch[side])
-    for row, record in enumerate(records):
+    batch = {side: np.full((len(records), positions), pad_id, np.int32) for side, positions in row.items()}
+    segments = {side: np.zeros_like(ids) for side, ids in batch.items()}
+    inputs = np.full_like(batch["target"], pad_id) if "target" in row else None
+    for number, record in enumerate(records):
         if not record:
             continue
         values = np.frombuffer(record, dtype)
-        pairs = int(values[0])
-        source_lengths, target_lengths = values[1 : 1 + 2 * pairs].astype(np.int32).reshape(2, pairs)
-        source, target = int(source_lengths.sum()), int(target_lengths.sum())
-        segments = np.arange(1, pairs + 1, dtype=np.int32)
-        batch["source"][row, :source] = values[1 + 2 * pairs : -target]
-        batch["source_segments"][row, :source] = segments.repeat(source_lengths)
-        batch["target"][row, :target] = values[-target:]
-        batch["target_segments"][row, :target] = segments.repeat(target_lengths)
-        batch["target_inputs"][row, 1:target] = values[-target:-1]
-        batch["target_inputs"][row, target_lengths.cumsum() - target_lengths] = start_id
-    return batch
+        examples = int(values[0])
+        begin = 1 + len(row) * examples
+        lengths = values[1:begin].astype(np.int32).reshape(len(row), examples)
+        numbers = np.arange(1, examples + 1, dtype=np.int32)
+        for side, own in zip(row, lengths, strict=True):
+            used = int(own.sum())
+            ids, begin = values[begin : begin + used], begin + used
+            batch[side][number, :used] = ids
+            segments[side][number, :used] = numbers.repeat(own)
+            if side == "target":
+                inputs[number, 1:used] = ids[:-1]
+                inputs[number, own.cumsum() - own] = start_id
+    if inputs is not None:
+        batch["target_inputs"] = inputs
+    return batch | {segments_of(side): found for side, found in segments.items()}
+
+
+def segments_of(side: str) -> str:
+    """What the segments of a side are called in a batch."""
+    return "segments" if side == "ids" else f"{side}_segments"

@@ -1,17 +1,17 @@
 """Rows of plain text for encoders: documents -> vocabulary -> prepared set -> batches of ids and segments."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
-from pegasus_zh.rows.dataset import eval_batches, open_rows, train_batches
-from pegasus_zh.rows.prepare import TEXT, PrepareConfig, prepare
+from pegasus_zh.rows.dataset import eval_batches, train_batches
+from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
+from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.text.documents import CORPUS, OnBadRecord
 from pegasus_zh.text.tokenizers import PegasusTokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.text.vocabulary import MASK, SPECIALS, make_tokenizer
@@ -53,48 +53,45 @@ def text_rows(config: TextConfig, length: int, folder: Path, say: Callable = pri
 
     Raises DataError for a tokenizer without [MASK], and as pegasus_zh.rows.prepare does.
     """
-    which, rows = {"field": config.field, "on_bad_record": config.on_bad_record}, folder / f"rows-{length}"
-    if jax.process_index() == 0:
-        wanted = PrepareConfig(
-            data=config.data,
-            selector=TEXT,
-            max_source=length,
-            row_source=length,
-            max_target=4,  # the least: each piece has one target id, the end
-            row_target=max(length // 8, 4),
-            eval_fraction=config.eval_fraction,
-            workers=config.workers,
-            **which,
-        )
-        if config.tokenizer:
-            tokenizer = load_tokenizer(config.tokenizer)
-        else:
-            made = config.tokenizer_kind, config.vocabulary, config.data, folder / "tokenizer"
-            tokenizer = make_tokenizer(*made, say=say, **which)
-        if not isinstance(tokenizer, PegasusTokenizer):
-            raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
-        if config.tokenizer:
-            keep_tokenizer(tokenizer, folder / "tokenizer")
-        prepare(wanted, tokenizer, rows)
+    place = folder / f"rows-{length}"
+    made = _prepared(config, length, folder, place, say) if jax.process_index() == 0 else None
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("rows prepared")
-    return _open(rows)
-
-
-def _open(folder: Path) -> Rows:
-    manifest = open_rows(folder).manifest
-    tokenizer = manifest.tokenizer
-    heldout = partial(_kept, partial(eval_batches, folder)) if manifest.files("eval") else None
+    rows = made or open_rows(place)
+    tokenizer = rows.manifest.tokenizer
     return Rows(
-        length=manifest.row_source,
-        vocabulary=Vocabulary(tokenizer["vocab_size"], SPECIALS.index(MASK), len(SPECIALS)),
-        fingerprint=manifest.fingerprint,
+        length=length,
+        vocabulary=vocabulary_of(tokenizer["vocab_size"]),
+        fingerprint=rows.manifest.fingerprint,
         tokenizer=tokenizer["fingerprint"],
-        train=partial(_kept, partial(train_batches, folder)),
-        heldout=heldout,
+        train=partial(train_batches, rows.train),
+        heldout=partial(eval_batches, rows.heldout) if rows.heldout else None,
     )
 
 
-def _kept(batches: Callable[..., Iterable[dict[str, np.ndarray]]], **which) -> Iterator[dict[str, np.ndarray]]:
-    """Of a batch of pairs what is text."""
-    return ({"ids": batch["source"], "segments": batch["source_segments"]} for batch in batches(**which))
+def vocabulary_of(size: int) -> Vocabulary:
+    """What masking knows of a tokenizer of so many entries."""
+    return Vocabulary(size, SPECIALS.index(MASK), len(SPECIALS))
+
+
+def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: Callable) -> PreparedRows:
+    which = {"field": config.field, "on_bad_record": config.on_bad_record}
+    wanted = PrepareConfig(
+        data=config.data,
+        selector="text",
+        max_source=length,
+        row_source=length,
+        eval_fraction=config.eval_fraction,
+        workers=config.workers,
+        **which,
+    )
+    if config.tokenizer:
+        tokenizer = load_tokenizer(config.tokenizer)
+    else:
+        kind, kept = config.tokenizer_kind, folder / "tokenizer"
+        tokenizer = make_tokenizer(kind, config.vocabulary, config.data, kept, say=say, **which)
+    if not isinstance(tokenizer, PegasusTokenizer):
+        raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
+    if config.tokenizer:
+        keep_tokenizer(tokenizer, folder / "tokenizer")
+    return prepare(wanted, tokenizer, place)

@@ -1,4 +1,4 @@
-"""A prepared set on disk: a folder of packed rows that `prepare` writes and `dataset` reads.
+"""A prepared set on disk: a folder of packed rows that `prepare` writes and `packed_rows` reads.
 
     settings.json             of what the set is made; written first
     tokenizer/                vocab.txt or spiece.model
@@ -23,7 +23,7 @@ import numpy as np
 from pegasus_zh.rows.packing import padding
 from training.files.errors import DataError
 
-FORMAT = 1  # of the files; a set of another format is refused
+FORMAT = 2  # of the files; a set of another format is refused
 TOKENIZER_FIELDS = ("kind", "fingerprint", "vocab_size", "pad_id", "start_id", "eos_id")
 Split = Literal["train", "eval"]
 SPLITS = get_args(Split)
@@ -43,9 +43,8 @@ class ShardFile:
     split: Split
     name: str
     rows: int
-    pairs: int
-    source_tokens: int
-    target_tokens: int
+    examples: int
+    tokens: dict[str, int]  # ids of each side
     size: int  # bytes
     sha256: str
 
@@ -56,7 +55,7 @@ class Contents:
 
     files: list[ShardFile]
     documents: int  # with a text
-    without_pairs: int  # of these, how many were too short for a pair
+    without_examples: int  # of these, how many were too short for one
     bytes: int  # of text in UTF-8
     skipped: dict[str, int]  # bad documents by reason
 
@@ -72,7 +71,7 @@ def total_contents(shards: Sequence[Contents]) -> Contents:
     return Contents(
         files=[file for shard in shards for file in shard.files],
         documents=sum(shard.documents for shard in shards),
-        without_pairs=sum(shard.without_pairs for shard in shards),
+        without_examples=sum(shard.without_examples for shard in shards),
         bytes=sum(shard.bytes for shard in shards),
         skipped=dict(sorted(skipped.items())),
     )
@@ -85,8 +84,7 @@ class Manifest:
     format: int
     settings: dict  # see prepare.settings_of
     tokenizer: dict  # the TOKENIZER_FIELDS
-    row_source: int
-    row_target: int
+    row: dict[str, int]  # positions of each side, in the order of the records
     contents: Contents
     padding: dict[str, dict[str, float]] = field(init=False)  # split -> side -> share of the positions
 
@@ -95,9 +93,9 @@ class Manifest:
 
     def _padding(self, split: str) -> dict[str, float]:
         files = self.files(split)
-        tokens = np.array([[file.source_tokens, file.target_tokens] for file in files])
-        share = padding(tokens, sum(file.rows for file in files), self.row_source, self.row_target)
-        return dict(zip(("source", "target", "all"), share, strict=True))
+        tokens = np.array([[file.tokens[side] for side in self.row] for file in files])
+        share = padding(tokens, sum(file.rows for file in files), [*self.row.values()])
+        return dict(zip((*self.row, "all"), share, strict=True))
 
     def files(self, split: str) -> list[ShardFile]:
         """The files of a split, in order."""
@@ -109,23 +107,26 @@ class Manifest:
         return hashlib.sha256("".join(file.sha256 for file in self.files("train")).encode()).hexdigest()
 
     @property
+    def shape(self) -> str:
+        """Of a row, in words: 512 + 160."""
+        return " + ".join(map(str, self.row.values()))
+
+    @property
     def dtype(self) -> str:
         """Of the ids on disk."""
         return id_dtype(self.tokenizer["vocab_size"])
 
     def summary(self) -> str:
         """One line of counts and padding."""
-        contents = self.contents
-        pairs, rows = (sum(getattr(file, name) for file in contents.files) for name in ("pairs", "rows"))
-        share = self.padding.get("train") or self.padding["eval"]
-        made = f"{pairs} pairs in {rows} rows of {self.row_source} + {self.row_target}; padding {share['all']:.1%} "
-        made += f"(source {share['source']:.1%}, target {share['target']:.1%})"
-        if self.settings["selector"] == "text":  # which has no targets
-            made = f"{pairs} pieces in {rows} rows of {self.row_source}; padding {share['source']:.1%}"
+        contents, several = self.contents, len(self.row) > 1
+        examples, rows = (sum(getattr(file, name) for file in contents.files) for name in ("examples", "rows"))
+        shares = self.padding.get("train") or self.padding["eval"]
+        sides = ", ".join(f"{side} {shares[side]:.1%}" for side in self.row)
         return (
-            f"{contents.documents} documents ({contents.without_pairs} too short), "
+            f"{contents.documents} documents ({contents.without_examples} too short), "
             f"{sum(contents.skipped.values())} bad ones skipped; "
-            f"{made}; {contents.bytes / 1e6:.1f} MB of text"
+            f"{examples} {'pairs' if several else 'pieces'} in {rows} rows of {self.shape}; "
+            f"padding {shares['all']:.1%}{f' ({sides})' * several}; {contents.bytes / 1e6:.1f} MB of text"
         )
 
 
@@ -150,7 +151,14 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise DataError(
             f"{path} is damaged ({error}): delete it and prepare again; finished shards are kept"
         ) from error
-    raise DataError(f"{path} has format {found}, not {FORMAT}: prepare the documents again, into a new folder")
+    raise DataError(f"{folder} {_other_format(found)}")
+
+
+def _other_format(found: int) -> str:
+    return (
+        f"holds a set of format {found}, and this version reads format {FORMAT}: delete that folder and run the same "
+        "command again, or give another"
+    )
 
 
 def finished_set(folder: Path) -> Manifest | None:
@@ -192,11 +200,14 @@ def read_settings(folder: Path, wanted: dict) -> dict | None:
         return None
     try:
         found = json.loads(path.read_bytes())
-        changed = {name: found[name] for name in wanted if found[name] != wanted[name]}
-        if len(found["row"]) != 2:
+        known = (made := found["format"]) == FORMAT
+        changed = {name: found[name] for name in wanted if known and found[name] != wanted[name]}
+        if known and not found["row"].items():
             raise ValueError("no shape of a row")
     except _NOT_AS_WRITTEN as error:
         raise DataError(f"{path} is damaged ({error}): delete the folder, or give another") from error
+    if not known:
+        raise DataError(f"{folder} {_other_format(made)}")
     if changed:
         sources = "other documents (by path, size and time)" if changed.pop("sources", None) else None
         others = [f"{name} {str(value)[:20]!r} (here {str(wanted[name])[:20]!r})" for name, value in changed.items()]

@@ -1,0 +1,1 @@
+"""mT5: the model, its objective, decoding; other people's weights in, ours out."""

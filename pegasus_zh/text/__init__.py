@@ -1,0 +1,1 @@
+"""Documents, pairs of texts and sentences, read and cut; vocabularies and tokenizers."""

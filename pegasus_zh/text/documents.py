@@ -85,7 +85,8 @@ def find_sources(data: Sequence[str]) -> list[Source]:
 
 
 def stamps(sources: Sequence[Source]) -> list[list]:
-    """Name, size and time of each: they stand for the content, as in make; to hash a corpus at every start would take minutes."""
+    """Name, size and time of each: they stand for the content, as in make;
+    to hash a corpus at every start would take minutes."""
     names = [source.path if source.path.startswith("tfds:") else os.path.basename(source.path) for source in sources]
     return [[name, source.size, source.modified] for name, source in zip(names, sources, strict=True)]
 
@@ -314,7 +315,8 @@ def read_documents(
     skipped: Counter[str] | None = None,
     mixed: bool = False,
 ) -> Iterator[str]:
-    """The texts of all documents of `data` (see find_sources), in order, or with `mixed` those of all files side by side.
+    """The texts of all documents of `data` (see find_sources), in order,
+    or with `mixed` those of all files side by side.
 
     `skipped` counts the bad ones left out.
     """

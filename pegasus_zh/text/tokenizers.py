@@ -10,12 +10,13 @@ import hashlib
 import itertools
 import re
 import unicodedata
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import rjieba
 import sentencepiece
+from tokenizers.models import WordPiece
 
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
@@ -157,11 +158,10 @@ class _WordIds(dict[str, tuple[int, ...]]):
 
     def __init__(self, ids: dict[str, int]) -> None:
         super().__init__((token, (i,)) for token, i in ids.items())
-        self._ids, self._longest = ids, max(map(len, ids))
+        self._wordpiece = WordPiece(ids, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD)
 
     def __missing__(self, word: str) -> tuple[int, ...]:
-        pieces = (piece for part in split_plain(word) for piece in wordpieces(part, self._ids, self._longest))
-        ids = tuple(self._ids[piece] for piece in pieces)
+        ids = tuple(piece.id for part in split_plain(word) for piece in self._wordpiece.tokenize(part))
         if len(self) < _REMEMBERED_WORDS and len(word) <= LONGEST_WORD:
             self[word] = ids
         return ids
@@ -206,26 +206,6 @@ def normalise(text: str) -> str:
 def split_plain(text: str) -> list[str]:
     """BERT's basic tokenizer on normalised text: words by space, Chinese characters and punctuation by themselves."""
     return "".join(map(_spell, text)).split()
-
-
-def wordpieces(word: str, vocabulary: Container[str], longest: int) -> list[str]:
-    """Greedy longest-match-first pieces of `word`, those inside it marked ##; [UNK] alone where one cannot be found.
-
-    `longest` is the length in characters of the longest token of `vocabulary`.
-    """
-    if len(word) > LONGEST_WORD:
-        return [UNK]
-    pieces, start = [], 0
-    while start < len(word):
-        mark = "##" if start else ""
-        for end in range(min(len(word), start + longest), start, -1):
-            if (piece := mark + word[start:end]) in vocabulary:
-                break
-        else:
-            return [UNK]
-        pieces.append(piece)
-        start = end
-    return pieces
 
 
 def _spell(character: str) -> str:

@@ -31,7 +31,6 @@ from pegasus_zh.text.tokenizers import (
     keep_tokenizer,
     load_tokenizer,
     split_plain,
-    wordpieces,
     words,
 )
 from training.files.atomic import read_json, write_json
@@ -182,18 +181,16 @@ def _count_latin_pieces(latin: Counter[str], pieces: int) -> Counter[str]:
     """At most so many stems and endings that Latin words and numbers share, with how often the words use them."""
     scale = latin.total() // _LATIN_SAMPLE + 1
     sample = (word for word, count in _by_count(latin) for _ in range(count // scale))
-    trained = RustTokenizer(models.WordPiece(unk_token=UNK))
+    trained = RustTokenizer(models.WordPiece(unk_token=UNK, max_input_chars_per_word=LONGEST_WORD))
     # The letters are given as "special" so that their ids, by which the trainer breaks ties, are always the same.
     trainer = trainers.WordPieceTrainer(
         vocab_size=len(_LETTER_PIECES) + pieces, special_tokens=_LETTER_PIECES, min_frequency=2, show_progress=False
     )
     trained.train_from_iterator(sample, trainer)
-    vocabulary = trained.get_vocab()
-    longest = max(map(len, vocabulary))
     used: Counter[str] = Counter()
     for word, count in latin.items():
-        for piece in wordpieces(word, vocabulary, longest):
-            used[piece] += count
+        for piece in trained.model.tokenize(word):
+            used[piece.value] += count
     return used
 
 

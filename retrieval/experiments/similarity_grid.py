@@ -21,13 +21,14 @@ import tyro
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.experiments.similarity_report import write_report
 from retrieval.similarity import SimilarityTask, cosines, intervals, task_of
-from retrieval.tuning.simcse import Examples, SimCSEConfig, steps_of, tune
+from retrieval.tuning.simcse import Examples, TuningRecipe, tune
 from retrieval.vectors.arrays import check_finite, read_npy
 from retrieval.vectors.encoding import Encoding, encoder, encoder_for
 from retrieval.vectors.flow import FlowConfig, fit_flow, flowed
 from retrieval.vectors.pooling import POOLINGS, Pooling
 from retrieval.vectors.whitening import moments, whiten
 from rope.encoder.huggingface import Pooler
+from rope.layers.computation import Computation
 from training.experiment.cells import REMAKE, keep_settings, run_cells
 from training.files.atomic import atomic_write
 from training.files.errors import DataError
@@ -223,24 +224,19 @@ def _mapped(config: SimilarityGridConfig, method: str, vectors: np.ndarray) -> n
 
 def _simcse(config: SimilarityGridConfig, source: TextEncoder, cell: Cell, folder: Path) -> np.ndarray:
     """Tunes on the task's texts and encodes them anew."""
-    tuning = SimCSEConfig(
-        model=cell.model,
-        data=(cell.task.name,),
-        folder=str(folder),
+    recipe = TuningRecipe(
         pooling=cell.pooling,
         examples=config.sentences,
         max_length=config.encoding.max_length,
         batch_size=min(config.batch_size, len(cell.task.texts)),
         eval_every=100_000,
-        dtype=config.encoding.dtype,
-        mesh=config.mesh,
+        computation=Computation(dtype=config.encoding.dtype),
     )
-    tuning = replace(tuning, optimizer=replace(tuning.optimizer, learning_rate=config.learning_rate))
-    texts = cell.task.texts
-    state = tune(tuning, source, Examples([(text,) for text in texts]), None, silent)
-    if int(state.step) < steps_of(tuning, len(texts)):  # it was told to stop, has saved, and the same command goes on
-        raise KeyboardInterrupt
-    with jax.set_mesh(make_mesh(config.mesh)):
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=config.learning_rate))
+    texts, mesh = cell.task.texts, make_mesh(config.mesh)
+    examples = Examples(cell.task.name, [(text,) for text in texts])
+    state = tune(recipe, source, examples, None, mesh, folder, silent).complete()
+    with jax.set_mesh(mesh):
         encode = encoder_for(source.config, source.tokenizer, [cell.pooling], config.encoding)
         found = np.concatenate([part.vectors[:, 0] for part in encode(state.model, texts)])
     shutil.rmtree(folder)  # its checkpoints are three times the model

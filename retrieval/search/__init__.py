@@ -1,0 +1,1 @@
+"""An index of texts: built, added to, searched, served."""

@@ -56,7 +56,8 @@ class QueryConfig(AskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateIndexConfig(AskConfig):
-    """Does the index find what belongs to a question? MRR@k, recall, time; of an approximate one also what exact search finds."""
+    """Does the index find what belongs to a question? MRR@k, recall, time;
+    of an approximate one also what exact search finds."""
 
     pairs: str
     """.tsv of question TAB text of the index, also .gz."""
@@ -110,8 +111,8 @@ class Searcher:
 def open_searcher(
     folder: Path | str, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Callable[[str], None] = print
 ) -> Searcher:
-    """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does not belong
-    together."""
+    """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
+    not belong together."""
     stored = read(Path(folder), model=model, breadth=breadth, recall=recall, say=say)
     mesh = make_mesh(MeshConfig())
     with jax.set_mesh(mesh):

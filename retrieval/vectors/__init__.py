@@ -1,0 +1,1 @@
+"""Texts to vectors, and what makes vectors better without training an encoder."""

@@ -1,7 +1,9 @@
-"""Whitening of sentence vectors: mean 0, covariance the identity, the first directions the strongest (Su et al. 2021, arXiv 2103.15316).
+"""Whitening of sentence vectors: mean 0, covariance the identity,
+the first directions the strongest (Su et al. 2021, arXiv 2103.15316).
 
-One pass over the vectors in pieces, merged as Chan, Golub and LeVeque (1979) do, so that memory does not grow with their
-number and a large common part loses no digits. The generalisation by (beta, gamma): https://kexue.fm/archives/9079.
+One pass over the vectors in pieces, merged as Chan, Golub and LeVeque (1979) do, so that memory does not grow with
+their number and a large common part loses no digits. The generalisation by (beta, gamma):
+https://kexue.fm/archives/9079.
 
 Letters: n vectors, D their dimensions, K those that are kept.
 """
@@ -41,8 +43,8 @@ NULL = 1e-7  # a variance below this share of the largest is what float32 leaves
 
 @dataclass(frozen=True)
 class Moments:
-    """What is kept of the vectors seen so far: their number, mean [D], and of the sum of (x - mean)(x - mean)^T [D, D] the upper
-    triangle; what is below it has no meaning."""
+    """What is kept of the vectors seen so far: their number, mean [D], and of the sum of (x - mean)(x - mean)^T [D, D]
+    the upper triangle; what is below it has no meaning."""
 
     count: int
     mean: np.ndarray
@@ -60,8 +62,8 @@ class Moments:
 def moments(pieces: Iterable[np.ndarray], where: str = "vectors") -> Moments:
     """Of all rows of the pieces [m, D], each read once, a few times PIECE rows at a time.
 
-    Under a mesh of several devices each takes its part of the rows; on one CPU each core takes rows of its own. Raises DataError,
-    which names `where` and the row, for a number that is not finite, and for no vector at all.
+    Under a mesh of several devices each takes its part of the rows; on one CPU each core takes rows of its own. Raises
+    DataError, which names `where` and the row, for a number that is not finite, and for no vector at all.
     """
     on_host = on_one_cpu()
     product = _on_host if on_host else partial(_on_mesh, mesh=_mesh())
@@ -111,7 +113,8 @@ def _mesh() -> jax.sharding.Mesh:
 
 
 def _on_host(rows: np.ndarray) -> Moments:
-    # About a mean of a few rows, near enough to lose no digits: each block is in the cache while it is centred and multiplied.
+    # About a mean of a few rows, near enough to lose no digits:
+    # each block is in the cache while it is centred and multiplied.
     count, shift = len(rows), rows[:: -(-len(rows) // SAMPLE)].mean(0)
     scatter, total = np.zeros((rows.shape[1], rows.shape[1]), np.float32), np.zeros(rows.shape[1])
     room = np.empty((min(BLOCK, count), rows.shape[1]), np.float32)
@@ -194,10 +197,10 @@ def whiten(
 ) -> Whitening:
     """x -> (x - beta mean) U diag(s)^(-gamma / 2), of the covariance U diag(s) U^T, its directions by falling variance.
 
-    (1, 1) is whitening, (0, 0) with few dimensions the projection alone. dimensions: how many are kept (K), all by default.
-    Directions in which the vectors do not vary, which n <= D leaves, are dropped and told of by `say`. The sign of a direction
-    is that which makes its largest component positive. Raises DataError for fewer than two vectors, for vectors that
-    are all the same, and for more dimensions than there are.
+    (1, 1) is whitening, (0, 0) with few dimensions the projection alone. dimensions: how many are kept (K), all by
+    default. Directions in which the vectors do not vary, which n <= D leaves, are dropped and told of by `say`. The
+    sign of a direction is that which makes its largest component positive. Raises DataError for fewer than two vectors,
+    for vectors that are all the same, and for more dimensions than there are.
     """
     count, width = moments.count, len(moments.mean)
     if count < 2:

@@ -1,0 +1,1 @@
+"""RoFormer and BERT: the model, its pretraining, weights in and out."""

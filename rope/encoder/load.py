@@ -25,7 +25,8 @@ def load_encoder(
 ) -> Encoder:
     """The encoder as float32 NumPy arrays, its config, and which tokenizer its run had.
 
-    step: which checkpoint of a run, by default the newest undamaged one; `say` is told of damaged ones. pooler: see rope.encoder.huggingface.read_encoder. Raises DataError for whatever is neither, or does not fit.
+    step: which checkpoint of a run, by default the newest undamaged one; `say` is told of damaged ones. pooler: see
+    rope.encoder.huggingface.read_encoder. Raises DataError for whatever is neither, or does not fit.
     """
     path = Path(path)
     if any((path / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", ".index.json")):

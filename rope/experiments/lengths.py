@@ -19,14 +19,16 @@ import numpy as np
 
 from rope.encoder import roformer
 from rope.encoder.mlm import mask_tokens
-from rope.encoder.pretrain import EncoderConfig, Rows, recipe, trained
+from rope.encoder.pretrain import EncoderConfig, Rows, recipe_of, trained
 from rope.encoder.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
 from rope.experiments.lengths_report import write_report
+from rope.layers.computation import Computation
 from rope.layers.cross_entropy import of_labels
 from rope.positions.extension import Extension
 from training.experiment.cells import keep_settings, run_cells
 from training.files.errors import DataError
 from training.files.locks import locked
+from training.launch import LaunchConfig
 from training.loop import LoopConfig, to_mesh
 from training.mesh import MeshConfig, make_mesh
 from training.partition import to_host
@@ -80,15 +82,13 @@ class LengthsConfig:
 
     def run(self, encoding: Positions, seed: int) -> EncoderConfig:
         """The training of a cell."""
-        basis = recipe(self.preset)
+        basis = recipe_of(self.preset)
         each = min(self.steps, 500)
-        return replace(
+        recipe = replace(
             basis,
             positions=encoding,
             length=self.lengths[0],
-            folder=str(Path(self.folder) / "trained" / f"{encoding}-{seed}"),
-            dtype=self.dtype,
-            mesh=self.mesh,
+            computation=Computation(dtype=self.dtype),
             loop=LoopConfig(
                 steps=self.steps, batch_size=self.batch_size, seed=seed, eval_every=each, save_every=each, keep=1
             ),
@@ -99,6 +99,8 @@ class LengthsConfig:
                 warmup=max(self.steps // 10, 1),
             ),
         )
+        folder = Path(self.folder) / "trained" / f"{encoding}-{seed}"
+        return EncoderConfig(recipe=recipe, folder=str(folder), launch=LaunchConfig(mesh=self.mesh))
 
 
 class Windows(NamedTuple):

@@ -1,0 +1,1 @@
+"""Encodings of positions, their extensions beyond the trained length, and their laws."""

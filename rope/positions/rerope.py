@@ -1,8 +1,9 @@
 """ReRoPE: distances beyond a window count as the window, so a model never meets one that it was not trained on
 (https://kexue.fm/archives/9708); leaky: beyond it they grow by 1/factor a position (https://kexue.fm/archives/9728).
 
-A distance d counts as w + (|d| - w)/k with the sign of d, where |d| >= w. For keys on one side that is again a difference of
-two positions, p/k ± w(1 - 1/k) of the query and p/k of the key: three products of rotated vectors hold all scores.
+A distance d counts as w + (|d| - w)/k with the sign of d, where |d| >= w. For keys on one side that is again a
+difference of two positions, p/k ± w(1 - 1/k) of the query and p/k of the key: three products of rotated vectors hold
+all scores.
 
 Letters: B batch, T length, N heads, H head size.
 """

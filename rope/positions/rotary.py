@@ -1,4 +1,5 @@
-"""Rotary positions (Su et al. 2021, arXiv 2104.09864): each pair of dimensions of a query or key is turned by its angle.
+"""Rotary positions (Su et al. 2021, arXiv 2104.09864):
+each pair of dimensions of a query or key is turned by its angle.
 
 Scores then depend on the difference of the positions alone: R(p)^T R(q) = R(q - p). Two and more axes are a matter of
 the frequencies (rope/positions/angles.py), not of this file.
@@ -16,8 +17,8 @@ from training.partition import device_kind
 
 
 class Rotation(NamedTuple):
-    """Of each position, head (one for all, where they turn alike) and pair: [..., T, 1 or N, F]. Computed once, used by all
-    layers; `jax.tree.map(lambda x: lookup(x, positions), table)` takes rows of a cached one."""
+    """Of each position, head (one for all, where they turn alike) and pair: [..., T, 1 or N, F]. Computed once, used by
+    all layers; `jax.tree.map(lambda x: lookup(x, positions), table)` takes rows of a cached one."""
 
     cos: jax.Array
     sin: jax.Array
@@ -26,7 +27,8 @@ class Rotation(NamedTuple):
 def rotation(positions: jax.Array, frequencies: jax.Array, *, magnitude: float = 1.0) -> Rotation:
     """The rotation of positions [..., T] by frequencies [F], or of [..., T, A] by [A, F] or [N, A, F].
 
-    `magnitude` lengthens what is turned, as YaRN does (rope/positions/extension.py). Raises ValueError as `angles` does.
+    `magnitude` lengthens what is turned, as YaRN does (rope/positions/extension.py).
+    Raises ValueError as `angles` does.
     """
     x = angles(positions, frequencies)
     x = x if frequencies.ndim == 3 else jnp.expand_dims(x, -2)
@@ -36,8 +38,8 @@ def rotation(positions: jax.Array, frequencies: jax.Array, *, magnitude: float =
 def rotate(x: jax.Array, by: Rotation, layout: Layout = "interleaved") -> jax.Array:
     """Queries or keys [..., T, N, H] turned by their positions; in x's type, computed in the rotation's (float32).
 
-    interleaved: the pairs are dimensions (0, 1), (2, 3), ... as in RoFormer; half: (0, F), (1, F + 1), ... as in GPT-NeoX and
-    Llama. Raises ValueError for another layout, and where the rotation is of another head size.
+    interleaved: the pairs are dimensions (0, 1), (2, 3), ... as in RoFormer; half: (0, F), (1, F + 1), ... as in
+    GPT-NeoX and Llama. Raises ValueError for another layout, and where the rotation is of another head size.
     """
     check_layout(layout)
     size = x.shape[-1]
@@ -59,8 +61,8 @@ def _partners(x: jax.Array, layout: Layout) -> jax.Array:
 
 
 def _partners_by_product(x: jax.Array, layout: Layout) -> jax.Array:
-    """The same by a signed permutation [H, H]: a TPU moves single lanes by writing its registers out, while a product by ones
-    is exact and next to nothing. Bytes that a layer moves for the rotation fall to a tenth (half: a half)."""
+    """The same by a signed permutation [H, H]: a TPU moves single lanes by writing its registers out, while a product
+    by ones is exact and next to nothing. Bytes that a layer moves for the rotation fall to a tenth (half: a half)."""
     unit = jnp.eye(x.shape[-1], dtype=x.dtype)
     return jnp.einsum("...H,HG->...G", x, _partners(unit, layout), precision=jax.lax.Precision.HIGHEST)
 

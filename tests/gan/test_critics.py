@@ -101,7 +101,8 @@ def test_orthonormal_kernels(shape):
 
 
 def test_the_norm_of_a_convolution_is_that_of_its_map():
-    """Not of its kernel as a matrix; and the gradient through the power iteration is that of the largest singular value."""
+    """Not of its kernel as a matrix; and the gradient through the power iteration is that of the largest singular
+    value."""
     layer = init_convolutions(jax.random.key(0), (8, 8, 2), (3,))[0]
     eye = jnp.eye(8 * 8 * 2).reshape(-1, 8, 8, 2)
 
@@ -131,7 +132,8 @@ def test_a_convolution_by_products_is_one(shape):
 
 
 def test_a_mean_over_patches():
-    """It is the mean of the perceptron on each, knows no order of them, and its gradient is within the bound it says."""
+    """It is the mean of the perceptron on each, knows no order of them,
+    and its gradient is within the bound it says."""
     image = (6, 7, 2)
     critic = critics.spectral_normalization(Shape(size=84, image=image, patch=3, hidden=(8,)))
     state = critic.init(jax.random.key(0))
@@ -152,7 +154,8 @@ def test_clipping_leaves_biases():
 
 
 def test_a_penalty_is_of_each_points_own_gradient():
-    """A linear f of slope 3 has the penalty (3 - 1)^2, in l2; one-sided, a slope below 1 has none. Neither is reported."""
+    """A linear f of slope 3 has the penalty (3 - 1)^2, in l2; one-sided, a slope below 1 has none.
+    Neither is reported."""
     x, y = (np.asarray(z) for z in LAW.sample(jax.random.key(0), 8))
     for slope_, one_sided, wanted in ((3.0, False, 4.0), (3.0, True, 4.0), (0.5, False, 0.25), (0.5, True, 0.0)):
         critic = critics.gradient_penalty(Shape(size=3, hidden=()), one_sided=one_sided)

@@ -1,4 +1,5 @@
-"""The experiments at their smallest: every cell is there, a second call makes what is missing alone, pages fetch nothing."""
+"""The experiments at their smallest: every cell is there, a second call makes what is missing alone,
+pages fetch nothing."""
 
 import csv
 import json

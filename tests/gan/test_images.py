@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from gan.experiments.gans import read_data
-from gan.experiments.images import ImagesConfig, images, init, recipe_of, step
+from gan.experiments.images import ImagesConfig, images, recipe_of
+from gan.program import init, step
+from training.launch import LaunchConfig
 from training.loop import LoopConfig
 from training.mesh import MeshConfig
 from training.metrics import read_metrics
@@ -20,7 +22,7 @@ CONFIG = ImagesConfig(
     latent=4,
     scored=40,
     loop=LoopConfig(steps=2, batch_size=16, eval_every=2, save_every=2, eval_batches=1, log_every=1),
-    mesh=MeshConfig(data=4, fsdp=2),
+    launch=LaunchConfig(mesh=MeshConfig(data=4, fsdp=2)),
 )
 
 
@@ -28,9 +30,9 @@ def test_neither_a_mesh_nor_a_resumption_changes_a_run(tmp_path):
     """To the bit when resumed; from one device only rounding, which Adam enlarges from step to step."""
     once, twice = (replace(CONFIG, folder=str(tmp_path / name)) for name in ("once", "twice"))
     longer = replace(CONFIG.loop, steps=3)
-    found = images(replace(once, loop=longer))
+    found = images(replace(once, loop=longer)).state
     images(twice)
-    resumed = images(replace(twice, loop=longer))
+    resumed = images(replace(twice, loop=longer)).state
     for one, other in zip(jax.tree.leaves(found.model), jax.tree.leaves(resumed.model), strict=True):
         np.testing.assert_array_equal(one, other)
     data = read_data(None, CONFIG.scored)

@@ -1,4 +1,5 @@
-"""Rotations, their extensions and grouped causal attention against transformers' Llama and RoFormer, to 1e-5 in float32."""
+"""Rotations, their extensions and grouped causal attention against transformers' Llama and RoFormer,
+to 1e-5 in float32."""
 
 import itertools
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from pegasus_zh.finetune import FinetuneConfig, _epochs, finetune, read_data
+from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe, _epochs, finetune, read_data
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import load
@@ -51,12 +51,8 @@ def config(model, pairs):
         data=str(pairs),
         folder="",
         valid_examples=16,
-        epochs=6,
-        batch_size=16,
-        max_source=16,
-        max_target=8,
         semantics="bert4keras",
-        optimizer=RATE,
+        recipe=FinetuneRecipe(epochs=6, batch_size=16, max_source=16, max_target=8, optimizer=RATE),
     )
 
 
@@ -126,13 +122,17 @@ def test_epochs_hold_every_pair_once_and_start_anywhere():
     assert next(_epochs(ids, 4, 3, 4)) == found[4]
 
 
+def of_seed(config, seed, **changes):
+    return replace(config, recipe=replace(config.recipe, seed=seed), **changes)
+
+
 def test_training_and_validation_do_not_meet(config):
     whole, valid = read_data(config)
     assert len(whole) == 64 and len(valid) == 16 and not set(whole) & set(valid)
     for seed in (1, 2):
-        few, same = read_data(replace(config, examples=10, seed=seed))
+        few, same = read_data(of_seed(config, seed, examples=10))
         assert same == valid and len(few) == 10 and set(few) < set(whole)
-    assert read_data(replace(config, examples=10, seed=1))[0] != few
+    assert read_data(of_seed(config, 1, examples=10))[0] != few
     training, given = read_data(replace(config, valid=config.data))
     assert len(training) == 80 and len(given) == 16
 
@@ -165,7 +165,7 @@ def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
     words = PegasusTokenizer(SPECIALS + CHARACTERS[::-1])
     write_folder(tmp_path / "words", jax.device_get(random_model(CONFIG)), CONFIG, words)
     for changes, message in [
-        ({"seed": 1}, "its run had "),
+        ({"recipe": replace(config.recipe, seed=1)}, "its run had "),
         ({"data": str(fewer)}, "its run had pairs to "),
         ({"valid": str(others), "data": config.data}, "its run had pairs to "),
         ({"model": str(tmp_path / "model")}, "its run had model "),

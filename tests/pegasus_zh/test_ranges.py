@@ -5,9 +5,9 @@ import math
 import pytest
 
 from pegasus_zh.experiments.few_shot import FewShotConfig
-from pegasus_zh.finetune import FinetuneConfig
+from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe
 from pegasus_zh.generation import Writing
-from pegasus_zh.pretrain import PretrainConfig
+from pegasus_zh.pretrain import PretrainConfig, PretrainRecipe
 from pegasus_zh.rows.prepare import PrepareConfig
 from pegasus_zh.t5.mt5 import MT5Config
 from training.loop import LoopConfig
@@ -27,9 +27,11 @@ RANGES = {
     | {"beta1": (0, 1), "beta2": (0, 1)},
     MT5Config: {"dropout": (0, 1), "epsilon": (0, None)},
     PrepareConfig: {"ratio": (0, None), "eval_fraction": (0, 1), "selector_seed": (0, 2**32), "max_source": (4, 2**15)},
-    PretrainConfig: {"dropout": (0, 1), "label_smoothing": (0, 1), "z_loss": (0, None), "samples": (0, None)},
-    FinetuneConfig: dict.fromkeys(("epochs", "batch_size", "accumulate", "eval_epochs", "valid_examples"), (1, None))
-    | {"max_source": (3, None), "max_target": (3, None), "seed": (0, 2**32), "dropout": (0, 1), "examples": (0, None)},
+    PretrainConfig: {"samples": (0, None)},
+    PretrainRecipe: {"dropout": (0, 1), "label_smoothing": (0, 1), "z_loss": (0, None)},
+    FinetuneConfig: {"valid_examples": (1, None), "examples": (0, None)},
+    FinetuneRecipe: dict.fromkeys(("epochs", "batch_size", "accumulate", "eval_epochs"), (1, None))
+    | {"max_source": (3, None), "max_target": (3, None), "seed": (0, 2**32), "dropout": (0, 1)},
     Writing: {"max_source": (3, None), "max_target": (3, None), "batch_size": (1, None), "seed": (0, 2**32)},
     FewShotConfig: dict.fromkeys(("seeds", "pretrain_steps", "updates", "test_examples", "valid_examples"), (1, None))
     | {"learning_rate": (0, None)},

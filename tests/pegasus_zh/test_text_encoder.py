@@ -11,13 +11,14 @@ import pytest
 from pegasus_zh.rows.plain_text import TextConfig
 from pegasus_zh.text_encoder import (
     ExportEncoderConfig,
+    TextEncoderConfig,
     export_encoder,
     load_text_encoder,
     pretrain,
     rows_of_texts,
     tokenizer_folder,
 )
-from rope.encoder.pretrain import recipe
+from rope.encoder.pretrain import EncoderConfig, defaults
 from tests.rope.encoder.random_encoder import one_layer_preset
 from training.files.errors import DataError
 
@@ -40,10 +41,10 @@ def run(one_layer, tmp_path_factory):
     documents = folder / "documents.jsonl"
     documents.write_text("".join(json.dumps({"text": f"{n}{t}"}) + "\n" for t in TEXTS for n in range(9)), "utf-8")
     text = TextConfig(data=(str(documents),), vocabulary=300, eval_fraction=0, workers=1)
-    basis = recipe("tiny")
-    loop = replace(basis.loop, steps=1, batch_size=8)
-    config = replace(basis, length=16, folder=str(folder / "run"), loop=loop)
-    pretrain(text, config, silent)
+    basis = defaults("tiny").recipe
+    recipe = replace(basis, length=16, loop=replace(basis.loop, steps=1, batch_size=8))
+    config = EncoderConfig(recipe=recipe, folder=str(folder / "run"))
+    pretrain(TextEncoderConfig(text=text, encoder=config), silent)
     return config, text, folder
 
 
@@ -66,9 +67,10 @@ def test_a_run_starts_from_an_encoder(run):
     """A learning rate of 0 keeps the weights that it started with."""
     config, text, folder = run
     first = load_text_encoder(config.folder, say=silent)
-    still = replace(config.optimizer, learning_rate=0.0)
-    again = replace(config, start=config.folder, positions="learned", folder=str(folder / "again"), optimizer=still)
-    pretrain(text, again, silent)
+    still = replace(config.recipe.optimizer, learning_rate=0.0)
+    recipe = replace(config.recipe, positions="learned", optimizer=still)
+    again = replace(config, start=config.folder, recipe=recipe, folder=str(folder / "again"))
+    pretrain(TextEncoderConfig(text=text, encoder=again), silent)
     model, found = load_text_encoder(folder / "again", say=silent)[:2]
     assert found.positions == "rotary"
     jax.tree.map(np.testing.assert_array_equal, model, first.model)
@@ -77,9 +79,9 @@ def test_a_run_starts_from_an_encoder(run):
 def test_what_a_run_cannot_start_from(run):
     config, first = run[0], load_text_encoder(run[0].folder, say=silent)
     with pytest.raises(DataError, match="no masked language model's head to train"):
-        config.model(300, replace(first.config, head=False))
+        config.recipe.model_from(replace(first.config, head=False), 300, config.folder)
     with pytest.raises(DataError, match=r"rows in its embedding, fewer than 9,000 tokens"):
-        config.model(9000, first.config)
+        config.recipe.model_from(first.config, 9000, config.folder)
 
 
 def test_a_tokenizer_of_another_model(run, tmp_path):
@@ -96,9 +98,15 @@ def test_refused_before_anything_is_made(run, tmp_path):
     config, text, _ = run
     fresh = replace(config, start=config.folder, folder=str(tmp_path / "fresh"))
     with pytest.raises(DataError, match="--start has its own tokenizer"):
-        pretrain(replace(text, tokenizer=config.folder), fresh, silent)
+        pretrain(TextEncoderConfig(text=replace(text, tokenizer=config.folder), encoder=fresh), silent)
     with pytest.raises(ValueError, match="cannot be cut into 3 microbatches"):
-        pretrain(text, replace(fresh, loop=replace(config.loop, accumulate=3)), silent)
+        pretrain(
+            TextEncoderConfig(
+                text=text,
+                encoder=replace(fresh, recipe=replace(config.recipe, loop=replace(config.recipe.loop, accumulate=3))),
+            ),
+            silent,
+        )
     assert not (tmp_path / "fresh" / "tokenizer").exists()
 
 
@@ -109,7 +117,9 @@ def test_a_runs_own_tokenizer_is_kept(run, tmp_path):
     shutil.copytree(config.folder, kept)
     (kept / "tokenizer" / "made.json").unlink()
     with pytest.raises(DataError, match="the run there has another tokenizer"):
-        pretrain(replace(text, vocabulary=220), replace(config, folder=str(kept)), silent)
+        pretrain(
+            TextEncoderConfig(text=replace(text, vocabulary=220), encoder=replace(config, folder=str(kept))), silent
+        )
     assert load_text_encoder(kept, say=silent).tokenizer.vocab_size > 220
     (kept / "tokenizer" / "vocab.txt").write_text(
         (kept / "tokenizer" / "vocab.txt").read_text("utf-8") + "新\n", "utf-8"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from retrieval.tuning.simcse import SimCSEConfig, simcse
+from retrieval.tuning.simcse import SimCSEConfig, TuningRecipe, simcse
 from tests.pegasus_zh.test_command import in_two_processes
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
@@ -23,8 +23,9 @@ def test_two_processes_tune_as_one(tmp_path) -> None:
     texts = [(CHARACTERS * 2)[i : i + 2 + i % 9] for i in range(17)]
     scored.write_text("".join(f"{a}\t{b}\t{i % 3}\n" for i, (a, b) in enumerate(zip(texts, texts[1:], strict=False))))
     given = SimCSEConfig(
-        model=str(model), data=(str(scored),), valid=str(scored), folder=str(tmp_path / "one"), loss="cosent", batch_size=16,
-        accumulate=2, dropout=0.0, epochs=4.0, eval_every=2, optimizer=OptimizerConfig(learning_rate=1e-3, warmup=1, clip=0, weight_decay=0),
+        model=str(model), data=(str(scored),), valid=str(scored), folder=str(tmp_path / "one"),
+        recipe=TuningRecipe(loss="cosent", batch_size=16, accumulate=2, dropout=0.0, epochs=4.0, eval_every=2,
+            optimizer=OptimizerConfig(learning_rate=1e-3, warmup=1, clip=0, weight_decay=0)),
     )  # fmt: skip
     simcse(given, silent)
     command = [sys.executable, "-m", "scripts.simcse", "--model", model, "--data", scored, "--valid", scored]

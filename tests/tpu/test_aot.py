@@ -12,22 +12,17 @@ import pytest
 PROGRAM = """
 import json, sys
 from dataclasses import replace
-from functools import partial
 import jax
 from pegasus_zh.t5 import mt5
-from pegasus_zh.t5.objective import batch_shapes, loss
+from pegasus_zh.t5.program import t5_program
 from training.mesh import MeshConfig
-from training.optimizer import OptimizerConfig, make_optimizer
+from training.optimizer import OptimizerConfig
 from training.plan import plan, tpu_mesh
-from training.step import init_state, make_train_step
 
 preset, sizes, optimizer = json.loads(sys.argv[1])
 model = replace(mt5.PRESETS[preset], dtype="bfloat16")
 mesh = tpu_mesh("v5e:4x4", MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes))))
-batch = {name: jax.ShapeDtypeStruct((1, *shape), "int32") for name, shape in batch_shapes(64, 512, 128).items()}
-tx = make_optimizer(OptimizerConfig(optimizer=optimizer), steps=1000)
-init = partial(init_state, partial(mt5.init, model), tx, 0)
-planned = plan(init, make_train_step(partial(loss, config=model), tx), mesh, batch)
+planned = plan(t5_program(model, (512, 128), OptimizerConfig(optimizer=optimizer), steps=1000), mesh, 64)
 name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
 specs = {name(path): str(x.sharding.spec) for path, x in jax.tree.leaves_with_path(planned.state)}
 print(json.dumps({"summary": str(planned), "specs": specs, "bytes": planned.arguments + planned.temporaries,

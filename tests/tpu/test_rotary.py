@@ -45,7 +45,8 @@ print(json.dumps({"without": bytes_of(False), "with": bytes_of(True), "query": B
 
 @pytest.mark.parametrize("attention, layout", [("xla", "interleaved"), ("xla", "half"), ("splash", "interleaved")])
 def test_no_rotated_copy_beyond_query_and_key(attention, layout):
-    """Turning two arrays and their gradients reads and writes each once: eight times the bytes of a query at the least."""
+    """Turning two arrays and their gradients reads and writes each once:
+    eight times the bytes of a query at the least."""
     arguments = json.dumps([attention, layout])
     done = subprocess.run([sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]

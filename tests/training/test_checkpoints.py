@@ -18,7 +18,7 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import abstract
 
 TX = make_optimizer(OptimizerConfig(), 10)
-TASK = toy.task(LoopConfig(batch_size=8), TX)
+PROGRAM = toy.training(LoopConfig(batch_size=8), TX).program
 
 
 def plain(state) -> list[np.ndarray]:
@@ -28,7 +28,7 @@ def plain(state) -> list[np.ndarray]:
 def save(folder: Path, steps=(1, 2, 3)):
     """Saves a state for each of `steps`; returns the last."""
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))), Checkpoints(folder) as checkpoints:
-        state = jax.jit(TASK.init)()
+        state = jax.jit(PROGRAM.init)()
         for step in steps:
             state = state.replace(step=state.step * 0 + step, model=jax.tree.map(lambda x: x + 1, state.model))
             checkpoints.save(state, {"made": step})
@@ -38,7 +38,7 @@ def save(folder: Path, steps=(1, 2, 3)):
 
 def restore(folder: Path, said: list[str], fsdp: int = 4):
     with jax.set_mesh(make_mesh(MeshConfig(fsdp=fsdp))), Checkpoints(folder) as checkpoints:
-        return checkpoints.restore(abstract(TASK.init), said.append)
+        return checkpoints.restore(abstract(PROGRAM.init), said.append)
 
 
 def test_restores_to_the_bit_on_another_mesh_and_keeps_the_newest(tmp_path):
@@ -127,7 +127,7 @@ def test_another_model_is_refused(tmp_path):
     tx = make_optimizer(OptimizerConfig(optimizer="adafactor"), 10)
     with jax.set_mesh(make_mesh(MeshConfig())), Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(ValueError, match="another model or optimizer"):
-            checkpoints.restore(abstract(toy.task(LoopConfig(), tx).init))
+            checkpoints.restore(abstract(toy.training(LoopConfig(), tx).program.init))
 
 
 def test_what_a_kill_left_behind_is_ignored_and_removed(tmp_path):

@@ -28,14 +28,14 @@ NUMBERS = ("step", "loss", "gradient_norm", "eval_loss")
 
 
 def run(folder: Path, config: LoopConfig = CONFIG, *, said: list[str] | None = None, optimizer=OPTIMIZER, **changes):
-    task = toy.task(config, make_optimizer(optimizer, 12), **changes)
+    training = toy.training(config, make_optimizer(optimizer, 12), **changes)
     mesh = make_mesh(MeshConfig(fsdp=2), jax.devices()[:2])
 
     def say(text: str) -> None:
         if said is not None and text != "compiling the training step":
             said.append(text)
 
-    return train(task, config, mesh, folder, say)
+    return train(training, config, mesh, folder, say).state
 
 
 def numbers(folder: Path) -> list[dict]:
@@ -99,7 +99,7 @@ def test_a_finished_run_says_so_and_changes_nothing(undisturbed):
     folder, state = undisturbed
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     said: list[str] = []
-    assert_equal(run(folder, said=said, train_batches=None), state)
+    assert_equal(run(folder, said=said, train=None), state)
     assert said == [f"{folder}: finished at step 12 of 12"]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
@@ -121,7 +121,7 @@ def test_sigterm_saves_and_the_rest_equals_the_whole(undisturbed, tmp_path):
 
     said: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
-    stopped = run(tmp_path, said=said, train_batches=batches)
+    stopped = run(tmp_path, said=said, train=batches)
     assert 5 <= int(stopped.step) <= 6 and signal.getsignal(signal.SIGTERM) is before
     assert said == [
         f"stopped: saved step {stopped.step} in {tmp_path / 'checkpoints'}; the same command goes on from there"
@@ -164,7 +164,7 @@ def test_a_gradient_that_is_no_number_stops_the_run(undisturbed, tmp_path):
             yield batch | ({"weights": np.full_like(batch["weights"], np.nan)} if number == 7 else {})
 
     with pytest.raises(TrainingStopped, match=r"^step 8: .*loss is nan.* Last good checkpoint: step 6 in .*lower") as e:
-        run(tmp_path, train_batches=batches)
+        run(tmp_path, train=batches)
     assert "\n" not in str(e.value)
     assert steps_logged(tmp_path) == list(range(1, 8))
     said: list[str] = []
@@ -228,7 +228,7 @@ def test_nothing_compiles_after_the_first_steps(tmp_path):
     try:
         jax.clear_caches()
         for steps in (6, 12):
-            run(tmp_path, replace(CONFIG, steps=steps), train_batches=batches)
+            run(tmp_path, replace(CONFIG, steps=steps), train=batches)
     finally:
         jax.monitoring.unregister_event_duration_listener(listener)
     counts = dict(seen)

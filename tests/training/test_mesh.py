@@ -34,9 +34,9 @@ def run(model, batches: list[dict[str, np.ndarray]], optimizer: str, accumulate:
     config = OptimizerConfig(optimizer=optimizer, learning_rate=rate, warmup=1, schedule="rsqrt")
     tx = make_optimizer(config, len(batches))
     with jax.set_mesh(mesh):
-        task = toy.task(LOOP, tx, **model)
-        state, numbers = jax.jit(task.init)(), []
-        step = compile_step(task.step, abstract(task.init), to_mesh(batches[0], mesh, accumulate))
+        program = toy.training(LOOP, tx, **model).program
+        state, numbers = jax.jit(program.init)(), []
+        step = compile_step(program.step, abstract(program.init), to_mesh(batches[0], mesh, accumulate))
         for batch in batches:
             state, sums = step(state, to_mesh(batch, mesh, accumulate))
             numbers.append([float(s / w) for s, w in (sums["loss"], sums["gradient_norm"])])
@@ -122,7 +122,8 @@ def test_rows_are_dealt_to_the_microbatches():
 
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_microbatches_add_up_to_the_batch(accumulate):
-    """Exactly the mean over all tokens, although the microbatches weigh differently (dropout is off: masks would differ)."""
+    """Exactly the mean over all tokens, although the microbatches weigh differently
+    (dropout is off: masks would differ)."""
     task = {"loss": partial(toy.loss, rate=0.0)}
     weights = TOY_BATCHES[0]["weights"]
     assert len({weights[m::accumulate].sum() for m in range(accumulate)}) > 1
@@ -201,11 +202,11 @@ def test_two_processes_train_like_one(tmp_path):
     two = [sys.executable, script, tmp_path / "two"]
     subprocess.run(two, check=True, timeout=240)
     config = LoopConfig(steps=6, batch_size=16, accumulate=2, log_every=2, eval_every=3, save_every=3)
-    task = toy.task(config, make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=2), 6))
+    training = toy.training(config, make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=2), 6))
     mesh = mesh_of(2, 2, 2)
-    one = train(task, config, mesh, tmp_path / "one")
+    one = train(training, config, mesh, tmp_path / "one").state
     # The finished run gives what it saved.
-    again = train(task, config, mesh, tmp_path / "two")
+    again = train(training, config, mesh, tmp_path / "two").state
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), again.model, one.model)
     numbers = [
         [

@@ -22,6 +22,20 @@ def test_schedules():
     np.testing.assert_allclose(rates(schedule="rsqrt"), rsqrt, rtol=1e-6)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "linear", "rsqrt"])
+@pytest.mark.parametrize(("steps", "warmup"), [(100_000, 10_000), (1_000_000, 300), (50, 50), (40, 0)])
+def test_every_rate_is_exact_to_float32_however_small(schedule, steps, warmup):
+    config = OptimizerConfig(learning_rate=1e-3, warmup=warmup, schedule=schedule)
+    ours = jax.jit(jax.vmap(learning_rate(config, steps)))(np.arange(steps))
+    step, warmup = np.arange(1.0, steps + 1), max(warmup, 1)
+    after = {
+        "constant": np.ones(steps),
+        "linear": (steps - step) / max(steps - warmup, 1),
+        "rsqrt": np.sqrt(warmup / step),
+    }[schedule]
+    np.testing.assert_allclose(ours, 1e-3 * np.where(step < warmup, step / warmup, after), rtol=1e-6)
+
+
 def test_decay_leaves_norms_and_biases_alone():
     names = {"kernel": 0, "self_norm": 0, "relative_bias": 0, "blocks": {"gate": 0, "final_norm": 0}}
     expected = {
@@ -60,7 +74,8 @@ def test_adamw_equals_its_formulas():
 
 
 def test_adafactor_equals_its_formulas():
-    """Algorithm 5 of the paper: factored second moment, clipping of the update, step relative to the parameter's scale."""
+    """Algorithm 5 of the paper: factored second moment, clipping of the update,
+    step relative to the parameter's scale."""
     config = OptimizerConfig(optimizer="adafactor", learning_rate=0.1, warmup=1, weight_decay=0.05, clip=0)
     p, gradients = random(0, 130, 150) * 0.3, [random(n, 130, 150) * 3.0**n for n in (1, 2, 3)]
     ours = run(config, {"kernel": jnp.asarray(p)}, [{"kernel": jnp.asarray(g)} for g in gradients])["kernel"]

@@ -19,7 +19,8 @@ WHOLE = {"query": 3, "key": 3, "value": 3, "gate": 3, "linear": 3}
 
 
 def expected(name: str) -> tuple:
-    """How a T5 parameter of this name is cut: model dimension over `fsdp`, heads, feed-forward, vocabulary over `tensor`."""
+    """How a T5 parameter of this name is cut:
+    model dimension over `fsdp`, heads, feed-forward, vocabulary over `tensor`."""
     last = name.rsplit("/", 1)[-1]
     if "norm" in last:
         return (None,) * (1 if last == "final_norm" else 2)
@@ -40,9 +41,9 @@ def leaves(tree) -> dict[str, jax.Array]:
 
 def state_of(optimizer: str):
     tx = make_optimizer(OptimizerConfig(optimizer=optimizer), 10)
-    task = toy.task(LoopConfig(), tx, init=partial(mt5.init, MODEL))
+    program = toy.training(LoopConfig(), tx, init=partial(mt5.init, MODEL)).program
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
-        return jax.jit(task.init)(), abstract(task.init)
+        return jax.jit(program.init)(), abstract(program.init)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

@@ -16,7 +16,8 @@ from training.step import TrainState, compile_step, init_state, make_train_step
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_promotes_no_type_silently(dtype):
-    """Everything a loss computes has the type that its code says (optax does rely on promotion, and is not part of this)."""
+    """Everything a loss computes has the type that its code says
+    (optax does rely on promotion, and is not part of this)."""
     config = replace(test_mesh.MODEL, dtype=dtype)
     loss = partial(objective.loss, config=config, smoothing=0.1, z_loss=1e-4)
     batch = jax.tree.map(jnp.asarray, test_mesh.t5_batch(0))

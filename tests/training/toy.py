@@ -14,8 +14,9 @@ import optax
 from flax import struct
 
 from rope.layers.attention import dropout
-from training.loop import HostBatch, LoopConfig, Task
+from training.loop import LoopConfig, Training
 from training.partition import gather, normal, ones, spec
+from training.program import Data, HostBatch, Program, int32
 from training.step import Batch, Sums, init_state, make_train_step
 
 VOCABULARY, WIDTH, INNER, LAYERS, LENGTH = 128, 128, 128, 3, 6
@@ -100,17 +101,20 @@ class Rows:
         return [self.share(10**6 + n) for n in range(2)]
 
 
-def task(config: LoopConfig, tx: optax.GradientTransformation, *, init=init, loss=loss, **changes) -> Task:
+def training(config: LoopConfig, tx: optax.GradientTransformation, *, init=init, loss=loss, **changes) -> Training:
+    """changes: of any field of the training, its program or its data."""
     rows = Rows(config.batch_size, [])
-    fields = {
+    program = {
         "init": partial(init_state, init, tx, config.seed),
         "step": make_train_step(loss, tx),
         "evaluate": lambda model, batch: loss(model, batch, None),
-        "train_batches": rows.train,
-        "eval_batches": rows.held_out,
+        "shapes": lambda rows: int32(ids=(rows, LENGTH), labels=(rows, LENGTH)),
+        "dimensions": {"inner": ("mlp", INNER)},
         "count": lambda host: (np.count_nonzero(host["weights"]), host["weights"].size),
         "flops_per_row": 1000,
-        "config": {"model": "toy"},
-        "fixed": {"data": "toy"},
     }
-    return Task(**fields | changes)
+    data = {"train": rows.train, "heldout": rows.held_out, "identity": {"data": "toy"}}
+    of = [{name: changes.pop(name) for name in part if name in changes} for part in (program, data)]
+    return Training(
+        program=Program(**program | of[0]), data=Data(**data | of[1]), **{"about": {"model": "toy"}} | changes
+    )

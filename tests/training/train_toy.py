@@ -16,7 +16,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup=3)
 def run(folder: Path, steps: int):
     config = LoopConfig(steps=steps, batch_size=8, log_every=1, eval_every=10, save_every=1)
     mesh = make_mesh(MeshConfig(fsdp=2), jax.devices()[:2])
-    return train(toy.task(config, make_optimizer(OPTIMIZER, steps)), config, mesh, folder)
+    return train(toy.training(config, make_optimizer(OPTIMIZER, steps)), config, mesh, folder).state
 
 
 if __name__ == "__main__":

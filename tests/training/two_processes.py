@@ -1,4 +1,5 @@
-"""Trains the toy in two processes of four devices each, in the folder given; with --sigterm until one of them is told to stop.
+"""Trains the toy in two processes of four devices each, in the folder given;
+with --sigterm until one of them is told to stop.
 
 Without further arguments it starts the two, which are this script again.
 """
@@ -48,8 +49,9 @@ def join(folder: str, address: str, rank: int, sigterm: bool) -> None:
         threading.Thread(target=terminate_after_a_step, args=[Path(folder)], daemon=True).start()
     say = print if rank == 0 else lambda *_: None
     tx = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=2), 6)
-    state = train(toy.task(config, tx), config, make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), Path(folder), say)
-    assert (int(state.step) == steps) is not sigterm
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    trained = train(toy.training(config, tx), config, mesh, Path(folder), say)
+    assert (int(trained.state.step) == steps) is trained.finished is not sigterm
 
 
 def terminate_after_a_step(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Files and folders that are there whole or not at all, whenever the process is killed."""
 
-import fcntl
 import json
 import os
 import re
@@ -10,15 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import Timeout
+
 from training.files.errors import AGAIN, DataError, damaged
+from training.files.locks import system_lock
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write a file or folder to, which becomes `path` as the block ends, if it does not fail.
+    """Gives a name beside `path` to write a file or folder to, which becomes `path` as the block ends,
+    if it does not fail.
 
-    A folder replaces a folder: the old one is out of the way for an instant, and a kill in it leaves no `path` until the
-    next write puts the old one back. What killed processes left of `path` is removed.
+    A folder replaces a folder: the old one is out of the way for an instant, and a kill in it leaves no `path` until
+    the next write puts the old one back. What killed processes left of `path` is removed.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,20 +49,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def resumable_write(path: Path, identity: str) -> Iterator[IO[bytes]]:
     """Gives a file to append to, which becomes `path` as the block ends, if it does not fail.
 
-    What a killed process had written of the same `identity` is in the file, which is at its begin; what was not flushed may be
-    missing from its end, or lie there in part. Raises DataError where another process is at work on it.
+    What a killed process had written of the same `identity` is in the file, which is at its begin; what was not flushed
+    may be missing from its end, or lie there in part. Raises DataError where another process is at work on it.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name.lstrip('.')}.{identity}.partial")
     try:
-        with open(partial, "a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"{path}: the same command is at work on it; wait for it, or write to another file"
-                ) from None
+        held = system_lock(partial).acquire()
+    except Timeout:
+        raise DataError(f"{path}: the same command is at work on it; wait for it, or write to another file") from None
+    try:
+        with held, open(partial, "a+b") as file:
             file.seek(0)
             yield file
             file.flush()

@@ -6,7 +6,8 @@ from training.files.errors import DataError
 
 
 def open_dataset(dataset: str, split: str, name: str) -> tuple[Any, Any]:
-    """(the data source, the builder) of NAME or NAME/CONFIG in $TFDS_DATA_DIR. Raises DataError, which begins with `name`."""
+    """(the data source, the builder) of NAME or NAME/CONFIG in $TFDS_DATA_DIR.
+    Raises DataError, which begins with `name`."""
     import tensorflow_datasets as tfds  # most of a second: only where it is used
 
     remedy = f"prepare it with `tfds build {dataset} --file_format=array_record`, and check TFDS_DATA_DIR"

@@ -1,10 +1,10 @@
 """One process at a time in a folder."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 @contextmanager
@@ -13,21 +13,24 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
     Raises ValueError where it cannot be a folder and, unless `wait`, where another process holds it.
     """
+    lock = system_lock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)  # NFS locks only what is open for writing
+        held = lock.acquire()
+    except Timeout:
+        if not wait:
+            raise ValueError(f"{folder}: another run is at work there; wait for it, or give another folder") from None
+        print(f"waiting for another run in {folder}", flush=True)
+        held = lock.acquire(blocking=True)
     except OSError as error:
         raise ValueError(f"{folder} cannot be used as a folder ({error.strerror}): give another") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise ValueError(
-                    f"{folder}: another run is at work there; wait for it, or give another folder"
-                ) from None
-            print(f"waiting for another run in {folder}", flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with held:
         yield
-    finally:
-        os.close(handle)
+
+
+def system_lock(file: Path) -> FileLock:
+    """A lock that the system keeps, or none: a file that merely lies there would outlive a process that is killed.
+
+    Does not wait: raises filelock.Timeout, which is an OSError, where another process has it.
+    """
+    return FileLock(file, blocking=False, fallback_to_soft=False)

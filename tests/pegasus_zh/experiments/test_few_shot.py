@@ -150,7 +150,8 @@ def test_differences_are_paired(tmp_path):
     [
         ({"updates": 3}, "its cells were made with updates 1, not 3: give that, or another --folder"),
         ({"test_examples": 16}, "titles.tsv: 20 pairs of different sources, and 20 of them"),
-        ({"objectives": ("lcs", "best")}, "selector is 'best'"),
+        ({"objectives": ("lcs", "best")}, "objectives has 'best': it must be one of lcs, .*span-corruption, none"),
+        ({"objectives": ("lcs", "text")}, "objectives has 'text'"),
         ({"tasks": ("a/titles.tsv",)}, "a/titles.tsv: No such file"),
     ],
 )

@@ -6,6 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from pegasus_zh.rows.packed_rows import open_rows
 from pegasus_zh.rows.plain_text import TextConfig, text_rows
 from pegasus_zh.text.tokenizers import load_tokenizer
 from training.files.errors import DataError
@@ -75,3 +76,18 @@ def test_sentencepiece_is_refused(made, tmp_path):
     config = TextConfig(data=made[0].data, tokenizer_kind="sentencepiece", vocabulary=400)
     with pytest.raises(DataError, match="has no \\[MASK\\]"):
         text_rows(config, LENGTH, tmp_path, lambda _: None)
+
+
+def test_rows_have_one_side_and_the_pieces_a_limit(tmp_path):
+    """No target is made up for text, and of very short texts only so many share a row."""
+    documents = tmp_path / "documents.jsonl"
+    documents.write_text(
+        "".join(json.dumps({"text": f"{a}{b}"}) + "\n" for a in "天气很好" for b in "花草风雨"), "utf-8"
+    )
+    config = TextConfig(data=(str(documents),), tokenizer_kind="characters", vocabulary=400, eval_fraction=0, workers=1)
+    rows = text_rows(config, 48, tmp_path, lambda _: None)
+    opened = open_rows(tmp_path / "rows-48", verify=True)
+    assert opened.manifest.row == {"ids": 48} and rows.heldout is None
+    assert {*opened.manifest.padding["train"]} == {"ids", "all"}
+    batch = opened.train.batch(range(len(opened.train)))
+    assert {*batch} == {"ids", "segments"} and batch["segments"].max() == 48 // 8

@@ -19,7 +19,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 import pegasus_zh
 from pegasus_zh.rows.packing import decode_rows
-from pegasus_zh.rows.prepare import PrepareConfig, document_pairs, prepare
+from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import Manifest, finished_shard, read_manifest
 from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
@@ -56,7 +56,7 @@ def pairs_in(folder: Path, manifest: Manifest, split: str) -> list[tuple]:
     for file in manifest.files(split):
         reader = ArrayRecordReader(str(folder / file.name))
         assert reader.num_records() == file.rows
-        rows = decode_rows(reader.read_all(), manifest.dtype, manifest.row_source, manifest.row_target, 0, 101)
+        rows = decode_rows(reader.read_all(), manifest.dtype, manifest.row, 0, 101)
         for i in range(file.rows):
             row = {name: array[i] for name, array in rows.items()}
             for segment in range(1, row["source_segments"].max() + 1):
@@ -69,7 +69,7 @@ def test_rows_hold_the_pairs_of_every_document(whole, tokenizer):
     """And the held-out documents are those with a small hash, in the eval shards alone."""
     manifest, texts = read_manifest(whole), list(read_documents(CONFIG.data))
     expected: dict[str, list] = {"train": [], "eval": []}
-    for text, pairs in zip(texts, document_pairs(texts, CONFIG, tokenizer), strict=True):
+    for text, pairs in zip(texts, CONFIG.maker.examples(texts, tokenizer, CONFIG), strict=True):
         held_out = hashlib.blake2b(text.encode(), digest_size=8).digest() < bytes([51, 51, 51, 51, 51, 51, 51, 51])
         expected["eval" if held_out else "train"] += [tuple(tuple(side.tolist()) for side in pair) for pair in pairs]
     for split in ("train", "eval"):
@@ -85,10 +85,8 @@ def test_manifest_counts(whole, tokenizer):
     assert manifest.contents.bytes == sum(len(text.encode()) for text in texts)
     assert manifest.tokenizer["fingerprint"] == tokenizer.fingerprint == load_tokenizer(whole / "tokenizer").fingerprint
     assert SHARDS - 1 <= len(manifest.files("train")) <= SHARDS + 1
-    assert sum(file.pairs for file in manifest.files("train")) == len(pairs)
-    positions = sum(file.rows for file in manifest.files("train")) * np.array(
-        [manifest.row_source, manifest.row_target]
-    )
+    assert sum(file.examples for file in manifest.files("train")) == len(pairs)
+    positions = sum(file.rows for file in manifest.files("train")) * np.array([*manifest.row.values()])
     used = np.array([[len(side) for side in pair] for pair in pairs]).sum(0)
     assert manifest.padding["train"]["source"] == pytest.approx(1 - used[0] / positions[0])
     assert manifest.padding["train"]["target"] == pytest.approx(1 - used[1] / positions[1])
@@ -102,7 +100,7 @@ def test_the_number_of_workers_changes_no_byte(whole, tokenizer, tmp_path):
 
 def test_a_finished_set_is_left_alone(whole, tokenizer, capsys):
     before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
-    assert prepare(replace(CONFIG, workers=2, on_bad_record="skip"), tokenizer, whole) == read_manifest(whole)
+    assert prepare(replace(CONFIG, workers=2, on_bad_record="skip"), tokenizer, whole).manifest == read_manifest(whole)
     assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
     assert capsys.readouterr().out == ""
 
@@ -141,7 +139,7 @@ def wait_until(condition, seconds=30):
 def test_a_script_whose_workers_would_run_it_again_is_told(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "vocabulary")
     program = (
-        "from pegasus_zh.rows.prepare import *\n"
+        "from pegasus_zh.rows.prepare import *\nfrom pegasus_zh.text.tokenizers import load_tokenizer\n"
         f"prepare(PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes=0.05, workers=2),"
         f" load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(tmp_path / 'set')!r})\n"
     )
@@ -158,7 +156,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
     tokenizer.save(tmp_path / "vocabulary")
     folder = tmp_path / "set"
     program = (
-        "import sys\nfrom pegasus_zh.rows.prepare import *\n"
+        "from pegasus_zh.rows.prepare import *\nfrom pegasus_zh.text.tokenizers import load_tokenizer\n"
         "if __name__ == '__main__':\n"
         f"    config = PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes={CONFIG.shard_megabytes!r},"
         " eval_fraction=0.2, workers=2)\n"
@@ -190,7 +188,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
 def test_two_runs_into_one_folder(whole, tokenizer, tmp_path, capsys):
     """The second waits for the first, and finds all done."""
     manifests = []
-    runs = [threading.Thread(target=lambda: manifests.append(prepare(CONFIG, tokenizer, tmp_path))) for _ in range(2)]
+    runs = [
+        threading.Thread(target=lambda: manifests.append(prepare(CONFIG, tokenizer, tmp_path).manifest))
+        for _ in range(2)
+    ]
     for run in runs:
         run.start()
     for run in runs:
@@ -234,7 +235,7 @@ def test_bad_records_stop_or_are_counted(tokenizer, tmp_path, workers):
     assert "\n" not in str(caught.value)
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").glob("shard-*")}
     assert finished
-    manifest = prepare(replace(config, on_bad_record="skip"), tokenizer, tmp_path / "set")
+    manifest = prepare(replace(config, on_bad_record="skip"), tokenizer, tmp_path / "set").manifest
     assert manifest.contents.skipped == {"field not a string": 2, "broken JSON": 1}
     assert manifest.contents.documents == len(lines) - 3
     assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
@@ -243,11 +244,11 @@ def test_bad_records_stop_or_are_counted(tokenizer, tmp_path, workers):
 def test_documents_too_short_for_a_pair(tokenizer, tmp_path):
     documents = tmp_path / "a.jsonl"
     documents.write_text('{"text": "一句话。"}\n{"text": ""}\n')
-    with pytest.raises(DataError, match="no pair from 2 documents.*three sentences"):
+    with pytest.raises(DataError, match="no example from 2 documents.*three sentences"):
         prepare(replace(CONFIG, data=(str(documents),)), tokenizer, tmp_path / "set")
     assert not (tmp_path / "set" / "manifest.json").exists()
     config = replace(CONFIG, data=(str(documents), str(CORPUS)))
-    assert prepare(config, tokenizer, tmp_path / "both").contents.without_pairs >= 2
+    assert prepare(config, tokenizer, tmp_path / "both").manifest.contents.without_examples >= 2
 
 
 def test_a_full_disk_is_one_clear_line_and_nothing_half_written(whole, tokenizer, tmp_path):
@@ -279,11 +280,12 @@ def test_a_killed_worker_is_one_clear_line(whole, tokenizer, tmp_path):
     assert contents(tmp_path) == contents(whole)
 
 
-def test_sentencepiece(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sentencepiece(tmp_path, workers):
     tokenizer = SentencePieceTokenizer(train_sentencepiece(read_documents([str(CORPUS)]), 4000))
-    manifest = prepare(replace(CONFIG, eval_fraction=0), tokenizer, tmp_path)
+    manifest = prepare(replace(CONFIG, eval_fraction=0, workers=workers), tokenizer, tmp_path).manifest
     assert manifest.tokenizer["kind"] == "sentencepiece" and (tmp_path / "tokenizer" / "spiece.model").exists()
-    expected = document_pairs(list(read_documents(CONFIG.data)), CONFIG, tokenizer)
+    expected = CONFIG.maker.examples([*read_documents(CONFIG.data)], tokenizer, CONFIG)
     expected = [tuple(tuple(side.tolist()) for side in pair) for pairs in expected for pair in pairs]
     assert sorted(pairs_in(tmp_path, manifest, "train")) == sorted(expected)
 
@@ -315,7 +317,7 @@ def test_impossible_settings_are_refused(change, words):
 def test_settings_are_on_record(whole):
     settings = json.loads((whole / "settings.json").read_text())
     manifest = read_manifest(whole)
-    assert settings["row"] == [manifest.row_source, manifest.row_target]
+    assert settings["row"] == manifest.row and [*manifest.row] == ["source", "target"]
     assert manifest.settings == {name: value for name, value in settings.items() if name != "row"}
     assert settings["sources"] == [[CORPUS.name, CORPUS.stat().st_size, CORPUS.stat().st_mtime_ns]]
 
@@ -324,8 +326,8 @@ def test_span_corruption(tokenizer, tmp_path):
     """The pairs of T5's objective: uncut, the same in every process, and the text again when put together."""
     config = PrepareConfig(data=(str(CORPUS),), selector="span-corruption", workers=1)
     texts = list(read_documents((str(CORPUS),)))[:20]
-    pairs = document_pairs(texts, config, tokenizer)
-    again = document_pairs(texts, config, tokenizer)
+    pairs = config.maker.examples(texts, tokenizer, config)
+    again = config.maker.examples(texts, tokenizer, config)
     for text, found, same in zip(texts, pairs, again, strict=True):
         assert found and len(found) == len(same)
         for (source, target), (source_again, target_again) in zip(found, same, strict=True):

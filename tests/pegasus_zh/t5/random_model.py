@@ -55,7 +55,7 @@ def random_pairs(count: int, config: MT5Config, seed: int = 0, source: int = 20,
 def rows(pairs: Sequence[Sequence[Pair]], source: int, target: int) -> dict[str, np.ndarray]:
     """One row for each list of pairs, `source` + `target` positions long."""
     records = [encode_row(row, "<u2") if row else b"" for row in pairs]
-    return decode_rows(records, "<u2", source, target, pad_id=0, start_id=START)
+    return decode_rows(records, "<u2", {"source": source, "target": target}, pad_id=0, start_id=START)
 
 
 def token_of_some_rows(outputs) -> int:

@@ -13,7 +13,7 @@ import pytest
 from retrieval.embed import EmbedConfig, embed_file
 from retrieval.experiments.similarity_grid import SimilarityGridConfig, similarity_grid
 from retrieval.similarity import cosines, spearman, task_of
-from retrieval.tuning.simcse import Batches
+from retrieval.tuning.batches import Batches
 from retrieval.vectors.encoding import Encoding
 from retrieval.vectors.whitening import moments, whiten
 from tests.retrieval.small_model import write_model

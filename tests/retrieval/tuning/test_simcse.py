@@ -10,8 +10,10 @@ import pytest
 
 from pegasus_zh.text_encoder import load_text_encoder
 from retrieval.similarity import read_task
+from retrieval.tuning.batches import Batches
 from retrieval.tuning.contrastive import LOSSES, cached_gradients
-from retrieval.tuning.simcse import Batches, Examples, SimCSEConfig, read_examples, sentence_vectors, tune
+from retrieval.tuning.program import sentence_vectors
+from retrieval.tuning.simcse import Examples, SimCSEConfig, TuningRecipe, read_examples, tune
 from retrieval.vectors.pooling import embed
 from tests.retrieval.vectors.test_encoding import CHARACTERS, TOKENIZER, source
 from tests.rope.encoder.random_encoder import BERT
@@ -25,24 +27,31 @@ SENTENCES = [(CHARACTERS * 2)[i : i + 2 + i % 9] for i in range(16)]
 LOUD = OptimizerConfig(learning_rate=1e-2, weight_decay=0, warmup=1, clip=0)
 
 
-def config(folder: Path, **given) -> SimCSEConfig:
-    return SimCSEConfig(
-        **{"model": "m", "data": ("x",), "folder": str(folder), "batch_size": 8, "optimizer": LOUD, "max_length": 20}
-        | given
-    )
+def recipe(**given) -> TuningRecipe:
+    return TuningRecipe(**{"batch_size": 8, "optimizer": LOUD, "max_length": 20} | given)
+
+
+def batches_of(ids: list, given: TuningRecipe, mesh: jax.sharding.Mesh) -> Batches:
+    return Batches(ids, None, given.loop(len(ids)), given.max_length, given.views, TOKENIZER.pad_id, mesh)
+
+
+def tuned(given: TuningRecipe, folder: Path, model, examples: Examples, valid=None):
+    """The last state, on all devices."""
+    return tune(given, model, examples, valid, make_mesh(MeshConfig()), folder, lambda _: None).complete()
 
 
 def pairs(count: int = 16) -> Examples:
     return Examples(
-        [(a, b, c) for a, b, c in zip(SENTENCES, SENTENCES[1:] + SENTENCES[:1], SENTENCES[::-1], strict=True)][:count]
+        "pairs",
+        [(a, b, c) for a, b, c in zip(SENTENCES, SENTENCES[1:] + SENTENCES[:1], SENTENCES[::-1], strict=True)][:count],
     )
 
 
-def gradient(given: SimCSEConfig, mesh: jax.sharding.Mesh) -> tuple[float, dict]:
+def gradient(given: TuningRecipe, mesh: jax.sharding.Mesh) -> tuple[float, dict]:
     """Of the first batch, without dropout."""
     model = source(replace(BERT, dropout=0.0, attention_dropout=0.0))
     ids = [[TOKENIZER.frame_source(TOKENIZER.encode(x), 20) for x in example] for example in pairs().sentences]
-    batch = next(Batches(ids, None, given, TOKENIZER.pad_id, mesh)(0))
+    batch = next(batches_of(ids, given, mesh)(0))
     with jax.set_mesh(mesh):
         run = cached_gradients(
             lambda arrays, rows, _: sentence_vectors(arrays, rows, model.config, "mean", None), LOSSES["pairs"]
@@ -56,20 +65,20 @@ def gradient(given: SimCSEConfig, mesh: jax.sharding.Mesh) -> tuple[float, dict]
 
 def test_eight_devices_and_gradient_caching_change_nothing(tmp_path) -> None:
     one = make_mesh(MeshConfig(), jax.devices()[:1])
-    wanted, eight = gradient(config(tmp_path, loss="pairs"), one), make_mesh(MeshConfig(data=4, fsdp=2))
+    wanted, eight = gradient(recipe(loss="pairs"), one), make_mesh(MeshConfig(data=4, fsdp=2))
     largest = max(np.abs(x).max() for x in jax.tree.leaves(wanted[1]))
     for given, mesh in (({"accumulate": 4}, one), ({}, eight)):
-        found = gradient(config(tmp_path, loss="pairs", **given), mesh)
+        found = gradient(recipe(loss="pairs", **given), mesh)
         assert found[0] == pytest.approx(wanted[0], rel=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest), found[1], wanted[1])
 
 
 def test_the_packed_vectors_are_those_of_each_sentence(tmp_path) -> None:
     model, examples = source(), pairs()
-    given = config(tmp_path, loss="pairs", accumulate=2)
+    given = recipe(loss="pairs", accumulate=2)
     ids = [[TOKENIZER.frame_source(TOKENIZER.encode(x), 20) for x in example] for example in examples.sentences]
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    batch = to_mesh(next(Batches(ids, None, given, TOKENIZER.pad_id, mesh)(0)), mesh, 2)
+    batch = to_mesh(next(batches_of(ids, given, mesh)(0)), mesh, 2)
     order = np.random.default_rng([0, 0]).permutation(16)
     with jax.set_mesh(mesh):
         for m in range(2):
@@ -83,11 +92,11 @@ def test_the_packed_vectors_are_those_of_each_sentence(tmp_path) -> None:
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path) -> None:
-    examples = Examples([(text,) for text in SENTENCES])
-    whole, half = (config(tmp_path / name, epochs=2, eval_every=2) for name in ("whole", "half"))
-    wanted = tune(whole, source(), examples, None, lambda _: None)
-    tune(replace(half, epochs=1), source(), examples, None, lambda _: None)
-    found = tune(half, source(), examples, None, lambda _: None)
+    examples = Examples("sentences", [(text,) for text in SENTENCES])
+    given = recipe(epochs=2, eval_every=2)
+    wanted = tuned(given, tmp_path / "whole", source(), examples)
+    tuned(replace(given, epochs=1), tmp_path / "half", source(), examples)
+    found = tuned(given, tmp_path / "half", source(), examples)
     jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, x.model) for x in (found, wanted)))
     again = load_text_encoder(tmp_path / "half", say=lambda _: None)
     assert again.pooling == "cls"  # which every other command takes
@@ -99,17 +108,16 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
         f"{a}\t{b}\t{i % 2}" for i, (a, b) in enumerate(zip(SENTENCES, SENTENCES[3:] + SENTENCES[:3], strict=True))
     ]
     (tmp_path / "p.tsv").write_text("\n".join(lines) + "\n")
-    given = config(
-        tmp_path / "run",
+    given = recipe(
         loss="cosent",
-        data=(str(tmp_path / "p.tsv"),),
         epochs=30,
         eval_every=30,
         dropout=0.0,
         pooling="mean",
         optimizer=replace(LOUD, learning_rate=1e-3),
     )
-    tune(given, source(), read_examples(given), read_task("p", [str(tmp_path / "p.tsv")]), lambda _: None)
+    config = SimCSEConfig(model="m", data=(str(tmp_path / "p.tsv"),), recipe=given)
+    tuned(given, tmp_path / "run", source(), read_examples(config), read_task("p", [str(tmp_path / "p.tsv")]))
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     told = [float(row.split('"eval_spearman": ')[1].rstrip("}")) for row in rows if "eval_spearman" in row]
     assert told[-1] > 0.7 > told[0]
@@ -129,32 +137,32 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
 def test_data_that_cannot_be_used_is_one_line(tmp_path, given: dict, text: str, message: str) -> None:
     (tmp_path / "x.tsv").write_text(text)
     with pytest.raises(DataError, match=message):
-        read_examples(config(tmp_path, data=(str(tmp_path / "x.tsv"),), **given))
+        read_examples(SimCSEConfig(model="m", data=(str(tmp_path / "x.tsv"),), recipe=recipe(**given)))
 
 
 def test_scores_that_changed_are_another_run(tmp_path) -> None:
     scores = np.arange(3000, dtype=np.float32)
-    examples = Examples([(SENTENCES[i % 16], SENTENCES[i % 15]) for i in range(3000)], scores)
-    given = config(tmp_path, loss="cosent", epochs=0.003, dropout=0.0, examples=0)
-    tune(given, source(), examples, None, lambda _: None)
+    examples = Examples("pairs", [(SENTENCES[i % 16], SENTENCES[i % 15]) for i in range(3000)], scores)
+    given = recipe(loss="cosent", epochs=0.003, dropout=0.0, examples=0)
+    tuned(given, tmp_path, source(), examples)
     changed = scores.copy()
     changed[1500] = 0  # in the middle, which repr leaves out
     with pytest.raises(ValueError, match="examples"):
-        tune(given, source(), examples._replace(scores=changed), None, lambda _: None)
+        tuned(given, tmp_path, source(), examples._replace(scores=changed))
 
 
 def test_what_cannot_be_tuned_is_one_line(tmp_path) -> None:
     with pytest.raises(DataError, match="fewer than one batch of 8"):
-        tune(config(tmp_path), source(), Examples([("今天",)] * 7), None)
+        tuned(recipe(), tmp_path, source(), Examples("seven", [("今天",)] * 7))
     with pytest.raises(DataError, match="no pooler"):
-        tune(config(tmp_path, pooling="pooler"), source(replace(BERT, pooler="none")), pairs(), None)
+        tuned(recipe(pooling="pooler"), tmp_path, source(replace(BERT, pooler="none")), pairs())
     with pytest.raises(ValueError, match="two views"):
-        config(tmp_path, dropout=0)
+        recipe(dropout=0)
     with pytest.raises(ValueError, match="batch_size is 1"):
-        config(tmp_path, batch_size=1)
+        recipe(batch_size=1)
 
 
 def test_sentences_of_pairs_are_each_taken_once_and_scores_are_none(tmp_path) -> None:
     (tmp_path / "x.tsv").write_text("甲乙\t丙\t1\n丙\t甲\t0.5\n")
-    found = read_examples(config(tmp_path, data=(str(tmp_path / "x.tsv"),)))
+    found = read_examples(SimCSEConfig(model="m", data=(str(tmp_path / "x.tsv"),)))
     assert found.sentences == [("甲乙",), ("丙",), ("甲",)]

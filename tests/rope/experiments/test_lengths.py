@@ -9,7 +9,7 @@ import pytest
 
 from rope.encoder.load import load_encoder
 from rope.encoder.mlm import Vocabulary
-from rope.encoder.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe
+from rope.encoder.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe_of
 from rope.experiments.lengths import LengthsConfig, cut_windows, lengths
 from rope.experiments.lengths_report import gather
 from tests.rope.encoder.random_encoder import one_layer_preset
@@ -141,20 +141,21 @@ def test_without_long_text(tmp_path):
 
 
 def test_pretraining_resumes_and_refuses_other_positions(tmp_path):
-    basis = recipe("tiny")
-    run = EncoderConfig(
-        length=16, folder=str(tmp_path), loop=replace(basis.loop, steps=2, batch_size=8, save_every=1, eval_batches=1), optimizer=basis.optimizer
-    )  # fmt: skip
+    recipe = recipe_of("tiny")
+    recipe = replace(recipe, length=16, loop=replace(recipe.loop, steps=2, batch_size=8, save_every=1, eval_batches=1))
+    run = EncoderConfig(recipe=recipe, folder=str(tmp_path))
     said = []
-    assert int(pretrain_encoder(run, lambda: made_rows(16), said.append)[0].step) == 2
-    more = replace(run, loop=replace(run.loop, steps=3))
-    assert int(pretrain_encoder(more, lambda: made_rows(16), said.append)[0].step) == 3
+    assert int(pretrain_encoder(run, lambda: made_rows(16), said.append)[0].state.step) == 2
+    more = replace(run, recipe=replace(recipe, loop=replace(recipe.loop, steps=3)))
+    assert int(pretrain_encoder(more, lambda: made_rows(16), said.append)[0].state.step) == 3
     assert any("resumed at step 2 of 3" in line for line in said)
     model, config = load_encoder(tmp_path)[:2]
-    trained = pretrain_encoder(more, lambda: made_rows(16), said.append)[0].model
-    assert config == more.model(VOCABULARY.size)
+    trained = pretrain_encoder(more, lambda: made_rows(16), said.append)[0].state.model
+    assert config == more.recipe.model(VOCABULARY.size)
     jax.tree.map(np.testing.assert_array_equal, model, jax.tree.map(np.asarray, trained))
     with pytest.raises(DataError, match="has the steps"):
         load_encoder(tmp_path, step=1)
     with pytest.raises(ValueError, match="its run had theta 10000\\^-t, not 1000\\^-t"):
-        pretrain_encoder(replace(more, theta="1000^-t"), lambda: made_rows(16), said.append)
+        pretrain_encoder(
+            replace(more, recipe=replace(more.recipe, theta="1000^-t")), lambda: made_rows(16), said.append
+        )

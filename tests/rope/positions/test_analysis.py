@@ -56,7 +56,8 @@ def test_toeplitz_error_takes_the_cells_of_a_grid():
 @law
 @given(st.floats(0, 3000), SIZES, st.floats(1.1, 20_000))
 def test_closed_form_and_sum_differ_by_less_than_the_cosine_varies(k, size, base):
-    """A sum over equal steps is off by no more than the total variation of what is summed, here at most k (1 - 1/base)."""
+    """A sum over equal steps is off by no more than the total variation of what is summed,
+    here at most k (1 - 1/base)."""
     name = f"{base:.6f}^-t"
     apart = analysis.decay([k], frequencies(size, name)) - analysis.decay_limit([k], size, name)
     assert abs(apart[0]) <= k * (1 - 1 / base) + 1e-7 * size * (1 + k)
@@ -144,7 +145,8 @@ def test_a_diagonal_of_another_size_is_refused():
 @law
 @given(SIZES, THETAS, st.lists(st.floats(-1000, 1000), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
 def test_decay_bound_bounds_rotary_scores(size, theta, distances, seed):
-    """|sum h_i e^(i k theta_i)| <= max |h_i+1 - h_i| sum |S_i|, with h = 0 after the last (Su et al. 2021, eq. 35-37)."""
+    """|sum h_i e^(i k theta_i)| <= max |h_i+1 - h_i| sum |S_i|,
+    with h = 0 after the last (Su et al. 2021, eq. 35-37)."""
     rng, k, theta = np.random.default_rng(seed), np.array(distances), frequencies(size, theta)
     h = rng.normal(size=size // 2) + 1j * rng.normal(size=size // 2)
     score = np.abs((h * np.exp(1j * analysis.turns(k, theta))).sum(-1))

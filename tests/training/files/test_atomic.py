@@ -1,4 +1,5 @@
-"""What is written is there whole or not at all: after an error, after a kill at any point, with leftovers of any kind."""
+"""What is written is there whole or not at all:
+after an error, after a kill at any point, with leftovers of any kind."""
 
 import errno
 import inspect
@@ -15,7 +16,8 @@ from training.files.errors import DataError
 
 ROOT = Path(__file__).parents[3]
 DEAD = 4_999_999  # above every kernel's largest process id
-# Writes ("file" or "folder", path, content, process id), and is killed before the so-manieth call that changes the disk.
+# Writes ("file" or "folder", path, content, process id),
+# and is killed before the so-manieth call that changes the disk.
 KILLED = """
 import os, sys
 from pathlib import Path

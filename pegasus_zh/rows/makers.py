@@ -1,0 +1,131 @@
+"""Where examples come from: a table of makers, each one name, one function and the settings that it reads.
+
+An example is a tuple of ids, an array for each side that its maker names: (source, target) for an encoder-decoder, (ids,)
+for an encoder.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from pegasus_zh.rows.packing import Example
+from pegasus_zh.rows.prepared_set import id_dtype
+from pegasus_zh.rows.pseudo_summary import SELECTORS, Unit, pseudo_summary
+from pegasus_zh.rows.span_corruption import corrupt
+from pegasus_zh.text.sentences import group_sentences, split_sentences
+from pegasus_zh.text.tokenizers import Tokenizer
+
+PAIR = ("source", "target")
+PLAIN = ("ids",)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """One way to make examples of texts."""
+
+    make: Callable[..., list[list[Example]]]  # (texts, tokenizer, **settings) -> the examples of each text
+    settings: tuple[str, ...]  # what else `make` takes, by name: fields of a config
+    sides: tuple[str, ...] = PAIR  # of an example, in order
+    reads: Literal["documents", "pairs"] = "documents"  # what a text is: a document, or (source, reference)
+    needs: str = "three sentences"  # what a text must have for an example
+    kinds: tuple[str, ...] = ("pegasus", "sentencepiece")  # of tokenizers that will do
+    positions: int = 0  # of a row for each example in it, at least; 0: any
+
+    def examples(self, texts: Sequence, tokenizer: Tokenizer, config: Any) -> list[list[Example]]:
+        """The examples of each text, by the settings that are fields of `config`."""
+        return self.make(texts, tokenizer, **{name: getattr(config, name) for name in self.settings})
+
+    def most(self, row: int) -> int | None:
+        """Examples that may share a row of so many positions; None: as many as fit."""
+        return max(row // self.positions, 4) if self.positions else None
+
+
+def pseudo_summaries(
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    selector: str,
+    unit: Unit,
+    faithful: bool,
+    ratio: float,
+    max_source: int,
+    max_target: int,
+    selector_seed: int,
+) -> list[list[Example]]:
+    """For each text (source, target) of its groups of sentences; none below three sentences.
+
+    Stage by stage over many texts: each stage then finds its tables in the processor's cache, a fifth faster than text by
+    text.
+    """
+    groups = _groups(texts, faithful, max_source, max_target)
+    rule = {"selector": selector, "ratio": ratio, "unit": unit, "seed": selector_seed}
+    chosen = [(n, group, pseudo_summary(group, **rule)) for n, group in groups]
+    sides = [(n, *("".join([group[i] for i in side]) for side in pair)) for n, group, pair in chosen]
+    examples: list[list[Example]] = [[] for _ in texts]
+    for n, *pair in sides:
+        source, target = map(tokenizer.encode, pair)
+        if source and target:  # text of nothing but control characters gives no ids
+            examples[n].append(frame_pair(source, target, tokenizer, max_source, max_target))
+    return examples
+
+
+def span_pairs(
+    texts: Sequence[str], tokenizer: Tokenizer, *, faithful: bool, max_source: int, max_target: int, selector_seed: int
+) -> list[list[Example]]:
+    """For each text (source, target) of its groups of sentences by T5's objective, none of them cut."""
+    examples: list[list[Example]] = [[] for _ in texts]
+    # Of so many ids source and target, sentinels included, are not cut.
+    longest = int(min((max_source - 2) / 0.9, (max_target - 3) / 0.2))
+    for n, group in _groups(texts, faithful, max_source, max_target):
+        text = "".join(group)
+        ids = tokenizer.encode(text)[:longest]
+        source, target = corrupt(ids, np.random.default_rng([selector_seed, zlib.crc32(text.encode())]))
+        if target:
+            examples[n].append(frame_pair(source, target, tokenizer, max_source, max_target))
+    return examples
+
+
+def _groups(texts: Sequence[str], faithful: bool, max_source: int, max_target: int) -> list[tuple[int, list[str]]]:
+    """(number of the text, sentences), with 1.5 characters for each id that fits: T5-PEGASUS's 768 for 384 + 128."""
+    most = 3 * (max_source + max_target) // 2
+    split = [split_sentences(text, faithful=faithful) for text in texts]
+    return [(n, group) for n, text in enumerate(split) for group in group_sentences(text, max_characters=most)]
+
+
+def pieces(texts: Sequence[str], tokenizer: Tokenizer, *, max_source: int) -> list[list[Example]]:
+    """For each text its ids in pieces as long as a source."""
+    dtype, room = id_dtype(tokenizer.vocab_size), max_source - 2
+    encoded = map(tokenizer.encode, texts)
+    cut = ([ids[start : start + room] for start in range(0, len(ids), room)] for ids in encoded)
+    return [[(np.array(tokenizer.frame_source(piece, max_source), dtype),) for piece in text] for text in cut]
+
+
+def given_pairs(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, max_source: int, max_target: int
+) -> list[list[Example]]:
+    """For each (source, reference) that one example."""
+    encoded = (map(tokenizer.encode, pair) for pair in pairs)
+    return [[frame_pair(source, target, tokenizer, max_source, max_target)] for source, target in encoded]
+
+
+def frame_pair(source: list[int], target: list[int], tokenizer: Tokenizer, max_source: int, max_target: int) -> Example:
+    """Between the special tokens, cut to so many ids."""
+    framed = (tokenizer.frame_source(source, max_source), tokenizer.frame_target(target, max_target))
+    return tuple(np.array(ids, id_dtype(tokenizer.vocab_size)) for ids in framed)
+
+
+_LENGTHS = ("max_source", "max_target")
+_GROUPS = ("faithful", *_LENGTHS, "selector_seed")
+MAKERS: dict[str, Maker] = {
+    **{name: Maker(partial(pseudo_summaries, selector=name), (*_GROUPS, "unit", "ratio")) for name in SELECTORS},
+    "span-corruption": Maker(span_pairs, _GROUPS, kinds=("pegasus",)),
+    # A piece for eight positions at most: a row closes before dozens of very short texts share it.
+    "text": Maker(pieces, ("max_source",), sides=PLAIN, needs="text", positions=8),
+    "pairs": Maker(given_pairs, _LENGTHS, reads="pairs", needs="a source and a reference"),
+}
+OF_DOCUMENTS = [name for name, maker in MAKERS.items() if maker.reads == "documents"]  # what --selector may be
+PAIRS_OF_DOCUMENTS = [name for name in OF_DOCUMENTS if MAKERS[name].sides == PAIR]  # of these, what T5 trains on

@@ -1,0 +1,103 @@
+"""Batches of packed sentences for tuning, all of one shape, by step number."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from retrieval.vectors.encoding import lay_out, pack, row_length, texts_of
+from training.loop import LoopConfig
+from training.mesh import data_share
+from training.partition import parts_of
+from training.program import HostBatch
+
+
+class Form(NamedTuple):
+    """What a microbatch looks like."""
+
+    rows: int  # of packed sentences
+    length: int  # positions of a row
+    sentences: int  # of an example, each view counted
+    scored: bool
+
+    def shapes(self, examples: int) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """The arrays of a microbatch of so many examples."""
+        rows, each = (self.rows, self.length), (examples, self.sentences)
+        shapes = {"ids": rows, "segments": rows, "places": each, "texts": each}
+        found = {name: jax.ShapeDtypeStruct(shape, np.int32) for name, shape in shapes.items()}
+        return found | ({"scores": jax.ShapeDtypeStruct((examples,), np.float32)} if self.scored else {})
+
+
+def longest(max_length: int, examples: int, sentences: int, scored: bool) -> Form:
+    """That of a microbatch whose sentences are all as long as may be."""
+    length = row_length([max_length], max_length)
+    return Form(examples * -(-sentences // (length // max_length)), length, sentences, scored)
+
+
+class Batches:
+    """Batches of packed sentences, all of one shape, by step number; every epoch is a new order.
+
+    What is left of an epoch below a batch is left out. Each process packs its own examples.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[Sequence[Sequence[int]]],
+        scores: np.ndarray | None,
+        loop: LoopConfig,
+        max_length: int,
+        views: int,
+        pad: int,
+        mesh: jax.sharding.Mesh,
+    ):
+        """ids: of each example and sentence. views: how often each sentence comes."""
+        self._ids, self._scores, self._loop, self._views, self._pad = ids, scores, loop, views, pad
+        known: dict[tuple[int, ...], int] = {}
+        self._texts = np.array([[known.setdefault(tuple(x), len(known)) for x in example] for example in ids], np.int32)
+        self._index, self._parts = data_share(mesh)
+        self._order = lru_cache(2)(lambda epoch: np.random.default_rng([loop.seed, epoch]).permutation(len(ids)))
+        self._per_epoch = len(ids) // loop.batch_size
+        self._room = row_length([len(x) for example in ids for x in example], max_length)
+        devices = parts_of("batch", mesh) // self._parts
+        # The batch with the most rows decides the shape of all: of many short sentences the others have nearly as many.
+        parts = itertools.product(range(loop.steps), range(self._parts))
+        most = max(len(rows) for step, part in parts for rows in self._packed(step, part)[1])
+        self._rows = -(-most // devices) * devices
+
+    @property
+    def form(self) -> Form:
+        """That of a microbatch, over all processes."""
+        return Form(self._rows * self._parts, self._room, len(self._ids[0]) * self._views, self._scores is not None)
+
+    def _packed(self, step: int, part: int) -> tuple[list[list[list[int]]], list[list[list[int]]], np.ndarray]:
+        """Of each microbatch of this part: its sentences, which of them its rows have; and the examples' numbers."""
+        loop, (epoch, number) = self._loop, divmod(step, self._per_epoch)
+        size = loop.batch_size // self._parts
+        mine = self._order(epoch)[number * loop.batch_size + part * size :][:size]
+        # Example e goes to microbatch e % accumulate, as training.loop.to_mesh has it.
+        groups = [mine[m :: loop.accumulate] for m in range(loop.accumulate)]
+        sentences = [[x for i in group for x in self._ids[i] * self._views] for group in groups]
+        return sentences, [pack([len(x) for x in found], self._room) for found in sentences], mine
+
+    def __call__(self, first: int) -> Iterator[HostBatch]:
+        """Batch `first` and all later: this process's ids and segments [r, T], places [b, S], texts [b, S], the same number for the
+        same text, and scores [b] if there are any."""
+        count, texts = len(self._ids[0]) * self._views, texts_of(self._room)
+        for step in itertools.count(first):
+            sentences, packed, mine = self._packed(step, self._index)
+            laid, places = [], []
+            for found, rows in zip(sentences, packed, strict=True):
+                laid.append(lay_out(rows, found, (self._rows, self._room), self._pad))
+                place = np.empty(len(found), np.int32)
+                for row, members in enumerate(rows, self._index * self._rows):
+                    place[members] = row * texts + np.arange(len(members))
+                places.append(place.reshape(-1, count))
+            # Interleaved: row r goes to microbatch r % accumulate.
+            ids, segments, place = (
+                np.stack(x, 1).reshape(-1, x[0].shape[1]) for x in (*zip(*laid, strict=True), places)
+            )
+            batch = {"ids": ids, "segments": segments, "places": place, "texts": self._texts[mine]}
+            yield batch if self._scores is None else batch | {"scores": self._scores[mine]}

@@ -1,0 +1,17 @@
+"""How a model is computed, whatever it computes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rope.layers.kernels import Implementation
+from rope.layers.primitives import Remat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation:
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; bfloat16 on TPUs and recent GPUs. Parameters stay float32."""
+    remat: Remat = "none"
+    """What the backward pass recomputes to save memory."""
+    attention: Implementation = "auto"
+    """What computes attention: auto is Pallas's kernel on a TPU where it is legal (it has no dropout), else XLA."""

@@ -1,0 +1,136 @@
+"""What a run tells as it goes: rows of metrics, its speed, the bar; and whether its numbers are still numbers."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from training.mesh import data_share
+from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics, silent
+from training.program import HostBatch, Program
+from training.step import Sums
+
+
+class TrainingStopped(ValueError):
+    """Training cannot go on: the loss is not a number. The message says where the last good checkpoint is."""
+
+
+class Journal:
+    """Of one run, from the step after `first` on; a context that closes what it writes."""
+
+    def __init__(
+        self,
+        program: Program,
+        folder: Path,
+        mesh: jax.sharding.Mesh,
+        first: int,
+        steps: int,
+        batch_size: int,
+        log_every: int,
+        say: Callable,
+    ):
+        self._folder, self._steps, self._log_every = folder, steps, log_every
+        self._metrics = Metrics(folder, first_step=first)
+        self._bar = progress_bar(first, steps, shown=say is not silent)
+        self._speed = _Speed(program, batch_size, mesh)
+        self._saved = first  # the newest checkpoint, 0 for none
+        self._pending: tuple[int, Sums, HostBatch] | None = None
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+        self._metrics.close()
+
+    def dispatched(self, number: int, sums: Sums, host: HostBatch) -> None:
+        """Step `number` is being computed; `settle` will read its sums."""
+        self._pending = (number, sums, host)
+
+    def settle(self) -> None:
+        """Reads the numbers of the step that was dispatched last, if they were not read. Raises TrainingStopped."""
+        if self._pending is None:
+            return
+        (number, sums, host), self._pending = self._pending, None
+        self._speed.add(host)
+        values = {name: float(s) / max(float(w), 1.0) for name, (s, w) in sums.items()}
+        if wrong := [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]:
+            saved = (
+                f"Last good checkpoint: step {self._saved} in {self._folder / 'checkpoints'}"
+                if self._saved
+                else "Nothing was saved yet"
+            )
+            raise TrainingStopped(
+                f"step {number}: {', '.join(wrong)}; stopped. {saved}. Try a lower learning rate or float32"
+            )
+        if number % self._log_every == 0 or number == self._steps:
+            values |= self._speed.values()
+            self._metrics.write(number, values)
+            self._bar.set_postfix_str(_postfix(values), refresh=False)
+        self._bar.update(number - self._bar.n)
+
+    def evaluated(self, number: int, values: dict[str, float]) -> None:
+        """What the model of a step makes of held-out data; nothing is told of nothing."""
+        if not values:
+            return
+        self._metrics.write(number, {f"eval_{name}": value for name, value in values.items()})
+        if not self._bar.disable:
+            self._bar.write(f"step {number}: held out " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        self._speed.pause()
+
+    def saved(self, number: int) -> None:
+        self._saved = number
+        self._speed.pause()
+
+    def plot(self) -> None:
+        """Draws the curves of all steps so far."""
+        if jax.process_index() == 0:
+            plot_curves(read_metrics(self._folder / "metrics.jsonl"), self._folder / "loss.png")
+
+
+class _Speed:
+    """Tokens per second, padding and utilisation since the last row of metrics; pauses (evaluation, saving) left out."""
+
+    def __init__(self, program: Program, batch_size: int, mesh: jax.sharding.Mesh):
+        self._count = program.count
+        self._step_flops = program.flops_per_row * batch_size
+        self._parts = data_share(mesh)[1]
+        self._peak = peak_flops(mesh.devices.flat[0].device_kind) * mesh.size if self._step_flops else 0
+        if mesh.devices.flat[0].platform == "cpu":
+            self._peak /= mesh.size  # fake devices share one processor
+        self.pause()
+
+    def add(self, host: HostBatch) -> None:
+        self._steps += 1
+        if self._count:
+            tokens, positions = self._count(host)
+            self._tokens += tokens * self._parts
+            self._positions += positions * self._parts
+
+    def pause(self) -> None:
+        self._start = time.perf_counter()
+        self._tokens = self._positions = self._steps = 0
+
+    def values(self) -> dict[str, float]:
+        seconds, steps = time.perf_counter() - self._start, self._steps
+        values = {"steps_per_second": steps / seconds}
+        if self._positions:
+            values |= {"tokens_per_second": self._tokens / seconds, "padding": 1 - self._tokens / self._positions}
+        if self._step_flops:
+            values["mfu"] = steps * self._step_flops / seconds / self._peak
+        self.pause()
+        return values
+
+
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "padding": "padding {:.1%}",
+    "mfu": "MFU {:.1%}",
+}
+
+
+def _postfix(values: dict[str, float]) -> str:
+    return ", ".join(text.format(values[name]) for name, text in _SHOWN.items() if name in values)

@@ -1,0 +1,45 @@
+"""On what a training runs, and how it begins and ends: processes joined, its folder held by one run alone, one process speaking."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+
+from training.files.locks import locked
+from training.mesh import MeshConfig, join_processes
+from training.metrics import silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+    distributed: bool = False
+    """One process of several: joins them through jax.distributed (a TPU pod finds the others by itself)."""
+    keep_compiled: bool = False
+    """Keep compiled programs in the folder, for the next run of the same shapes to begin sooner."""
+
+
+def joined(launch: LaunchConfig, say: Callable = print) -> Callable:
+    """Joins the processes if there are several; returns what this one speaks through. Raises ValueError where they cannot be found."""
+    if launch.distributed:
+        join_processes()
+    return say if jax.process_index() == 0 else silent
+
+
+@contextmanager
+def held(folder: Path | str, launch: LaunchConfig) -> Iterator[None]:
+    """Holds the folder for this run alone. Raises ValueError where another run is at work in it."""
+    if launch.keep_compiled:
+        remember_programs(folder)
+    with locked(Path(folder)) if jax.process_index() == 0 else nullcontext():
+        yield
+
+
+def remember_programs(folder: Path | str) -> None:
+    """Compiled programs are kept in `folder`/compiled: a command that goes on, and an experiment's cells, compile the same few."""
+    jax.config.update("jax_compilation_cache_dir", str((Path(folder) / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from rope.layers.attention import dropout
+from rope.layers.dropout import dropout
 from rope.layers.masks import Segments, segment_positions
 from rope.layers.primitives import Linear, Norm, init_linear, init_norm, layer_norm, linear
 from rope.layers.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks

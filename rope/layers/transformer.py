@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.layers.attention import attention, dropout
+from rope.layers.attention import attention
+from rope.layers.dropout import dropout
 from rope.layers.kernels import Implementation
 from rope.layers.masks import Segments
 from rope.layers.primitives import (

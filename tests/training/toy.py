@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from rope.layers.attention import dropout
+from rope.layers.dropout import dropout
 from training.loop import HostBatch, LoopConfig, Task
 from training.partition import gather, normal, ones, spec
 from training.step import Batch, Sums, init_state, make_train_step

@@ -13,6 +13,7 @@ from pegasus_zh.t5.mt5 import decode, encode, logits
 from rope.decoding.search import Marks, Search
 from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import START, TINY, on_mesh, random_model, random_pairs, rows, token_of_some_rows
+from tests.rope.decoding.reference import plain_beams
 from training.mesh import MeshConfig, make_mesh
 from training.partition import RULES
 
@@ -63,39 +64,12 @@ def test_each_token_is_the_uncached_models_most_probable_one(config):
     assert len(np.unique(endless)) > 10
 
 
-def plain_beams(source: np.ndarray, search: Search, end: int, config) -> tuple[list[int], float]:
-    """Beam search over lists, without a cache: (the best hypothesis, its score)."""
-    count, running, pool = search.beams, [([], 0.0)], []
-    for length in range(1, LONGEST + 1):
-        inputs = np.zeros((count, LONGEST), np.int32)
-        for row, (tokens, _) in enumerate(running):
-            inputs[row, :length] = [START, *tokens]
-        log_p = np.array(uncached(np.tile(source, (count, 1)), inputs, config))[:, length - 1].astype(np.float64)
-        if search.length_penalty is None:
-            log_p = np.log(np.exp(log_p) + 1e-12)
-        log_p[:, 0] = -np.inf
-        reached = [
-            ([*tokens, token], score + log_p[row, token])
-            for row, (tokens, score) in enumerate(running)
-            for token in range(log_p.shape[1])
-        ]
-        reached.sort(key=lambda hypothesis: -hypothesis[1])
-        if search.length_penalty is None:  # bert4keras
-            best, *others = reached[: len(running) if length > 1 else count]
-            if best[0][-1] == end or length == LONGEST:
-                return best
-            running = [best, *(other for other in others if other[0][-1] != end)]
-        else:
-            best = reached[: 2 * count]
-            ends = [tokens[-1] == end or length == LONGEST for tokens, _ in best]
-            pool += [(t, s / length**search.length_penalty) for (t, s), e in zip(best[:count], ends, strict=False) if e]
-            pool = sorted(pool, key=lambda hypothesis: -hypothesis[1])[:count]
-            running = [hypothesis for hypothesis, e in zip(best, ends, strict=True) if not e][:count]
-            if length == LONGEST or (
-                len(pool) == count and running[0][1] / length**search.length_penalty <= pool[-1][1]
-            ):
-                return pool[0]
-    raise AssertionError
+def log_p(source: np.ndarray, hypotheses: list[list[int]], config) -> np.ndarray:
+    """Of the next token [K, V] after each of K hypotheses, without a cache."""
+    inputs = np.zeros((len(hypotheses), LONGEST), np.int32)
+    length = len(hypotheses[0]) + 1
+    inputs[:, :length] = [[START, *tokens] for tokens in hypotheses]
+    return np.asarray(uncached(np.tile(source, (len(inputs), 1)), inputs, config))[:, length - 1]
 
 
 @pytest.mark.parametrize("config", [TINY, BERT4KERAS], ids=["mt5", "bert4keras"])
@@ -110,7 +84,7 @@ def test_beams_are_those_written_down_plainly(search, config):
             break
     lengths = set()
     for source, row, score in zip(SOURCE, np.asarray(found), np.asarray(scores), strict=True):
-        tokens, expected = plain_beams(source, search, end, config)
+        tokens, expected = plain_beams(partial(log_p, source, config=config), search, end, LONGEST)
         assert row.tolist() == tokens + [0] * (LONGEST - len(tokens))
         assert score == pytest.approx(expected, rel=1e-4)
         lengths.add(len(tokens))

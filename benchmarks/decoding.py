@@ -22,12 +22,12 @@ import tyro
 from transformers import MT5ForConditionalGeneration
 
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.t5.decoding import Search
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.mt5 import PRESETS, init, with_vocabulary
 from pegasus_zh.text.pairs import read_pairs
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from rope.decoding.search import Search
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,13 @@ import jax
 import numpy as np
 import tyro
 
-from pegasus_zh.t5.decoding import Marks, Search, write
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from pegasus_zh.text.pairs import Pair, read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer
+from rope.decoding.search import Marks, Search
+from rope.decoding.write import write
 from training.files.atomic import resumable_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -87,7 +89,7 @@ def generate(
                 model,
                 jax.device_put(ids, spec("batch", None)),
                 jax.device_put(seeds, spec("batch")),
-                config=config,
+                decoder=MT5Decoder(config),
                 search=writing.search,
                 marks=marks,
                 length=writing.max_target,

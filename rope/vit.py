@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.layers.attention import dropout
+from rope.layers.dropout import dropout
 from rope.layers.primitives import Linear, Norm, init_linear, init_norm, layer_norm, linear
 from rope.layers.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
 from rope.positions.angles import axial_frequencies, frequencies, grid, mixed_frequencies, schedule

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.layers.attention import attention, dropout
+from rope.layers.attention import attention
+from rope.layers.dropout import dropout
 from rope.layers.masks import segment_mask, segment_positions
 from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads
 from rope.positions.buckets import relative_bias, relative_bucket

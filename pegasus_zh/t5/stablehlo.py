@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from pegasus_zh.t5.decoding import Memory, decode_step, remember
+from pegasus_zh.t5.decoder import Memory, MT5Decoder
 from pegasus_zh.t5.load import Loaded
 from pegasus_zh.t5.mt5 import MT5, MT5Config
 from training.files.atomic import atomic_write, check_new, write_json
@@ -48,7 +48,7 @@ def functions(config: MT5Config, like: MT5, pad: int):
     [b, N, H, p] and values [b, N, p, H] of each layer with position t in them.
     """
     structure, layers = jax.tree.structure(like), range(config.layers)
-    names, block = _names(like), jax.tree.structure(like.decoder.blocks)
+    names, block, decoder = _names(like), jax.tree.structure(like.decoder.blocks), MT5Decoder(config)
 
     def array(weights: Arrays, name: str) -> jax.Array:
         return jnp.stack([weights[_of_layer(name, i)] for i in layers]) if _BLOCKS in name else weights[name]
@@ -57,7 +57,7 @@ def functions(config: MT5Config, like: MT5, pad: int):
         return jax.tree.unflatten(structure, [array(weights, name) for name in names])
 
     def encoder(weights: Arrays, source: jax.Array):
-        memory = remember(model_of(weights), source, (source != pad).astype(jnp.int32), config)
+        memory = decoder.begin(model_of(weights), source, (source != pad).astype(jnp.int32))
         return {"keys": list(memory.keys), "values": list(memory.values), "seen": memory.seen}
 
     def step(weights: Arrays, memory, keys: list[jax.Array], values: list[jax.Array], token: jax.Array, t: jax.Array):
@@ -69,9 +69,9 @@ def functions(config: MT5Config, like: MT5, pad: int):
             layers=tuple(jax.tree.unflatten(block, [weights[_of_layer(name, i)] for name in own]) for i in layers),
         )
         path = jnp.zeros((token.shape[0], 1, keys[0].shape[-1]), jnp.int32)
-        cache = list(zip(keys, values, strict=True))
-        logits, cache = decode_step(model_of(weights), remembered, cache, path, token[:, None], t, config)
-        return logits[:, 0], *map(list, zip(*cache, strict=True))
+        model, cache = model_of(weights), list(zip(keys, values, strict=True))
+        hidden, cache = decoder.step(model, remembered, cache, token[:, None], path, t)
+        return decoder.logits(model, hidden)[:, 0], *map(list, zip(*cache, strict=True))
 
     return encoder, step
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from rope.layers.attention import dropout
+from rope.layers.dropout import dropout
 from rope.layers.masks import Segments, segment_positions
 from rope.layers.primitives import Linear, Norm, init_linear, init_norm, layer_norm, linear
 from rope.layers.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
@@ -167,10 +167,7 @@ def encode_layers(
             raise ValueError(f"{name} {x.shape}: they must be {ids.shape}, as the ids")
     positions = segment_positions(segments) if positions is None else positions
     first, key = jax.random.split(key) if key is not None else (None, None)
-    x = _embed(p, ids, types, positions, c)
-    x = dropout(layer_norm(x, p.norm, c.epsilon), c.dropout, first).astype(c.dtype)
-    if p.project is not None:
-        x = linear(x, p.project, ("embed", None))
+    x = embed(p, ids, types, positions, c, first)
     length, rotation = ids.shape[1], None
     if c.positions == "rotary":
         rotation = extended_rotation(c.extension, positions, c.head_size, length, c.theta)
@@ -192,7 +189,21 @@ def encode(model: RoFormer, ids: jax.Array, segments: jax.Array, config: RoForme
     return encode_layers(model, ids, segments, config, **options)[0]
 
 
-def _embed(
+def embed(
+    p: Embeddings,
+    ids: jax.Array,
+    types: jax.Array | None,
+    positions: jax.Array,
+    config: RoFormerConfig,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Ids, types (all 0 by default) and positions [B, T] -> what goes into the first layer [B, T, D]."""
+    x = _sum_embeddings(p, ids, types, positions, config)
+    x = dropout(layer_norm(x, p.norm, config.epsilon), config.dropout, key).astype(config.dtype)
+    return x if p.project is None else linear(x, p.project, ("embed", None))
+
+
+def _sum_embeddings(
     p: Embeddings, ids: jax.Array, types: jax.Array | None, positions: jax.Array, c: RoFormerConfig
 ) -> jax.Array:
     cut = spec("batch", None, None)

@@ -4,7 +4,7 @@ The layers are one pytree with a leading axis L, scanned. Letters: B batch, T po
 F feed-forward, L layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.layers.attention import attention, dropout
+from rope.layers.attention import attention
+from rope.layers.dropout import dropout
 from rope.layers.kernels import Implementation
 from rope.layers.masks import Segments
 from rope.layers.primitives import (
@@ -106,6 +107,27 @@ def init_blocks(config: TransformerConfig, key: jax.Array) -> Block:
     )
 
 
+def run_block(
+    x: jax.Array, p: Block, config: TransformerConfig, mix: Callable[..., jax.Array], key: jax.Array | None = None
+) -> jax.Array:
+    """One layer: [B, T, D] -> [B, T, D]. `mix` is its attention: of queries, keys and values [B, T, N, H] and a dropout's key."""
+    c, keys = config, jax.random.split(key, 3) if key is not None else [None] * 3
+
+    def attend(x: jax.Array) -> jax.Array:
+        heads = (split_heads(linear(x, w, ("embed", "heads")), c.heads) for w in (p.query, p.key, p.value))
+        return linear(mix(*heads, keys[0]).reshape(x.shape), p.output, ("heads", "embed"))
+
+    def feed_forward(x: jax.Array) -> jax.Array:
+        hidden = jax.nn.gelu(linear(x, p.inner, ("embed", "mlp")), approximate=c.gelu == "tanh")
+        return linear(hidden, p.outer, ("mlp", "embed"))
+
+    if c.norm == "post":
+        x = layer_norm(x + dropout(attend(x), c.dropout, keys[1]), p.attention_norm, c.epsilon)
+        return layer_norm(x + dropout(feed_forward(x), c.dropout, keys[2]), p.feed_forward_norm, c.epsilon)
+    x = x + dropout(attend(layer_norm(x, p.attention_norm, c.epsilon)), c.dropout, keys[1])
+    return x + dropout(feed_forward(layer_norm(x, p.feed_forward_norm, c.epsilon)), c.dropout, keys[2])
+
+
 def run_blocks(
     blocks: Block,
     x: jax.Array,
@@ -127,11 +149,8 @@ def run_blocks(
         raise ValueError(f"there is no layer {wrong[0]}: they are 0 to {c.layers - 1}, or -1 for the last and so on")
     numbers = [n % c.layers for n in outputs]
 
-    def attend(x: jax.Array, p: Block, key: jax.Array | None) -> jax.Array:
-        query, kept, value = (
-            split_heads(linear(x, p_, ("embed", "heads")), c.heads) for p_ in (p.query, p.key, p.value)
-        )
-        mixed = attention(
+    def mix(query: jax.Array, kept: jax.Array, value: jax.Array, key: jax.Array | None) -> jax.Array:
+        return attention(
             query,
             kept,
             value,
@@ -143,25 +162,10 @@ def run_blocks(
             dropout_key=key,
             implementation=c.attention,
         )
-        return linear(mixed.reshape(x.shape), p.output, ("heads", "embed"))
-
-    def feed_forward(x: jax.Array, p: Block) -> jax.Array:
-        hidden = jax.nn.gelu(linear(x, p.inner, ("embed", "mlp")), approximate=c.gelu == "tanh")
-        return linear(hidden, p.outer, ("mlp", "embed"))
 
     @partial(recomputed, remat=c.remat)
     def layer(x: jax.Array, inputs: tuple[Block, jax.Array | None]) -> jax.Array:
-        p, key = inputs
-        keys = jax.random.split(key, 3) if key is not None else [None] * 3
-        if c.norm == "post":
-            x = layer_norm(x + dropout(attend(x, p, keys[0]), c.dropout, keys[1]), p.attention_norm, c.epsilon)
-            x = layer_norm(x + dropout(feed_forward(x, p), c.dropout, keys[2]), p.feed_forward_norm, c.epsilon)
-        else:
-            h = layer_norm(x, p.attention_norm, c.epsilon)
-            x = x + dropout(attend(h, p, keys[0]), c.dropout, keys[1])
-            h = layer_norm(x, p.feed_forward_norm, c.epsilon)
-            x = x + dropout(feed_forward(h, p), c.dropout, keys[2])
-        return x
+        return run_block(x, inputs[0], c, mix, inputs[1])
 
     wanted = [n for n in numbers if n < c.layers - 1]  # the last is what the scan ends with
 

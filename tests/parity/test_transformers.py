@@ -12,13 +12,15 @@ import torch
 from transformers import AutoTokenizer, MT5ForConditionalGeneration
 
 from pegasus_zh.generation import Writing, generate
-from pegasus_zh.t5.decoding import Marks, Search, write
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.t5.mt5 import PRESETS, MT5Config, decode, encode, logits
 from pegasus_zh.t5.objective import loss
 from pegasus_zh.text.documents import CORPUS, read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import train_sentencepiece
+from rope.decoding.search import Marks, Search
+from rope.decoding.write import write
 from tests.parity.reference import reference_model, reference_outputs
 from tests.pegasus_zh.t5.random_model import START, TINY, random_model, random_pairs, rows, token_of_some_rows
 
@@ -90,7 +92,9 @@ def test_200_outputs(case, search):
     longest = 24
     source = rows([[pair] for pair in random_pairs(200, config, seed=5, source=40)], 40, 24)["source"]
     marks = Marks(start=START, end=-1)
-    run = partial(write, model, source, np.zeros(200, np.uint32), config=config, search=search, length=longest)
+    run = partial(
+        write, model, source, np.zeros(200, np.uint32), decoder=MT5Decoder(config), search=search, length=longest
+    )
     end = token_of_some_rows(run(marks=marks)[0])
     found = np.asarray(run(marks=replace(marks, end=end))[0])
     written = reference.generate(

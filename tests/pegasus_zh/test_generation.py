@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from pegasus_zh.generation import GenerateConfig, Writing, bucket, generate, run_generation
-from pegasus_zh.t5.decoding import Marks, Search, write
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.text.pairs import Pair, read_pairs
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
+from rope.decoding.search import Marks, Search
+from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import TINY, on_mesh, random_model
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -44,7 +46,7 @@ def test_text_to_text(framed, written):
         MODEL,
         np.array([source + [0] * (12 - len(source)) for source in framed]),
         np.zeros(len(framed), np.uint32),
-        config=CONFIG,
+        decoder=MT5Decoder(CONFIG),
         search=Search(),
         marks=Marks(start=TOKENIZER.start_id, end=TOKENIZER.eos_id),
         length=10,

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from rope.layers.attention import dropout
+from rope.layers.dropout import dropout
 from training.loop import LoopConfig, Training
 from training.partition import gather, normal, ones, spec
 from training.program import Data, HostBatch, Program, int32

@@ -22,7 +22,8 @@ from pegasus_zh.t5.mt5 import (
     with_vocabulary,
 )
 from pegasus_zh.t5.objective import loss
-from rope.layers.attention import attention, dropout
+from rope.layers.attention import attention
+from rope.layers.dropout import dropout
 from tests.pegasus_zh.t5.random_model import SHAPE, TINY, random_model, random_pairs, rows
 
 GOLDENS = Path(__file__).parents[2] / "goldens"

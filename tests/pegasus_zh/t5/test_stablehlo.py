@@ -12,11 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from pegasus_zh.t5.decoding import Marks, Search, write
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded
 from pegasus_zh.t5.stablehlo import write_serving
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
+from rope.decoding.search import Marks, Search
+from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import TINY, random_model
 from training.files.errors import DataError
 
@@ -46,7 +48,9 @@ def test_a_greedy_decoder_without_this_project(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     marks = Marks(start=tokenizer.start_id, end=-1)
-    expected, _ = write(model, source, np.zeros(3, np.uint32), config=CONFIG, search=Search(), marks=marks, length=12)
+    expected, _ = write(
+        model, source, np.zeros(3, np.uint32), decoder=MT5Decoder(CONFIG), search=Search(), marks=marks, length=12
+    )
     *texts, written = done.stdout.splitlines()
     expected = np.asarray(expected)
     np.testing.assert_array_equal(np.array(json.loads(written)).T, expected)

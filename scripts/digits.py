@@ -7,11 +7,8 @@ def main() -> None:
     import tyro
 
     from rope.experiments.digits import DigitsConfig, digits
-    from training.experiment.cells import remember_programs
 
-    config = tyro.cli(DigitsConfig, prog="python -m scripts.digits")
-    remember_programs(config.folder)
-    digits(config)
+    digits(tyro.cli(DigitsConfig, prog="python -m scripts.digits"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
     from pegasus_zh.rows.plain_text import TextConfig, text_rows
     from rope.experiments.lengths import LengthsConfig, lengths
     from training.command import run
-    from training.experiment.cells import remember_programs
 
     Plain = tyro.conf.arg(name="")
 
@@ -22,7 +21,6 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
         The same command goes on where it was stopped.
         """
         folder = Path(experiment.folder)
-        remember_programs(folder)
         lengths(experiment, lambda length: text_rows(text, length, folder))
 
     run(lambda: tyro.cli(main, prog="python -m scripts.lengths"))

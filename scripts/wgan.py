@@ -10,7 +10,6 @@ def main() -> None:
     import tyro
 
     from gan.experiments.all import EXPERIMENTS
-    from training.experiment.cells import remember_programs
 
     name, *arguments = sys.argv[1:] or [""]
     if name not in EXPERIMENTS:
@@ -28,7 +27,6 @@ def main() -> None:
     config = tyro.cli(
         one.config, default=default, args=arguments, prog=f"python -m scripts.wgan {name}", description=about
     )
-    remember_programs(config.folder)
     # A certified critic's bound holds to 1e-6 a layer in float32, and to 0.5 % in what an accelerator takes for it by default.
     jax.config.update("jax_default_matmul_precision", "highest")
     one.run(config)

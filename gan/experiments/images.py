@@ -17,6 +17,7 @@ from gan.critics import CRITICS
 from gan.experiments.pictures import grid
 from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
+from training.compiled import remember_programs
 from training.files.atomic import write_bytes
 from training.files.locks import locked
 from training.loop import HostBatch, LoopConfig, Task, TrainingStopped, train
@@ -87,7 +88,8 @@ def images(config: ImagesConfig, say: Callable = print) -> TrainState:
     Raises ValueError for data or settings that cannot be, and what training.loop.train raises.
     """
     first = jax.process_index() == 0
-    with locked(Path(config.folder)) if first else nullcontext():
+    folder = Path(config.folder)
+    with locked(folder) if first else nullcontext(), remember_programs(folder / "compiled"):
         return _run(config, say if first else silent)
 
 

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from pegasus_zh.evaluation import scores
-from pegasus_zh.experiments.few_shot_report import write_report
+from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.finetune import FinetuneConfig, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, writer
 from pegasus_zh.pretrain import PretrainConfig, pretrain, recipe, tokenizer_of
@@ -28,10 +28,10 @@ from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import Tokenizer
-from training.experiment.cells import keep_settings, run_cells
+from training.experiment.cells import experiment, run_cells
+from training.experiment.report import shown_settings
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
-from training.files.locks import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import silent
 from training.ranges import check_ranges
@@ -54,7 +54,7 @@ class FewShotConfig:
     tasks: tuple[str, ...]
     """A file of pairs for each task: .tsv (reference TAB source) or .jsonl (source, reference), also .gz."""
     folder: str = "runs/few-shot"
-    """Where everything goes; few_shot.md, .csv and .png are the result."""
+    """Where everything goes; report.html is the result, and few_shot.md, .csv and .png."""
     objectives: tuple[str, ...] = ("lcs", "random", "span-corruption", NONE)
     """Selectors of scripts.prepare, span-corruption, or none; the first is compared with each of the others."""
     examples: tuple[int, ...] = (10, 100, 1000, 0)
@@ -123,8 +123,7 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
         for objective in config.objectives
         if objective != NONE
     }
-    with locked(folder):
-        keep_settings(folder / "settings.json", settings_of(config, tasks))
+    with experiment(folder, settings_of(config, tasks)):
         basis = replace(basis, dtype=config.dtype, mesh=config.mesh, samples=0)
         documents = PrepareConfig(data=config.documents)
         tokenizer = tokenizer_of(replace(basis, prepare=documents), folder / "tokenizer", say)
@@ -138,16 +137,14 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
         ]
         say("\n".join(notes))
         cells = {cell.name: cell for cell in _cells(config, tasks, say)}
-        paths = {name: folder / "cells" / f"{name}.json" for name in cells}
         # The cells of a pretraining follow each other, so that one model is in memory at a time.
         start = lru_cache(1)(partial(begin, config, basis, tokenizer))
 
-        def make(name: str) -> dict[str, Any]:
-            cell = cells[name]
+        def make(cell: Cell) -> dict[str, Any]:
             return run_cell(config, start(cell.objective, cell.seed), cell, folder)
 
-        results = run_cells(paths, make)
-        say(write_report(folder, results, {task.name: copied(task) for task in tasks}, notes))
+        results = run_cells(folder, cells, make)
+        say(report(folder, results, {task.name: copied(task) for task in tasks}, notes, shown_settings(config)))
 
 
 def read_task(path: str, config: FewShotConfig) -> FewShotTask:

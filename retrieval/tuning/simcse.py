@@ -16,7 +16,7 @@ import tyro
 
 from pegasus_zh.text.tokenizers import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.similarity import SimilarityTask, cosines, read_task, spearman
+from retrieval.similarity import SimilarityTask, cosines, read_task
 from retrieval.texts import read_columns
 from retrieval.tuning.contrastive import LOSSES, Loss, cached_gradients
 from retrieval.vectors.encoding import Encoding, encoder_for, lay_out, pack, row_length, texts_of
@@ -26,6 +26,7 @@ from rope.encoder.huggingface import Pooler
 from rope.layers.primitives import Remat
 from rope.positions.angles import rows_of
 from training import loop
+from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.files.weights import fingerprint

@@ -12,10 +12,10 @@ import pytest
 from pegasus_zh import finetune, pretrain
 from pegasus_zh.experiments import few_shot as few_shot_module
 from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot, read_task, share_seen
-from pegasus_zh.experiments.few_shot_report import write_report
+from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.t5 import mt5
 from pegasus_zh.text.documents import CORPUS, read_documents
-from training.experiment.cells import estimate
+from training.experiment.statistics import estimate
 from training.files.errors import DataError
 from training.mesh import make_mesh
 
@@ -141,7 +141,7 @@ def test_differences_are_paired(tmp_path):
     values = random.uniform(0.2, 0.8, (3, 40))
     made = [cell("lcs", seed, values[seed] + 0.01) for seed in range(3)]
     made += [cell("random", seed, values[seed]) for seed in reversed(range(3))]
-    assert "| +1.00 [+1.00, +1.00] |" in write_report(tmp_path, made, {"t": 0.3}, ["a note"])
+    assert "| +1.00 [+1.00, +1.00] |" in report(tmp_path, made, {"t": 0.3}, ["a note"], {})
     assert {row["distinct"] for row in csv.DictReader((tmp_path / "few_shot.csv").open())} == {"2"}
 
 

@@ -12,12 +12,13 @@ import pytest
 
 from retrieval.embed import EmbedConfig, embed_file
 from retrieval.experiments.similarity_grid import SimilarityGridConfig, similarity_grid
-from retrieval.similarity import cosines, spearman, task_of
+from retrieval.similarity import cosines, task_of
 from retrieval.tuning.simcse import Batches
 from retrieval.vectors.encoding import Encoding
 from retrieval.vectors.whitening import moments, whiten
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
+from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.metrics import silent
 

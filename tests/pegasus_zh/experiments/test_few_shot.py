@@ -80,6 +80,7 @@ def test_every_cell_is_there_and_in_the_tables(finished):
     text = (folder / "few_shot.md").read_text("utf-8")
     assert text.count("| titles | 8 |") == 2 and "| lcs - none |" in text
     assert (folder / "few_shot.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text("utf-8").count('class="left">titles</td>') == 2
 
 
 def test_a_second_call_makes_what_is_missing_alone(finished, config):

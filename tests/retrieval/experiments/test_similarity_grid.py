@@ -77,6 +77,8 @@ def test_the_report_has_every_cell(folder: Path) -> None:
     table = (folder / "out" / "similarity.md").read_text().splitlines()
     assert len(table) == 4 + 2 * len(METHODS) and "| m | P2 pooler | whitening-4 |" in "\n".join(table)
     assert (folder / "out" / "similarity.png").stat().st_size > 10_000
+    page = (folder / "out" / "report.html").read_text()
+    assert page.count('<td class="left">m</td>') == 2 * len(METHODS) and "<b>" in page and "**" not in page
     assert not list((folder / "out" / "simcse").iterdir())  # no checkpoint is left
 
 

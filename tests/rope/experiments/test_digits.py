@@ -66,6 +66,8 @@ def test_every_cell_is_there_and_the_report_has_its_numbers(finished):
     assert said[1] == (folder / "digits.md").read_text("utf-8") + f"\n{folder / 'report.html'}: the same with pictures"
     assert said[1].count("\n| learned |") == 2
     assert (folder / "digits.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / "report.html").read_text("utf-8")
+    assert page.count('class="left">learned</td>') == 2 and page.count("<img") == 1 and said[0] in page
     scores = {}
     with open(folder / "digits.csv", encoding="utf-8") as file:
         rows = [*csv.DictReader(file)]
@@ -97,6 +99,23 @@ def test_a_second_call_makes_what_is_missing_alone(finished, config):
     after = cells(folder)
     assert {name for name in before if after[name] != before[name]} == {gone.stem}
     assert gone.read_bytes() == content and (folder / "digits.md").read_bytes() == tables
+
+
+def test_a_training_without_numbers_ends_no_other(finished, config, tmp_path, monkeypatch):
+    made = json.loads((finished[0] / "cells" / "axial-0.json").read_bytes())
+
+    def cell(self, seed, *_):
+        if self.model.positions == "learned":
+            raise ValueError("the loss is not a number")
+        return made
+
+    monkeypatch.setattr(digits_module.Trainer, "__init__", lambda self, model, *_: setattr(self, "model", model))
+    monkeypatch.setattr(digits_module.Trainer, "cell", cell)
+    with pytest.raises(
+        ValueError, match=r"^learned-0: the loss is not a number \(and 1 more, above\); the rest is done"
+    ):
+        digits(replace(config, folder=str(tmp_path), positions=("learned", "axial")), lambda _: None)
+    assert cells(tmp_path).keys() == {"axial-0", "axial-1"}
 
 
 def test_a_mesh_changes_no_answer(finished, config, tmp_path, monkeypatch):

@@ -90,6 +90,7 @@ def test_the_report_is_of_the_cells(finished):
     assert (folder / "lengths.md").read_text() + f"\n{folder / 'report.html'}: the same with pictures" == said[-1]
     rows = json.loads((folder / "lengths.json").read_bytes())["rows"]
     assert len(rows) == 2 * 3 * 2 and (folder / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text("utf-8").count('class="left">rotary, yarn</td>') == 3
     assert len((folder / "lengths.csv").read_text().splitlines()) == 1 + len(rows)
 
 

@@ -164,7 +164,9 @@ def read_task(path: str, config: FewShotConfig) -> FewShotTask:
 def settings_of(config: FewShotConfig, tasks: Sequence[FewShotTask]) -> dict[str, Any]:
     """What a folder's cells are made with; further tasks may come."""
     fields = ("preset", "pretrain_steps", "updates", "learning_rate", "test_examples", "valid_examples", "dtype")
-    digests = {f"task {task.name}": hashlib.sha256(repr(task).encode()).hexdigest() for task in tasks}
+    # Of what a task is, whatever its class is called: the folders of earlier versions, which called it Task, go on.
+    texts = {f"task {task.name}": "Task" + repr(task).removeprefix(type(task).__name__) for task in tasks}
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     return {name: getattr(config, name) for name in fields} | digests
 
 

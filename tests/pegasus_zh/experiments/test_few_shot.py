@@ -1,6 +1,7 @@
 """The few-shot experiment: the right cells, each made once; parts that no seed changes; a paired bootstrap of seeds and examples."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from pegasus_zh import finetune, pretrain
 from pegasus_zh.experiments import few_shot as few_shot_module
-from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot, read_task, share_seen
+from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot, read_task, settings_of, share_seen
 from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.t5 import mt5
 from pegasus_zh.text.documents import CORPUS, read_documents
@@ -105,6 +106,8 @@ def test_parts_do_not_meet_and_no_seed_or_order_changes_them(config, tmp_path):
     other = tmp_path / "titles.tsv"
     other.write_text("".join(reversed(lines + lines[:3])), "utf-8")  # three come twice
     assert read_task(str(other), replace(config, seeds=5)) == task
+    text = f"Task(name='titles', test={task.test!r}, valid={task.valid!r}, training={task.training!r})"
+    assert settings_of(config, [task])["task titles"] == hashlib.sha256(text.encode()).hexdigest()  # as it always was
 
 
 def test_sources_in_the_documents_are_counted(config, tmp_path):

@@ -4,7 +4,7 @@
 # make parity              the comparison with torch and transformers, in an environment of its own
 # make plan ARGS="…"       does a preset fit a TPU slice that is not here? (python -m scripts.plan --help)
 # make aot                 the training step compiled for TPUs that are not here, as tests
-# make bench               every benchmark; make lint: ruff; make lock: the pinned versions anew
+# make bench               every benchmark; make lint: ruff and mypy; make lock: the pinned versions anew
 
 PYTHON ?= python3
 VENV := .venv
@@ -44,7 +44,7 @@ bench: $(PARITY)/.made
 	$(CPU) $(PARITY)/bin/python -m benchmarks.run $(ARGS)
 
 lint: $(ENVIRONMENT)
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 $(ENVIRONMENT): requirements/core.txt
 	@echo 'Installing into $(VENV): about a minute and 1.5 GB, once'

@@ -79,11 +79,12 @@ class Shape:
 
     def forward(self, activation: Activation | None = None) -> Callable[[list[Layer], jax.Array], jax.Array]:
         """(layers, x [B, D]) -> f(x) [B]."""
-        if self.image is None:
+        image = self.image
+        if image is None:
             return lambda layers, x: mlp(layers, x, activation or "relu")[:, 0]
         if self.patch:
-            return lambda layers, x: over_patches(layers, x.reshape(-1, *self.image), self.patch, activation or "leaky")
-        return lambda layers, x: convolutions(layers, x.reshape(-1, *self.image), activation or "leaky")[:, 0]
+            return lambda layers, x: over_patches(layers, x.reshape(-1, *image), self.patch, activation or "leaky")
+        return lambda layers, x: convolutions(layers, x.reshape(-1, *image), activation or "leaky")[:, 0]
 
 
 def kr(values: jax.Array) -> jax.Array:

@@ -57,7 +57,8 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
     _above(iterations=iterations)
 
     def begin(key: jax.Array, layers: list[Layer]):
-        vectors, side = [], shape.image
+        vectors = []
+        side: tuple[int, ...] = shape.image or ()  # of a convolution's input
         for layer in layers:
             key, now = jax.random.split(key)
             if layer.kernel.ndim == 4:
@@ -272,7 +273,7 @@ def exact(shape: Shape, metric: Metric = "l2") -> Critic:
 
     def match(x: jax.Array, y: jax.Array) -> jax.Array:
         chosen = jax.ShapeDtypeStruct((len(x),), jnp.int32)
-        return jax.pure_callback(lambda *z: matched(*z, metric), chosen, x, y, vmap_method="sequential")
+        return jax.pure_callback(lambda x, y: matched(x, y, metric), chosen, x, y, vmap_method="sequential")
 
     def read(state: State, x: jax.Array, y: jax.Array) -> Readings:
         joined(x, y)

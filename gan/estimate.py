@@ -103,7 +103,9 @@ def program(
     return state, advance
 
 
-def scores(critic: Critic, law: Law, state: State, key: jax.Array, *, batch: int, count: int) -> dict[str, jax.Array]:
+def scores(
+    critic: Critic, law: Law, state: State, key: jax.Array, *, batch: int, count: int
+) -> dict[str, jax.Array | float]:
     """What is read of one critic, on points that no training step has drawn."""
     x, y = law.sample(key, count)
     batch = min(batch, count)
@@ -112,7 +114,7 @@ def scores(critic: Critic, law: Law, state: State, key: jax.Array, *, batch: int
     objective = jnp.mean(told.get("objective", told["kr"]))
     best = jnp.nan if law.potential is None else kr(law.potential(jnp.concatenate([x, y])))
     found = {"kr": objective, "objective": objective, "best": best, "cosine": jnp.nan, "steepest": jnp.nan}
-    if critic.potential is None:
+    if critic.potential is None or critic.field is None:
         return found
     f = partial(critic.potential, state)
     between = y + jax.random.uniform(key, (count, 1)) * (x - y)
@@ -130,4 +132,5 @@ def scores(critic: Critic, law: Law, state: State, key: jax.Array, *, batch: int
 def minibatch_w1(law: Law, batch: int, draws: int = 8, metric: Metric = "l2", seed: int = 0) -> np.ndarray:
     """[draws]: the exact distance of so many pairs of batches, which is not that of the laws: fewer points are farther apart."""
     sample: Callable = jax.jit(law.sample, static_argnums=1)
-    return np.array([exact_w1(*sample(jax.random.key(seed + n), batch), metric) for n in range(draws)])
+    pairs = (sample(jax.random.key(seed + n), batch) for n in range(draws))
+    return np.array([exact_w1(x, y, metric) for x, y in pairs])

@@ -120,10 +120,11 @@ def with_null_dimensions(law: Law, dimensions: int) -> Law:
         pair, noise = law.sample(first, count), _two(lambda k, n: jax.random.normal(k, (n, null)), second, count)
         return tuple(jnp.concatenate(parts, 1) for parts in zip(pair, noise, strict=True))
 
-    def gradient(x: jax.Array) -> jax.Array:
-        return jnp.pad(law.gradient(x[:, : law.dimensions]), ((0, 0), (0, null)))
+    def padded(gradient: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+        return jnp.pad(gradient(x[:, : law.dimensions]), ((0, 0), (0, null)))
 
-    return Law(f"{law.name} + {null} null", dimensions, sample, law.w1, gradient if law.gradient else None)
+    gradient = partial(padded, law.gradient) if law.gradient else None
+    return Law(f"{law.name} + {null} null", dimensions, sample, law.w1, gradient)
 
 
 SIDE = 2.5  # half a side of MinFunnel's box
@@ -225,16 +226,17 @@ EXACT = 5000  # points of each set beyond which no exact distance is tried: a mi
 def finite(name: str, x: np.ndarray, y: np.ndarray) -> Law:
     """Two sets of images, [n, H, W, channels] and [m, H, W, channels], drawn from with replacement. Their own distance is exact; what they were drawn from
     is unknown."""
-    image, (x, y) = x.shape[1:], (z.reshape(len(z), -1) for z in (x, y))
+    height, width, channels = x.shape[1:]
+    x, y = (z.reshape(len(z), -1) for z in (x, y))
     w1 = exact_w1(x, y) if max(len(x), len(y)) <= EXACT else None
-    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+    points = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
 
     def sample(key: jax.Array, count: int):
         return tuple(
-            z[jax.random.randint(k, (count,), 0, len(z))] for z, k in zip((x, y), jax.random.split(key), strict=True)
+            z[jax.random.randint(k, (count,), 0, len(z))] for z, k in zip(points, jax.random.split(key), strict=True)
         )
 
-    return Law(name, x.shape[1], sample, w1, image=image)
+    return Law(name, x.shape[1], sample, w1, image=(height, width, channels))
 
 
 def squares(side: int = 64) -> Law:
@@ -298,7 +300,7 @@ def toy(name: str) -> Law:
 
 
 TOYS = ("8gaussians", "25gaussians", "swissroll")
-KINDS = {
+KINDS: dict[str, tuple[Callable[..., Law], tuple[str, ...]]] = {
     "shift": (shift, ("D",)),
     "scale": (scale, ("D",)),
     "shells": (shells, ("D",)),

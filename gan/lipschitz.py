@@ -5,6 +5,7 @@ singular values of its kernel as a matrix are another thing.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from gan.networks import Layer, convolve
 
 def clip(layers: Sequence[Layer], bound: float) -> list[Layer]:
     """Every weight in [-bound, bound] (Arjovsky et al. 2017, arXiv 1701.07875); biases as they are, as the benchmark has it."""
-    return [layer.replace(kernel=jnp.clip(layer.kernel, -bound, bound)) for layer in layers]
+    return [replace(layer, kernel=jnp.clip(layer.kernel, -bound, bound)) for layer in layers]
 
 
 def _unit(x: jax.Array) -> jax.Array:
@@ -46,7 +47,7 @@ def spectral(
     for layer, vector in zip(layers, vectors, strict=True):
         norm, vector = spectral_norm(layer.kernel, vector, iterations)
         norm = jax.lax.stop_gradient(norm) if detached else norm
-        made.append((layer.replace(kernel=layer.kernel / jnp.maximum(norm, FLOOR)), vector))
+        made.append((replace(layer, kernel=layer.kernel / jnp.maximum(norm, FLOOR)), vector))
     kernels, vectors = zip(*made, strict=True)
     return list(kernels), list(vectors)
 
@@ -71,4 +72,4 @@ def orthonormal(kernel: jax.Array, iterations: int, bounded: bool = True) -> jax
 
 def orthogonal(layers: Sequence[Layer], iterations: int, bounded: bool = True) -> list[Layer]:
     """Products alone, with orthonormal kernels."""
-    return [layer.replace(kernel=orthonormal(layer.kernel, iterations, bounded)) for layer in layers]
+    return [replace(layer, kernel=orthonormal(layer.kernel, iterations, bounded)) for layer in layers]

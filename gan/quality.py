@@ -81,8 +81,9 @@ def read_data(name: str | None, held: int) -> Data:
         raise DataError(f"{error} (--scored)") from None
     if len(train.labels) < 10:
         raise ValueError(f"{len(train.labels)} images are left to train on, {held} are held out: lower --scored")
-    flat = [part.pixels.reshape(len(part.labels), -1) for part in (train, test)]
-    return Data(*flat, features_of(flat[0], train.labels), images.pixels.shape[1:], fingerprint(images))
+    seen, unseen = (part.pixels.reshape(len(part.labels), -1) for part in (train, test))
+    height, width, channels = images.pixels.shape[1:]
+    return Data(seen, unseen, features_of(seen, train.labels), (height, width, channels), fingerprint(images))
 
 
 def patches(images: np.ndarray, image: tuple[int, int, int], side: int, count: int = 1000) -> np.ndarray:
@@ -101,7 +102,7 @@ def measures(data: Data, made: np.ndarray, patch: int) -> dict[str, float]:
     precision, recall = precision_recall(data.test, made)
     return {
         "held_out": exact_w1(data.test, made),
-        "patches": exact_w1(*(patches(z, data.image, patch) for z in (data.test, made))),
+        "patches": exact_w1(patches(data.test, data.image, patch), patches(made, data.image, patch)),
         "frechet": frechet(*(data.features(z) for z in (data.test, made))),
         "precision": precision,
         "recall": recall,

@@ -50,7 +50,7 @@ def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return _words(key, math.prod(shape), 1).T.reshape(*shape, 2)
 
 
-def _fold_in(key: jax.Array, data: jax.Array) -> jax.Array:
+def _fold_in(key: jax.Array, data: int | jax.Array) -> jax.Array:
     return jnp.stack(threefry((key[0], key[1]), (jnp.uint32(2), jnp.asarray(data).astype(jnp.uint32))))
 
 

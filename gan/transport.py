@@ -78,7 +78,7 @@ def exact_on_device(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Ar
         return unreg.hungarian(geometry.Geometry(cost_matrix=distances(x, y, metric)))[0]
 
 
-def entropic(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float = 0.1) -> jax.Array:
+def entropic(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float | jax.Array = 0.1) -> jax.Array:
     """min over plans of the mean cost + epsilon KL(plan | all pairs alike), by ott-jax's Sinkhorn; epsilon in units of distance."""
     return _entropic(x, y, metric, epsilon).reg_ot_cost
 

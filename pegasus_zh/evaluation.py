@@ -67,13 +67,13 @@ def evaluate(config: EvaluateTextsConfig, say: Callable[[str], None] = print) ->
     report: list[dict] = []
     for path, (references, written) in zip(paths, systems, strict=True):
         found = scores(references, written)
-        row = {"file": path, "examples": len(references), "scores": _figures(found)}
-        say(f"{path:{width}}  {len(references):7,}" + _line(row["scores"], ""))
+        row = {"file": path, "examples": len(references), "scores": (figures := _figures(found))}
+        say(f"{path:{width}}  {len(references):7,}" + _line(figures, ""))
         if not report:
             first = found
         elif references == systems[0][0]:
-            row["difference"] = _figures(found, first)
-            say(f"{'  - ' + paths[0]:{width}}  {'':7}" + _line(row["difference"], "+"))
+            row["difference"] = difference = _figures(found, first)
+            say(f"{'  - ' + paths[0]:{width}}  {'':7}" + _line(difference, "+"))
         else:
             say(f"  not the references of {paths[0]}: no difference")
         report.append(row)
@@ -89,7 +89,7 @@ def read_pairs(source: Source, reference_field: str, written_field: str) -> tupl
     for path, line, data in read_records(source):
         place = f"{path}, line {line}"
         try:
-            fields = json.loads(data)
+            fields = json.loads(b"null" if data is None else data)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{place}: broken JSON ({error}); repair it, or write the file again") from None
         if not isinstance(fields, dict):
@@ -161,9 +161,9 @@ def _sentences(spaced: str) -> list[list[str]]:
 
 def _rouge(reference: list[list[str]], candidate: list[list[str]]) -> tuple[float, float, float]:
     wanted, found = sum(reference, []), sum(candidate, [])
-    by_count = (_f_score(_overlap(wanted, found, n), len(wanted) + 1 - n, len(found) + 1 - n) for n in (1, 2))
+    one, two = (_f_score(_overlap(wanted, found, n), len(wanted) + 1 - n, len(found) + 1 - n) for n in (1, 2))
     common = set().union(*(_longest_common(r, c) for r in reference for c in candidate))
-    return *by_count, _f_score(len(common), len(set(wanted)), len(set(found)))
+    return one, two, _f_score(len(common), len(set(wanted)), len(set(found)))
 
 
 def _f_score(overlap: int, wanted: int, found: int) -> float:

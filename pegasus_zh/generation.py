@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from training.files.atomic import resumable_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
-from training.partition import abstract, parts_of, place, spec
+from training.partition import Dtype, abstract, parts_of, place, spec
 from training.ranges import check_ranges
 
 WINDOW = 16  # batches that are sorted by length together, and then written out in order
@@ -99,8 +99,14 @@ def generate(
         first += len(window)
 
 
-def writer(loaded: Loaded, writing: Writing, dtype: str) -> Callable[[Iterable[str], int], Iterator[str]]:
-    """What writes a text for each of the texts it is given, the first of them numbered so; under the mesh that is set."""
+class Write(Protocol):
+    """Writes a text for each of the texts it is given; draws depend on a text's number, `first` being that of the first."""
+
+    def __call__(self, texts: Iterable[str], first: int = 0) -> Iterator[str]: ...
+
+
+def writer(loaded: Loaded, writing: Writing, dtype: Dtype) -> Write:
+    """What writes with these weights, under the mesh that is set."""
     config, tokenizer = replace(loaded.config, dtype=dtype), loaded.tokenizer
     model = place(loaded.model, abstract(partial(init, config, jax.random.key(0))))
 
@@ -131,7 +137,7 @@ class GenerateConfig:
     """Which checkpoint of several; of a run by default the newest undamaged one."""
     semantics: Semantics = "auto"
     """What the weights were trained by, where the source does not tell."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the computation."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     """The devices' arrangement."""
@@ -174,7 +180,7 @@ def _prompt(answer: Callable[[str], str]) -> None:
             print(answer(text), flush=True)
 
 
-def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], written: Callable) -> None:
+def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], written: Write) -> None:
     """Writes config.out whole; what a killed run had written is kept beside it under a name that tells its settings."""
     out = Path(config.out)
     identity = hashlib.sha256(repr((replace(config, out=""), weights, inputs)).encode()).hexdigest()[:12]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import jax
 import tyro
@@ -25,7 +25,7 @@ from pegasus_zh.text.vocabulary import VocabularyKind, make_tokenizer
 from rope.layers.computation import Computation
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
-from training.flags import FLAT, parse_preset
+from training.flags import FLAT, one_of, parse_preset
 from training.launch import LaunchConfig, held, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import data_share, make_mesh
@@ -39,7 +39,7 @@ from training.ranges import check_ranges
 class PretrainRecipe:
     """What trains: the model, its loss and its updates."""
 
-    preset: Literal[tuple(mt5.PRESETS)] = "tiny"
+    preset: Annotated[str, one_of(mt5.PRESETS)] = "tiny"
     """Shape of the model, and the recipe that goes with it."""
     dropout: float | None = None
     """Instead of the preset's."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Literal
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.texts import read_texts
 from retrieval.vectors.arrays import check_finite, unit
 from retrieval.vectors.encoding import Encode, Encoding, check_length, encoder
-from retrieval.vectors.pooling import Pooling, check_poolings
+from retrieval.vectors.pooling import Pooling, check_poolings, pooling_named
 from retrieval.vectors.whitening import load_whitening
 from rope.encoder.huggingface import Pooler
 from training.files.atomic import atomic_write, resumable_write
@@ -82,10 +82,11 @@ def embed_file(config: EmbedConfig, say: Callable[[str], None] = print) -> tuple
 
 def pooling_of(source: TextEncoder, asked: Pooling | Literal["auto"]) -> Pooling:
     """What was asked for; of auto what the model was tuned with, else mean."""
-    return asked if asked != "auto" else source.pooling or "mean"
+    return asked if asked != "auto" else pooling_named(source.pooling or "mean")
 
 
-class Encoded(NamedTuple):
+@dataclass(frozen=True)
+class Encoded:
     path: Path  # a hidden .npy beside what is to be made of it
     identity: str  # of texts, model and settings
     count: int

@@ -115,7 +115,7 @@ def encode(
     if c.positions == "sinusoidal":
         x = x + sinusoidal(places, axial_frequencies(c.width, 2, c.theta))
     if c.positions == "learned":
-        x = x + stretched(gather(model.position, None, None, "embed"), places, (rows, columns))
+        x = x + stretched(gather(position_of(model), None, None, "embed"), places, (rows, columns))
     x = dropout(x, c.dropout, first).astype(c.dtype)
     turned = rotation_of(model, places, columns, c) if c.positions in ROTARY else None
     (x,) = run_blocks(model.blocks, x, c, rotation=turned, key=key)
@@ -136,7 +136,14 @@ def rotation_of(model: ViT, places: jax.Array, columns: int, config: ViTConfig) 
         return rotation(places[..., 0] * columns + places[..., 1], frequencies(c.head_size, c.theta))
     if c.positions == "axial":
         return rotation(places, axial_frequencies(c.head_size, 2, c.theta))
-    return rotation(places, model.position)
+    return rotation(places, position_of(model))
+
+
+def position_of(model: ViT) -> jax.Array:
+    """The learned table, or the mixed frequencies. ValueError without any."""
+    if model.position is None:
+        raise ValueError("the model has no learned positions")
+    return model.position
 
 
 def stretched(table: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -1,5 +1,8 @@
 """Search texts by meaning: python -m scripts.search --help"""
 
+from collections.abc import Callable
+from typing import Any
+
 from training.command import run
 
 from . import prog
@@ -12,7 +15,7 @@ def main() -> None:
     from retrieval.search import store
     from retrieval.search.page import serve
 
-    run_of = {
+    run_of: dict[type, Callable[[Any], Any]] = {
         store.BuildConfig: store.build,
         store.AddConfig: store.add,
         search.QueryConfig: search.query,

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def _host_checksums(arrays: list[np.ndarray]) -> list[np.uint32]:
 
 def _storable(state: TrainState) -> TrainState:
     """The state with its typed key as plain integers."""
-    return state.replace(key=jax.random.key_data(state.key))
+    return replace(state, key=jax.random.key_data(state.key))
 
 
 class DamagedCheckpoint(ValueError):
@@ -124,20 +125,20 @@ class Checkpoints:
         A damaged one is reported through `say` and the one before it tried. Raises ValueError where a checkpoint is sound
         but of another model or optimizer, and where all are damaged.
         """
-        target = abstract.replace(key=jax.eval_shape(jax.random.key_data, abstract.key))
+        target = replace(abstract, key=jax.eval_shape(jax.random.key_data, abstract.key))
         for step in reversed(self.steps):
-            state = damage = None
+            state, damage = None, f"{self.folder / str(step)}: damaged for another process"
             try:
                 self._check_shapes(step, target)
                 state = self._load(step, target, _checksums)
             except DamagedCheckpoint as error:
-                damage = error
-            if not _true_on_every_process(
-                damage is None
-            ):  # one process alone must not go on from another step than the rest
-                say(f"{damage or f'{self.folder / str(step)}: damaged for another process'}; trying the one before it")
+                damage = str(error)
+            # One process alone must not go on from another step than the rest.
+            sound = _true_on_every_process(state is not None)
+            if state is None or not sound:
+                say(f"{damage}; trying the one before it")
                 continue
-            return state.replace(key=jax.random.wrap_key_data(state.key, impl="rbg"))
+            return replace(state, key=jax.random.wrap_key_data(state.key, impl="rbg"))
         if self.steps:
             raise ValueError(
                 f"{self.folder}: every checkpoint is damaged; put a sound copy of one there, or delete the folder to "

@@ -53,13 +53,13 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], 
     def rate(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32) + 1
         left = jnp.clip((steps - step) / max(steps - warmup, 1), 0, 1)
-        after = {
+        after: dict[str, Callable[[], jax.Array | float]] = {
             "constant": lambda: 1.0,
             "linear": lambda: left,
             "cosine": lambda: 0.5 - 0.5 * jnp.cos(jnp.pi * left),
             "rsqrt": lambda: jnp.sqrt(warmup / step),
-        }[config.schedule]()
-        return peak * jnp.where(step < warmup, step / warmup, after)
+        }
+        return peak * jnp.where(step < warmup, step / warmup, after[config.schedule]())
 
     return rate
 

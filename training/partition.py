@@ -6,7 +6,7 @@ JAX on one device. Explicit mode keeps the sharding in an array's type: `jax.typ
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, get_abstract_mesh, get_mesh
 
+Dtype = Literal["float32", "bfloat16"]  # of a computation
 RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "embed": "fsdp",  # a parameter's model dimension, at rest; activations keep it whole
@@ -101,8 +102,14 @@ def place(arrays: Any, like: Any) -> Any:
 
 def parts_of(name: str, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None = None) -> int:
     """Into how many parts a mesh, by default the one that is set, cuts a dimension of this logical name."""
-    sizes, axes = (get_abstract_mesh() if mesh is None else mesh).shape, RULES[name]
-    return math.prod(sizes.get(axis, 1) for axis in ([axes] if isinstance(axes, str) else axes))
+    sizes = (get_abstract_mesh() if mesh is None else mesh).shape
+    return math.prod(sizes.get(axis, 1) for axis in axes_of(name))
+
+
+def axes_of(name: str) -> tuple[str, ...]:
+    """The mesh axes along which a dimension of this logical name is cut."""
+    axes = RULES[name]
+    return (axes,) if isinstance(axes, str) else axes
 
 
 def to_host(tree: Any) -> Any:
@@ -119,8 +126,7 @@ def check_divisible(mesh: jax.sharding.Mesh, sizes: dict[str, tuple[str, int]]) 
     """
     for label, (name, size) in sizes.items():
         if size % (parts := parts_of(name, mesh)):
-            axes = RULES[name] if isinstance(RULES[name], tuple) else (RULES[name],)
             raise ValueError(
                 f"impossible mesh {tuple(mesh.shape.values())}: {label} = {size} is not a multiple of "
-                f"{' x '.join(axes)} = {parts}; change the mesh or {label}"
+                f"{' x '.join(axes_of(name))} = {parts}; change the mesh or {label}"
             )

@@ -1,7 +1,7 @@
 """What the numbers of a config may be."""
 
 import math
-from collections.abc import Container
+from collections.abc import Collection
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -18,7 +18,7 @@ def check_ranges(config: Any, **ranges: float | tuple[float, float]) -> None:
             raise ValueError(f"{name} is {value}: it must be {wanted}")
 
 
-def check_lists(config: Any, repeated: bool = False, **allowed: Container | None) -> None:
+def check_lists(config: Any, repeated: bool = False, **allowed: range | Collection[str] | None) -> None:
     """Each field by name has one value or more, each of those allowed (a range, or names) and, unless `repeated`, each once.
 
     Raises ValueError.

@@ -5,6 +5,7 @@ accumulated microbatches, shards and evaluation batches of unequal weight all ad
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -84,7 +85,7 @@ def update_step(gradients: Gradients, tx: optax.GradientTransformation) -> Step:
         updates, optimizer = tx.update(grads, state.optimizer, state.model)
         sums["gradient_norm"], sums["update_norm"] = ((optax.tree.norm(x), jnp.ones(())) for x in (grads, updates))
         model = optax.apply_updates(state.model, updates)
-        return state.replace(step=state.step + 1, model=model, optimizer=optimizer), sums
+        return replace(state, step=state.step + 1, model=model, optimizer=optimizer), sums
 
     return step
 
@@ -97,7 +98,7 @@ def compile_step(step: Step, state: TrainState, batch: Batch) -> jax.stages.Comp
     return jax.jit(step, donate_argnums=0).lower(state, batch).compile(compiler_options=compiler_options())
 
 
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, str | bool]:
     """For what is computed where the current mesh is.
 
     On one CPU without XLA's YNNPACK fusions: they sum the bias gradient over a batch 30 times slower than plain XLA (jax

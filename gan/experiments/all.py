@@ -11,7 +11,7 @@ class Experiment(NamedTuple):
     question: str
     config: type
     presets: Mapping[str, dict[str, Any]]  # what differs from the config's defaults
-    run: Callable[[Any], None]
+    run: Callable[[Any], Any]
 
 
 def _of_gans(question: str, presets: Mapping[str, dict[str, Any]]) -> Experiment:

@@ -17,7 +17,7 @@ from gan.quality import Data as Images
 from gan.quality import measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from training.files.atomic import write_bytes
-from training.flags import FLAT
+from training.flags import FLAT, one_of
 from training.launch import LaunchConfig, held, joined
 from training.loop import LoopConfig, Trained, Training, TrainingStopped, train
 from training.mesh import data_share, make_mesh
@@ -38,7 +38,7 @@ class ImagesConfig:
     """None: scikit-learn's digits; else MNIST's files, a folder of pictures, an .npz or tfds:NAME."""
     folder: str = "runs/wgan/images"
     """Checkpoints, metrics.jsonl, loss.png and samples-STEP.png."""
-    critic: Literal[tuple(CRITICS)] = "gp"
+    critic: Annotated[str, one_of(CRITICS)] = "gp"
     """The critic; docs/wgan.md says what each is."""
     network: Literal["fc", "conv"] = "conv"
     """Of critic and generator: fully connected, or DCGAN's convolutions without batch norm (sides must be even)."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -34,6 +34,7 @@ from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
+from training.flags import one_of
 from training.launch import LaunchConfig
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import silent
@@ -64,7 +65,7 @@ class FewShotConfig:
     """Numbers of training examples; 0: all there are."""
     seeds: int = 3
     """Independent repeats."""
-    preset: Literal[tuple(mt5.PRESETS)] = "tiny"
+    preset: Annotated[str, one_of(mt5.PRESETS)] = "tiny"
     """Shape of the model, and the pretraining's recipe."""
     pretrain_steps: int = 400
     """Updates of each pretraining."""

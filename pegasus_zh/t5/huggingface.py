@@ -39,8 +39,14 @@ COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 # What transformers calls the two functions; "gelu" after "gated-" is the one by tanh there, "gelu_python" the exact one.
 _GATES = {"tanh": "gated-gelu", "erf": "gated-gelu_python"}
-_ACTIVATIONS = dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "tanh")
-_ACTIVATIONS |= dict.fromkeys(("gelu", "gelu_python"), "erf")
+_ACTIVATIONS: dict[str, Literal["tanh", "erf"]] = {
+    "gelu_new": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "gelu_fast": "tanh",
+    "gelu_accurate": "tanh",
+    "gelu": "erf",
+    "gelu_python": "erf",
+}
 _SIZES = {
     "vocab_size": "vocabulary",
     "d_model": "width",
@@ -151,7 +157,7 @@ def write_folder(
     check_free(out, overwrite)
     written = written_config(config, out, cross_bias)
     if config.scaled_output:
-        model = model.replace(head=model.head * np.float32(config.width**-0.5))
+        model = replace(model, head=model.head * np.float32(config.width**-0.5))
     with atomic_write(out) as temporary:
         temporary.mkdir()
         write_safetensors(temporary / "model.safetensors", huggingface_tensors(model), dtype)
@@ -196,7 +202,7 @@ def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _positive(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
-    value = about.get(name)
+    value: Any = about.get(name)
     allowed = (int, float) if kind is float else (int,)
     if type(value) not in allowed or not 0 <= value < math.inf or (kind is int and value == 0):
         raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")

@@ -34,8 +34,8 @@ _MODEL = "an mT5"  # in messages
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model of NumPy arrays, its config and tokenizer, and one line on what was read and which switches are set."""
+class Start:
+    """What a model begins with: NumPy arrays, its config and tokenizer, and one line on where they are from."""
 
     model: MT5 | None  # None: random weights, to be made where they are used
     config: MT5Config
@@ -46,6 +46,13 @@ class Loaded:
     def fingerprint(self) -> str:
         """Of the weights, wherever they lie."""
         return fingerprint(self.model)
+
+
+@dataclass(frozen=True)
+class Loaded(Start):
+    """A model that was read; the line says from where and which switches are set."""
+
+    model: MT5
 
 
 def load(

@@ -96,6 +96,13 @@ class Block:
     feed_forward_norm: jax.Array  # [D]
     feed_forward: FeedForward
 
+    @property
+    def cross(self) -> tuple[jax.Array, Attention]:
+        """The cross-attention's norm, and that. ValueError in the encoder."""
+        if self.cross_norm is None or self.cross_attention is None:
+            raise ValueError("a block of the encoder has no cross-attention")
+        return self.cross_norm, self.cross_attention
+
 
 @struct.dataclass
 class Stack:
@@ -214,13 +221,14 @@ def run_stack(
         h = rms_norm(x, p.self_norm, c.epsilon)
         x = x + dropout(attend(p.self_attention, h, h, bias, mask, keys[0]), c.dropout, keys[1])
         if encoded is not None:
-            h = rms_norm(x, p.cross_norm, c.epsilon)
-            x = x + dropout(attend(p.cross_attention, h, encoded, cross_bias, cross_mask, keys[2]), c.dropout, keys[3])
+            norm, cross = p.cross
+            h = rms_norm(x, norm, c.epsilon)
+            x = x + dropout(attend(cross, h, encoded, cross_bias, cross_mask, keys[2]), c.dropout, keys[3])
         h = rms_norm(x, p.feed_forward_norm, c.epsilon)
         x = x + dropout(feed_forward(h, p.feed_forward, c, keys[4]), c.dropout, keys[5])
         return x, None
 
-    keys = jax.random.split(layer_key, c.layers) if key is not None else None
+    keys = jax.random.split(layer_key, c.layers) if layer_key is not None else None
     # On one CPU the loop is unrolled: what it would stack for the backward pass costs more than a longer compilation.
     unroll = c.layers if on_one_cpu() else 1
     x, _ = jax.lax.scan(recomputed(layer, c.remat), dropout(x, c.dropout, first), (stack.blocks, keys), unroll=unroll)

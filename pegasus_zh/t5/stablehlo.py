@@ -16,6 +16,7 @@ from pegasus_zh.t5.load import Loaded
 from pegasus_zh.t5.mt5 import MT5, MT5Config
 from training.files.atomic import atomic_write, check_new, write_json
 from training.files.weights import write_safetensors
+from training.partition import Dtype
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 Arrays = dict[str, jax.Array]
@@ -25,7 +26,7 @@ _BLOCKS = "/blocks/"  # in the names of what every layer has
 def named(model: MT5) -> Arrays:
     """The model's arrays by name, such as encoder/blocks/3/self_attention/query: layer by layer, since to take a layer out
     of a stack would be a copy at every step."""
-    found = {}
+    found: Arrays = {}
     for name, x in zip(_names(model), jax.tree.leaves(model), strict=True):
         found |= {_of_layer(name, i): x[i] for i in range(len(x))} if _BLOCKS in name else {name: x}
     return found
@@ -75,7 +76,7 @@ def functions(config: MT5Config, like: MT5, pad: int):
     return encoder, step
 
 
-def write_serving(out: Path, loaded: Loaded, dtype: str = "float32") -> None:
+def write_serving(out: Path, loaded: Loaded, dtype: Dtype = "float32") -> None:
     """Writes the folder `out`, whole or not at all. Raises DataError where there is something already."""
     out = out.absolute()
     check_new(out)

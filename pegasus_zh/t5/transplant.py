@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import jax
 import numpy as np
 
 from pegasus_zh.t5.huggingface import check_free, write_folder
@@ -118,7 +119,8 @@ def move_rows(model: MT5, plan: Transplant, rows: int) -> MT5:
         new[end:] = new[0]
         return new
 
-    return replace(model, embedding=moved(model.embedding), head=moved(model.head.T).T)
+    embedding, head = jax.tree.map(moved, (model.embedding, model.head.T))
+    return replace(model, embedding=embedding, head=head.T)
 
 
 def _vocabulary(config: TransplantConfig, say: Callable[[str], None]) -> list[str]:

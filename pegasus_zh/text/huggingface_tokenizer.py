@@ -50,7 +50,8 @@ def _fast_sentencepiece(path: Path) -> tokenizers.Tokenizer:
         raise DataError("the tokenizer is a sentencepiece model, but not a unigram one as mT5's; it cannot be exported")
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     fast = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=proto.trainer_spec.byte_fallback))
-    rules, steps = proto.normalizer_spec, []
+    rules = proto.normalizer_spec
+    steps: list[normalizers.Normalizer] = []
     if rules.precompiled_charsmap:
         steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
     if rules.remove_extra_whitespaces:

@@ -4,10 +4,9 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from training.files.errors import DataError
@@ -47,12 +46,8 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
 
     Lines end with LF or CR LF, and a mark of the byte order is no text. Raises DataError.
     """
-    if path == "-":
-        opened = partial(nullcontext, sys.stdin.buffer)
-    else:
-        opened = partial(gzip.open if path.endswith(".gz") else open, path, "rb")
     try:
-        with opened() as file:
+        with _opened(path) as file:
             for number, line in enumerate(file, 1):
                 place = f"{path}, line {number}"
                 try:
@@ -64,6 +59,12 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
                 yield place, text.rstrip("\r\n")
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _opened(path: str) -> AbstractContextManager[Iterable[bytes]]:
+    if path == "-":
+        return nullcontext(sys.stdin.buffer)
+    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
 
 
 def _of_json(line: str, place: str, field: str, reference_field: str) -> Pair:

@@ -66,6 +66,7 @@ def make_tokenizer(
     if not made.exists():  # written last
         say(f"{folder}: making a vocabulary of at most {size:,} entries from the documents")
         texts = read_documents(data, field=field, on_bad_record=on_bad_record, mixed=True)
+        tokenizer: Tokenizer
         if kind == "sentencepiece":
             tokenizer = SentencePieceTokenizer(train_sentencepiece(texts, size))
         else:
@@ -100,7 +101,7 @@ def train_pegasus_vocabulary(
     if size < (least := len(SPECIALS) + len(_ASCII)):
         raise DataError(f"vocabulary size {size} is too small: the special tokens and ASCII alone need {least}")
     counts = _count_words(texts, max_characters)
-    characters, latin, candidates = Counter(), Counter(), Counter()
+    characters, latin, candidates = Counter[str](), Counter[str](), Counter[str]()
     for word, count in counts.items():
         letters = "".join(split_plain(word))
         for character in letters:

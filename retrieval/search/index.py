@@ -45,6 +45,7 @@ class Index(Protocol):
 
     def learn(self, sample: np.ndarray, count: int) -> None:
         """What ivf and pq cut space by, from a sample [n, D] of the `count` vectors to come; by default the first that are added."""
+        ...
 
     def add(self, vectors: np.ndarray) -> None:
         """float32 [n, D]."""
@@ -88,6 +89,9 @@ class ExactIndex(Index):
 
     def __len__(self) -> int:
         return sum(map(len, self._pieces))
+
+    def learn(self, sample: np.ndarray, count: int) -> None:
+        """Nothing: all vectors are compared."""
 
     def add(self, vectors: np.ndarray) -> None:
         self._pieces.append(_check(self, vectors, "vectors"))

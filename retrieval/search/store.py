@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 import tyro
@@ -98,7 +98,8 @@ class About:
     texts: int
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True)
+class Stored:
     """What a folder has."""
 
     about: About

@@ -65,7 +65,8 @@ def encoder_for(
     def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray) -> jax.Array:
         rows = [jax.device_put(x, spec("batch", None)) for x in (ids, segments)]
         if ids.shape not in programs:
-            run = jax.jit(lambda *given: replicate(embed(*given, config, poolings, texts_of(ids.shape[1]))))
+            texts = texts_of(ids.shape[1])
+            run = jax.jit(lambda model, ids, segments: replicate(embed(model, ids, segments, config, poolings, texts)))
             programs[ids.shape] = run.lower(model, *rows).compile(compiler_options=compiler_options())
         return programs[ids.shape](model, *rows)
 

@@ -8,7 +8,7 @@ Letters: n vectors, D their dimensions, B batch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -139,7 +139,7 @@ def fit_flow(vectors: np.ndarray, config: FlowConfig, shown: bool = True) -> Flo
     )
     state = init_state(partial(init, config, vectors.shape[1]), tx, config.seed)
     begin = jax.jit(_normalised)(state.model, jnp.asarray(vectors[order[0]], jnp.float32))
-    state = state.replace(model=begin)
+    state = replace(state, model=begin)
     run = jax.jit(partial(jax.lax.scan, make_train_step(loss, tx)), donate_argnums=0)
     bar = progress_bar(0, steps, shown=shown)
     for first in range(0, steps, CHUNK):
@@ -162,7 +162,7 @@ def _normalised(flow: Flow, x: jax.Array) -> Flow:
         steps = []
         for step in level:
             mean, deviation = x.mean(0), x.std(0)
-            step = step.replace(shift=-mean, log_scale=-jnp.log(deviation + 1e-6))
+            step = replace(step, shift=-mean, log_scale=-jnp.log(deviation + 1e-6))
             steps.append(step)
             x = _shifted(step, ((x - mean[None]) / (deviation + 1e-6)[None])[:, ::-1], 1)
         levels.append(tuple(steps))

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from rope.encoder.roformer import RoFormer, RoFormerConfig, encode_layers
+from rope.encoder.roformer import RoFormer, RoFormerConfig, encode_layers, pooler_of
 from rope.layers.masks import segment_positions
 from rope.layers.primitives import linear
 from training.files.errors import DataError
@@ -17,6 +17,13 @@ from training.files.errors import DataError
 Pooling = Literal["cls", "pooler", "mean", "first-last", "last-two"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 SHORT = {"cls": "P1", "pooler": "P2", "mean": "P3", "first-last": "P4", "last-two": "last two"}
+
+
+def pooling_named(name: str) -> Pooling:
+    """Raises DataError where there is none of this name."""
+    if found := [pooling for pooling in POOLINGS if pooling == name]:
+        return found[0]
+    raise DataError(f"pooling is {name!r}: it must be one of {', '.join(POOLINGS)}")
 
 
 def check_poolings(poolings: Sequence[Pooling], config: RoFormerConfig, where: str) -> None:
@@ -60,7 +67,7 @@ def embed(
             return weighed(firsts, last)
         if pooling == "pooler":
             first = weighed(firsts, last).astype(last.dtype)
-            return linear(first, model.pooler, ("embed", None)).astype(jnp.float32)
+            return linear(first, pooler_of(model), ("embed", None)).astype(jnp.float32)
         total = weighed(members, last)
         if pooling == "mean":
             return total / counts

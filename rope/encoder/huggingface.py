@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rope.encoder.roformer import SINUSOID, RoFormer, RoFormerConfig, init
+from rope.encoder.roformer import SINUSOID, Embeddings, PoolerKind, RoFormer, RoFormerConfig, init, position_of
 from rope.layers.primitives import Linear, Norm
 from rope.positions.angles import SINUSOIDAL, frequencies
 from rope.positions.rotary import to_interleaved
@@ -40,7 +40,7 @@ from training.files.weights import (
 )
 
 Kind = Literal["roformer", "bert"]
-Pooler = Literal["auto", "none", "tanh", "linear"]
+Pooler = Literal["auto", PoolerKind]
 OWN_KEY = "pegasus_zh"
 POSITIONS = 1536  # positions that a RoFormer of transformers has at least: its table of sinusoids ends its longest row
 _CLASSES = {"roformer": "RoFormer", "bert": "Bert"}
@@ -66,8 +66,14 @@ _FIXED = {  # what this package computes in no other way; norm_type and use_bias
     "norm_type": "layer_norm",
     "use_bias": True,
 }
-_ACTIVATIONS = {"gelu": "erf", "gelu_python": "erf"}
-_ACTIVATIONS |= dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "tanh")
+_ACTIVATIONS: dict[str, Literal["erf", "tanh"]] = {
+    "gelu": "erf",
+    "gelu_python": "erf",
+    "gelu_new": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "gelu_fast": "tanh",
+    "gelu_accurate": "tanh",
+}
 _GELU = {"erf": "gelu", "tanh": "gelu_new"}
 _BLOCKS = {
     "query": "attention.self.query",
@@ -148,7 +154,7 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
     has_head = any(name.startswith("cls.predictions.") for name in stored)
     if has_head and about.get("tie_word_embeddings") is False and f"{_DECODER}.weight" not in stored:
         raise DataError(f"{where}: tie_word_embeddings is false, and there is no '{_DECODER}.weight'; set it to true")
-    chosen = (told if pooler == "auto" else pooler) if pools else "none"
+    chosen: PoolerKind = (told if pooler == "auto" else pooler) if pools else "none"
     config = replace(config, head=has_head, pooler=chosen)
     table = f"{names.prefix}encoder.embed_positions.weight"
     ignored = ["cls.seq_relationship.weight", "cls.seq_relationship.bias", f"{names.prefix}embeddings.position_ids"]
@@ -195,7 +201,7 @@ def _sinusoids(rows: int, size: int) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)
 
 
-def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, str]:
+def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, PoolerKind]:
     """(the model of a config.json, what its pooler ends in, if it has one). Raises DataError."""
     kind, activation = about.get("model_type"), about.get("hidden_act", "gelu")
     if str(kind) not in _CLASSES:
@@ -226,7 +232,7 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, str]
 
 
 def _number(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
-    value = about.get(name)
+    value: Any = about.get(name)
     # What is larger is no model's, and would overflow or fill the memory further down.
     most = 10_000 if name == "num_hidden_layers" else 1 << 24
     if type(value) not in ((int,) if kind is int else (int, float)) or not -most < value < most:
@@ -305,18 +311,17 @@ def for_transformers(model: RoFormer, config: RoFormerConfig, out: Path) -> tupl
         if config.layout == "half":
             turn = partial(jax.tree.map, lambda x: to_interleaved(x, c.heads))
             query, key = turn(model.blocks.query), turn(model.blocks.key)
-            model = model.replace(blocks=model.blocks.replace(query=query, key=key))
+            model = replace(model, blocks=replace(model.blocks, query=query, key=key))
         return model, c, "roformer"
-    table = _table(e.position, c)
-    return model.replace(embeddings=e.replace(position=table)), replace(c, positions="learned"), "bert"
+    return replace(model, embeddings=replace(e, position=_table(e, c))), replace(c, positions="learned"), "bert"
 
 
-def _table(position: np.ndarray | None, c: RoFormerConfig) -> np.ndarray:
+def _table(embeddings: Embeddings, c: RoFormerConfig) -> jax.Array:
     """[P, E]: what is added to the embeddings at each position."""
     match c.positions:
         case "learned":
-            return position
+            return position_of(embeddings)
         case "none":
-            return np.zeros((c.max_positions, c.width), np.float32)
-    theta = jnp.asarray(position) if c.positions == "trainable" else frequencies(c.width, c.theta)
-    return np.asarray(SINUSOID * sinusoidal(jnp.arange(c.max_positions), theta))
+            return jnp.zeros((c.max_positions, c.width), jnp.float32)
+    theta = jnp.asarray(position_of(embeddings)) if c.positions == "trainable" else frequencies(c.width, c.theta)
+    return SINUSOID * sinusoidal(jnp.arange(c.max_positions), theta)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rope.encoder.roformer import RoFormer, RoFormerConfig, before_logits, encode
+from rope.encoder.roformer import RoFormer, RoFormerConfig, before_logits, encode, head_of
 from rope.layers.cross_entropy import cross_entropy
 from training.partition import gather, spec
 from training.step import Batch, Sums
@@ -85,7 +85,7 @@ def predict(
     chosen = _onehot(masked.places, segments).astype(hidden.dtype)
     hidden = before_logits(model, jnp.einsum("BMT,BTD->BMD", chosen, hidden), config)
     table = gather(model.embeddings.word, "vocab", "embed", dtype=hidden.dtype)
-    sums = cross_entropy(hidden, (table.T, model.head.bias), masked.labels, masked.weights)
+    sums = cross_entropy(hidden, (table.T, head_of(model).bias), masked.labels, masked.weights)
     return {
         name: (s, masked.weights.sum()) for name, s in zip(("loss", "cross_entropy", "accuracy"), sums, strict=True)
     }

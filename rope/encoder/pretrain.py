@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -17,7 +17,7 @@ from rope.layers.computation import Computation
 from rope.positions.angles import SINUSOIDAL
 from training.files.errors import DataError
 from training.files.weights import fingerprint
-from training.flags import FLAT
+from training.flags import FLAT, one_of
 from training.launch import LaunchConfig, held, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import data_share, make_mesh
@@ -47,7 +47,7 @@ class Rows:
 class EncoderRecipe:
     """What trains: the model, its rows and its updates."""
 
-    preset: Literal[tuple(roformer.PRESETS)] = "tiny"
+    preset: Annotated[str, one_of(roformer.PRESETS)] = "tiny"
     """Shape of the model, and the recipe that goes with it."""
     positions: Positions = "rotary"
     """rotary; learned (BERT's table); sinusoidal, or with trainable frequencies; T5's relative buckets; none."""

@@ -27,6 +27,7 @@ from training.ranges import check_ranges
 
 Positions = Literal["rotary", "learned", "sinusoidal", "trainable", "buckets", "none"]
 BUCKETS = 32
+PoolerKind = Literal["none", "tanh", "linear"]
 SINUSOID = STD * 2**0.5  # amplitude of sinusoids beside embeddings of N(0, STD²): the same variance
 
 
@@ -48,7 +49,7 @@ class RoFormerConfig(TransformerConfig):
     """Positions beyond the trained length."""
     max_positions: int = 512
     """learned: rows of the table (P)."""
-    pooler: Literal["none", "tanh", "linear"] = "tanh"
+    pooler: PoolerKind = "tanh"
     """A dense layer over the first token: BERT's with tanh, SimBERT's without."""
     head: bool = True
     """The masked language model's head, tied to the embedding."""
@@ -177,7 +178,7 @@ def encode_layers(
         mask=Segments(segments, segments) if mask is None else mask,
         rotation=rotation,
         layout=c.layout,
-        bias=relative_bias(p.position, length, length, bidirectional=True) if c.positions == "buckets" else None,
+        bias=relative_bias(position_of(p), length, length, bidirectional=True) if c.positions == "buckets" else None,
         key=key,
         outputs=outputs,
     )
@@ -211,7 +212,7 @@ def _sum_embeddings(
     x = x + (kinds[:1][None] if types is None else rows_of(kinds, types, cut))
     match c.positions:
         case "learned":
-            table = gather(p.position, None, "embed")
+            table = gather(position_of(p), None, "embed")
             if ids.shape[1] > len(table) and c.extension.method == "hierarchical":
                 table = hierarchical(table, ids.shape[1])
             if ids.shape[1] > len(table):
@@ -222,31 +223,49 @@ def _sum_embeddings(
         case "sinusoidal":
             x = x + SINUSOID * sinusoidal(positions, frequencies(x.shape[-1], c.theta))
         case "trainable":
-            x = x + SINUSOID * sinusoidal(positions, p.position)
+            x = x + SINUSOID * sinusoidal(positions, position_of(p))
     return x
+
+
+def position_of(embeddings: Embeddings) -> jax.Array:
+    """What is learned of positions. ValueError without any."""
+    if embeddings.position is None:
+        raise ValueError("the model has no learned positions")
+    return embeddings.position
 
 
 def pool(model: RoFormer, hidden: jax.Array, config: RoFormerConfig) -> jax.Array:
     """Hidden states [B, T, D] -> what the pooler makes of each row's first token: [B, D]. ValueError without a pooler."""
+    out = linear(hidden[:, :1], pooler_of(model), ("embed", None))[:, 0]
+    return jnp.tanh(out) if config.pooler == "tanh" else out
+
+
+def pooler_of(model: RoFormer) -> Linear:
+    """ValueError without one."""
     if model.pooler is None:
         raise ValueError("the model has no pooler")
-    out = linear(hidden[:, :1], model.pooler, ("embed", None))[:, 0]
-    return jnp.tanh(out) if config.pooler == "tanh" else out
+    return model.pooler
+
+
+def head_of(model: RoFormer) -> Head:
+    """ValueError without one."""
+    if model.head is None:
+        raise ValueError("the model has no masked language model's head")
+    return model.head
 
 
 def before_logits(model: RoFormer, hidden: jax.Array, config: RoFormerConfig) -> jax.Array:
     """The head up to its product with the embedding: [B, T, D] -> [B, T, E]. ValueError without a head."""
-    if model.head is None:
-        raise ValueError("the model has no masked language model's head")
-    x = jax.nn.gelu(linear(hidden, model.head.transform, ("embed", None)), approximate=config.gelu == "tanh")
-    return layer_norm(x, model.head.norm, config.epsilon)
+    head = head_of(model)
+    x = jax.nn.gelu(linear(hidden, head.transform, ("embed", None)), approximate=config.gelu == "tanh")
+    return layer_norm(x, head.norm, config.epsilon)
 
 
 def logits(model: RoFormer, hidden: jax.Array, config: RoFormerConfig) -> jax.Array:
     """Hidden states [B, T, D] -> float32 logits [B, T, V]. ValueError without a head."""
     x = before_logits(model, hidden, config)
     table = gather(model.embeddings.word, "vocab", "embed", dtype=x.dtype)
-    return jnp.einsum("BTE,VE->BTV", x, table, preferred_element_type=jnp.float32) + model.head.bias[None, None]
+    return jnp.einsum("BTE,VE->BTV", x, table, preferred_element_type=jnp.float32) + head_of(model).bias[None, None]
 
 
 def sizes(config: RoFormerConfig) -> dict[str, tuple[str, int]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from rope.positions.extension import Extension
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
 from training.files.errors import DataError
+from training.flags import one_of
 from training.launch import LaunchConfig
 from training.loop import LoopConfig, to_mesh
 from training.mesh import MeshConfig, make_mesh
@@ -54,7 +55,7 @@ class LengthsConfig:
     """Independent repeats."""
     windows: int = 64
     """Held-out windows that are scored, at most."""
-    preset: Literal[tuple(roformer.PRESETS)] = "tiny"
+    preset: Annotated[str, one_of(roformer.PRESETS)] = "tiny"
     """Shape of the models."""
     steps: int = 1000
     """Updates of each training."""

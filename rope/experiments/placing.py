@@ -18,9 +18,10 @@ def placed(pixels: np.ndarray, canvas: tuple[int, int], corners: np.ndarray) -> 
     return out * (inside[0][:, :, None] & inside[1][:, None, :])[..., None]
 
 
-def canvas_of(size: Sequence[int], factor: float, patch: int) -> tuple[int, ...]:
+def canvas_of(size: tuple[int, int], factor: float, patch: int) -> tuple[int, int]:
     """So many times the size, in whole patches."""
-    return tuple(-(-round(factor * side) // patch) * patch for side in size)
+    height, width = (-(-round(factor * side) // patch) * patch for side in size)
+    return height, width
 
 
 def conditions(
@@ -28,7 +29,8 @@ def conditions(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(what is done to the images, [times, n, H, W, channels]): each image once where chance plays no part, else `places`
     times. No seed of an experiment changes them."""
-    n, *size, _ = pixels.shape
+    n, height, width, _ = pixels.shape
+    size = (height, width)
 
     def often(canvas: tuple[int, int], number: int, choices: np.ndarray) -> np.ndarray:
         chosen = np.random.default_rng([len(pixels), number]).integers(len(choices), size=(places, n))
@@ -37,7 +39,7 @@ def conditions(
     yield "as trained", pixels[None]
     for k in shifts:
         around = np.stack(np.meshgrid(*[np.arange(-k, k + 1)] * 2, indexing="ij"), -1).reshape(-1, 2)
-        yield f"shifted by {k}", often(tuple(size), k, around[np.abs(around).max(1) == k])
+        yield f"shifted by {k}", often(size, k, around[np.abs(around).max(1) == k])
     for factor in canvases:
         canvas = canvas_of(size, factor, patch)
         # By whole patches a model reads the patches that it knows, elsewhere; anywhere, the image is cut otherwise too.

@@ -3,6 +3,7 @@
 Letters: B batch, T query length, S key length, N heads, K heads of keys and values, H head size.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -17,13 +18,17 @@ LANES = 128  # of a TPU's vector registers: lengths must be multiples of it
 
 def choose(wanted: Implementation, query: jax.Array, key: jax.Array, *, bias, mask, dropped: bool, long: bool) -> str:
     """xla, splash or cudnn. Raises ValueError where `wanted` is not legal for these arguments of `attention`."""
-    problems = {"xla": lambda: None, "splash": _splash_problem, "cudnn": _cudnn_problem}
+    problems: dict[str, Callable[..., str | None]] = {
+        "xla": lambda *_: None,
+        "splash": _splash_problem,
+        "cudnn": _cudnn_problem,
+    }
     if wanted == "auto":
         on_tpu = device_kind().startswith("TPU")
         return "splash" if on_tpu and not _splash_problem(query, key, bias, mask, dropped, long) else "xla"
     if wanted not in problems:
         raise ValueError(f"implementation is {wanted!r}: it must be auto, {', '.join(problems)}")
-    if wanted != "xla" and (problem := problems[wanted](query, key, bias, mask, dropped, long)):
+    if problem := problems[wanted](query, key, bias, mask, dropped, long):
         raise ValueError(f"attention by {wanted} {problem}; use xla")
     return wanted
 

@@ -21,6 +21,7 @@ from rope.positions.extension import Extension, base_of
 from rope.positions.rerope import LongRotation
 from rope.positions.rotary import Rotation, rotate, rotation
 
+Numbers = np.ndarray | jax.Array  # taken as float64
 # Multiplication by i and by j: the generators of a rotation by quaternions, which do not commute (ij = -ji = k).
 QUATERNION = np.array(
     [
@@ -38,7 +39,7 @@ class Error(NamedTuple):
     rms: float
 
 
-def turns(positions: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+def turns(positions: Numbers, frequencies: Numbers) -> np.ndarray:
     """The angles p theta_i [T, F] of positions [T] at frequencies [F], or of [T, A] at [A, F]: inner products. float64.
 
     Raises ValueError where the axes of the two differ.
@@ -51,13 +52,13 @@ def turns(positions: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     return positions @ theta
 
 
-def gram(encoding: np.ndarray) -> np.ndarray:
+def gram(encoding: Numbers) -> np.ndarray:
     """<p_m, p_n> [T, T] of an encoding's vectors [T, H], in float64."""
     wide = np.asarray(encoding, np.float64)
     return wide @ wide.T
 
 
-def relative_deviation(matrix: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def relative_deviation(matrix: Numbers, positions: Numbers) -> np.ndarray:
     """What of scores [T, T] is no function of the difference of the positions [T] or [T, A]: [T, T].
 
     The function is the mean of all scores with the same difference (in one dimension, of a diagonal).
@@ -69,7 +70,7 @@ def relative_deviation(matrix: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return scores - (np.bincount(group.ravel(), scores.ravel()) / np.bincount(group.ravel()))[group]
 
 
-def toeplitz_error(matrix: np.ndarray, positions: np.ndarray) -> Error:
+def toeplitz_error(matrix: Numbers, positions: Numbers) -> Error:
     """How far scores [T, T] are from a function of the difference of the positions [T] or [T, A]."""
     return error(relative_deviation(matrix, positions))
 
@@ -79,7 +80,7 @@ def error(difference: np.ndarray) -> Error:
     return Error(float(np.abs(difference).max()), float(np.sqrt(np.mean(np.square(difference)))))
 
 
-def decay(distances: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+def decay(distances: Numbers, frequencies: Numbers) -> np.ndarray:
     """g(k) = sum_i cos(k theta_i) [K]: the scores of sinusoidal positions at distances [K] (or [K, A])."""
     return np.cos(turns(distances, frequencies)).sum(-1)
 
@@ -137,7 +138,7 @@ class Parts(NamedTuple):
     absolute: np.ndarray
 
 
-def diagonal_parts(positions: np.ndarray, frequencies: np.ndarray, diagonal: np.ndarray) -> Parts:
+def diagonal_parts(positions: np.ndarray, frequencies: Numbers, diagonal: np.ndarray) -> Parts:
     """p_m^T diag(h) p_n of sinusoidal positions [T] (interleaved, h [H]) as a sum of two:
 
     sum_i (h_2i + h_2i+1)/2 cos((m - n) theta_i) and sum_i (h_2i+1 - h_2i)/2 cos((m + n) theta_i).

@@ -7,15 +7,17 @@ Letters: T positions of a row, A axes, F = H/2 frequencies (pairs of dimensions)
 """
 
 import math
+import operator
 import re
 from collections.abc import Callable
+from functools import reduce
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Schedule = Callable[[jax.Array], jax.Array]  # t in [0, 1) -> theta_t
+Schedule = Callable[[jax.Array | np.ndarray], jax.Array]  # t in [0, 1) -> theta_t
 Layout = Literal["interleaved", "half"]  # of the two dimensions of a pair: side by side, or in both halves
 SINUSOIDAL = "10000^-t"  # Vaswani et al. 2017, arXiv 1706.03762, section 3.5
 
@@ -32,7 +34,7 @@ def schedule(name: str) -> Schedule:
             return lambda t: jnp.exp(-math.log(base) * t)
     elif found := re.fullmatch(rf"t(?:\^{number})?", name):
         exponent = float(found[1] or 1)
-        return lambda t: t**exponent
+        return lambda t: jnp.asarray(t**exponent)
     raise ValueError(f"theta is {name!r}: it must be like 10000^-t, 1000^-t, t^2 or t")
 
 
@@ -81,7 +83,7 @@ def angles(positions: jax.Array, frequencies: jax.Array) -> jax.Array:
             f"positions of shape {positions.shape}: the frequencies have {axes} axes, so it must end in {axes}"
         )
     # A sum of products, not a product of matrices: that may run in bfloat16 on a TPU, too coarse for an angle.
-    return sum(_outer(positions[..., a], frequencies[..., a, :]) for a in range(axes))
+    return reduce(operator.add, (_outer(positions[..., a], frequencies[..., a, :]) for a in range(axes)))
 
 
 def _outer(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -13,11 +13,12 @@ def relative_bucket(offset: jax.Array, *, bidirectional: bool, buckets: int = 32
     distances share the last. Bidirectional: the upper half of the numbers is for keys right of the query. Otherwise such
     keys all fall in bucket 0 (causal attention never sees them).
     """
+    side: jax.Array | int = 0
     if bidirectional:
         buckets //= 2
         side, distance = jnp.where(offset > 0, buckets, 0), jnp.abs(offset)
     else:
-        side, distance = 0, jnp.maximum(-offset, 0)
+        distance = jnp.maximum(-offset, 0)
     exact = buckets // 2
     log = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(max_distance / exact)
     far = jnp.minimum(exact + (log * (buckets - exact)).astype(jnp.int32), buckets - 1)

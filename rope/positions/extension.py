@@ -16,6 +16,8 @@ from rope.positions.rerope import LongRotation, long_rotation
 from rope.positions.rotary import Rotation, rotation
 from training.ranges import check_choices, check_ranges
 
+Method = Literal["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky", "hierarchical"]
+
 
 def interpolated(theta: jax.Array, factor: float) -> jax.Array:
     """Position interpolation (Chen et al. 2023, arXiv 2306.15595): positions p / factor, for any frequencies."""
@@ -80,7 +82,7 @@ def hierarchical(table: jax.Array, length: int, share: float = 0.4) -> jax.Array
 class Extension:
     """How a model trained on rows of `trained` positions reads longer ones."""
 
-    method: Literal["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky", "hierarchical"] = "none"
+    method: Method = "none"
     """Rotary: position interpolation (linear), a larger base (ntk; dynamic: as the length needs), YaRN, ReRoPE or leaky
     ReRoPE. Learned: hierarchical."""
     factor: float = 1.0

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from rope.positions import analysis
-from rope.positions.extension import Extension, base_of, extended_rotation
+from rope.positions.extension import Extension, Method, base_of, extended_rotation
 from rope.report.config import ReportConfig
 from rope.report.plots import lines, panels
 from training.experiment.page import Section
@@ -14,7 +14,7 @@ from training.experiment.report import png
 
 def methods(c: ReportConfig) -> dict[str, Extension]:
     """Every extension that theta allows, at the config's factor, trained length and window."""
-    names = ["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
+    names: list[Method] = ["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
     if not c.theta.endswith("^-t") or c.size == 2:
         names = [name for name in names if name not in ("ntk", "dynamic", "yarn")]
     elif base_of(c.theta) <= 1:
@@ -81,8 +81,15 @@ def extensions(c: ReportConfig) -> Section:
     ratios = {name: np.divide(x, plain, out=np.ones_like(x), where=plain != 0) for name, x in slower.items()}
     figure, (left, right) = panels(1, 1.2)
     lines(left, k, seen_at, title="distances", xlabel="distance", ylabel="counts as", bold=c.extension.method)
-    chosen = {"xlabel": "pair i", "ylabel": "of the trained frequency", "bold": c.extension.method}
-    lines(right, np.arange(c.size // 2), ratios, title="frequencies", **chosen)
+    lines(
+        right,
+        np.arange(c.size // 2),
+        ratios,
+        title="frequencies",
+        xlabel="pair i",
+        ylabel="of the trained frequency",
+        bold=c.extension.method,
+    )
     left.axhline(c.extension.trained, color="0.4", linestyle=":", linewidth=1.2)
     farthest = {name: float(x[-1]) for name, x in seen_at.items()}
     says = (

@@ -53,8 +53,10 @@ def lines(
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     if len(curves) > 1:
-        place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if beside else {}
-        axes.legend(fontsize="small", **place)
+        if beside:
+            axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+        else:
+            axes.legend(fontsize="small")
 
 
 def heat(

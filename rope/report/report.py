@@ -33,9 +33,9 @@ def position_report(config: ReportConfig, say: Callable[[str], None] = print) ->
     folder = Path(config.folder).absolute()
     check_folder(folder)
     made = []
-    for section, encodings in SECTIONS.items():
+    for make, encodings in SECTIONS.items():
         if encodings & set(config.encodings):
-            made.append(section(config))
+            made.append(make(config))
             say(f"{made[-1].title}: {made[-1].says}\n")
     settings = {name: value for name, value in asdict(config).items() if name != "folder"}
     e = config.extension

@@ -42,12 +42,12 @@ def rotary_scores(c: ReportConfig) -> Section:
     positions = seen(c)
     query, key = np.random.default_rng(c.seed).normal(size=(2, c.size)).astype(np.float32) / c.size**0.25
     by = extended_rotation(c.extension, jnp.asarray(positions), c.size, c.length, c.theta)
-    rows = [jnp.broadcast_to(x, (1, len(positions), 1, c.size)) for x in (query, key)]
+    queries, keys = (jnp.broadcast_to(x, (1, len(positions), 1, c.size)) for x in (query, key))
     if isinstance(by, LongRotation):
-        code = long_scores(*rows, by, "interleaved")[0, 0]
+        code = np.asarray(long_scores(queries, keys, by, "interleaved")[0, 0])
     else:
-        queries, keys = (np.asarray(rotate(x, by)[0, :, 0], np.float64) for x in rows)
-        code = queries @ keys.T
+        turned, others = (np.asarray(rotate(x, by)[0, :, 0], np.float64) for x in (queries, keys))
+        code = turned @ others.T
     theta, factor = turning(c.extension, c)
     # Two dimensions are one complex number, and R(m) is e^(i m theta).
     query, key = (x.reshape(-1, 2).astype(np.float64) @ [1, 1j] * factor for x in (query, key))
@@ -137,7 +137,8 @@ def schedules(c: ReportConfig) -> Section:
     )
     what = "decay of the integral"
     lines(right, k, limits, title=what, xlabel="distance k", ylabel="g(k) / g(0)", xlog=True, bold=c.theta, zero=True)
-    figures, words = {}, []
+    figures: dict[str, float | None] = {}
+    words = []
     for name, limit in limits.items():
         crossed = analysis.crossings(k, limit)
         first = float(crossed[0]) if len(crossed) else None

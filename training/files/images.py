@@ -41,7 +41,7 @@ def fingerprint(*parts: Images) -> str:
     """sha256 of pixels and labels."""
     digest = hashlib.sha256()
     for array in chain.from_iterable(parts):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -184,7 +184,7 @@ def split_images(images: Images, *held: int) -> list[Images]:
     """
     ranks: dict[bytes, int] = {}
     for number, pixels in enumerate(images.pixels):
-        ranks.setdefault(hashlib.sha256(np.ascontiguousarray(pixels)).digest(), number)
+        ranks.setdefault(hashlib.sha256(np.ascontiguousarray(pixels).data).digest(), number)
     order = [number for _, number in sorted(ranks.items())]
     if len(order) <= sum(held):
         raise DataError(

@@ -91,7 +91,7 @@ def read(name: str, stored: Stored) -> np.ndarray:
 
 def fingerprint(model: Any) -> str:
     """Of a model's arrays, by which a resumed run knows what it began with."""
-    return f"{reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc), jax.tree.leaves(model), 0):08x}"
+    return f"{reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data, crc), jax.tree.leaves(model), 0):08x}"
 
 
 def open_weights(folder: Path) -> tuple[dict[str, Stored], Path]:
@@ -134,7 +134,7 @@ def open_safetensors(file: Path) -> dict[str, Stored]:
 
 
 def write_safetensors(
-    path: Path, tensors: Iterable[tuple[str, np.ndarray]], dtype: str, exact: Collection[str] = ()
+    path: Path, tensors: Iterable[tuple[str, np.ndarray | jax.Array]], dtype: str, exact: Collection[str] = ()
 ) -> None:
     """Writes the arrays one after the other, so that only one is ever copied (the library's writer wants them all).
 

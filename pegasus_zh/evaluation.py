@@ -25,7 +25,7 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from pegasus_zh.text.documents import JSON_SUFFIXES, Source, find_sources, read_records
-from training.experiment.cells import RESAMPLES
+from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json
 from training.files.errors import DataError
 
@@ -130,11 +130,8 @@ def intervals(
     each pair together, so what makes an example hard for both cancels.
     """
     values = np.stack([scores[name] if against is None else scores[name] - against[name] for name in scores], axis=1)
-    rng, size = np.random.default_rng(seed), len(values)
-    # How often a resample holds each example is all that its mean needs, and one draw serves all metrics.
-    means = [np.bincount(rng.integers(size, size=size), minlength=size) @ values / size for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(scores)}
+    bounds = bounds_of_means(values, resamples, seed).T.tolist()
+    return {name: (low, high) for name, (low, high) in zip(scores, bounds, strict=True)}
 
 
 def _figures(found: Scores, against: Scores | None = None) -> dict[str, dict]:

@@ -1,18 +1,14 @@
-"""How well cosines agree with people: tasks of scored pairs, Spearman's correlation, and its bootstrap interval."""
+"""Tasks of scored pairs, by which cosines are set beside what people say."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
 
 from retrieval.texts import read_columns
 from retrieval.vectors.arrays import unit
-from training.experiment.cells import Estimate
 from training.files.errors import DataError
-
-RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -87,46 +83,3 @@ def cosines(vectors: np.ndarray, split: Split) -> np.ndarray:
     """Of each pair, float32 [n]; vectors [texts, D]. A vector of zeros has the cosine 0."""
     found = unit(vectors)
     return np.einsum("nd,nd->n", found[split.first], found[split.second])
-
-
-def spearman(scores: np.ndarray, found: np.ndarray) -> float:
-    """Spearman's rank correlation, ties sharing the mean of their ranks; NaN where one of the two is constant."""
-    return _pearson(rankdata(scores), rankdata(found), np.ones(len(scores)))
-
-
-def intervals(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int = RESAMPLES, seed: int = 0
-) -> list[Estimate]:
-    """The same of each split, (scores, cosines), with 95 % intervals by a bootstrap over pairs; last, of the mean over splits
-    weighted by their sizes.
-
-    A resample is how often each pair is drawn: ranks are then running sums of these counts, in an order found once.
-    """
-    random = np.random.default_rng(seed)
-    drawn: list[Sequence[float]] = []
-    for scores, found in pairs:
-        first, second, n = _Ranks(scores), _Ranks(found), len(scores)
-        counts = (np.bincount(random.integers(0, n, n), minlength=n).astype(np.float64) for _ in range(resamples))
-        drawn.append([_pearson(first.of(x), second.of(x), x) for x in counts])
-    values = np.array([spearman(*pair) for pair in pairs])
-    sizes = np.array([len(scores) for scores, _ in pairs], np.float64)
-    values = np.append(values, np.average(values, weights=sizes))
-    of_all = zip(values, np.array([*drawn, np.average(drawn, 0, sizes)]), strict=True)
-    return [Estimate(float(value), *map(float, np.nanpercentile(x, [2.5, 97.5]))) for value, x in of_all]
-
-
-class _Ranks:
-    """Mid-ranks of values that are each there a number of times."""
-
-    def __init__(self, values: np.ndarray):
-        _, self._group = np.unique(values, return_inverse=True)
-
-    def of(self, counts: np.ndarray) -> np.ndarray:
-        sizes = np.bincount(self._group, counts)
-        return (np.cumsum(sizes) - sizes / 2)[self._group]
-
-
-def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
-    x, y = (a - np.average(a, weights=weights) for a in (x, y))
-    norm = np.sqrt((weights * x * x).sum() * (weights * y * y).sum())
-    return float((weights * x * y).sum() / norm) if norm > 0 else float("nan")

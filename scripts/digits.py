@@ -9,11 +9,8 @@ def main() -> None:
     import tyro
 
     from rope.experiments.digits import DigitsConfig, digits
-    from training.experiment.cells import remember_programs
 
-    config = tyro.cli(DigitsConfig, prog=prog("digits"))
-    remember_programs(config.folder)
-    digits(config)
+    digits(tyro.cli(DigitsConfig, prog=prog("digits")))
 
 
 if __name__ == "__main__":

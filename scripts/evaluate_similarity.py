@@ -9,11 +9,8 @@ def main() -> None:
     import tyro
 
     from retrieval.experiments.similarity_grid import SimilarityGridConfig, similarity_grid
-    from training.experiment.cells import remember_programs
 
-    config = tyro.cli(SimilarityGridConfig, prog=prog("evaluate_similarity"))
-    remember_programs(config.folder)
-    similarity_grid(config)
+    similarity_grid(tyro.cli(SimilarityGridConfig, prog=prog("evaluate_similarity")))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ def main() -> None:
     import tyro
 
     from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot
-    from training.experiment.cells import remember_programs
 
-    config = tyro.cli(FewShotConfig, prog=prog("few_shot"))
-    remember_programs(config.folder)
-    few_shot(config)
+    few_shot(tyro.cli(FewShotConfig, prog=prog("few_shot")))
 
 
 if __name__ == "__main__":

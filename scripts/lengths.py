@@ -1,6 +1,11 @@
 """Compare position encodings on text longer than trained on: python -m scripts.lengths --help"""
 
-if __name__ == "__main__":  # the imports too: worker processes import this file again
+from training.command import run
+
+from . import prog
+
+
+def main() -> None:
     from pathlib import Path
     from typing import Annotated
 
@@ -8,23 +13,20 @@ if __name__ == "__main__":  # the imports too: worker processes import this file
 
     from pegasus_zh.rows.plain_text import TextConfig, text_rows
     from rope.experiments.lengths import LengthsConfig, lengths
-    from training.command import run
-    from training.experiment.cells import remember_programs
+    from training.flags import FLAT
 
-    from . import prog
-
-    Plain = tyro.conf.arg(name="")
-
-    def main(
-        text: Annotated[TextConfig, Plain] = TextConfig(),  # noqa: B008
-        experiment: Annotated[LengthsConfig, Plain] = LengthsConfig(),  # noqa: B008
+    def command(
+        text: Annotated[TextConfig, FLAT] = TextConfig(),  # noqa: B008
+        experiment: Annotated[LengthsConfig, FLAT] = LengthsConfig(),  # noqa: B008
     ) -> None:
         """Trains encoders on short rows of Chinese text, an encoding and a seed each, and scores them on longer ones.
 
         The same command goes on where it was stopped.
         """
-        folder = Path(experiment.folder)
-        remember_programs(folder)
-        lengths(experiment, lambda length: text_rows(text, length, folder))
+        lengths(experiment, lambda length: text_rows(text, length, Path(experiment.folder)))
 
-    run(lambda: tyro.cli(main, prog=prog("lengths")))
+    tyro.cli(command, prog=prog("lengths"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -11,7 +11,6 @@ def main() -> None:
     import jax
 
     from gan.experiments.all import EXPERIMENTS
-    from training.experiment.cells import remember_programs
     from training.flags import parse_preset
 
     name, *arguments = sys.argv[1:] or [""]
@@ -31,7 +30,6 @@ def main() -> None:
         prog=f"{prog('wgan')} {name}",
         description=f"{one.question.capitalize()}\n\n{one.config.__doc__}",
     )
-    remember_programs(config.folder)
     # A certified critic's bound holds to 1e-6 a layer in float32, and to 0.5 % in what an accelerator takes for it by default.
     jax.config.update("jax_default_matmul_precision", "highest")
     one.run(config)

@@ -14,7 +14,7 @@ Config = TypeVar("Config")
 
 
 def one_of(names: Iterable[str]) -> PrimitiveConstructorSpec[str]:
-    """A field Annotated[str, one_of(TABLE)] is shown and checked as one of the table's names, as a Literal of them would be."""
+    """Annotated[str, one_of(TABLE)] is a field that a command line shows and checks as one of the table's names."""
     names = tuple(names)
     return PrimitiveConstructorSpec(
         nargs=1,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from training.compiled import remember_programs
 from training.files.locks import locked
 from training.mesh import MeshConfig, join_processes
 from training.metrics import silent
@@ -32,14 +33,9 @@ def joined(launch: LaunchConfig, say: Callable = print) -> Callable:
 @contextmanager
 def held(folder: Path | str, launch: LaunchConfig) -> Iterator[None]:
     """Holds the folder for this run alone. Raises ValueError where another run is at work in it."""
-    if launch.keep_compiled:
-        remember_programs(folder)
-    with locked(Path(folder)) if jax.process_index() == 0 else nullcontext():
+    folder = Path(folder)
+    with (
+        locked(folder) if jax.process_index() == 0 else nullcontext(),
+        remember_programs(folder / "compiled") if launch.keep_compiled else nullcontext(),
+    ):
         yield
-
-
-def remember_programs(folder: Path | str) -> None:
-    """Compiled programs are kept in `folder`/compiled: a command that goes on, and an experiment's cells, compile the same few."""
-    jax.config.update("jax_compilation_cache_dir", str((Path(folder) / "compiled").absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -19,14 +19,13 @@ import numpy as np
 from gan.critic import Shape
 from gan.critics import CRITICS
 from gan.estimate import over_seeds, seed_keys
-from gan.experiments.gans_report import SHOWN, VARIED, report
+from gan.experiments.gans_report import SHOWN, VARIED, report, samples_of
 from gan.networks import halvings
 from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from gan.transport import exact_w1
-from training.experiment.cells import keep_settings, run_cells
+from training.experiment.cells import experiment, run_cells
 from training.files.atomic import write_bytes
-from training.files.locks import locked
 from training.ranges import check_lists, check_ranges
 from training.step import compiler_options
 
@@ -134,16 +133,15 @@ def gans(config: GansConfig, say: Callable = print, question: str = "do better d
         cell: recipe_of(data, *cell, config)
         for cell in product(config.critics, config.network, config.n_critic, config.batch)
     }
-    with locked(folder):
-        free = ("preset", "folder", "critics", *VARIED, "data")
-        settings = {k: v for k, v in asdict(config).items() if k not in free}
-        keep_settings(folder / "settings.json", settings | {"images": data.fingerprint})
-        paths = {cell: folder / "cells" / f"{'-'.join(map(str, cell))}.json" for cell in recipes}
+    free = ("preset", "folder", "critics", *VARIED, "data")
+    settings = {k: v for k, v in asdict(config).items() if k not in free}
+    with experiment(folder, settings | {"images": data.fingerprint}):
 
         def make(cell: tuple[str, str, int, int]) -> dict[str, Any]:
-            return measure(data, recipes[cell], *cell, config, paths[cell].with_suffix(".npz"))
+            return measure(data, recipes[cell], *cell, config, samples_of(folder, cell))
 
-        say(report(folder, data, run_cells(paths, make, "GAN"), config, question))
+        cells = {samples_of(folder, cell).stem: cell for cell in recipes}
+        say(report(folder, data, run_cells(folder, cells, make, "GAN"), config, question))
 
 
 def recipe_of(data: Data, critic: str, network: str, n_critic: int, batch: int, config: GansConfig) -> Recipe:

@@ -1,17 +1,18 @@
 """What the GANs of an experiment show: a table, accuracy against quality, curves on the way, and samples."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from gan.experiments.pictures import grid
-from gan.experiments.report import Panel, number, write_report
+from gan.experiments.pictures import Panel, grid
 from gan.quality import Data, references
-from training.experiment.cells import Estimate, estimate_runs, png
 from training.experiment.page import Section, Table
+from training.experiment.report import decimals, png, shown_settings, write_report
+from training.experiment.statistics import Estimate, estimate_runs
 from training.files.errors import DataError
 
 SHOWN = 64  # generated images that are kept
@@ -26,9 +27,9 @@ def report(folder: Path, data: Data, every: Sequence[Mapping[str, Any]], config:
     cells = [c for c in every if c["stopped"] is None]
     found = {label(c): {m: estimate_runs(c["curve"][-1][m]) for m in MEASURES} for c in cells}
     known = references(data, config.patch, config.codes or 64)
-    rows = [[name, *(number(e[m]) for m in MEASURES)] for name, e in found.items()]
+    rows = [[name, *(decimals(e[m]) for m in MEASURES)] for name, e in found.items()]
     rows += [[label(c), f"no number at step {c['stopped']}", *[""] * 8] for c in every if c["stopped"]]
-    rows += [[name, "", "", "", *(number(m[k]) for k in MEASURES[3:])] for name, m in known.items()]
+    rows += [[name, "", "", "", *(decimals(m[k]) for k in MEASURES[3:])] for name, m in known.items()]
     heads = (
         "critic",
         "ratio",
@@ -88,7 +89,23 @@ def report(folder: Path, data: Data, every: Sequence[Mapping[str, Any]], config:
         )
     )
     columns = ("critic", *VARIED, "seed", "step", "kr", *MEASURES)
-    return write_report(folder, "gans", question.capitalize(), sections, config, every, columns=columns, line=_line)
+    settings = shown_settings(config)
+    return write_report(
+        folder,
+        "gans",
+        question.capitalize(),
+        sections,
+        settings,
+        lead=f"{len(every)} cells; intervals are of 95 %, by Student's t over seeds.",
+        columns=columns,
+        rows=chain.from_iterable(map(_line, every)),
+        json={"settings": settings, "cells": every},
+    )
+
+
+def samples_of(folder: Path, cell: Iterable[str | int]) -> Path:
+    """The generated images of a (critic, network, n_critic, batch), beside its figures."""
+    return folder / "cells" / f"{'-'.join(map(str, cell))}.npz"
 
 
 def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
@@ -160,7 +177,7 @@ def _lines(cells, varied: str, others: Sequence[str]) -> bytes:
 def _samples(folder: Path, data: Data, cells, label: Callable) -> bytes:
     panels = {"held-out images": data.test[:SHOWN]}
     for cell in cells:
-        path = folder / "cells" / f"{'-'.join(str(cell[name]) for name in ('critic', *VARIED))}.npz"
+        path = samples_of(folder, (cell[name] for name in ("critic", *VARIED)))
         try:
             with np.load(path, allow_pickle=False) as file:
                 panels[label(cell)] = file["images"][0] / 255

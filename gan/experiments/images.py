@@ -58,7 +58,7 @@ class ImagesConfig:
         default_factory=lambda: LoopConfig(steps=40, batch_size=32, eval_every=20, save_every=20, eval_batches=4)
     )
     """Steps, batches and checkpoints."""
-    launch: Annotated[LaunchConfig, FLAT] = field(default_factory=LaunchConfig)
+    launch: Annotated[LaunchConfig, FLAT] = field(default_factory=lambda: LaunchConfig(keep_compiled=True))
     """On what it runs; images are cut over `data` and `fsdp`, weights are whole on each device."""
 
     def __post_init__(self):

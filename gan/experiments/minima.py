@@ -1,6 +1,6 @@
 """What the exact distance of finite samples prefers, without any training: averages."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from gan.experiments.pictures import grid
-from gan.experiments.report import number, write_report
 from gan.transport import exact_plan, exact_w1
-from training.experiment.cells import estimate_runs, keep_settings, png, run_cells
+from training.experiment.cells import experiment, run_cells
 from training.experiment.page import Section, Table
+from training.experiment.report import decimals, png, shown_settings, write_report
+from training.experiment.statistics import estimate_runs
 from training.files.images import fingerprint, read_images, split_images
-from training.files.locks import locked
 from training.ranges import check_lists, check_ranges
 
 
@@ -107,48 +107,52 @@ def false_minima(config: MinimaConfig, say: Callable = print) -> None:
                 found.setdefault(name, []).append(exact_w1(held, points, y_weights=mass))
         return {"batch": size, "w1": found}
 
-    with locked(folder):
-        settings = {"draws": config.draws, "clusters": config.clusters, "images": fingerprint(images)}
-        keep_settings(folder / "settings.json", settings)
-        cells = run_cells({size: folder / "cells" / f"{size}.json" for size in config.batch}, measure, "batch size")
-        found = {c["batch"]: {name: estimate_runs(w1) for name, w1 in c["w1"].items()} for c in cells}
-        names = list(cells[0]["w1"])
-        rows = [[f"{size}", *(number(found[size][name]) for name in names)] for size in config.batch]
+    settings = {"draws": config.draws, "clusters": config.clusters, "images": fingerprint(images)}
+    with experiment(folder, settings):
+        cells = run_cells(folder, {str(size): size for size in config.batch}, measure, "batch size")
         pictures = {"held-out images": test[:16]} | {
             name: np.resize(points, (16, points.shape[1]))
             for name, (points, _) in candidates(train, 16, config.clusters).items()
         }
-        sections = [
-            Section(
-                "minima",
-                "What is near to a batch of held-out images",
-                "W1(held-out batch, candidate), exact",
-                "Where a candidate made of averages is below the real batch, a generator that minimises the exact distance of "
-                "batches makes averages. That is the minibatch's truth: of the laws themselves, real images are at 0.",
-                _by_size(config.batch, {name: [found[size][name] for size in config.batch] for name in names}),
-                table=Table(("batch", *names), rows),
-            ),
-            Section(
-                "candidates",
-                "The candidates for a batch of 16",
-                "made of the other half of the images",
-                "",
-                grid(pictures, images.pixels.shape[1:]),
-            ),
-        ]
+        say(report(folder, cells, grid(pictures, images.pixels.shape[1:]), len(images.labels), config))
 
-        def line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
-            for name, values in cell["w1"].items():
-                yield from ([cell["batch"], draw, name, value] for draw, value in enumerate(values))
 
-        lead = f"{config.draws} draws of each size from two halves of {len(images.labels):,} images; intervals are of 95 %, by "
-        lead += "Student's t over draws, which overlap where batches are large."
-        columns = ("batch", "draw", "candidate", "w1")
-        say(
-            write_report(
-                folder, "minima", "False minima", sections, config, cells, columns=columns, line=line, lead=lead
-            )
-        )
+def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, images: int, config: MinimaConfig) -> str:
+    """minima.md, .csv, .json and report.html; returns the table. pictures: a PNG of the candidates. images: how many."""
+    found = {c["batch"]: {name: estimate_runs(w1) for name, w1 in c["w1"].items()} for c in cells}
+    names = list(cells[0]["w1"])
+    rows = [[f"{size}", *(decimals(found[size][name]) for name in names)] for size in config.batch]
+    sections = [
+        Section(
+            "minima",
+            "What is near to a batch of held-out images",
+            "W1(held-out batch, candidate), exact",
+            "Where a candidate made of averages is below the real batch, a generator that minimises the exact distance of "
+            "batches makes averages. That is the minibatch's truth: of the laws themselves, real images are at 0.",
+            _by_size(config.batch, {name: [found[size][name] for size in config.batch] for name in names}),
+            table=Table(("batch", *names), rows),
+        ),
+        Section("candidates", "The candidates for a batch of 16", "made of the other half of the images", "", pictures),
+    ]
+    lines = (
+        [cell["batch"], draw, name, value]
+        for cell in cells
+        for name, values in cell["w1"].items()
+        for draw, value in enumerate(values)
+    )
+    settings = shown_settings(config)
+    return write_report(
+        folder,
+        "minima",
+        "False minima",
+        sections,
+        settings,
+        lead=f"{config.draws} draws of each size from two halves of {images:,} images; intervals are of 95 %, by Student's t "
+        "over draws, which overlap where batches are large.",
+        columns=("batch", "draw", "candidate", "w1"),
+        rows=lines,
+        json={"settings": settings, "cells": cells},
+    )
 
 
 def _by_size(sizes, curves: Mapping[str, list]) -> bytes:

@@ -1,10 +1,50 @@
-"""Grids of images."""
+"""Pictures that several experiments have: curves over steps, and grids of images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.experiment.cells import png
+from training.experiment.report import png
+from training.experiment.statistics import Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Curves over steps, means with their intervals, and constants that are true whatever the step."""
+
+    title: str
+    curves: Mapping[str, Sequence[tuple[int, Estimate]]]
+    lines: Mapping[str, float | None] = field(default_factory=dict)
+    label: str = ""
+    limited: bool = True
+    """To heights near the constants: a critic that knows no scale does not hide the others."""
+
+    def draw(self, axes) -> None:
+        for place, (name, points) in enumerate(self.curves.items()):
+            if not points:
+                continue
+            steps, (mean, low, high) = [step for step, _ in points], np.array([e for _, e in points]).T
+            style = {"color": f"C{place % 10}", "linestyle": "-" if place < 10 else ":"}
+            axes.plot(steps, mean, label=name, marker="o", markersize=3, **style)
+            axes.fill_between(steps, low, high, alpha=0.15, color=style["color"])
+        for dash, (name, value) in zip(("--", ":", "-."), self.lines.items(), strict=False):
+            if value is not None:
+                axes.axhline(value, color="k", linestyle=dash, linewidth=1, label=f"{name}: {value:.3g}")
+        known = [value for value in self.lines.values() if value]
+        if known and self.limited:
+            axes.set_ylim(min(-0.1 * max(known), 0), 1.6 * max(known))
+        axes.set(title=self.title, xlabel="steps", ylabel=self.label)
+        axes.grid(alpha=0.3)
+
+    def picture(self) -> bytes:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 4.2), layout="constrained")
+        axes = figure.subplots()
+        self.draw(axes)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        return png(figure)
 
 
 def grid(panels: Mapping[str, np.ndarray], image: tuple[int, int, int], columns: int = 4) -> bytes:

@@ -1,20 +1,21 @@
 """How far apart are n points of each law, where the laws themselves are so far?"""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from gan.experiments.report import number, write_report
-from gan.laws import law_of
+from gan.laws import Law, law_of
 from gan.transport import exact_w1
-from training.experiment.cells import estimate_runs, png, run_cells
+from training.experiment.cells import experiment, run_cells
 from training.experiment.page import Section, Table
+from training.experiment.report import decimals, png, shown_settings, write_report
+from training.experiment.statistics import Estimate, estimate_runs
 from training.files.images import read_images
-from training.files.locks import locked
 from training.ranges import check_lists, check_ranges
 
 
@@ -64,45 +65,40 @@ def sample_complexity(config: SamplesConfig, say: Callable = print) -> None:
             "w1": [exact_w1(*p) for p in pairs],
         }
 
-    with locked(folder):
-        paths = {
-            (law, n): folder / "cells" / f"{law.replace(':', '-')}-{n}-{config.draws}.json"
-            for n in config.points
-            for law in config.laws
+    with experiment(folder, {}):  # a cell's name says what it is made with
+        wanted = {
+            f"{law.replace(':', '-')}-{n}-{config.draws}": (law, n) for n, law in product(config.points, config.laws)
         }
-        cells = run_cells(paths, measure, "sample")
-        found = {(c["law"], c["points"]): estimate_runs(c["w1"]) for c in cells}
-        rows = [[law, number(laws[law].w1), *(number(found[law, n]) for n in config.points)] for law in config.laws]
-        section = Section(
-            "samples",
-            "The exact distance of n points of each law",
-            "E W1(P_n, Q_n) - W1(P, Q) is at most of the order n^(-1/D) in D > 2 dimensions (Fournier, Guillin 2015, arXiv 1312.2128)",
-            "In many dimensions a minibatch's exact distance is that of its own few points, however large the batch.",
-            _by_points(config, laws, found),
-            table=Table(("law", "truth", *(f"n = {n}" for n in config.points)), rows),
-        )
-
-        def line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
-            yield from ([cell["law"], cell["points"], n, cell["truth"], value] for n, value in enumerate(cell["w1"]))
-
-        columns = ("law", "points", "draw", "truth", "w1")
-        lead = f"{config.draws} draws of each size; intervals are of 95 %, by Student's t."
-        say(
-            write_report(
-                folder,
-                "samples",
-                "How many points W1 needs",
-                [section],
-                config,
-                cells,
-                columns=columns,
-                line=line,
-                lead=lead,
-            )
-        )
+        say(report(folder, run_cells(folder, wanted, measure, "sample"), laws, config))
 
 
-def _by_points(config: SamplesConfig, laws, found) -> bytes:
+def report(folder: Path, cells: Sequence[Mapping[str, Any]], laws: Mapping[str, Law], config: SamplesConfig) -> str:
+    """samples.md, .csv, .json and report.html; returns the table."""
+    found = {(c["law"], c["points"]): estimate_runs(c["w1"]) for c in cells}
+    rows = [[law, decimals(laws[law].w1), *(decimals(found[law, n]) for n in config.points)] for law in config.laws]
+    section = Section(
+        "samples",
+        "The exact distance of n points of each law",
+        "E W1(P_n, Q_n) - W1(P, Q) is at most of the order n^(-1/D) in D > 2 dimensions (Fournier, Guillin 2015, arXiv 1312.2128)",
+        "In many dimensions a minibatch's exact distance is that of its own few points, however large the batch.",
+        _by_points(config, laws, found),
+        table=Table(("law", "truth", *(f"n = {n}" for n in config.points)), rows),
+    )
+    settings = shown_settings(config)
+    return write_report(
+        folder,
+        "samples",
+        "How many points W1 needs",
+        [section],
+        settings,
+        lead=f"{config.draws} draws of each size; intervals are of 95 %, by Student's t.",
+        columns=("law", "points", "draw", "truth", "w1"),
+        rows=([c["law"], c["points"], n, c["truth"], value] for c in cells for n, value in enumerate(c["w1"])),
+        json={"settings": settings, "cells": cells},
+    )
+
+
+def _by_points(config: SamplesConfig, laws: Mapping[str, Law], found: Mapping[tuple[str, int], Estimate]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.4), layout="constrained")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ import numpy as np
 from gan.critic import Critic, Shape
 from gan.critics import CRITICS
 from gan.estimate import Reading, minibatch_w1, train
-from gan.experiments.report import Panel, number, write_report
+from gan.experiments.pictures import Panel
 from gan.laws import OF_IMAGES, Law, law_of
-from training.experiment.cells import Estimate, estimate_runs, keep_settings, run_cells
+from training.experiment.cells import experiment, run_cells
 from training.experiment.page import Section, Table
+from training.experiment.report import decimals, png, shown_settings, write_report
+from training.experiment.statistics import Estimate, estimate_runs
 from training.files.images import fingerprint, read_images
-from training.files.locks import locked
 from training.ranges import check_choices, check_lists, check_ranges
 
 # Of the published benchmark (Korotin, Kolesov, Burnaev 2022, arXiv 2206.07767, and its notebooks); c-soft and c-debiased have none there.
@@ -98,15 +100,14 @@ def static(config: StaticConfig, say: Callable = print) -> None:
     images, folder = cache(partial(read_images, config.data)), Path(config.folder)
     laws = {name: law_of(name, images) for name in config.laws}
     made = {(law, critic): critic_for(laws[law], law, critic, config) for law in laws for critic in config.critics}
-    with locked(folder):
-        free = ("folder", "preset", "laws", "critics", "data")
-        settings = {k: v for k, v in asdict(config).items() if k not in free}
-        if {*OF_IMAGES} & {*laws}:
-            settings["images"] = fingerprint(images())
-        keep_settings(folder / "settings.json", settings)
-        paths = {cell: folder / "cells" / f"{cell[0].replace(':', '-')}-{cell[1]}.json" for cell in made}
-        cells = run_cells(paths, lambda cell: measure(laws[cell[0]], made[cell], *cell, config), "critic")
-        say(report(folder, cells, config))
+    free = ("folder", "preset", "laws", "critics", "data")
+    settings = {k: v for k, v in asdict(config).items() if k not in free}
+    if {*OF_IMAGES} & {*laws}:
+        settings["images"] = fingerprint(images())
+    with experiment(folder, settings):
+        cells = {f"{law.replace(':', '-')}-{critic}": (law, critic) for law, critic in made}
+        found = run_cells(folder, cells, lambda cell: measure(laws[cell[0]], made[cell], *cell, config), "critic")
+        say(report(folder, found, config))
 
 
 def critic_for(law: Law, name: str, critic: str, config: StaticConfig) -> Critic:
@@ -193,8 +194,17 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfi
                 table=Table(("law", "critic", "cosine", "published", "estimate / W1", "published"), compared),
             )
         )
+    settings = shown_settings(config)
     return write_report(
-        folder, "static", "What critics say of W1", sections, config, cells, columns=COLUMNS, line=_line
+        folder,
+        "static",
+        "What critics say of W1",
+        sections,
+        settings,
+        lead=f"{len(cells)} cells; intervals are of 95 %, by Student's t over seeds.",
+        columns=COLUMNS,
+        rows=chain.from_iterable(map(_line, cells)),
+        json={"settings": settings, "cells": cells},
     )
 
 
@@ -239,11 +249,11 @@ def _row(cell: Mapping[str, Any]) -> list[str]:
         cell["critic"],
         kr.text(3) if kr else stopped,
         _share(cell),
-        number(_told(cell, "objective")),
+        decimals(_told(cell, "objective")),
         f"{exact:.3f}",
         f"{truth:.3f}" if truth is not None else "unknown",
-        number(_told(cell, "steepest")),
-        number(_told(cell, "cosine")),
+        decimals(_told(cell, "steepest")),
+        decimals(_told(cell, "cosine")),
         "yes" if cell["certified"] else "no",
         f"{cell['steps']:,}",
         f"{cell['batch']}",
@@ -285,8 +295,6 @@ def _beside_published(cells: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]
 def _heatmap(rows: Sequence[Sequence[str]]) -> bytes:
     """Cosines: our mean above, the published one below."""
     from matplotlib.figure import Figure
-
-    from training.experiment.cells import png
 
     laws, critics = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 1))
     ours, theirs = (np.full((len(critics), len(laws)), np.nan) for _ in range(2))

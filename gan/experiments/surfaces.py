@@ -1,8 +1,9 @@
 """Critics over the plane: heights and directions, beside the optimal ones where they are known."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +14,11 @@ import numpy as np
 from gan.critic import Shape, slope
 from gan.critics import CRITICS
 from gan.estimate import train
-from gan.experiments.report import number, write_report
-from gan.laws import TOYS, law_of, toy
-from training.experiment.cells import png, run_cells
+from gan.laws import TOYS, Law, law_of, toy
+from training.experiment.cells import experiment, run_cells
 from training.experiment.page import Section, Table
+from training.experiment.report import decimals, png, shown_settings, write_report
 from training.files.images import read_images
-from training.files.locks import locked
 from training.ranges import check_lists, check_ranges
 
 SIDE = 60  # points a side of a surface
@@ -81,49 +81,56 @@ def surfaces(config: SurfacesConfig, say: Callable = print) -> None:
         heights = np.asarray(f(points)).round(5).tolist()
         return {"law": cell[0], "critic": cell[1], "heights": heights, "steep": float(steep.mean()), "kr": float(reading.kr[0]), "cosine": float(reading.cosine[0]) if law.gradient else None, "truth": law.w1}  # fmt: skip
 
-    with locked(folder):
-        tail = f"{config.steps}-{config.batch}.json"
-        paths = {
-            (law, critic): folder / "cells" / f"{law.replace(':', '-')}-{critic}-{tail}"
-            for law in config.laws
-            for critic in config.critics
+    with experiment(folder, {}):  # a cell's name says what it is made with
+        tail = f"{config.steps}-{config.batch}"
+        wanted = {
+            f"{law.replace(':', '-')}-{critic}-{tail}": (law, critic) for law, critic in product(laws, config.critics)
         }
-        cells = run_cells(paths, measure, "critic")
-        sections = []
-        for name, law in laws.items():
-            its = {c["critic"]: c for c in cells if c["law"] == name}
-            fine = {critic: c for critic, c in its.items() if "stopped" not in c}
-            heights = {critic: np.array(c["heights"]).reshape(SIDE, SIDE) for critic, c in fine.items()}
-            if law.potential is not None:
-                plane = np.stack(np.meshgrid(axis[name], axis[name]), -1).reshape(-1, 2)
-                heights = {
-                    "optimal": np.asarray(law.potential(jnp.asarray(plane, jnp.float32))).reshape(SIDE, SIDE)
-                } | heights
-            rows = [
-                [critic, number(c["kr"]), number(c["truth"]) or "unknown", number(c["steep"]), number(c["cosine"])]
-                for critic, c in fine.items()
-            ]  # fmt: skip
-            rows += [
-                [name, f"no number at step {c['stopped']}", "", "", ""] for name, c in its.items() if "stopped" in c
-            ]
-            sections.append(
-                Section(
-                    name.replace(":", "-"),
-                    name,
-                    "f, high on P and low on Q",
-                    "Contours are of equal height; dots are points of P (blue) and Q (orange). An optimal f is of slope 1 along "
-                    "the rays on which mass moves.",
-                    _planes(law, axis[name], heights),
-                    table=Table(("critic", "estimate", "truth", "mean slope", "cosine"), rows),
-                )
-            )
-        columns = ("law", "critic", "kr", "truth", "steep", "cosine")
-        line = lambda c: [[c.get(k) for k in columns]]  # noqa: E731
-        say(
-            write_report(
-                folder, "surfaces", "Critics over the plane", sections, config, cells, columns=columns, line=line
-            )
-        )
+        say(report(folder, run_cells(folder, wanted, measure, "critic"), laws, axis, config))
+
+
+def report(
+    folder: Path,
+    cells: Sequence[Mapping[str, Any]],
+    laws: Mapping[str, Law],
+    axis: Mapping[str, np.ndarray],
+    config: SurfacesConfig,
+) -> str:
+    """surfaces.md, .csv, .json and report.html; returns the tables."""
+    columns, settings = ("law", "critic", "kr", "truth", "steep", "cosine"), shown_settings(config)
+    return write_report(
+        folder,
+        "surfaces",
+        "Critics over the plane",
+        [_section(name, law, axis[name], [c for c in cells if c["law"] == name]) for name, law in laws.items()],
+        settings,
+        lead=f"{len(cells)} critics of one seed each, so there are no intervals.",
+        columns=columns,
+        rows=([cell.get(name) for name in columns] for cell in cells),
+        json={"settings": settings, "cells": cells},
+    )
+
+
+def _section(name: str, law: Law, axis: np.ndarray, cells: Sequence[Mapping[str, Any]]) -> Section:
+    fine = {c["critic"]: c for c in cells if "stopped" not in c}
+    heights = {critic: np.array(c["heights"]).reshape(SIDE, SIDE) for critic, c in fine.items()}
+    if law.potential is not None:
+        plane = jnp.asarray(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2), jnp.float32)
+        heights = {"optimal": np.asarray(law.potential(plane)).reshape(SIDE, SIDE)} | heights
+    rows = [
+        [critic, decimals(c["kr"]), decimals(c["truth"]) or "unknown", decimals(c["steep"]), decimals(c["cosine"])]
+        for critic, c in fine.items()
+    ]  # fmt: skip
+    rows += [[c["critic"], f"no number at step {c['stopped']}", "", "", ""] for c in cells if "stopped" in c]
+    return Section(
+        name.replace(":", "-"),
+        name,
+        "f, high on P and low on Q",
+        "Contours are of equal height; dots are points of P (blue) and Q (orange). An optimal f is of slope 1 along "
+        "the rays on which mass moves.",
+        _planes(law, axis, heights),
+        table=Table(("critic", "estimate", "truth", "mean slope", "cosine"), rows),
+    )
 
 
 def _extent(law) -> tuple[float, float]:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from pegasus_zh.evaluation import scores
-from pegasus_zh.experiments.few_shot_report import write_report
+from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, writer
 from pegasus_zh.pretrain import PretrainConfig, defaults, pretrain, tokenizer_of
@@ -30,10 +30,10 @@ from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import Tokenizer
 from rope.layers.computation import Computation
-from training.experiment.cells import keep_settings, run_cells
+from training.experiment.cells import experiment, run_cells
+from training.experiment.report import shown_settings
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
-from training.files.locks import locked
 from training.flags import one_of
 from training.launch import LaunchConfig
 from training.mesh import MeshConfig, make_mesh
@@ -58,7 +58,7 @@ class FewShotConfig:
     tasks: tuple[str, ...]
     """A file of pairs for each task: .tsv (reference TAB source) or .jsonl (source, reference), also .gz."""
     folder: str = "runs/few-shot"
-    """Where everything goes; few_shot.md, .csv and .png are the result."""
+    """Where everything goes; report.html is the result, and few_shot.md, .csv and .png."""
     objectives: tuple[str, ...] = ("lcs", "random", "span-corruption", NONE)
     """Selectors of scripts.prepare, span-corruption, or none; the first is compared with each of the others."""
     examples: tuple[int, ...] = (10, 100, 1000, 0)
@@ -130,8 +130,7 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
         for objective in config.objectives
         if objective != NONE
     }
-    with locked(folder):
-        keep_settings(folder / "settings.json", settings_of(config, tasks))
+    with experiment(folder, settings_of(config, tasks)):
         recipe = replace(basis.recipe, computation=Computation(dtype=config.dtype))
         basis = replace(basis, recipe=recipe, launch=LaunchConfig(mesh=config.mesh), samples=0)
         documents = PrepareConfig(data=config.documents)
@@ -146,16 +145,14 @@ def few_shot(config: FewShotConfig, say: Callable = print) -> None:
         ]
         say("\n".join(notes))
         cells = {cell.name: cell for cell in _cells(config, tasks, say)}
-        paths = {name: folder / "cells" / f"{name}.json" for name in cells}
         # The cells of a pretraining follow each other, so that one model is in memory at a time.
         start = lru_cache(1)(partial(begin, config, basis, tokenizer))
 
-        def make(name: str) -> dict[str, Any]:
-            cell = cells[name]
+        def make(cell: Cell) -> dict[str, Any]:
             return run_cell(config, start(cell.objective, cell.seed), cell, folder)
 
-        results = run_cells(paths, make)
-        say(write_report(folder, results, {task.name: copied(task) for task in tasks}, notes))
+        results = run_cells(folder, cells, make)
+        say(report(folder, results, {task.name: copied(task) for task in tasks}, notes, shown_settings(config)))
 
 
 def read_task(path: str, config: FewShotConfig) -> FewShotTask:
@@ -175,7 +172,9 @@ def read_task(path: str, config: FewShotConfig) -> FewShotTask:
 def settings_of(config: FewShotConfig, tasks: Sequence[FewShotTask]) -> dict[str, Any]:
     """What a folder's cells are made with; further tasks may come."""
     fields = ("preset", "pretrain_steps", "updates", "learning_rate", "test_examples", "valid_examples", "dtype")
-    digests = {f"task {task.name}": hashlib.sha256(repr(task).encode()).hexdigest() for task in tasks}
+    # Of what a task is, whatever its class is called: the folders of earlier versions, which called it Task, go on.
+    texts = {f"task {task.name}": "Task" + repr(task).removeprefix(type(task).__name__) for task in tasks}
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     return {name: getattr(config, name) for name in fields} | digests
 
 

@@ -7,25 +7,28 @@ from typing import Any
 import numpy as np
 
 from pegasus_zh.evaluation import METRICS
-from training.experiment.cells import csv_text, estimate, markdown, png
-from training.files.atomic import write_bytes
+from training.experiment.page import Section, Table
+from training.experiment.report import png, write_report
+from training.experiment.statistics import estimate
 
 Figures = Mapping[tuple[str, int, str], np.ndarray]  # (task, examples, objective) -> Rouge-L [seeds, test examples]
 COLUMNS = ("task", "examples", "objective", "seed")
 
 
-def write_report(
-    folder: Path, cells: Sequence[dict[str, Any]], copied: Mapping[str, float], notes: Sequence[str]
+def report(
+    folder: Path,
+    cells: Sequence[dict[str, Any]],
+    copied: Mapping[str, float],
+    notes: Sequence[str],
+    settings: Mapping[str, Any],
 ) -> str:
-    """few_shot.csv, few_shot.md and few_shot.png in `folder`, of the cells' files; returns the tables.
+    """few_shot.csv, few_shot.md, few_shot.png and report.html in `folder`, of the cells' files; returns the tables.
 
-    copied: for each task the Rouge-L of its sources' first characters. notes: lines on the data.
+    copied: for each task the Rouge-L of its sources' first characters. notes: lines on the data. settings: of the page.
     """
     figures: dict[tuple[str, int, str], list] = {}
     for cell in sorted(cells, key=lambda cell: cell["seed"]):
         figures.setdefault((cell["task"], cell["examples"], cell["objective"]), []).append(cell["scores"]["rouge-l"])
-    arrays = {key: np.array(x) for key, x in figures.items()}
-    tables = _tables(arrays, copied, notes)
     rows = (
         [
             *(cell[name] for name in COLUMNS),
@@ -35,38 +38,49 @@ def write_report(
         ]
         for cell in cells
     )
-    text = csv_text([*COLUMNS, *METRICS, "distinct", "best_step"], rows)
-    write_bytes(folder / "few_shot.csv", text.encode())
-    write_bytes(folder / "few_shot.md", tables.encode())
-    write_bytes(folder / "few_shot.png", _picture(arrays, copied))
-    return tables
+    return write_report(
+        folder,
+        "few_shot",
+        "Which pretraining helps where examples are few?",
+        _sections({key: np.array(x) for key, x in figures.items()}, copied),
+        settings,
+        lead=f"{len(cells)} fine-tunings; intervals are of 95 %, by a bootstrap of seeds and test examples.",
+        columns=[*COLUMNS, *METRICS, "distinct", "best_step"],
+        rows=rows,
+        notes=notes,
+    )
 
 
-def _tables(figures: Figures, copied: Mapping[str, float], notes: Sequence[str]) -> str:
+def _sections(figures: Figures, copied: Mapping[str, float]) -> list[Section]:
     rows, objectives = list(dict.fromkeys(key[:2] for key in figures)), list(dict.fromkeys(key[2] for key in figures))
     first, *others = objectives
     seeds = len(next(iter(figures.values())))
-    absolute = [[estimate(100 * figures[*row, x]).text(2) for x in objectives] for row in rows]
-    paired = [[estimate(100 * (figures[*row, first] - figures[*row, x])).text(2, "+") for x in others] for row in rows]
-    parts = [
-        f"Rouge-L in percent, mean of {seeds} seed(s) and the test examples [95 % interval]",
-        _table(
-            ["copied", *objectives],
-            rows,
-            [[f"{100 * copied[r[0]]:.2f}", *x] for r, x in zip(rows, absolute, strict=True)],
-        ),
+    absolute = [
+        [f"{100 * copied[row[0]]:.2f}", *(estimate(100 * figures[*row, x]).text(2) for x in objectives)] for row in rows
+    ]
+    caption = f"Rouge-L in percent, mean of {seeds} seed(s) and the test examples [95 % interval]"
+    says = "A line an objective in its interval, a dot a seed; dashed is what copying the source's first characters scores."
+    table = _table(["copied", *objectives], rows, absolute, caption)
+    made = [
+        Section("few_shot", "Rouge-L by training examples", says=says, picture=_picture(figures, copied), table=table)
     ]
     if others:
-        parts += [
-            f"Difference, seed by seed and example by example: {first} is better where all of the interval is above 0",
-            _table([f"{first} - {x}" for x in others], rows, paired),
+        paired = [
+            [estimate(100 * (figures[*row, first] - figures[*row, x])).text(2, "+") for x in others] for row in rows
         ]
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+        caption = (
+            f"Difference, seed by seed and example by example: {first} is better where all of the interval is above 0"
+        )
+        table = _table([f"{first} - {x}" for x in others], rows, paired, caption)
+        made.append(Section("differences", f"{first} beside the others", table=table))
+    return made
 
 
-def _table(heads: Sequence[str], rows: Sequence[tuple[str, int]], cells: Sequence[Sequence[str]]) -> str:
-    lines = ([task, f"{examples:,}", *x] for (task, examples), x in zip(rows, cells, strict=True))
-    return markdown(["task", "examples", *heads], lines)
+def _table(
+    heads: Sequence[str], rows: Sequence[tuple[str, int]], cells: Sequence[Sequence[str]], caption: str
+) -> Table:
+    lines = [[task, f"{examples:,}", *x] for (task, examples), x in zip(rows, cells, strict=True)]
+    return Table(["task", "examples", *heads], lines, caption=caption)
 
 
 def _picture(figures: Figures, copied: Mapping[str, float]) -> bytes:

@@ -19,8 +19,8 @@ import numpy as np
 import tyro
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.experiments.similarity_report import write_report
-from retrieval.similarity import SimilarityTask, cosines, intervals, task_of
+from retrieval.experiments.similarity_report import report
+from retrieval.similarity import SimilarityTask, cosines, task_of
 from retrieval.tuning.simcse import Examples, TuningRecipe, tune
 from retrieval.vectors.arrays import check_finite, read_npy
 from retrieval.vectors.encoding import Encoding, encoder, encoder_for
@@ -29,10 +29,11 @@ from retrieval.vectors.pooling import POOLINGS, Pooling
 from retrieval.vectors.whitening import moments, whiten
 from rope.encoder.huggingface import Pooler
 from rope.layers.computation import Computation
-from training.experiment.cells import REMAKE, keep_settings, run_cells
+from training.experiment.cells import REMAKE, experiment, run_cells
+from training.experiment.report import shown_settings
+from training.experiment.statistics import estimate_correlations
 from training.files.atomic import atomic_write
 from training.files.errors import DataError
-from training.files.locks import locked
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar, silent
 from training.ranges import check_lists, check_ranges
@@ -54,7 +55,7 @@ class SimilarityGridConfig:
     methods: tuple[str, ...] = ("none", "whitening", "flow")
     """none, whitening, whitening-K (K dimensions), projection-K (neither centred nor scaled), flow, simcse."""
     folder: str = "runs/similarity"
-    """Where everything goes; similarity.md, .csv and .png are the result."""
+    """Where everything goes; report.html is the result, and similarity.md, .csv and .png."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     learning_rate: float = 1e-5
@@ -102,18 +103,16 @@ def similarity_grid(config: SimilarityGridConfig, say: Callable = print) -> None
         if wrong := [name for name in names if not re.fullmatch(rf"[^./\\{SEPARATOR}][^/\\{SEPARATOR}]*", name)]:
             raise DataError(f"{kind}: {wrong[0]!r} is no name of a file, or has a comma; write NAME=… for it")
     loaded = {name: load_text_encoder(path, pooler=config.pooler, say=say) for name, path in sources.items()}
-    with locked(folder):
-        keep_settings(folder / "settings.json", _settings(config, loaded, tasks))
+    with experiment(folder, _settings(config, loaded, tasks)):
         cells = {cell.name: cell for cell in _cells(config, loaded, tasks, say)}
         if not cells:
             raise DataError("no cell is left: the model has no pooler; give other --poolings")
         vectors = _Vectors(config, loaded, folder / "vectors", say)
-        paths = {name: folder / "cells" / f"{name}.json" for name in cells}
-        rows = run_cells(paths, lambda name: _run(config, loaded, vectors, cells[name], folder))
-        for path, row in zip(paths.values(), rows, strict=True):
+        rows = run_cells(folder, cells, lambda cell: _run(config, loaded, vectors, cell, folder))
+        for name, row in zip(cells, rows, strict=True):
             if not row.keys() >= {"model", "pooling", "method", "task", "splits", "average", "weighted", "dimensions"}:
-                raise DataError(f"{path}: not a cell of this grid; {REMAKE}")
-        say(write_report(folder, rows))
+                raise DataError(f"{folder / 'cells' / name}.json: not a cell of this grid; {REMAKE}")
+        say(report(folder, rows, shown_settings(config)))
 
 
 def _named(given: str) -> tuple[str, str]:
@@ -200,7 +199,7 @@ def _run(
         found = _simcse(config, loaded[cell.model], cell, folder / "simcse" / cell.name)
     else:
         found = _mapped(config, cell.method, vectors.of(cell))
-    *of_splits, of_all = intervals([(split.scores, cosines(found, split)) for split in cell.task.splits])
+    *of_splits, of_all = estimate_correlations([(split.scores, cosines(found, split)) for split in cell.task.splits])
     if any(np.isnan(x.mean) for x in of_splits):
         raise DataError("all cosines are the same, or are not numbers; look at the model")
     splits = {

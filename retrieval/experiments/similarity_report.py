@@ -1,6 +1,6 @@
 """What a grid of rank correlations ends in: CSV, Markdown and a heat map."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +9,28 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from retrieval.vectors.pooling import SHORT
-from training.experiment.cells import Estimate, csv_text, markdown, png
-from training.files.atomic import write_bytes
+from training.experiment.page import Section, Table
+from training.experiment.report import png, write_report
+from training.experiment.statistics import Estimate
 
 Row = dict[str, Any]
 COLUMNS = ("model", "pooling", "method", "dimensions", "task", "split", "pairs", "spearman", "low", "high")
 
 
-def write_report(folder: Path, rows: Sequence[Row]) -> str:
-    """Writes similarity.csv, .md and .png into `folder`; returns the table and where they are."""
-    text = f"Spearman's correlation x 100, mean over a task's files by their sizes, [95 % interval]; a task's highest is bold\n\n{table(rows)}\n"
-    write_bytes(folder / "similarity.md", text.encode())
-    write_bytes(folder / "similarity.csv", csv_text(COLUMNS, _lines(rows)).encode())
-    write_bytes(folder / "similarity.png", png(heat_map(rows)))
-    return f"{text}\n{folder / 'similarity.md'}, .csv (every file of a task), .png"
+def report(folder: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> str:
+    """similarity.csv, .md, .png and report.html in `folder`; returns the table and where the page is."""
+    says = "Colours are of a task alone, from its lowest correlation to its highest."
+    section = Section("similarity", "Spearman's correlation", says=says, picture=png(heat_map(rows)), table=table(rows))
+    return write_report(
+        folder,
+        "similarity",
+        "How good are sentence vectors?",
+        [section],
+        settings,
+        lead=f"{len(rows)} cells; intervals are of 95 %, by a bootstrap of pairs.",
+        columns=COLUMNS,
+        rows=_lines(rows),
+    )
 
 
 def _lines(rows: Sequence[Row]) -> list[list[Any]]:
@@ -49,7 +57,7 @@ def _grid(rows: Sequence[Row]) -> tuple[list[tuple[str, str, str]], list[str], d
     return lines, tasks, found
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row]) -> Table:
     """A line for each model, pooling and method, a column for each task; the best of a task is bold."""
     lines, tasks, found = _grid(rows)
     best = {task: max(x.mean for key, x in found.items() if key[-1] == task) for task in tasks}
@@ -66,7 +74,8 @@ def table(rows: Sequence[Row]) -> str:
         for model, pooling, method in lines
     ]
     body = [[*name, *(cell(line, task) for task in tasks)] for name, line in zip(names, lines, strict=True)]
-    return markdown(["model", "pooling", "method", *tasks], body, left=3)
+    caption = "Spearman's correlation x 100, mean over a task's files by their sizes, [95 % interval]; a task's highest is bold"
+    return Table(["model", "pooling", "method", *tasks], body, left=3, caption=caption)
 
 
 def heat_map(rows: Sequence[Row]) -> Figure:

@@ -13,7 +13,7 @@ import tyro
 
 from pegasus_zh.text.tokenizers import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.similarity import SimilarityTask, cosines, read_task, spearman
+from retrieval.similarity import SimilarityTask, cosines, read_task
 from retrieval.texts import read_columns
 from retrieval.tuning.batches import Batches, Form, longest
 from retrieval.tuning.contrastive import Loss
@@ -23,6 +23,7 @@ from retrieval.vectors.pooling import Pooling, check_poolings
 from rope.encoder.huggingface import Pooler
 from rope.encoder.roformer import RoFormer, RoFormerConfig
 from rope.layers.computation import Computation
+from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT

@@ -5,10 +5,9 @@ placed anywhere on a larger canvas, and enlarged. A cell is one (encoding, seed)
 the order of the training images; the parts of the data, and where test images are placed, are the same for all.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -18,16 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rope.experiments.digits_report import write_report
+from rope.experiments.digits_report import report
 from rope.experiments.placing import canvas_of, conditions
 from rope.vit import Positions, ViT, ViTConfig, forward, init
-from training.experiment.cells import REMAKE, keep_settings
-from training.files.atomic import read_json, write_json
+from training.experiment.cells import experiment, run_cells
+from training.experiment.report import shown_settings
 from training.files.images import Images, fingerprint, read_images, split_images
-from training.files.locks import locked
 from training.loop import HostBatch, to_mesh
 from training.mesh import MeshConfig, make_mesh
-from training.metrics import progress_bar
+from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.ranges import check_ranges
@@ -45,7 +43,7 @@ class DigitsConfig:
     data: str | None = None
     """None: scikit-learn's digits; else a folder with MNIST's IDX files, one such file of images, or tfds:NAME."""
     folder: str = "runs/digits"
-    """Where everything goes; digits.md, .csv, .json and .png are the result."""
+    """Where everything goes; report.html is the result, and digits.md, .csv, .json and .png."""
     positions: tuple[Positions, ...] = get_args(Positions)
     """Encodings; the first is compared with each of the others."""
     theta: str = "100^-t"
@@ -138,23 +136,19 @@ def digits(config: DigitsConfig, say: Callable = print) -> None:
     check_divisible(mesh, shares | {"batch size": ("batch", config.batch_size), "images scored": ("batch", SCORED)})
     name, (height, width) = config.data or "scikit-learn's digits", images.pixels.shape[1:3]
     note = f"{name}: {height} x {width} pixels; {sizes[2]:,} images to train on, {sizes[1]:,} to choose by, {sizes[0]:,} to test"
-    with locked(folder), jax.set_mesh(mesh):
-        keep_settings(folder / "settings.json", settings_of(config, parts))
+    with experiment(folder, settings_of(config, parts)), jax.set_mesh(mesh):
         say(note)
         options = {name: getattr(config, name) for name in ("shifts", "canvases", "places")}
         tests = dict(conditions(parts.test.pixels, config.patch, **options))
-        paths = {(p, s): folder / "cells" / f"{p}-{s}.json" for s in range(config.seeds) for p in config.positions}
-        missing = [cell for cell, path in paths.items() if not path.exists()]
-        bar = progress_bar((len(paths) - len(missing)) * config.steps, len(paths) * config.steps)
-        trainers: dict[Positions, Trainer] = {}
-        for positions, seed in missing:
-            bar.set_description(f"{positions}, seed {seed}", refresh=sys.stderr.isatty())
-            if positions not in trainers:
-                trainers[positions] = Trainer(models[positions], config, parts.training, mesh)
-            write_json(paths[positions, seed], trainers[positions].cell(seed, parts, tests, bar.update))
-        bar.close()
-        cells = [read_json(path, REMAKE) for path in paths.values()]
-        say(write_report(folder, cells, {name: pixels[0] for name, pixels in tests.items()}, note))
+        trainer = cache(lambda positions: Trainer(models[positions], config, parts.training, mesh))
+
+        def make(cell: tuple[Positions, int]) -> dict[str, Any]:
+            positions, seed = cell
+            return trainer(positions).cell(seed, parts, tests, silent)
+
+        cells = {f"{p}-{s}": (p, s) for s in range(config.seeds) for p in config.positions}
+        examples = {name: pixels[0] for name, pixels in tests.items()}
+        say(report(folder, run_cells(folder, cells, make, "model"), examples, note, shown_settings(config)))
 
 
 def settings_of(config: DigitsConfig, parts: Parts) -> dict[str, Any]:

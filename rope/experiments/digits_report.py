@@ -6,65 +6,77 @@ from typing import Any
 
 import numpy as np
 
-from training.experiment.cells import Estimate, csv_text, estimate, markdown, png
-from training.files.atomic import write_bytes, write_json
+from training.experiment.page import Section, Table
+from training.experiment.report import png, write_report
+from training.experiment.statistics import Estimate, estimate
 
 Figures = Mapping[tuple[str, str], np.ndarray]  # (encoding, condition) -> part read right [seeds, test images]
 SHOWN = 6  # images of a condition in the picture
 
 
-def write_report(folder: Path, cells: Sequence[dict[str, Any]], examples: Mapping[str, np.ndarray], note: str) -> str:
-    """digits.csv, .json, .md and .png in `folder`, of the cells' files; returns the tables.
+def report(
+    folder: Path,
+    cells: Sequence[dict[str, Any]],
+    examples: Mapping[str, np.ndarray],
+    note: str,
+    settings: Mapping[str, Any],
+) -> str:
+    """digits.csv, .json, .md, .png and report.html in `folder`, of the cells' files; returns the tables.
 
-    examples: for each condition some images [n, H, W, channels]. note: a line on the data.
+    examples: for each condition some images [n, H, W, channels]. note: a line on the data. settings: of the page.
     """
     lists: dict[tuple[str, str], list] = {}
     for cell in cells:
         for condition, values in cell["scores"].items():
             lists.setdefault((cell["positions"], condition), []).append(values)
     figures = {key: np.array(values) for key, values in lists.items()}
-    first = cells[0]["positions"]
-    less = {(x, c): figures[first, c] - values for (x, c), values in figures.items() if x != first}
+    first, names, seeds = cells[0]["positions"], [*cells[0]["scores"]], len(next(iter(figures.values())))
     found = {key: estimate(values) for key, values in figures.items()}
-    differences = {key: estimate(values) for key, values in less.items()}
-    seeds = len(next(iter(figures.values())))
-    parts = [f"Read right, in percent: mean of {seeds} seed(s) and the test images [95 % interval]", _table(found, "")]
-    if differences:
-        parts += [
-            f"{first} less the others, seed by seed and image by image: better where all of the interval is above 0",
-            _table(differences, "+"),
-        ]
-    tables = "\n\n".join([*parts, f"- {note}"]) + "\n"
-    names = [*cells[0]["scores"]]
-    rows = (
-        [
-            c["positions"],
-            c["seed"],
-            *(f"{np.mean(x):.5f}" for x in (*map(c["scores"].get, names), c["valid"], c["loss"])),
-        ]
-        for c in cells
-    )
-    text = csv_text(["positions", "seed", *names, "valid", "loss"], rows)
-    write_bytes(folder / "digits.csv", text.encode())
+    less = {(x, c): estimate(figures[first, c] - values) for (x, c), values in figures.items() if x != first}
+    sections = [
+        Section(
+            "digits",
+            "Read right, by what is done to the images",
+            says="Some images of each condition; below, each encoding's mean and interval, and a dot a seed.",
+            picture=_picture(figures, found, examples),
+            table=_table(
+                found, "", f"Read right, in percent: mean of {seeds} seed(s) and the test images [95 % interval]"
+            ),
+        )
+    ]
+    if less:
+        caption = (
+            f"{first} less the others, seed by seed and image by image: better where all of the interval is above 0"
+        )
+        sections.append(Section("differences", f"{first} beside the others", table=_table(less, "+", caption)))
     json_rows = [
-        {
-            "positions": x,
-            "condition": c,
-            **value._asdict(),
-            "less": differences.get((x, c)) and differences[x, c]._asdict(),
-        }
+        {"positions": x, "condition": c, **value._asdict(), "less": less[x, c]._asdict() if (x, c) in less else None}
         for (x, c), value in found.items()
     ]
-    write_json(folder / "digits.json", {"data": note, "seeds": seeds, "first": first, "rows": json_rows})
-    write_bytes(folder / "digits.md", tables.encode())
-    write_bytes(folder / "digits.png", _picture(figures, found, examples))
-    return tables
+    return write_report(
+        folder,
+        "digits",
+        "Which positions read images where they never saw them?",
+        sections,
+        settings,
+        lead=f"{len(cells)} models; intervals are of 95 %, by a bootstrap of seeds and test images.",
+        columns=["positions", "seed", *names, "valid", "loss"],
+        rows=(_row(cell, names) for cell in cells),
+        json={"data": note, "seeds": seeds, "first": first, "rows": json_rows},
+        notes=[note],
+    )
 
 
-def _table(found: Mapping[tuple[str, str], Estimate], sign: str) -> str:
+def _row(cell: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    means = (f"{np.mean(x):.5f}" for x in (*map(cell["scores"].get, names), cell["valid"], cell["loss"]))
+    return [cell["positions"], cell["seed"], *means]
+
+
+def _table(found: Mapping[tuple[str, str], Estimate], sign: str, caption: str) -> Table:
     encodings, names = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
     percent = {key: Estimate(*(100 * value for value in x)).text(1, sign) for key, x in found.items()}
-    return markdown(["positions", *names], ([e, *(percent[e, name] for name in names)] for e in encodings))
+    rows = [[e, *(percent[e, name] for name in names)] for e in encodings]
+    return Table(["positions", *names], rows, caption=caption)
 
 
 def _picture(figures: Figures, found: Mapping[tuple[str, str], Estimate], examples: Mapping[str, np.ndarray]) -> bytes:

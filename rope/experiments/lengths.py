@@ -21,13 +21,13 @@ from rope.encoder import roformer
 from rope.encoder.mlm import mask_tokens
 from rope.encoder.pretrain import EncoderConfig, Rows, recipe_of, trained
 from rope.encoder.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
-from rope.experiments.lengths_report import write_report
+from rope.experiments.lengths_report import report
 from rope.layers.computation import Computation
 from rope.layers.cross_entropy import of_labels
 from rope.positions.extension import Extension
-from training.experiment.cells import keep_settings, run_cells
+from training.experiment.cells import experiment, run_cells
+from training.experiment.report import shown_settings
 from training.files.errors import DataError
-from training.files.locks import locked
 from training.flags import one_of
 from training.launch import LaunchConfig
 from training.loop import LoopConfig, to_mesh
@@ -44,7 +44,7 @@ GROUP = 4  # windows at once
 @dataclass(frozen=True, kw_only=True)
 class LengthsConfig:
     folder: str = "runs/lengths"
-    """Where everything goes; lengths.md, .csv, .json and .png are the result."""
+    """Where everything goes; report.html is the result, and lengths.md, .csv, .json and .png."""
     lengths: tuple[int, ...] = (128, 256, 512, 1024)
     """The first is trained on, all are scored; each a multiple of the first."""
     positions: tuple[Positions, ...] = get_args(Positions)
@@ -124,11 +124,10 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable
     note = (
         f"{len(windows.labels)} held-out windows of {windows.labels.shape[1]:,} tokens, {windows.masked.sum():,} masked"
     )
-    paths = {(e, s): folder / "cells" / f"{e}-{s}.json" for s in range(config.seeds) for e in config.positions}
-    with locked(folder):
-        free = ("folder", "positions", "seeds", "mesh")
-        settings = {name: value for name, value in asdict(config).items() if name not in free}
-        keep_settings(folder / "settings.json", settings | {"data": rows.fingerprint})
+    cells = {f"{e}-{s}": (e, s) for s in range(config.seeds) for e in config.positions}
+    free = ("folder", "positions", "seeds", "mesh")
+    settings = {name: value for name, value in asdict(config).items() if name not in free}
+    with experiment(folder, settings | {"data": rows.fingerprint}):
         say(note)
 
         def make(cell: tuple[Positions, int]) -> dict[str, Any]:
@@ -141,7 +140,7 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable
                     scores.setdefault(name, {})[str(length)] = found
             return {"encoding": encoding, "seed": seed, "scores": scores}
 
-        say(write_report(folder, run_cells(paths, make, "model"), note))
+        say(report(folder, run_cells(folder, cells, make, "model"), note, shown_settings(config)))
 
 
 def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:

@@ -6,43 +6,64 @@ from typing import Any
 
 import numpy as np
 
-from training.experiment.cells import Estimate, csv_text, estimate, markdown, png
-from training.files.atomic import write_bytes, write_json
+from training.experiment.page import Section, Table
+from training.experiment.report import png, write_report
+from training.experiment.statistics import Estimate, estimate
 
 Figures = Mapping[tuple[str, int], np.ndarray]  # (encoding, length) -> [seeds, windows]
 METRICS = {"cross_entropy": "Cross-entropy of the masked tokens, nats", "accuracy": "Masked tokens guessed right, %"}
 
 
-def write_report(folder: Path, cells: Sequence[dict[str, Any]], note: str) -> str:
-    """lengths.csv, .json, .md and .png in `folder`, of the cells' files; returns the tables. note: a line on the data."""
+def report(folder: Path, cells: Sequence[dict[str, Any]], note: str, settings: Mapping[str, Any]) -> str:
+    """lengths.csv, .json, .md, .png and report.html in `folder`, of the cells' files; returns the tables.
+
+    note: a line on the data. settings: of the page.
+    """
     arrays = {metric: gather(cells, metric) for metric in METRICS}
     arrays["accuracy"] = {key: 100 * values for key, values in arrays["accuracy"].items()}
-    entropies = arrays["cross_entropy"]
-    short = min(length for _, length in entropies)
-    gains = {(e, n): values - entropies[e, short] for (e, n), values in entropies.items() if n != short}
-    seeds = len(next(iter(entropies.values())))
-    parts = [f"Mean of {seeds} seed(s) and the windows [95 % interval]"]
-    for metric, heading in METRICS.items():
-        parts += [heading, _table(arrays[metric], "")]
-    if gains:
-        parts += [
-            f"Cross-entropy less that of the same model on rows of {short}, seed by seed and window by window: longer rows "
-            "help where all of the interval is below 0",
-            _table(gains, "+"),
-        ]
-    tables = "\n\n".join([*parts, f"- {note}"]) + "\n"
     rows = [
         {"encoding": e, "length": n, "metric": metric, "seeds": values.mean(1).tolist(), **estimate(values)._asdict()}
         for metric, figures in arrays.items()
         for (e, n), values in figures.items()
     ]
-    write_json(folder / "lengths.json", {"data": note, "rows": rows})
     columns = ("encoding", "length", "metric", "mean", "low", "high")
-    text = csv_text(columns, ([row[name] for name in columns] for row in rows))
-    write_bytes(folder / "lengths.csv", text.encode())
-    write_bytes(folder / "lengths.md", tables.encode())
-    write_bytes(folder / "lengths.png", _picture(entropies))
-    return tables
+    return write_report(
+        folder,
+        "lengths",
+        "Which positions read longer text than they were trained on?",
+        _sections(arrays),
+        settings,
+        lead=f"{len(cells)} models; intervals are of 95 %, by a bootstrap of seeds and windows.",
+        columns=columns,
+        rows=([row[name] for name in columns] for row in rows),
+        json={"data": note, "rows": rows},
+        notes=[note],
+    )
+
+
+def _sections(arrays: Mapping[str, Figures]) -> list[Section]:
+    entropies = arrays["cross_entropy"]
+    short, seeds = min(length for _, length in entropies), len(next(iter(entropies.values())))
+    about = f"Mean of {seeds} seed(s) and the windows [95 % interval]\n\n"
+    first, second = (_table(arrays[metric], "", heading) for metric, heading in METRICS.items())
+    made = [
+        Section(
+            "lengths",
+            "Cross-entropy by length",
+            says="The same tokens are masked at all lengths: what a longer row adds is context, and positions never trained.",
+            picture=_picture(entropies),
+            table=first._replace(caption=about + first.caption),
+        ),
+        Section("accuracy", "Tokens guessed right", table=second),
+    ]
+    gains = {(e, n): values - entropies[e, short] for (e, n), values in entropies.items() if n != short}
+    if gains:
+        caption = (
+            f"Cross-entropy less that of the same model on rows of {short}, seed by seed and window by window: longer rows "
+            "help where all of the interval is below 0"
+        )
+        made.append(Section("gains", "Do longer rows help?", table=_table(gains, "+", caption)))
+    return made
 
 
 def gather(cells: Sequence[dict[str, Any]], metric: str) -> Figures:
@@ -55,10 +76,10 @@ def gather(cells: Sequence[dict[str, Any]], metric: str) -> Figures:
     return {key: np.array(values) for key, values in lists.items()}
 
 
-def _table(figures: Figures, sign: str) -> str:
+def _table(figures: Figures, sign: str, caption: str) -> Table:
     encodings, lengths = (list(dict.fromkeys(key[i] for key in figures)) for i in (0, 1))
-    rows = ([e, *(estimate(figures[e, n]).text(2, sign) for n in lengths)] for e in encodings)
-    return markdown(["positions", *map(str, lengths)], rows)
+    rows = [[e, *(estimate(figures[e, n]).text(2, sign) for n in lengths)] for e in encodings]
+    return Table(["positions", *map(str, lengths)], rows, caption=caption)
 
 
 def _picture(figures: Figures) -> bytes:

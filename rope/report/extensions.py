@@ -8,8 +8,8 @@ from rope.positions import analysis
 from rope.positions.extension import Extension, Method, base_of, extended_rotation
 from rope.report.config import ReportConfig
 from rope.report.plots import lines, panels
-from training.experiment.cells import png
 from training.experiment.page import Section
+from training.experiment.report import png
 
 
 def methods(c: ReportConfig) -> dict[str, Extension]:

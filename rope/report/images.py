@@ -7,8 +7,8 @@ from rope.positions import analysis
 from rope.positions.angles import axial_frequencies, frequencies, grid, mixed_frequencies
 from rope.report.config import ReportConfig
 from rope.report.plots import heat, lines, panels
-from training.experiment.cells import png
 from training.experiment.page import Section
+from training.experiment.report import png
 
 RANGES = (1, 2, 4, 8, 16, 32, 64)  # how large the coordinates are that the law of differences is checked at
 

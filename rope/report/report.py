@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rope.report import extensions, images, rows
 from rope.report.config import ReportConfig
-from training.experiment.page import Section, page
-from training.files.atomic import write_bytes, write_json
+from training.experiment.page import Section
+from training.experiment.report import write_report
 
 # Each section once, where any of its encodings is asked for, in the order of reading.
 SECTIONS: dict[Callable[[ReportConfig], Section], set[str]] = {
@@ -37,22 +37,17 @@ def position_report(config: ReportConfig, say: Callable[[str], None] = print) ->
         if encodings & set(config.encodings):
             made.append(make(config))
             say(f"{made[-1].title}: {made[-1].says}\n")
-    for section in made:
-        write_bytes(folder / f"{section.name}.png", section.picture)
     settings = {name: value for name, value in asdict(config).items() if name != "folder"}
-    write_json(folder / "figures.json", {"config": settings, "figures": {s.name: dict(s.figures) for s in made}})
     e = config.extension
-    shown = settings | {"extension": f"{e.method}, factor {e.factor:g}, trained {e.trained}, window {e.span}"}
-    text = page(
+    write_report(
+        folder,
+        "figures",
         "Encodings of positions",
-        "Each picture checks the formula above it; every number is of this run.",
-        {
-            name.replace("_", " "): ", ".join(value) if isinstance(value, tuple) else value
-            for name, value in shown.items()
-        },
         made,
+        settings | {"extension": f"{e.method}, factor {e.factor:g}, trained {e.trained}, window {e.span}"},
+        lead="Each picture checks the formula above it; every number is of this run.",
+        json={"config": settings, "figures": {s.name: dict(s.figures) for s in made}},
     )
-    write_bytes(folder / "report.html", text.encode())
     say(f"{folder / 'report.html'}")
     return folder / "report.html"
 

@@ -17,8 +17,8 @@ from rope.positions.sinusoidal import sinusoidal
 from rope.report.config import ReportConfig
 from rope.report.extensions import turning
 from rope.report.plots import heat, lines, panels
-from training.experiment.cells import png
 from training.experiment.page import Section
+from training.experiment.report import png
 
 SEEN = 256  # positions of a map of scores
 

@@ -48,10 +48,7 @@ def test_vectors_whitening_and_an_index(run, folder: Path) -> None:
     assert "MRR@10 1.0000" in run("search evaluate --folder index --pairs p.tsv")
 
 
-def test_tuning_and_scoring(run, folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "training.experiment.cells.remember_programs", lambda folder: None
-    )  # JAX would remember the folder
+def test_tuning_and_scoring(run, folder: Path) -> None:
     run("simcse --model m --data t.txt --folder tuned --batch-size 8 --learning-rate 1e-3")
     run("search build --model tuned --texts t.txt --folder of-tuned")
     assert json.loads((folder / "of-tuned" / "about.json").read_text())["pooling"] == "cls"  # as it was tuned

@@ -1,6 +1,7 @@
 """The few-shot experiment: the right cells, each made once; parts that no seed changes; a paired bootstrap of seeds and examples."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 
 from pegasus_zh import finetune, pretrain
 from pegasus_zh.experiments import few_shot as few_shot_module
-from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot, read_task, share_seen
-from pegasus_zh.experiments.few_shot_report import write_report
+from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot, read_task, settings_of, share_seen
+from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.t5 import mt5
 from pegasus_zh.text.documents import CORPUS, read_documents
-from training.experiment.cells import estimate
+from training.experiment.statistics import estimate
 from training.files.errors import DataError
 from training.mesh import make_mesh
 
@@ -80,6 +81,7 @@ def test_every_cell_is_there_and_in_the_tables(finished):
     text = (folder / "few_shot.md").read_text("utf-8")
     assert text.count("| titles | 8 |") == 2 and "| lcs - none |" in text
     assert (folder / "few_shot.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text("utf-8").count('class="left">titles</td>') == 2
 
 
 def test_a_second_call_makes_what_is_missing_alone(finished, config):
@@ -104,6 +106,8 @@ def test_parts_do_not_meet_and_no_seed_or_order_changes_them(config, tmp_path):
     other = tmp_path / "titles.tsv"
     other.write_text("".join(reversed(lines + lines[:3])), "utf-8")  # three come twice
     assert read_task(str(other), replace(config, seeds=5)) == task
+    text = f"Task(name='titles', test={task.test!r}, valid={task.valid!r}, training={task.training!r})"
+    assert settings_of(config, [task])["task titles"] == hashlib.sha256(text.encode()).hexdigest()  # as it always was
 
 
 def test_sources_in_the_documents_are_counted(config, tmp_path):
@@ -141,7 +145,7 @@ def test_differences_are_paired(tmp_path):
     values = random.uniform(0.2, 0.8, (3, 40))
     made = [cell("lcs", seed, values[seed] + 0.01) for seed in range(3)]
     made += [cell("random", seed, values[seed]) for seed in reversed(range(3))]
-    assert "| +1.00 [+1.00, +1.00] |" in write_report(tmp_path, made, {"t": 0.3}, ["a note"])
+    assert "| +1.00 [+1.00, +1.00] |" in report(tmp_path, made, {"t": 0.3}, ["a note"], {})
     assert {row["distinct"] for row in csv.DictReader((tmp_path / "few_shot.csv").open())} == {"2"}
 
 

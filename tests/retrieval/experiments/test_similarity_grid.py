@@ -12,12 +12,13 @@ import pytest
 
 from retrieval.embed import EmbedConfig, embed_file
 from retrieval.experiments.similarity_grid import SimilarityGridConfig, similarity_grid
-from retrieval.similarity import cosines, spearman, task_of
+from retrieval.similarity import cosines, task_of
 from retrieval.tuning.batches import Batches
 from retrieval.vectors.encoding import Encoding
 from retrieval.vectors.whitening import moments, whiten
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
+from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.metrics import silent
 
@@ -76,6 +77,8 @@ def test_the_report_has_every_cell(folder: Path) -> None:
     table = (folder / "out" / "similarity.md").read_text().splitlines()
     assert len(table) == 4 + 2 * len(METHODS) and "| m | P2 pooler | whitening-4 |" in "\n".join(table)
     assert (folder / "out" / "similarity.png").stat().st_size > 10_000
+    page = (folder / "out" / "report.html").read_text()
+    assert page.count('<td class="left">m</td>') == 2 * len(METHODS) and "<b>" in page and "**" not in page
     assert not list((folder / "out" / "simcse").iterdir())  # no checkpoint is left
 
 

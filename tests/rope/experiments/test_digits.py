@@ -12,10 +12,10 @@ import pytest
 
 from rope.experiments import digits as digits_module
 from rope.experiments.digits import DigitsConfig, batches, digits
-from rope.experiments.digits_report import write_report
+from rope.experiments.digits_report import report
 from rope.experiments.placing import conditions, placed
 from tests.training.files.test_images import write_pair
-from training.experiment.cells import estimate
+from training.experiment.statistics import estimate
 from training.files.images import Images
 from training.mesh import MeshConfig, make_mesh
 
@@ -63,8 +63,11 @@ def test_every_cell_is_there_and_the_report_has_its_numbers(finished):
     folder, said = finished
     assert cells(folder).keys() == {f"{x}-{seed}" for x in ("axial", "learned") for seed in (0, 1)}
     assert said[0].endswith("4 x 4 pixels; 32 images to train on, 8 to choose by, 20 to test")
-    assert said[1] == (folder / "digits.md").read_text("utf-8") and said[1].count("\n| learned |") == 2
+    assert said[1] == (folder / "digits.md").read_text("utf-8") + f"\n{folder / 'report.html'}: the same with pictures"
+    assert said[1].count("\n| learned |") == 2
     assert (folder / "digits.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / "report.html").read_text("utf-8")
+    assert page.count('class="left">learned</td>') == 2 and page.count("<img") == 1 and said[0] in page
     scores = {}
     with open(folder / "digits.csv", encoding="utf-8") as file:
         rows = [*csv.DictReader(file)]
@@ -96,6 +99,23 @@ def test_a_second_call_makes_what_is_missing_alone(finished, config):
     after = cells(folder)
     assert {name for name in before if after[name] != before[name]} == {gone.stem}
     assert gone.read_bytes() == content and (folder / "digits.md").read_bytes() == tables
+
+
+def test_a_training_without_numbers_ends_no_other(finished, config, tmp_path, monkeypatch):
+    made = json.loads((finished[0] / "cells" / "axial-0.json").read_bytes())
+
+    def cell(self, seed, *_):
+        if self.model.positions == "learned":
+            raise ValueError("the loss is not a number")
+        return made
+
+    monkeypatch.setattr(digits_module.Trainer, "__init__", lambda self, model, *_: setattr(self, "model", model))
+    monkeypatch.setattr(digits_module.Trainer, "cell", cell)
+    with pytest.raises(
+        ValueError, match=r"^learned-0: the loss is not a number \(and 1 more, above\); the rest is done"
+    ):
+        digits(replace(config, folder=str(tmp_path), positions=("learned", "axial")), lambda _: None)
+    assert cells(tmp_path).keys() == {"axial-0", "axial-1"}
 
 
 def test_a_mesh_changes_no_answer(finished, config, tmp_path, monkeypatch):
@@ -181,6 +201,6 @@ def test_differences_are_paired(tmp_path):
         for seed, row in enumerate(values)
         for name, more in (("axial", 0.01), ("flat", 0.0))
     ]
-    assert "| flat | +1.0 [+1.0, +1.0] |" in write_report(
-        tmp_path, made, {"as trained": np.zeros((4, 2, 2, 1))}, "a note"
+    assert "| flat | +1.0 [+1.0, +1.0] |" in report(
+        tmp_path, made, {"as trained": np.zeros((4, 2, 2, 1))}, "a note", {}
     )

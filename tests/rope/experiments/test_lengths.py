@@ -13,7 +13,7 @@ from rope.encoder.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe_
 from rope.experiments.lengths import LengthsConfig, cut_windows, lengths
 from rope.experiments.lengths_report import gather
 from tests.rope.encoder.random_encoder import one_layer_preset
-from training.experiment.cells import estimate
+from training.experiment.statistics import estimate
 from training.files.errors import DataError
 
 VOCABULARY, CLS, SEP = Vocabulary(40, 3, 10), 1, 2
@@ -87,9 +87,10 @@ def test_the_report_is_of_the_cells(finished):
         np.testing.assert_allclose(plain, yarn, rtol=1e-5)
     found = estimate(gather(cells, "cross_entropy")["rotary, yarn", 32])
     assert f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]" in (folder / "lengths.md").read_text()
-    assert (folder / "lengths.md").read_text() == said[-1]
+    assert (folder / "lengths.md").read_text() + f"\n{folder / 'report.html'}: the same with pictures" == said[-1]
     rows = json.loads((folder / "lengths.json").read_bytes())["rows"]
     assert len(rows) == 2 * 3 * 2 and (folder / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text("utf-8").count('class="left">rotary, yarn</td>') == 3
     assert len((folder / "lengths.csv").read_text().splitlines()) == 1 + len(rows)
 
 

@@ -1,32 +1,9 @@
-"""The interval covers seeds and examples, and the examples are the same for all seeds."""
+"""Cells go on with what is missing, a bad one ends no other, and a folder's are all made with the same settings."""
 
-import numpy as np
 import pytest
 
-from training.experiment.cells import estimate, estimate_runs, keep_settings, run_cells
+from training.experiment.cells import experiment, keep_settings, run_cells
 from training.files.errors import DataError
-
-
-def test_a_constant_has_no_interval():
-    assert estimate(np.full((3, 50), 0.25)) == pytest.approx((0.25, 0.25, 0.25))
-
-
-def test_of_one_seed_it_is_the_examples_standard_error():
-    values = np.random.default_rng(0).normal(0, 1, (1, 400))
-    mean, low, high = estimate(values)
-    assert mean == pytest.approx(values.mean()) and (high - low) / 2 == pytest.approx(1.96 / 20, rel=0.15)
-    # Ten seeds that agree leave open what the examples do.
-    _, same_low, same_high = estimate(values.repeat(10, axis=0))
-    assert same_high - same_low == pytest.approx(high - low, rel=0.1)
-
-
-def test_seeds_that_differ_alone_make_it_as_wide_as_they_are():
-    assert estimate(np.repeat([[0.0], [3.0]], 400, axis=1)) == pytest.approx((1.5, 0, 3))
-
-
-def test_a_few_runs_have_students_interval():
-    assert estimate_runs([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
-    assert estimate_runs([0.5]).text(2) == "0.50" and estimate_runs([0.5, 0.5]).text(2) == "0.50 [0.50, 0.50]"
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -41,21 +18,30 @@ def test_damaged_files_are_named(tmp_path):
     (tmp_path / "cells" / "a.json").write_text("{}")
     with pytest.raises(DataError, match=r"settings\.json: lost, so nobody knows what the cells beside it"):
         keep_settings(tmp_path / "settings.json", {"steps": 3})
-    (tmp_path / "a.json").write_text("7")
+    (tmp_path / "cells" / "a.json").write_text("7")
     with pytest.raises(DataError, match=r"a\.json: not a JSON object; delete it, and the same command makes it again"):
-        run_cells({"a": tmp_path / "a.json"}, pytest.fail)
+        run_cells(tmp_path, {"a": "a"}, pytest.fail)
 
 
 def test_a_cell_that_fails_does_not_keep_the_others(tmp_path, capsys):
-    paths = {name: tmp_path / f"{name}.json" for name in "abcd"}
-
     def make(cell: str) -> dict:
-        if cell in "bc":
+        if cell in "BC":
             raise DataError(f"no {cell}")
         return {"cell": cell}
 
-    with pytest.raises(DataError, match=r"^b: no b \(and 1 more, above\); the rest is done"):
-        run_cells(paths, make)
-    assert "c: no c" in capsys.readouterr().err
-    assert [path.exists() for path in paths.values()] == [True, False, False, True]
-    assert run_cells({name: paths[name] for name in "ad"}, pytest.fail) == [{"cell": "a"}, {"cell": "d"}]
+    with pytest.raises(DataError, match=r"^b: no B \(and 1 more, above\); the rest is done"):
+        run_cells(tmp_path, dict(zip("abcd", "ABCD", strict=True)), make)
+    assert "c: no C" in capsys.readouterr().err
+    assert [(tmp_path / "cells" / f"{name}.json").exists() for name in "abcd"] == [True, False, False, True]
+    assert run_cells(tmp_path, {"a": "A", "d": "D"}, pytest.fail) == [{"cell": "A"}, {"cell": "D"}]
+
+
+def test_one_process_and_one_set_of_settings_a_folder(tmp_path):
+    with experiment(tmp_path, {"steps": 3}), pytest.raises(ValueError, match="another run is at work there"):
+        with experiment(tmp_path, {"steps": 3}):
+            pytest.fail("two at once")
+    with pytest.raises(DataError, match="made with steps 3, not 4"), experiment(tmp_path, {"steps": 4}):
+        pytest.fail("other settings")
+    with experiment(tmp_path / "named", {}):  # whose cells' names say all
+        assert run_cells(tmp_path / "named", {"a": 1}, lambda cell: {"cell": cell}) == [{"cell": 1}]
+    assert not (tmp_path / "named" / "settings.json").exists()

@@ -1,0 +1,85 @@
+"""How an experiment ends: tables printed and kept as Markdown, CSV and JSON, pictures, and one page with all of it."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.experiment.page import Section, Table, page
+from training.experiment.statistics import Estimate
+from training.files.atomic import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_report(
+    folder: Path,
+    name: str,
+    title: str,
+    sections: Sequence[Section],
+    settings: Mapping[str, Any],
+    *,
+    lead: str,
+    columns: Sequence[str] = (),
+    rows: Iterable[Sequence[Any]] = (),
+    json: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """In `folder` report.html, a PNG of each section that has a picture and, of what is given, NAME.md with the sections'
+    tables, NAME.csv with the rows, NAME.json. Returns the tables, and where the page is.
+
+    lead: a line above all on the page. notes: lines on the data, below the tables.
+    """
+    for section in sections:
+        if section.picture is not None:
+            write_bytes(folder / f"{section.name}.png", section.picture)
+    parts = [
+        *map(_markdown, (s for s in sections if s.table)),
+        *(["\n".join(f"- {x}" for x in notes)] if notes else []),
+    ]
+    tables = "\n\n".join(parts) + "\n" if parts else ""
+    if tables:
+        write_bytes(folder / f"{name}.md", tables.encode())
+    if columns:
+        write_bytes(folder / f"{name}.csv", csv_text(columns, rows).encode())
+    if json is not None:
+        write_json(folder / f"{name}.json", json)
+    write_bytes(folder / "report.html", page(title, lead, settings, sections, notes).encode())
+    return f"{tables}\n{folder / 'report.html'}: the same with pictures"
+
+
+def _markdown(section: Section) -> str:
+    heading = section.table.caption or f"{section.title}\n{section.says}"
+    return f"{heading}\n\n{markdown(section.table)}"
+
+
+def markdown(table: Table) -> str:
+    marks = ["---"] * table.left + ["---:"] * (len(table.heads) - table.left)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (table.heads, marks, *table.rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
+def png(figure: "Figure") -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, dpi=130, format="png")
+    return file.getvalue()
+
+
+def decimals(value: Estimate | float | None, digits: int = 3) -> str:
+    """A table's cell; "" where there is none."""
+    if value is None:
+        return ""
+    return value.text(digits) if isinstance(value, Estimate) else f"{value:.{digits}f}"
+
+
+def shown_settings(config: Any) -> dict[str, Any]:
+    """A config's own fields, without those of its groups, as the page has them."""
+    return {name: value for name, value in asdict(config).items() if not isinstance(value, dict)}

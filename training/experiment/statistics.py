@@ -1,0 +1,95 @@
+"""Means with 95 % intervals: Student's over runs, and bootstraps over examples, over both, and of rank correlations."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata, t
+
+RESAMPLES = 2000
+BOUNDS = [2.5, 97.5]  # percentiles
+
+
+class Estimate(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def text(self, digits: int, sign: str = "") -> str:
+        """As a table has it; sign "+" marks what is above 0."""
+        mean, low, high = (f"{value:{sign}.{digits}f}" for value in self)
+        return mean if np.isnan(self.low) else f"{mean} [{low}, {high}]"
+
+
+def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
+    """Of values [seeds, examples], by a bootstrap of both: resampled seeds, and examples that are the same for all seeds.
+
+    Of differences between two methods, seed by seed and example by example, it keeps each pair together. Where a seed has one
+    number, values are [seeds, 1].
+    """
+    rng = np.random.default_rng(seed)
+    # How often each seed and each example is drawn is all that a resample's mean needs.
+    seeds, examples = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in values.shape)
+    low, high = np.percentile(np.einsum("rs,se,re->r", seeds, values, examples, optimize=True), BOUNDS)
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def estimate_runs(values: Sequence[float]) -> Estimate:
+    """Of independent runs with one number each: Student's interval, since a bootstrap of few is too narrow. One run has none, NaN."""
+    mean, count = float(np.mean(values)), len(values)
+    half = t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5 if count > 1 else np.nan
+    return Estimate(mean, float(mean - half), float(mean + half))
+
+
+def bounds_of_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """[2, M]: the lower and upper bounds of the means of values [examples, M], by one bootstrap of the examples for all."""
+    draws = _resampled(len(values), resamples, np.random.default_rng(seed))
+    return np.percentile([counts @ values / len(values) for counts in draws], BOUNDS, axis=0)
+
+
+def spearman(scores: np.ndarray, found: np.ndarray) -> float:
+    """Spearman's rank correlation, ties sharing the mean of their ranks; NaN where one of the two is constant."""
+    return _pearson(rankdata(scores), rankdata(found), np.ones(len(scores)))
+
+
+def estimate_correlations(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int = RESAMPLES, seed: int = 0
+) -> list[Estimate]:
+    """Spearman's of each two arrays [n], by a bootstrap of their places; last, of the mean of all weighted by their n.
+
+    A resample is how often each place is drawn: ranks are then running sums of these counts, in an order found once.
+    """
+    rng, drawn = np.random.default_rng(seed), []
+    for pair in pairs:
+        one, other = map(_Ranks, pair)
+        draws = _resampled(len(pair[0]), resamples, rng)
+        drawn.append([_pearson(one.of(counts), other.of(counts), counts) for counts in draws])
+    values = np.array([spearman(*pair) for pair in pairs])
+    sizes = np.array([len(scores) for scores, _ in pairs], np.float64)
+    of_all = [*zip(values, drawn, strict=True), (np.average(values, weights=sizes), np.average(drawn, 0, sizes))]
+    return [Estimate(float(value), *map(float, np.nanpercentile(x, BOUNDS))) for value, x in of_all]
+
+
+def _resampled(size: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each of `size` examples is drawn, float64 [size], of each resample."""
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64)
+
+
+class _Ranks:
+    """Mid-ranks of values that are each there a number of times."""
+
+    def __init__(self, values: np.ndarray):
+        _, self._group = np.unique(values, return_inverse=True)
+
+    def of(self, counts: np.ndarray) -> np.ndarray:
+        sizes = np.bincount(self._group, counts)
+        return (np.cumsum(sizes) - sizes / 2)[self._group]
+
+
+def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
+    x, y = (a - np.average(a, weights=weights) for a in (x, y))
+    norm = np.sqrt((weights * x * x).sum() * (weights * y * y).sum())
+    return float((weights * x * y).sum() / norm) if norm > 0 else float("nan")

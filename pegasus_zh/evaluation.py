@@ -16,7 +16,7 @@ Against nltk and `rouge`: tests/parity/test_evaluation.py.
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from pegasus_zh.text.documents import JSON_SUFFIXES, Source, find_sources, read_
 from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json
 from training.files.errors import DataError
+from training.telling import Say, tell
 
 METRICS = {"rouge-1": "Rouge-1", "rouge-2": "Rouge-2", "rouge-l": "Rouge-L", "bleu": "BLEU"}  # and their headings
 Scores = Mapping[str, np.ndarray]  # metric -> one figure per example, 0 to 1
@@ -51,7 +52,7 @@ class EvaluateTextsConfig:
     """A file for the figures, as fractions of 1."""
 
 
-def evaluate(config: EvaluateTextsConfig, say: Callable[[str], None] = print) -> list[dict]:
+def evaluate(config: EvaluateTextsConfig, say: Say = tell) -> list[dict]:
     """Prints a table in percent and returns its figures, those of `--json`. Raises DataError."""
     if strange := [name for name in config.files if not name.endswith(JSON_SUFFIXES)]:
         raise DataError(f"{strange[0]}: not JSON lines by its name; give files that end with .jsonl or .jsonl.gz")

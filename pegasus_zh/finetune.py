@@ -7,7 +7,7 @@ scored; the best model lies in `best/` as a folder that transformers, scripts.ge
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -40,6 +40,7 @@ from training.optimizer import OptimizerConfig
 from training.partition import parts_of, to_host
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,7 @@ class FinetuneConfig:
         check_ranges(self, valid_examples=1, examples=0)
 
 
-def finetune(config: FinetuneConfig, say: Callable = print) -> dict[str, float]:
+def finetune(config: FinetuneConfig, say: Say = tell) -> dict[str, float]:
     """Runs, or resumes, the whole of it; returns the best epoch's validation scores, nothing where it was told to stop.
 
     Raises DataError and ValueError.
@@ -199,7 +200,7 @@ def tune(
     valid: Sequence[tuple[str, str]],
     mesh: jax.sharding.Mesh,
     folder: Path,
-    say: Callable = print,
+    say: Say = tell,
 ) -> dict[str, float]:
     """Trains on the pairs in `folder`, keeping the best epoch in `best/`; returns its validation scores.
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +28,7 @@ from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.partition import Dtype, abstract, parts_of, place, spec
 from training.ranges import check_ranges
+from training.telling import tell
 
 WINDOW = 16  # batches that are sorted by length together, and then written out in order
 
@@ -146,14 +146,13 @@ class GenerateConfig:
 
 
 def run_generation(config: GenerateConfig, say: Callable = print) -> None:
-    """Reads, decodes and writes as `config` says. Raises DataError and ValueError."""
+    """Reads, decodes and writes as `config` says, to standard output where no file is named. Raises DataError and ValueError."""
     out = Path(config.out)
     if config.out and not config.input:
         raise DataError("--out goes with --input")
     if config.out and (out.is_dir() or (out.exists() and config.input != "-" and out.samefile(config.input))):
         raise DataError(f"--out {out}: {'a folder' if out.is_dir() else 'the input'}; name a new file")
     inputs = list(read_pairs(config.input, config.field, config.reference_field)) if config.input else None
-    tell = partial(print, file=sys.stderr, flush=True)  # standard output is for what is written
     loaded = load(config.model, semantics=config.semantics, step=config.step, say=tell)
     tell(f"{loaded.source}; each length is compiled as it comes")
     # No more rows than there are texts: a prompt has one.
@@ -197,4 +196,4 @@ def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], writte
             file.flush()
             bar.update()
         bar.close()
-    print(f"{out}: {len(inputs):,} texts written", file=sys.stderr)
+    tell(f"{out}: {len(inputs):,} texts written")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +32,7 @@ from training.optimizer import OptimizerConfig
 from training.partition import check_divisible
 from training.program import Data, Program
 from training.ranges import check_ranges
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def plan_of(config: PretrainConfig) -> tuple[Program, LoopConfig]:
     return config.recipe.program(config.recipe.model(config.vocabulary, start), shape), config.recipe.loop
 
 
-def tokenizer_of(config: PretrainConfig, folder: Path, say: Callable = print) -> Tokenizer:
+def tokenizer_of(config: PretrainConfig, folder: Path, say: Say = tell) -> Tokenizer:
     """The tokenizer that is given, or the one in `folder`, which is first made from the documents if it is not there."""
     if config.tokenizer:
         return load_tokenizer(config.tokenizer)
@@ -159,14 +159,14 @@ def tokenizer_of(config: PretrainConfig, folder: Path, say: Callable = print) ->
     )
 
 
-def pretrain(config: PretrainConfig, say: Callable = print) -> Trained:
+def pretrain(config: PretrainConfig, say: Say = tell) -> Trained:
     """Runs, or resumes, the whole of it in `config.folder`. Errors as prepare and train raise."""
     say = joined(config.launch, say)
     with held(config.folder, config.launch):
         return _pretrain(config, say)
 
 
-def _pretrain(config: PretrainConfig, say: Callable) -> Trained:
+def _pretrain(config: PretrainConfig, say: Say) -> Trained:
     folder, recipe, loop = Path(config.folder), config.recipe, config.recipe.loop
     config, eval_data = _with_corpus(config)
     mesh = make_mesh(config.launch.mesh)
@@ -226,7 +226,7 @@ def _check(config: PretrainConfig, start: Loaded | None, mesh: jax.sharding.Mesh
 
 
 def _prepared(
-    config: PretrainConfig, tokenizer: Tokenizer | None, eval_data: tuple[str, ...], folder: Path, say: Callable
+    config: PretrainConfig, tokenizer: Tokenizer | None, eval_data: tuple[str, ...], folder: Path, say: Say
 ) -> tuple[PreparedRows, PackedRows | None]:
     """The prepared rows, and the held-out ones if there are any; made by the first process if need be."""
     place = Path(config.prepared) if config.prepared else folder / "data"
@@ -263,7 +263,7 @@ def show_samples(
     heldout: PackedRows,
     count: int,
     path: Path,
-    say: Callable,
+    say: Say,
 ) -> None:
     """Shows what the model writes for the first held-out sources beside their pseudo-summaries; kept in `path`."""
     batch = heldout.batch(range(min(count, len(heldout))))

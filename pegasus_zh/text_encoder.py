@@ -2,7 +2,7 @@
 written out to one."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from training.files.weights import fingerprint
 from training.flags import FLAT, parse_preset
 from training.loop import LoopConfig, Trained
 from training.program import Program
+from training.telling import Say, tell
 
 
 class TextEncoder(NamedTuple):
@@ -65,7 +66,7 @@ def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.pret
     return parse_preset(TextEncoderConfig, roformer.PRESETS, defaults, "tiny", args=args, prog=prog)
 
 
-def pretrain(config: TextEncoderConfig, say: Callable[[str], None] = print) -> Trained:
+def pretrain(config: TextEncoderConfig, say: Say = tell) -> Trained:
     """Runs, or resumes, the pretraining of an encoder on documents. Raises DataError, as `text_rows` and the training do."""
     text, where = config.text, config.encoder
     if where.start and text.tokenizer:
@@ -91,7 +92,7 @@ def tokenizer_folder(path: Path | str) -> Path:
 
 
 def load_text_encoder(
-    path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Callable[[str], None] = print
+    path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Say = tell
 ) -> TextEncoder:
     """As rope.encoder.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
     model, config, of_tokenizer, pooling = load_encoder(path, step=step, pooler=pooler, say=say)
@@ -134,7 +135,7 @@ class ExportEncoderConfig:
     """Of the weights."""
 
 
-def export_encoder(config: ExportEncoderConfig, say: Callable[[str], None] = print) -> Path:
+def export_encoder(config: ExportEncoderConfig, say: Say = tell) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises DataError as loading and writing do."""
     out = Path(config.folder)
     check_new(out)

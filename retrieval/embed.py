@@ -29,6 +29,7 @@ from training.files.atomic import atomic_write, resumable_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
+from training.telling import Say, tell
 
 FORMATS = (".npy", ".parquet", ".array_record")
 GROUP = 1 << 14  # rows read, or written to Parquet, at a time
@@ -65,7 +66,7 @@ class EmbedConfig:
     """The devices' arrangement."""
 
 
-def embed_file(config: EmbedConfig, say: Callable[[str], None] = print) -> tuple[int, int]:
+def embed_file(config: EmbedConfig, say: Say = tell) -> tuple[int, int]:
     """Writes `config.out`, whole or not at all, and returns the number of its vectors and their width.
 
     Raises DataError for texts and models that cannot be used, and for a vector with NaN, with the line.
@@ -93,7 +94,7 @@ class Encoded:
     width: int
 
 
-def encode_file(config: EmbedConfig, source: TextEncoder, say: Callable[[str], None]) -> Encoded:
+def encode_file(config: EmbedConfig, source: TextEncoder, say: Say) -> Encoded:
     """The vectors of the input, in a file that is named by what they are made of: one that is there is whole, and taken."""
     pooling = pooling_of(source, config.pooling)
     check_poolings([pooling], source.config, config.model)
@@ -140,7 +141,7 @@ def _encode(
     file: IO[bytes],
     shape: tuple[int, int],
     digest: str,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
     """Writes what is missing of the .npy file."""
     count, width = shape
@@ -185,7 +186,7 @@ class _Long:
         self._first = self._first or line
         self._found += len(long)
 
-    def tell(self, say: Callable[[str], None]) -> None:
+    def tell(self, say: Say) -> None:
         if self._found:
             since = f" from line {self._begin + 1:,} on" if self._begin else ""
             say(

@@ -1,5 +1,7 @@
 """Write a text for each input: python -m scripts.generate --help"""
 
+import sys
+
 from training.command import run
 
 from . import prog
@@ -14,4 +16,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, notices=sys.stderr)  # standard output is for what is written

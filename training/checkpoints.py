@@ -25,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from training.files.errors import DataError
 from training.partition import spec
 from training.step import TrainState
+from training.telling import Say, tell
 
 
 @jax.jit
@@ -119,7 +120,7 @@ class Checkpoints:
         """The config that the checkpoint of this step was saved with. Raises DamagedCheckpoint."""
         return self._metadata(step).custom_metadata["config"]
 
-    def restore(self, abstract: TrainState, say=print) -> TrainState | None:
+    def restore(self, abstract: TrainState, say: Say = tell) -> TrainState | None:
         """The newest undamaged checkpoint in the shardings of `abstract`; None where nothing was saved yet.
 
         A damaged one is reported through `say` and the one before it tried. Raises ValueError where a checkpoint is sound
@@ -194,7 +195,7 @@ class Checkpoints:
     def _damaged(self, step: int, error: Exception) -> DamagedCheckpoint:
         return DamagedCheckpoint(f"{self.folder / str(step)}: damaged checkpoint ({_line(error)})")
 
-    def set_aside_after(self, step: int, say=print) -> None:
+    def set_aside_after(self, step: int, say: Say = tell) -> None:
         """Moves the (damaged) checkpoints of later steps out of the folder, so that the run can write them again."""
         later = [s for s in self.steps if s > step]
         for number in later if jax.process_index() == 0 else []:
@@ -212,7 +213,7 @@ def read_model(
     run: Path,
     init_of: Callable[[dict[str, Any], Path], Callable[[jax.Array], Any]],
     step: int | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = tell,
 ) -> tuple[int, dict[str, Any], Any]:
     """(step, the checkpoint's config, the model as NumPy arrays) of a run's newest undamaged checkpoint, or of `step`.
 

@@ -6,11 +6,15 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import TextIO
+
+from training.telling import show
 
 
-def run(main: Callable[[], None]) -> None:
-    """Calls main. ValueError and its kin (bad data, an impossible mesh), OSError, too little memory and a stopped training become one line."""
-    interrupts = []
+def run(main: Callable[[], None], notices: TextIO | None = None) -> None:
+    """Calls main, and shows what the library tells on standard output or on `notices`. ValueError and its kin (bad data, an impossible mesh), OSError, too little memory and a stopped training become one line."""
+    show(notices)
+    interrupts: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         interrupts.append(number)

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from training.mesh import data_share
-from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics, silent
+from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics
 from training.program import HostBatch, Program
 from training.step import Sums
+from training.telling import silent
 
 
 class TrainingStopped(ValueError):

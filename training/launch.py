@@ -10,7 +10,7 @@ import jax
 from training.compiled import remember_programs
 from training.files.locks import locked
 from training.mesh import MeshConfig, join_processes
-from training.metrics import silent
+from training.telling import Say, silent, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class LaunchConfig:
     """Keep compiled programs in the folder, for the next run of the same shapes to begin sooner."""
 
 
-def joined(launch: LaunchConfig, say: Callable = print) -> Callable:
+def joined(launch: LaunchConfig, say: Say = tell) -> Callable:
     """Joins the processes if there are several; returns what this one speaks through. Raises ValueError where they cannot be found."""
     if launch.distributed:
         join_processes()

@@ -21,6 +21,7 @@ from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
 from training.step import TrainState, compile_step
 from training.stopping import told_to_stop
+from training.telling import Say, tell
 
 __all__ = ["LoopConfig", "Stopped", "Trained", "Training", "TrainingStopped", "to_mesh", "train"]
 
@@ -86,7 +87,7 @@ class Stopped(KeyboardInterrupt):
     """A training within something larger was told to stop: so is that."""
 
 
-def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path, say=print) -> Trained:
+def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path, say: Say = tell) -> Trained:
     """Trains until `config.steps`, from the newest good checkpoint in `folder` if there is one.
 
     Raises TrainingStopped where the loss is not finite, and ValueError where the folder's run had another model,
@@ -138,7 +139,7 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
 
 
 def _begin(
-    training: Training, checkpoints: Checkpoints, identity: dict[str, Any], steps: int, folder: Path, say: Callable
+    training: Training, checkpoints: Checkpoints, identity: dict[str, Any], steps: int, folder: Path, say: Say
 ) -> TrainState:
     """The state of the newest good checkpoint, or that of step 0."""
     target = abstract(training.program.init)

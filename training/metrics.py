@@ -91,10 +91,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def silent(*_) -> None:
-    """What is given to say nothing, instead of print: by a process that is not the first, and within a larger run."""
-
-
 def progress_bar(first: int, total: int, unit: str = "step", shown: bool = True) -> tqdm:
     """The bar of a run, on process 0 only; where there is no terminal it prints a line every half minute at most."""
     terminal = os.isatty(2) and os.get_terminal_size(2).columns > 0

@@ -6,7 +6,7 @@ distance, precision, recall and blur.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -28,6 +28,7 @@ from training.experiment.cells import experiment, run_cells
 from training.files.atomic import write_bytes
 from training.ranges import check_lists, check_ranges
 from training.step import compiler_options
+from training.telling import Say, tell
 
 Network = Literal["fc", "conv", "patches"]
 ASKED = 8  # minibatches of which the estimate and the exact distance are the mean
@@ -115,7 +116,7 @@ DISCRETE: dict[str, dict[str, Any]] = {
 }
 
 
-def gans(config: GansConfig, say: Callable = print, question: str = "do better distances make better images?") -> None:
+def gans(config: GansConfig, say: Say = tell, question: str = "do better distances make better images?") -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
     data, folder = read_data(config.data, config.scored), Path(config.folder)
     if len(data.train) < max(config.batch):

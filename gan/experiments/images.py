@@ -1,6 +1,6 @@
 """One GAN on images by the engine: on a mesh, resumed after a kill, with grids of samples as it goes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from training.mesh import data_share, make_mesh
 from training.partition import check_divisible
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
+from training.telling import Say, tell
 
 SHOWN = 64
 
@@ -80,7 +81,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def images(config: ImagesConfig, say: Callable = print) -> Trained:
+def images(config: ImagesConfig, say: Say = tell) -> Trained:
     """Runs, or resumes, the training in `config.folder`.
 
     Raises ValueError for data or settings that cannot be, and what training.loop.train raises.
@@ -95,7 +96,7 @@ def plan_of(config: ImagesConfig) -> tuple[Program, LoopConfig]:
     return gan_program(recipe_of(config, read_data(config.data, config.scored)), config.loop.seed), config.loop
 
 
-def _run(config: ImagesConfig, say: Callable) -> Trained:
+def _run(config: ImagesConfig, say: Say) -> Trained:
     loop, mesh, folder = config.loop, make_mesh(config.launch.mesh), Path(config.folder)
     check_divisible(mesh, {"batch size": ("batch", loop.batch_size)})
     data = read_data(config.data, config.scored)

@@ -1,6 +1,6 @@
 """What the exact distance of finite samples prefers, without any training: averages."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from training.experiment.report import decimals, png, shown_settings, write_repo
 from training.experiment.statistics import estimate_runs
 from training.files.images import fingerprint, read_images, split_images
 from training.ranges import check_lists, check_ranges
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def candidates(x: np.ndarray, size: int, clusters: int) -> dict[str, tuple[np.nd
     }
 
 
-def false_minima(config: MinimaConfig, say: Callable = print) -> None:
+def false_minima(config: MinimaConfig, say: Say = tell) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
     images, folder = read_images(config.data), Path(config.folder)
     first, second = split_images(images, len(images.labels) // 2)

@@ -1,6 +1,6 @@
 """How far apart are n points of each law, where the laws themselves are so far?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,6 +17,7 @@ from training.experiment.report import decimals, png, shown_settings, write_repo
 from training.experiment.statistics import Estimate, estimate_runs
 from training.files.images import read_images
 from training.ranges import check_lists, check_ranges
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def sample_complexity(config: SamplesConfig, say: Callable = print) -> None:
+def sample_complexity(config: SamplesConfig, say: Say = tell) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for settings that cannot be."""
     folder = Path(config.folder)
     laws = {name: law_of(name, lambda: read_images(None)) for name in config.laws}

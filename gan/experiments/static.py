@@ -5,7 +5,7 @@ A cell is one (law, critic) with all its seeds. A seed decides the initial weigh
 
 import csv
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import chain
@@ -26,6 +26,7 @@ from training.experiment.report import decimals, png, shown_settings, write_repo
 from training.experiment.statistics import Estimate, estimate_runs
 from training.files.images import fingerprint, read_images
 from training.ranges import check_choices, check_lists, check_ranges
+from training.telling import Say, tell
 
 # Of the published benchmark (Korotin, Kolesov, Burnaev 2022, arXiv 2206.07767, and its notebooks); c-soft and c-debiased have none there.
 PUBLISHED_STEPS = {
@@ -95,7 +96,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def static(config: StaticConfig, say: Callable = print) -> None:
+def static(config: StaticConfig, say: Say = tell) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
     images, folder = cache(partial(read_images, config.data)), Path(config.folder)
     laws = {name: law_of(name, images) for name in config.laws}

@@ -1,6 +1,6 @@
 """Critics over the plane: heights and directions, beside the optimal ones where they are known."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,6 +19,7 @@ from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.files.images import read_images
 from training.ranges import check_lists, check_ranges
+from training.telling import Say, tell
 
 SIDE = 60  # points a side of a surface
 
@@ -61,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def surfaces(config: SurfacesConfig, say: Callable = print) -> None:
+def surfaces(config: SurfacesConfig, say: Say = tell) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for settings that cannot be."""
     folder = Path(config.folder)
     laws = {name: toy(name) if name in TOYS else law_of(name, lambda: read_images(None)) for name in config.laws}

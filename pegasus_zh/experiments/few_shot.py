@@ -8,7 +8,7 @@ fine-tuning, so that repeats are independent; the test part and what chooses the
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import product
@@ -37,8 +37,8 @@ from training.files.errors import DataError
 from training.flags import one_of
 from training.launch import LaunchConfig
 from training.mesh import MeshConfig, make_mesh
-from training.metrics import silent
 from training.ranges import check_ranges
+from training.telling import Say, silent, tell
 
 NONE = "none"  # the objective of a model that is not pretrained
 
@@ -133,7 +133,7 @@ class Cell:
         return f"{self.task.name}-{self.examples}-{self.objective}-{self.seed}"
 
 
-def few_shot(config: FewShotConfig, say: Callable = print) -> None:
+def few_shot(config: FewShotConfig, say: Say = tell) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError as what it calls."""
     folder, basis = Path(config.folder), defaults(config.preset)
     tasks = [read_task(path, config) for path in config.tasks]
@@ -209,7 +209,7 @@ def _dense(text: str) -> str:
     return "".join(text.split())
 
 
-def _cells(config: FewShotConfig, tasks: Sequence[FewShotTask], say: Callable) -> Iterator[Cell]:
+def _cells(config: FewShotConfig, tasks: Sequence[FewShotTask], say: Say) -> Iterator[Cell]:
     for task, size in product(tasks, config.examples):
         if size > len(task.training):
             say(f"{task.name}: no {size:,} examples to train on; left out")

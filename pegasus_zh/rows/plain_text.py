@@ -1,6 +1,5 @@
 """Rows of plain text for encoders: documents -> vocabulary -> prepared set -> batches of ids and segments."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from pegasus_zh.text.vocabulary import MASK, SPECIALS, make_tokenizer
 from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import Rows
 from training.files.errors import DataError
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def text_recipe(preset: str) -> TextConfig:
     return TextConfig()
 
 
-def text_rows(config: TextConfig, length: int, folder: Path, say: Callable = print) -> Rows:
+def text_rows(config: TextConfig, length: int, folder: Path, say: Say = tell) -> Rows:
     """The documents in rows of `length`, prepared in `folder` by the first process if they are not there.
 
     Raises DataError for a tokenizer without [MASK], and as pegasus_zh.rows.prepare does.
@@ -74,7 +74,7 @@ def vocabulary_of(size: int) -> Vocabulary:
     return Vocabulary(size, SPECIALS.index(MASK), len(SPECIALS))
 
 
-def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: Callable) -> PreparedRows:
+def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: Say) -> PreparedRows:
     wanted = PrepareConfig(
         data=config.data,
         selector="text",

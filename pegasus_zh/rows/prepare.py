@@ -57,6 +57,7 @@ from training.files.atomic import atomic_write, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.ranges import check_ranges
+from training.telling import tell
 
 SAMPLE_BYTES = 1_000_000  # of documents by which the shape of a row is chosen
 BLOCK = 256  # documents that go through the stages together
@@ -226,7 +227,7 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> 
             ) from error
         except OSError as error:
             raise DataError(f"{folder}: cannot write ({error}); make room, {KEPT}") from error
-    print(f"{manifest.summary()}; {made / 1e6 / (time.perf_counter() - started):.2f} MB/s", flush=True)
+    tell(f"{manifest.summary()}; {made / 1e6 / (time.perf_counter() - started):.2f} MB/s")
     return open_rows(folder)
 
 

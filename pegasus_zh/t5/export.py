@@ -1,6 +1,5 @@
 """A model from any source -> a folder that transformers loads, or StableHLO programs that need neither it nor this code."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from pegasus_zh.t5.load import Semantics, load
 from pegasus_zh.t5.stablehlo import write_serving
 from training.files.atomic import check_new
 from training.files.errors import DataError
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class ExportConfig:
     """Write the encoder and one decoding step as StableHLO instead, to serve the model without this code."""
 
 
-def export(config: ExportConfig, say: Callable[[str], None] = print) -> Path:
+def export(config: ExportConfig, say: Say = tell) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises what `load` and `write_folder` raise."""
     out = Path(config.folder)
     if config.stablehlo and (config.overwrite or config.without_cross_bias):

@@ -22,6 +22,7 @@ from training.checkpoints import read_model
 from training.files.atomic import read_json
 from training.files.errors import DataError
 from training.files.weights import WEIGHT_FILES, check_fit, empty, fill, fingerprint, hollow, open_weights, read
+from training.telling import Say, tell
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
 SEMANTICS: dict[str, dict[str, Any]] = {
@@ -60,7 +61,7 @@ def load(
     *,
     semantics: Semantics = "auto",
     step: int | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = tell,
 ) -> Loaded:
     """The model in a folder, whatever wrote it.
 

@@ -5,7 +5,6 @@ mT5 instead of from nothing. Ids change: the special tokens stay first, then com
 the vocabulary, and those that it lacks go to the end.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, train_pegasus_vocabulary
 from training.files.errors import DataError
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Transplant:
     approximate: int  # of `means`, how many have a piece that is not among `kept`
 
 
-def transplant(config: TransplantConfig, say: Callable[[str], None] = print) -> Path:
+def transplant(config: TransplantConfig, say: Say = tell) -> Path:
     """Writes the new model's folder, whole or not at all, and returns it. Raises DataError."""
     out = Path(config.folder)
     check_free(out, config.overwrite)
@@ -123,7 +123,7 @@ def move_rows(model: MT5, plan: Transplant, rows: int) -> MT5:
     return replace(model, embedding=embedding, head=head.T)
 
 
-def _vocabulary(config: TransplantConfig, say: Callable[[str], None]) -> list[str]:
+def _vocabulary(config: TransplantConfig, say: Say) -> list[str]:
     if not config.tokenizer:
         say(f"making a vocabulary of at most {config.vocabulary:,} entries from the documents")
         return train_pegasus_vocabulary(read_documents(config.data, field=config.field, mixed=True), config.vocabulary)

@@ -27,6 +27,7 @@ from typing import Literal, NamedTuple
 
 from training.files.datasets import open_dataset
 from training.files.errors import DataError
+from training.telling import tell
 
 CORPUS = Path(__file__).parents[1] / "corpus"  # that comes with the project: train.jsonl and heldout.jsonl
 TEXT_SUFFIXES, JSON_SUFFIXES = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz", ".json", ".json.gz")
@@ -159,7 +160,7 @@ def _text_blocks(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
 
 @functools.cache
 def _say_once(text: str) -> None:
-    print(text, flush=True)
+    tell(text)
 
 
 def _parquet_records(path: str, field: str) -> Iterator[Record]:

@@ -9,7 +9,7 @@ import io
 import itertools
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from pegasus_zh.text.tokenizers import (
 )
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
+from training.telling import Say, tell
 
 VocabularyKind = Literal["pegasus", "characters", "sentencepiece"]
 SPECIALS = [PAD, *(f"[unused{i}]" for i in range(1, 100)), UNK, CLS, SEP, MASK, "<S>", "<T>"]
@@ -55,7 +56,7 @@ def make_tokenizer(
     *,
     field: str = "text",
     on_bad_record: OnBadRecord = "stop",
-    say: Callable = print,
+    say: Say = tell,
 ) -> Tokenizer:
     """The tokenizer in `folder`, which is first made from the documents (see documents.read_documents) if it is not there.
 

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -35,8 +35,9 @@ from training.experiment.statistics import estimate_correlations
 from training.files.atomic import atomic_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
-from training.metrics import progress_bar, silent
+from training.metrics import progress_bar
 from training.ranges import check_lists, check_ranges
+from training.telling import Say, silent, tell
 
 SEPARATOR = ","  # in the names of files, and so in none of models and tasks
 METHOD = re.compile(r"none|flow|simcse|whitening|(whitening|projection)-[1-9]\d*")
@@ -92,7 +93,7 @@ class Cell:
         return SEPARATOR.join((self.model, self.pooling, self.method, self.task.name))
 
 
-def similarity_grid(config: SimilarityGridConfig, say: Callable = print) -> None:
+def similarity_grid(config: SimilarityGridConfig, say: Say = tell) -> None:
     """Runs, or goes on with, the grid in `config.folder`. Raises DataError and ValueError."""
     folder = Path(config.folder)
     tasks = [task_of(given) for given in config.tasks]
@@ -143,7 +144,7 @@ def _digest(task: SimilarityTask) -> str:
 
 
 def _cells(
-    config: SimilarityGridConfig, loaded: dict[str, TextEncoder], tasks: Sequence[SimilarityTask], say: Callable
+    config: SimilarityGridConfig, loaded: dict[str, TextEncoder], tasks: Sequence[SimilarityTask], say: Say
 ) -> Iterator[Cell]:
     widths = {source.config.width for source in loaded.values()}
     if wrong := [m for m in config.methods if m.partition("-")[2] and int(m.partition("-")[2]) > min(widths)]:
@@ -160,7 +161,7 @@ def _cells(
 class _Vectors:
     """The vectors of a model and a task by all its poolings, made once and kept in a file."""
 
-    def __init__(self, config: SimilarityGridConfig, loaded: dict[str, TextEncoder], folder: Path, say: Callable):
+    def __init__(self, config: SimilarityGridConfig, loaded: dict[str, TextEncoder], folder: Path, say: Say):
         self._config, self._loaded, self._folder, self._say = config, loaded, folder, say
 
     def of(self, cell: Cell) -> np.ndarray:

@@ -17,6 +17,7 @@ from retrieval.vectors.encoding import encoder
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.ranges import check_ranges
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class Searcher:
 
 
 def open_searcher(
-    folder: Path | str, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Callable[[str], None] = print
+    folder: Path | str, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Say = tell
 ) -> Searcher:
     """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
     not belong together."""
@@ -129,7 +130,7 @@ def open_as_asked(config: AskConfig) -> Searcher:
     return open_searcher(config.folder, model=config.model, breadth=config.breadth, recall=config.recall)
 
 
-def query(config: QueryConfig, say: Callable[[str], None] = print) -> None:
+def query(config: QueryConfig, say: Say = tell) -> None:
     """Answers each question, or asks for them at a prompt. Raises DataError."""
     if given := config.input or ("" if sys.stdin.isatty() else "-"):
         questions = list(read_texts(given, config.field))
@@ -164,7 +165,7 @@ class Scores(NamedTuple):
     milliseconds: float  # of a question, many searched at once
 
 
-def evaluate(config: EvaluateIndexConfig, say: Callable[[str], None] = print) -> Scores:
+def evaluate(config: EvaluateIndexConfig, say: Say = tell) -> Scores:
     """Scores the index. Raises DataError for a text that it does not have, with its line."""
     searcher = open_as_asked(config)
     places: dict[str, int] = {}

@@ -11,7 +11,7 @@ Adding writes the next version beside the last; about.json, which is replaced at
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args, get_type_hints
@@ -33,6 +33,7 @@ from training.files.errors import DataError
 from training.files.locks import locked
 from training.mesh import MeshConfig, make_mesh
 from training.ranges import check_ranges
+from training.telling import Say, tell
 
 WHITENING, ABOUT = "whitening.safetensors", "about.json"
 PIECE = 1 << 16  # vectors in memory at a time
@@ -113,7 +114,7 @@ class Stored:
         return Encoding(max_length=self.about.max_length, dtype=self.about.dtype)
 
 
-def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
+def build(config: BuildConfig, say: Say = tell) -> None:
     """Builds `config.folder`, whole or not at all; a command that ended before goes on with the vectors it had. Raises DataError."""
     folder = Path(config.folder).resolve()  # a link's folder, not the link, is what is written
     check_new(folder)
@@ -156,7 +157,7 @@ def build(config: BuildConfig, say: Callable[[str], None] = print) -> None:
     say(f"{folder}: {len(index):,} texts, {dimensions} dimensions, {config.kind}, {size:,} bytes of vectors")
 
 
-def add(config: AddConfig, say: Callable[[str], None] = print) -> None:
+def add(config: AddConfig, say: Say = tell) -> None:
     """Adds texts to the index in `config.folder`, which is there as before or with all of them. Raises DataError."""
     folder = Path(config.folder)
     _read_about(folder / ABOUT)  # before a folder is made to be locked
@@ -222,9 +223,7 @@ def _read_about(path: Path) -> About:
     return About(**{name: fields[name] for name in kinds})
 
 
-def read(
-    folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Callable[[str], None] = print
-) -> Stored:
+def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Say = tell) -> Stored:
     """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does not belong
     together."""
     about = _read_about(folder / ABOUT)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from training.mesh import make_mesh
 from training.optimizer import OptimizerConfig
 from training.program import Data, Program
 from training.ranges import check_lists, check_ranges
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ class Examples(NamedTuple):
     scores: np.ndarray | None = None  # float32 [n]
 
 
-def simcse(config: SimCSEConfig, say: Callable = print) -> Trained:
+def simcse(config: SimCSEConfig, say: Say = tell) -> Trained:
     """Runs, or goes on with, the tuning in `config.folder`. Raises DataError and ValueError."""
     say = joined(config.launch, say)
     with held(config.folder, config.launch):
@@ -214,7 +215,7 @@ def tune(
     valid: SimilarityTask | None,
     mesh: jax.sharding.Mesh,
     folder: Path,
-    say: Callable = print,
+    say: Say = tell,
 ) -> Trained:
     """Trains in `folder`, which is then a model for load_text_encoder. Raises DataError and ValueError."""
     check_poolings([recipe.pooling], source.config, "the encoder")

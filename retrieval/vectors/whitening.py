@@ -34,6 +34,7 @@ from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.partition import RULES, on_one_cpu, parts_of
 from training.ranges import check_lists, check_ranges
+from training.telling import Say, tell
 
 PIECE = 8192  # rows whose products are summed in float32 before they go into the float64 sums
 BLOCK = 2048  # of which so many are centred and multiplied at a time
@@ -193,7 +194,7 @@ def whiten(
     *,
     beta: float = 1.0,
     gamma: float = 1.0,
-    say: Callable[[str], None] = print,
+    say: Say = tell,
 ) -> Whitening:
     """x -> (x - beta mean) U diag(s)^(-gamma / 2), of the covariance U diag(s) U^T, its directions by falling variance.
 
@@ -249,7 +250,7 @@ class WhitenConfig:
         check_lists(self, vectors=None)
 
 
-def whiten_file(config: WhitenConfig, say: Callable[[str], None] = print) -> None:
+def whiten_file(config: WhitenConfig, say: Say = tell) -> None:
     """Fits and writes. Raises DataError."""
     if Path(config.out).suffix != ".safetensors":
         raise DataError(f"--out {config.out}: a whitening is a .safetensors file")

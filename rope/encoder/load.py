@@ -1,6 +1,5 @@
 """An encoder from wherever it lies: a run of scripts.pretrain_encoder, or a folder of transformers."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from rope.positions.extension import Extension
 from training.checkpoints import read_model
 from training.files.errors import DataError
 from training.files.weights import WEIGHT_FILES
+from training.telling import Say, tell
 
 
 class Encoder(NamedTuple):
@@ -20,9 +20,7 @@ class Encoder(NamedTuple):
     pooling: str | None = None  # of a run of scripts.simcse: what its vectors were trained with
 
 
-def load_encoder(
-    path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Callable[[str], None] = print
-) -> Encoder:
+def load_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Say = tell) -> Encoder:
     """The encoder as float32 NumPy arrays, its config, and which tokenizer its run had.
 
     step: which checkpoint of a run, by default the newest undamaged one; `say` is told of damaged ones. pooler: see

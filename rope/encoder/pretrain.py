@@ -21,11 +21,11 @@ from training.flags import FLAT, one_of
 from training.launch import LaunchConfig, held, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import data_share, make_mesh
-from training.metrics import silent
 from training.optimizer import OptimizerConfig
 from training.partition import check_divisible
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
+from training.telling import Say, silent, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ def plan_of(config: EncoderConfig, vocabulary: Vocabulary) -> tuple[Program, Loo
 
 
 def pretrain_encoder(
-    config: EncoderConfig, rows_of: Callable[[], Rows], say: Callable = print
+    config: EncoderConfig, rows_of: Callable[[], Rows], say: Say = tell
 ) -> tuple[Trained, RoFormerConfig]:
     """Runs, or resumes, the pretraining in `config.folder`; returns what came of it and the model's config.
 
@@ -166,7 +166,7 @@ def pretrain_encoder(
         return _pretrain(config, rows_of, say)
 
 
-def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Callable) -> tuple[Trained, RoFormerConfig]:
+def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Say) -> tuple[Trained, RoFormerConfig]:
     recipe, loop, mesh = config.recipe, config.recipe.loop, make_mesh(config.launch.mesh)
     start, shape = load_encoder(config.start, say=say)[:2] if config.start else (None, None)
 

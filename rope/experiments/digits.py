@@ -25,11 +25,11 @@ from training.experiment.report import shown_settings
 from training.files.images import Images, fingerprint, read_images, split_images
 from training.loop import HostBatch, to_mesh
 from training.mesh import MeshConfig, make_mesh
-from training.metrics import silent
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import check_divisible
 from training.ranges import check_ranges
 from training.step import Batch, Sums, compile_step, compiler_options, init_state, make_train_step
+from training.telling import Say, silent, tell
 
 SCORED = 256  # images at once
 LAST = 100  # steps whose mean loss is told
@@ -121,7 +121,7 @@ class Parts(NamedTuple):
     training: Images
 
 
-def digits(config: DigitsConfig, say: Callable = print) -> None:
+def digits(config: DigitsConfig, say: Say = tell) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
     images, folder, mesh = read_images(config.data), Path(config.folder), make_mesh(config.mesh)
     parts = Parts(*split_images(images, config.test_images, config.valid_images))

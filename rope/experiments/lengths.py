@@ -35,6 +35,7 @@ from training.mesh import MeshConfig, make_mesh
 from training.partition import to_host
 from training.ranges import check_ranges
 from training.step import Batch, compiler_options
+from training.telling import Say, tell
 
 Method = Literal["linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
 FRAME = 2  # [CLS] and [SEP] of a row
@@ -113,7 +114,7 @@ class Windows(NamedTuple):
     frame: tuple[int, int]  # the ids before and after a row's text
 
 
-def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Callable = print) -> None:
+def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Say = tell) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. rows_of: the text in rows of a length.
 
     Raises DataError where the documents have no held-out text as long as the longest row.

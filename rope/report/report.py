@@ -9,6 +9,7 @@ from rope.report import extensions, images, rows
 from rope.report.config import ReportConfig
 from training.experiment.page import Section
 from training.experiment.report import write_report
+from training.telling import Say, tell
 
 # Each section once, where any of its encodings is asked for, in the order of reading.
 SECTIONS: dict[Callable[[ReportConfig], Section], set[str]] = {
@@ -25,7 +26,7 @@ SECTIONS: dict[Callable[[ReportConfig], Section], set[str]] = {
 }
 
 
-def position_report(config: ReportConfig, say: Callable[[str], None] = print) -> Path:
+def position_report(config: ReportConfig, say: Say = tell) -> Path:
     """Makes the report and returns the page's path.
 
     Says each section's finding as it is made. Raises ValueError where the folder cannot be written to, before any work.

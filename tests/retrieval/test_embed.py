@@ -23,7 +23,7 @@ from retrieval.vectors.whitening import WhitenConfig, Whitening, load_whitening,
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS, TEXTS
 from training.files.errors import DataError
-from training.metrics import silent
+from training.telling import silent
 
 
 @pytest.fixture(scope="module")

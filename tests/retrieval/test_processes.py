@@ -11,8 +11,8 @@ from tests.pegasus_zh.test_command import in_two_processes
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from tests.rope.encoder.random_encoder import ROFORMER
-from training.metrics import silent
 from training.optimizer import OptimizerConfig
+from training.telling import silent
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from training.telling import tell
+
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
@@ -20,7 +22,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     except Timeout:
         if not wait:
             raise ValueError(f"{folder}: another run is at work there; wait for it, or give another folder") from None
-        print(f"waiting for another run in {folder}", flush=True)
+        tell(f"waiting for another run in {folder}")
         held = lock.acquire(blocking=True)
     except OSError as error:
         raise ValueError(f"{folder} cannot be used as a folder ({error.strerror}): give another") from error

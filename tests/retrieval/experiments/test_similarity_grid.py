@@ -20,7 +20,7 @@ from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from training.experiment.statistics import spearman
 from training.files.errors import DataError
-from training.metrics import silent
+from training.telling import silent
 
 METHODS = ("none", "whitening", "whitening-4", "projection-4", "flow", "simcse")
 

@@ -29,7 +29,7 @@ from retrieval.vectors.encoding import Encoding
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from training.files.errors import DataError
-from training.metrics import silent
+from training.telling import silent
 
 TEXTS = [CHARACTERS[i : i + n] for i in range(10) for n in (3, 5, 7)]
 

@@ -148,8 +148,15 @@ def tokenizer_of(config: PretrainConfig, folder: Path, say: Say = tell) -> Token
     if config.tokenizer:
         return load_tokenizer(config.tokenizer)
     given = config.prepare
-    which = {"field": given.field, "on_bad_record": given.on_bad_record}
-    return make_tokenizer(config.tokenizer_kind, config.vocabulary, given.data, folder, say=say, **which)
+    return make_tokenizer(
+        config.tokenizer_kind,
+        config.vocabulary,
+        given.data,
+        folder,
+        field=given.field,
+        on_bad_record=given.on_bad_record,
+        say=say,
+    )
 
 
 def pretrain(config: PretrainConfig, say: Say = tell) -> Trained:
@@ -168,9 +175,9 @@ def _pretrain(config: PretrainConfig, say: Say) -> Trained:
         say(start.source)
     _check(config, start, mesh)
 
-    data, heldout = _prepared(config, start and start.tokenizer, eval_data, folder, say)
+    data, heldout = _prepared(config, start.tokenizer if start else None, eval_data, folder, say)
     tokenizer = start.tokenizer if start else load_tokenizer(data.folder / "tokenizer")
-    model = recipe.model(tokenizer.vocab_size, start and start.config)
+    model = recipe.model(tokenizer.vocab_size, start.config if start else None)
     program = recipe.program(model, (data.manifest.row["source"], data.manifest.row["target"]))
     program.check(mesh, loop.microbatch)
     say(
@@ -212,7 +219,7 @@ def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...
 
 def _check(config: PretrainConfig, start: Loaded | None, mesh: jax.sharding.Mesh) -> None:
     """What can be known before anything is prepared. Raises ValueError for what the mesh cannot cut."""
-    sizes = mt5.sizes(config.recipe.model(config.vocabulary, start and start.config))
+    sizes = mt5.sizes(config.recipe.model(config.vocabulary, start.config if start else None))
     if config.tokenizer or config.prepared:
         del sizes["vocabulary"]  # not known yet
     check_divisible(mesh, {"batch_size / accumulate": ("batch", config.recipe.loop.microbatch)} | sizes)
@@ -223,10 +230,11 @@ def _prepared(
 ) -> tuple[PreparedRows, PackedRows | None]:
     """The prepared rows, and the held-out ones if there are any; made by the first process if need be."""
     place = Path(config.prepared) if config.prepared else folder / "data"
+    fingerprint = tokenizer.fingerprint if tokenizer else None
     data = heldout = None
     if jax.process_index() == 0:  # the others find what the first has prepared on the storage they share
         if config.prepared:
-            data = open_rows(place, tokenizer and tokenizer.fingerprint)
+            data = open_rows(place, fingerprint)
         else:
             tokenizer = tokenizer or tokenizer_of(config, folder / "tokenizer", say)
             documents = replace(config.prepare, eval_fraction=0) if eval_data else config.prepare
@@ -234,17 +242,15 @@ def _prepared(
         if {*data.manifest.row} != {*PAIR}:
             raise DataError(f"{place} has rows of {', '.join(data.manifest.row)}: give a set of sources and targets")
         if eval_data:  # in rows of the same shape, so that the evaluation compiles once
-            shape = {f"row_{side}": positions for side, positions in data.manifest.row.items()}
-            examples, documents = (
-                replace(config.recipe.examples, **shape),
-                replace(config.prepare, data=eval_data, eval_fraction=0),
-            )
+            row = data.manifest.row
+            examples = replace(config.recipe.examples, row_source=row["source"], row_target=row["target"])
+            documents = replace(config.prepare, data=eval_data, eval_fraction=0)
             heldout = prepare(examples, documents, load_tokenizer(place / "tokenizer"), folder / "heldout").train
         if not (folder / "tokenizer" / "made.json").exists():
             keep_tokenizer(load_tokenizer(place / "tokenizer"), folder / "tokenizer")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepared")
-    data = data or open_rows(place, tokenizer and tokenizer.fingerprint)
+    data = data or open_rows(place, fingerprint)
     if eval_data:
         return data, heldout or open_rows(folder / "heldout").train
     return data, data.heldout

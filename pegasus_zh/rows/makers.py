@@ -64,11 +64,11 @@ def pseudo_summaries(
     text.
     """
     groups = _groups(texts, faithful, max_source, max_target)
-    rule = {"selector": selector, "ratio": ratio, "unit": unit, "seed": selector_seed}
-    chosen = [(n, group, pseudo_summary(group, **rule)) for n, group in groups]
-    sides = [(n, *("".join([group[i] for i in side]) for side in pair)) for n, group, pair in chosen]
+    rule = partial(pseudo_summary, selector=selector, ratio=ratio, unit=unit, seed=selector_seed)
+    chosen = [(n, group, rule(group)) for n, group in groups]
+    pairs = [(n, ["".join([group[i] for i in side]) for side in pair]) for n, group, pair in chosen]
     examples: list[list[Example]] = [[] for _ in texts]
-    for n, *pair in sides:
+    for n, pair in pairs:
         source, target = map(tokenizer.encode, pair)
         if source and target:  # text of nothing but control characters gives no ids
             examples[n].append(frame_pair(source, target, tokenizer, max_source, max_target))

@@ -31,6 +31,7 @@ from pegasus_zh.rows.prepared_set import (
     Contents,
     Manifest,
     ShardFile,
+    Split,
     checksum,
     finished_set,
     finished_shard,
@@ -95,9 +96,9 @@ class ShardMaker:
 
     def __call__(self, index: int, records: Sequence[Record]) -> Contents:
         """Writes the shard's files and then its journal. Raises DataError for a bad document or a full disk."""
-        config, skipped = self.config, Counter()
+        config, skipped = self.config, Counter[str]()
         counts = Counter(documents=0, without_examples=0, bytes=0)
-        examples: dict[str, list[Example]] = {"train": [], "eval": []}
+        examples: dict[Split, list[Example]] = {"train": [], "eval": []}
         texts = parse_records(records, config.field, config.on_bad_record, skipped)
         while block := list(islice(texts, BLOCK)):
             for text, found in zip(block, self.examples.make(block, self.tokenizer), strict=True):
@@ -113,7 +114,7 @@ class ShardMaker:
             raise DataError(f"{self.folder}: cannot write shard {index} ({error}); make room, {KEPT}") from error
         return shard
 
-    def _write(self, split: str, index: int, examples: list[Example]) -> ShardFile:
+    def _write(self, split: Split, index: int, examples: list[Example]) -> ShardFile:
         lengths, dtype, row = lengths_of(examples), id_dtype(self.tokenizer.vocab_size), [*self.row.values()]
         rows = pack(lengths, row, self.examples.maker.most(row[0]))
         path = self.folder / f"{split}-{index:05d}.array_record"
@@ -205,7 +206,7 @@ def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents,
     config, folder = make.config, make.folder
     total = sum(source.size for source in sources)
     size = config.shard_megabytes * 1e6 or min(max(total / 256, 2e6), 32e6)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # No more workers than shards; text of more than ten times its compressed size is not to be expected.
     workers = min(config.workers or cores, 1 + int(10 * total / size))
     shards: dict[int, Contents] = {}

@@ -47,7 +47,7 @@ def attention(
     long = isinstance(rotation, LongRotation)
     dropped = dropout_rate > 0 and dropout_key is not None
     chosen = choose(implementation, query, key, bias=bias, mask=mask, dropped=dropped, long=long)
-    if rotation is not None and not long:
+    if isinstance(rotation, Rotation):
         query, key = rotate(query, rotation, layout), rotate(key, rotation, layout)
     if chosen == "splash":
         return splash(query, key, value, mask, scale)
@@ -55,7 +55,7 @@ def attention(
     if chosen == "cudnn":
         return cudnn(query, key, value, bias, mask, scale)
     key, value = share(key, query), share(value, query)
-    if long:
+    if isinstance(rotation, LongRotation):
         scores = long_scores(query * scale, key, rotation, layout)
     else:
         scores = jnp.einsum("BTNH,BSNH->BNTS", query * scale, key, preferred_element_type=jnp.float32)

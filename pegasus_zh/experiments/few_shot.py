@@ -23,7 +23,7 @@ from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, writer
 from pegasus_zh.pretrain import PretrainConfig, defaults, pretrain, tokenizer_of
-from pegasus_zh.rows.makers import PAIRS_OF_DOCUMENTS
+from pegasus_zh.rows.makers import PAIRS_OF_DOCUMENTS, ExamplesConfig
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Start, load
@@ -141,9 +141,7 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
     if len({task.name for task in tasks}) < len(tasks):
         raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
     rows = {
-        objective: PrepareConfig(data=config.documents, selector=objective, **PAIRS)
-        for objective in config.objectives
-        if objective != NONE
+        objective: ExamplesConfig(selector=objective, **PAIRS) for objective in config.objectives if objective != NONE
     }
     with experiment(folder, settings_of(config, tasks)):
         recipe = replace(basis.recipe, computation=Computation(dtype=config.dtype))
@@ -151,7 +149,7 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
         documents = PrepareConfig(data=config.documents)
         tokenizer = tokenizer_of(replace(basis, prepare=documents), folder / "tokenizer", say)
         for objective, given in rows.items():
-            prepare(given, tokenizer, folder / "data" / objective)
+            prepare(given, documents, tokenizer, folder / "data" / objective)
         seen = share_seen(config.documents, tasks, folder / "seen.json")
         notes = [
             f"{task.name}: {len(task.training):,} pairs to train on, {len(task.valid)} to choose by, "

@@ -9,6 +9,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from pegasus_zh.rows.dataset import eval_batches, train_batches
+from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.text.documents import CORPUS, OnBadRecord
@@ -75,11 +76,9 @@ def vocabulary_of(size: int) -> Vocabulary:
 
 
 def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: Say) -> PreparedRows:
-    wanted = PrepareConfig(
+    examples = ExamplesConfig(selector="text", max_source=length, row_source=length)
+    documents = PrepareConfig(
         data=config.data,
-        selector="text",
-        max_source=length,
-        row_source=length,
         eval_fraction=config.eval_fraction,
         workers=config.workers,
         field=config.field,
@@ -101,4 +100,4 @@ def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: S
         raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
     if config.tokenizer:
         keep_tokenizer(tokenizer, folder / "tokenizer")
-    return prepare(wanted, tokenizer, place)
+    return prepare(examples, documents, tokenizer, place)

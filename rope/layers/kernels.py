@@ -54,8 +54,7 @@ def _cudnn_problem(query, key, bias, mask, dropped: bool, long: bool) -> str | N
 
 
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, bias, mask, scale: float) -> jax.Array:
-    """cuDNN's flash attention, through jax.nn; differentiable in the bias too."""
-    mask = mask.dense() if isinstance(mask, Segments) else mask
+    """cuDNN's flash attention, through jax.nn, of a dense bias and mask; differentiable in the bias too."""
     return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="cudnn")
 
 

@@ -20,7 +20,7 @@ from rope.layers.kernels import Implementation
 from rope.layers.masks import Segments, segment_positions
 from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads
 from rope.positions.buckets import RelativeBias, relative_bucket
-from training.partition import gather, normal, on_one_cpu, ones, size_of, spec
+from training.partition import Dtype, gather, normal, on_one_cpu, ones, size_of, spec
 from training.ranges import check_ranges
 
 
@@ -54,7 +54,7 @@ class MT5Config:
     """The decoder's relative bias in its cross-attention too, as T5-PEGASUS was trained by bert4keras."""
     attention: Implementation = "auto"
     """What computes attention: see rope.layers.attention."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
     remat: Remat = "none"
     """What the backward pass recomputes: nothing, all but weight products (dots), or whole layers (full)."""

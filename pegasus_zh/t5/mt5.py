@@ -16,7 +16,7 @@ from flax import struct
 
 from rope.layers.attention import attention, prepare
 from rope.layers.dropout import dropout
-from rope.layers.kernels import Implementation
+from rope.layers.kernels import Bias, Implementation, Mask
 from rope.layers.masks import Segments, segment_positions
 from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads
 from rope.positions.buckets import RelativeBias, relative_bucket
@@ -213,15 +213,26 @@ def run_stack(
     like = lambda x: jax.ShapeDtypeStruct((*x.shape[:2], c.heads, c.head_size), x.dtype)  # noqa: E731
     prepared = partial(prepare, c.attention, like(x), dropped=c.dropout > 0 and key is not None)
     seen = prepared(like(x), bias=bias, mask=mask)
-    cross_seen = None if encoded is None else prepared(like(encoded), bias=cross_bias, mask=cross_mask)
+    cross_seen = (None, None) if encoded is None else prepared(like(encoded), bias=cross_bias, mask=cross_mask)
     first, last, layer_key = jax.random.split(key, 3) if key is not None else (None, None, None)
 
-    def attend(p: Attention, x, memory, seen, key):
-        heads = [project(x, p.query, c), project(memory, p.key, c), project(memory, p.value, c)]
-        options = {"scale": 1.0, "dropout_rate": c.dropout, "dropout_key": key, "implementation": c.attention}
-        return merge(attention(*heads, bias=seen[0], mask=seen[1], **options), p.output)
+    def attend(
+        p: Attention, x: jax.Array, memory: jax.Array, seen: tuple[Bias | None, Mask | None], key: jax.Array | None
+    ) -> jax.Array:
+        mixed = attention(
+            project(x, p.query, c),
+            project(memory, p.key, c),
+            project(memory, p.value, c),
+            bias=seen[0],
+            mask=seen[1],
+            scale=1.0,
+            dropout_rate=c.dropout,
+            dropout_key=key,
+            implementation=c.attention,
+        )
+        return merge(mixed, p.output)
 
-    def layer(x: jax.Array, inputs: tuple[Block, jax.Array | None]):
+    def layer(x: jax.Array, inputs: tuple[Block, jax.Array | None]) -> tuple[jax.Array, None]:
         p, key = inputs
         keys = jax.random.split(key, 6) if key is not None else [None] * 6
         h = rms_norm(x, p.self_norm, c.epsilon)

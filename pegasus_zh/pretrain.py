@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.rows.dataset import eval_batches, train_batches
-from pegasus_zh.rows.makers import PAIR, PAIRS_OF_DOCUMENTS
+from pegasus_zh.rows.makers import PAIR, pairs_of_documents
 from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
@@ -102,9 +102,9 @@ class PretrainConfig:
 
     def __post_init__(self):
         check_ranges(self, vocabulary=1, samples=0)
-        if self.prepare.selector not in PAIRS_OF_DOCUMENTS:
+        if self.prepare.selector not in (known := pairs_of_documents()):
             raise DataError(
-                f"selector is {self.prepare.selector!r}, which makes no pairs: give one of {', '.join(PAIRS_OF_DOCUMENTS)}"
+                f"selector is {self.prepare.selector!r}, which makes no pairs: give one of {', '.join(known)}"
             )
 
 

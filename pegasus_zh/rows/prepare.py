@@ -22,7 +22,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from pegasus_zh.rows.makers import MAKERS, OF_DOCUMENTS, Maker
+from pegasus_zh.rows.makers import MAKERS, Maker, of_documents
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.packing import Example, choose_row_shape, encode_row, pack
 from pegasus_zh.rows.prepared_set import (
@@ -112,8 +112,8 @@ class PrepareConfig:
             workers=(0, 1024),
             selector_seed=(0, 1 << 32),
         )
-        if self.selector not in OF_DOCUMENTS:
-            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(OF_DOCUMENTS)}")
+        if self.selector not in (known := of_documents()):
+            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(known)}")
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
             raise DataError(
                 f"a row must hold the longest pair, so --row-source {self.row_source} may not be below --max-source "

@@ -33,7 +33,7 @@ class Maker:
     reads: Literal["documents", "pairs"] = "documents"  # what a text is: a document, or (source, reference)
     needs: str = "three sentences"  # what a text must have for an example
     kinds: tuple[str, ...] = ("pegasus", "sentencepiece")  # of tokenizers that will do
-    positions: int = 0  # of a row for each example in it, at least; 0: any
+    positions: int = 0  # of a row for each example in it, but for the first four; 0: any
 
     def examples(self, texts: Sequence, tokenizer: Tokenizer, config: Any) -> list[list[Example]]:
         """The examples of each text, by the settings that are fields of `config`."""

@@ -9,7 +9,7 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from pegasus_zh.rows.packing import decode_rows
-from pegasus_zh.rows.prepared_set import SPLITS, Manifest, Split, checksum, read_manifest
+from pegasus_zh.rows.prepared_set import Manifest, Split, checksum, read_manifest
 from training.files.errors import DataError
 
 Batch = dict[str, np.ndarray]
@@ -73,8 +73,8 @@ def open_rows(folder: Path | str, tokenizer_fingerprint: str | None = None, *, v
         if verify and checksum(path) != file.sha256:
             raise DataError(f"{path} is damaged (by its checksum): delete it and run scripts/prepare.py again")
     _allow_open_files(len(manifest.contents.files))
-    train, heldout = (PackedRows(folder, manifest, split) if manifest.files(split) else None for split in SPLITS)
-    return PreparedRows(folder, manifest, train, heldout)
+    heldout = PackedRows(folder, manifest, "eval") if manifest.files("eval") else None
+    return PreparedRows(folder, manifest, PackedRows(folder, manifest, "train"), heldout)
 
 
 def _allow_open_files(files: int) -> None:

@@ -50,10 +50,10 @@ def pack(lengths: np.ndarray, row: Sequence[int], most: int | None = None) -> li
     return rows
 
 
-def _best_two(sides: Sequence[np.ndarray], rooms: Sequence[int], first: int) -> list[int]:
-    """The two examples, or the one, that leave least of the room; none if none fits. All before `first` are taken."""
-    fits = [side[first:] <= room for side, room in zip(sides, rooms, strict=True)]
-    fitting = first + np.flatnonzero(reduce(np.logical_and, fits))
+def _best_two(sides: Sequence[np.ndarray], rooms: Sequence[int], start: int) -> list[int]:
+    """The two examples, or the one, that leave least of the room; none if none fits. All before `start` are taken."""
+    fits = [side[start:] <= room for side, room in zip(sides, rooms, strict=True)]
+    fitting = start + np.flatnonzero(reduce(np.logical_and, fits))
     if len(fitting) > WINDOW:
         fitting = fitting[np.arange(WINDOW) * len(fitting) // WINDOW]
     if not len(fitting):

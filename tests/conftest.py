@@ -8,6 +8,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 import hypothesis
+import pytest
 
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
@@ -35,3 +36,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # no test asserts a time
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture
+def shown(capsys):
+    """capsys, where what the library tells is printed, as commands do it."""
+    from training.telling import logger, show
+
+    show()
+    yield capsys
+    logger.handlers, logger.propagate = [], True

@@ -19,8 +19,15 @@ def silent(*_) -> None:
 
 def show(stream: TextIO | None = None) -> None:
     """Prints what is told from now on, as commands do, to standard output or another stream."""
-    handler = logging.StreamHandler(stream or sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.handlers = [handler]
+    logger.handlers = [_Printer(stream)]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+class _Printer(logging.Handler):
+    def __init__(self, stream: TextIO | None):
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=self._stream or sys.stdout, flush=True)

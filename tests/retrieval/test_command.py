@@ -25,7 +25,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path, monkeypatch, capsys):
+def run(folder: Path, monkeypatch, shown):
     """Runs `scripts.NAME`, in this process, in the folder; returns what it printed."""
     monkeypatch.chdir(folder)
 
@@ -33,7 +33,7 @@ def run(folder: Path, monkeypatch, capsys):
         name, *arguments = line.split()
         monkeypatch.setattr("sys.argv", [name, *arguments])
         importlib.import_module(f"scripts.{name}").main()
-        return capsys.readouterr().out
+        return shown.readouterr().out
 
     return typed
 

@@ -98,11 +98,11 @@ def test_the_number_of_workers_changes_no_byte(whole, tokenizer, tmp_path):
     assert contents(tmp_path) == contents(whole)
 
 
-def test_a_finished_set_is_left_alone(whole, tokenizer, capsys):
+def test_a_finished_set_is_left_alone(whole, tokenizer, shown):
     before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
     assert prepare(replace(CONFIG, workers=2, on_bad_record="skip"), tokenizer, whole).manifest == read_manifest(whole)
     assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
-    assert capsys.readouterr().out == ""
+    assert shown.readouterr().out == ""
 
 
 def test_only_unfinished_and_damaged_shards_are_made_again(whole, tokenizer, tmp_path):
@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
     assert contents(folder) == contents(whole)
 
 
-def test_two_runs_into_one_folder(whole, tokenizer, tmp_path, capsys):
+def test_two_runs_into_one_folder(whole, tokenizer, tmp_path, shown):
     """The second waits for the first, and finds all done."""
     manifests = []
     runs = [
@@ -198,7 +198,7 @@ def test_two_runs_into_one_folder(whole, tokenizer, tmp_path, capsys):
         run.join()
     assert manifests[0] == manifests[1] == read_manifest(tmp_path)
     assert contents(tmp_path) == contents(whole)
-    assert capsys.readouterr().out.count("MB/s") == 1
+    assert shown.readouterr().out.count("MB/s") == 1
 
 
 @pytest.mark.parametrize(

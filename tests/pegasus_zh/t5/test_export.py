@@ -268,12 +268,12 @@ def test_tokenizer_files_of_sentencepiece(tmp_path):
     assert (about["pad_token"], about["eos_token"], about["unk_token"]) == ("<pad>", "</s>", "<unk>")
 
 
-def test_the_script(run, monkeypatch, capsys):
+def test_the_script(run, monkeypatch, shown):
     monkeypatch.setattr(
         sys, "argv", ["export", "--model", str(run), "--folder", str(run.parent / "out"), "--step", "10"]
     )
     main()
-    assert "from transformers import" in capsys.readouterr().out
+    assert "from transformers import" in shown.readouterr().out
     with pytest.raises(DataError, match="--overwrite"):
         main()
 

@@ -99,13 +99,13 @@ def test_rows_and_order_are_those_of_the_published_procedure(mt5, tmp_path):
     assert len(said) == 2
 
 
-def test_a_vocabulary_from_documents(mt5, tmp_path, monkeypatch, capsys):
+def test_a_vocabulary_from_documents(mt5, tmp_path, monkeypatch, shown):
     (tmp_path / "text.txt").write_text("\n\n".join(LINES), encoding="utf-8")
     folders = ["--model", str(mt5), "--folder", str(tmp_path / "new")]
     arguments = [*folders, "--data", str(tmp_path / "text.txt"), "--vocabulary", "300", "--dtype", "bfloat16"]
     monkeypatch.setattr(sys, "argv", ["transplant", *arguments])
     main()
-    assert "106 special ones from <unk>" in capsys.readouterr().out
+    assert "106 special ones from <unk>" in shown.readouterr().out
     loaded = load(tmp_path / "new")
     assert loaded.tokenizer.vocab_size == 300 and loaded.config.vocabulary == 304
     with pytest.raises(DataError, match="exists already; add --overwrite"):

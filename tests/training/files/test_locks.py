@@ -21,6 +21,8 @@ WAIT = """
 import sys
 from pathlib import Path
 from training.files.locks import locked
+from training.telling import show
+show()
 with locked(Path(sys.argv[1]), wait=True):
     print("mine")
 """

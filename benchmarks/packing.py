@@ -10,21 +10,21 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import tyro
 
+from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packing import decode_rows, encode_row
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
-from pegasus_zh.t5.mt5 import PRESETS, init, with_vocabulary
-from pegasus_zh.t5.objective import loss
+from pegasus_zh.t5.mt5 import PRESETS, with_vocabulary
+from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
-from training.optimizer import OptimizerConfig, make_optimizer
-from training.step import compile_step, init_state, make_train_step
+from training.optimizer import OptimizerConfig
+from training.step import compile_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def main() -> None:
     config = tyro.cli(Config)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = PegasusTokenizer(train_pegasus_vocabulary(read_documents(config.data), 4000))
-        prepared = prepare(PrepareConfig(data=config.data), tokenizer, Path(folder) / "set")
+        prepared = prepare(ExamplesConfig(), PrepareConfig(data=config.data), tokenizer, Path(folder) / "set")
         manifest = prepared.manifest
         packed = prepared.train.batch(range(max(1, config.positions // sum(manifest.row.values()))))
     pairs = [
@@ -54,14 +54,15 @@ def main() -> None:
     records = [encode_row([pair], manifest.dtype) for pair in pairs[:alone]]
     padded = decode_rows(records, manifest.dtype, {"source": 384, "target": 128}, tokenizer.pad_id, tokenizer.start_id)
     model = with_vocabulary(PRESETS[config.preset], tokenizer.vocab_size)
-    tx = make_optimizer(OptimizerConfig(warmup=1), steps=1000)
 
     def make(batch):
-        state = jax.jit(lambda: init_state(partial(init, model), tx, 0))()
+        shape = (batch["source"].shape[1], batch["target"].shape[1])
+        program = t5_program(model, shape, OptimizerConfig(warmup=1), steps=1000)
+        state = jax.jit(program.init)()
         batch = {k: jax.numpy.asarray(v)[None] for k, v in batch.items()}
         tokens = sum(int(np.count_nonzero(batch[f"{side}_segments"])) for side in ("source", "target"))
         positions = batch["source"].size + batch["target"].size
-        step = compile_step(make_train_step(partial(loss, config=model), tx), state, batch)
+        step = compile_step(program.step, state, batch)
 
         def run() -> float:
             nonlocal state

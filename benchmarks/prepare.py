@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packing import choose_row_shape, encode_row, pack, padding
 from pegasus_zh.rows.prepare import PrepareConfig, lengths_of, prepare
 from pegasus_zh.rows.prepared_set import id_dtype
@@ -30,14 +31,14 @@ from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
 PROFILED = 3000  # documents of each file
 
 
-def main(config: PrepareConfig, tokenizer: Path | None = None, profile: bool = False) -> None:
+def main(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Path | None = None, profile: bool = False) -> None:
     """Measures prepare on each file of --data.
 
     tokenizer: default: a vocabulary of 50,000 words of the documents themselves. profile: stage by stage, on one core.
     """
     loaded = load_tokenizer(tokenizer) if tokenizer else _tokenizer(config)
     for source in find_sources(config.data):
-        (_profile if profile else _measure)(replace(config, data=(source.path,)), loaded)
+        (_profile if profile else _measure)(examples, replace(config, data=(source.path,)), loaded)
 
 
 def _tokenizer(config: PrepareConfig) -> Tokenizer:
@@ -45,19 +46,19 @@ def _tokenizer(config: PrepareConfig) -> Tokenizer:
     return PegasusTokenizer(train_pegasus_vocabulary(texts, 50_000))
 
 
-def _measure(config: PrepareConfig, tokenizer: Tokenizer) -> None:
+def _measure(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer) -> None:
     print(config.data[0])
     for workers in (1, config.workers):
         with TemporaryDirectory() as folder:
             wall, cpu = time.perf_counter(), time.process_time()
-            manifest = prepare(replace(config, workers=workers), tokenizer, folder).manifest
+            manifest = prepare(examples, replace(config, workers=workers), tokenizer, folder).manifest
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         megabytes = manifest.contents.bytes / 1e6
         own = f", {megabytes / cpu:.2f} MB/s cpu" if workers == 1 else ""
         print(f"  {f'{workers} worker' if workers else 'all cores'}: {megabytes / wall:.2f} MB/s wall{own}", flush=True)
 
 
-def _profile(config: PrepareConfig, tokenizer: Tokenizer) -> None:
+def _profile(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer) -> None:
     """The stages of prepare over the same documents, one after the other."""
     seconds: dict[str, float] = {}
 
@@ -74,24 +75,25 @@ def _profile(config: PrepareConfig, tokenizer: Tokenizer) -> None:
     with stage("parse"):
         texts = list(parse_records(records, config.field, "skip", Counter()))
     with stage("split"):
-        most = 3 * (config.max_source + config.max_target) // 2
-        split = (split_sentences(text, faithful=config.faithful) for text in texts)
+        most = 3 * (examples.max_source + examples.max_target) // 2
+        split = (split_sentences(text, faithful=examples.faithful) for text in texts)
         groups = [group for sentences in split for group in group_sentences(sentences, max_characters=most)]
     with stage("select"):
         chosen = [
-            pseudo_summary(group, selector=config.selector, ratio=config.ratio, unit=config.unit) for group in groups
+            pseudo_summary(group, selector=examples.selector, ratio=examples.ratio, unit=examples.unit)
+            for group in groups
         ]
     with stage("tokenize"):
         pairs = []
         for group, sides in zip(groups, chosen, strict=True):
             source, target = (tokenizer.encode("".join([group[i] for i in side])) for side in sides)
             source, target = (
-                tokenizer.frame_source(source, config.max_source),
-                tokenizer.frame_target(target, config.max_target),
+                tokenizer.frame_source(source, examples.max_source),
+                tokenizer.frame_target(target, examples.max_target),
             )
             pairs.append((np.array(source, dtype), np.array(target, dtype)))
     lengths = lengths_of(pairs)
-    row = choose_row_shape(lengths[:1200], config.longest, [*config.row.values()])
+    row = choose_row_shape(lengths[:1200], examples.longest, [*examples.row.values()])
     with stage("pack"):
         rows = pack(lengths, row)
     with stage("write"), TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ and y [n, D], images flat too, C_ij the ground cost from x_i to y_j.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,12 @@ class Critic:
     """The direction in which mass at points of P is said to come: the gradient of f there, or a mover's."""
     metric: Metric = "l2"
     """The ground cost; the gradient of f is measured in its dual norm."""
+
+    def of(self, state: State) -> Callable[[jax.Array], jax.Array]:
+        """f of a state. ValueError where the critic is no function of single points."""
+        if self.potential is None:
+            raise ValueError("the critic is no function of single points")
+        return partial(self.potential, state)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """A GAN as a program of the engine: one step is `n_critic` updates of the critic and one of the generator, over a mesh."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -46,7 +47,7 @@ def step(recipe: Recipe, state: TrainState, batch: Batch) -> tuple[TrainState, S
 
     key = jax.random.fold_in(state.key, state.step)
     gan, sums = by_compiler(run)(state.model, batch["images"], key)
-    return state.replace(step=state.step + 1, model=gan), sums
+    return replace(state, step=state.step + 1, model=gan), sums
 
 
 def evaluate(recipe: Recipe, gan: Gan, batch: Batch) -> Sums:

@@ -18,6 +18,7 @@ from scipy.stats import wasserstein_distance
 
 from gan.metric import Metric, distances, known
 
+Points = np.ndarray | jax.Array  # a sample: [n, D], or images
 _SCIPY = {"l2": "euclidean", "l1": "cityblock"}
 
 
@@ -30,7 +31,7 @@ class Plan(NamedTuple):
     mass: np.ndarray  # [k], in all 1
 
 
-def exact_w1(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=None, y_weights=None) -> float:
+def exact_w1(x: Points, y: Points, metric: Metric = "l2", x_weights=None, y_weights=None) -> float:
     """W1 of two samples [n, D] and [m, D], in float64; weights [n] and [m] sum to 1, and are equal unless given.
 
     Raises ValueError for samples that are empty, not finite or of different dimensions.
@@ -42,7 +43,7 @@ def exact_w1(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=None
     return exact_plan(x, y, metric, x_weights, y_weights).cost
 
 
-def exact_plan(x: np.ndarray, y: np.ndarray, metric: Metric = "l2", x_weights=None, y_weights=None) -> Plan:
+def exact_plan(x: Points, y: Points, metric: Metric = "l2", x_weights=None, y_weights=None) -> Plan:
     """Who goes where at the least cost. Errors as `exact_w1`."""
     x, y = checked(x, y)
     cost = cdist(x, y, _SCIPY[known(metric)])

@@ -25,7 +25,7 @@ from pegasus_zh.rows.packing import Example, decode_rows, encode_row
 from pegasus_zh.rows.prepared_set import id_dtype
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.huggingface import write_folder
-from pegasus_zh.t5.load import Loaded, Semantics, load
+from pegasus_zh.t5.load import Semantics, Start, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.pairs import read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
@@ -160,7 +160,7 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
     """The (source, reference) pairs that are trained on, and those that choose the epoch."""
 
     training = read_whole_pairs(config.data, config.field, config.reference_field)
-    order = np.random.default_rng(config.recipe.seed).permutation(len(training))
+    order = np.random.default_rng(config.recipe.seed).permutation(len(training)).tolist()
     if config.valid:
         valid = read_whole_pairs(config.valid, config.field, config.reference_field)[: config.valid_examples]
     else:
@@ -181,12 +181,13 @@ def read_whole_pairs(path: str, field: str = "source", reference_field: str = "r
     """The (source, reference) pairs of a file. Raises DataError where one of the two is missing."""
     pairs = []
     for number, pair in enumerate(read_pairs(path, field, reference_field), 1):
-        if not pair.source.strip() or not (pair.reference or "").strip():
+        reference = pair.reference or ""
+        if not pair.source.strip() or not reference.strip():
             raise DataError(
                 f"{path}, line {number}: a pair needs a source and a reference; mend or remove the line"
                 + (", or give --reference-field" if ".jsonl" in path else "")
             )
-        pairs.append((pair.source, pair.reference))
+        pairs.append((pair.source, reference))
     if not pairs:
         raise DataError(f"{path}: no pair in it")
     return pairs
@@ -194,7 +195,7 @@ def read_whole_pairs(path: str, field: str = "source", reference_field: str = "r
 
 def tune(
     recipe: FinetuneRecipe,
-    loaded: Loaded,
+    loaded: Start,
     training: Sequence[tuple[str, str]],
     valid: Sequence[tuple[str, str]],
     mesh: jax.sharding.Mesh,

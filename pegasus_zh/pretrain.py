@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.rows.dataset import eval_batches, train_batches
-from pegasus_zh.rows.makers import PAIR, pairs_of_documents
+from pegasus_zh.rows.makers import PAIR, ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
@@ -41,6 +41,8 @@ class PretrainRecipe:
 
     preset: Annotated[str, one_of(mt5.PRESETS)] = "tiny"
     """Shape of the model, and the recipe that goes with it."""
+    examples: tyro.conf.OmitArgPrefixes[ExamplesConfig] = field(default_factory=ExamplesConfig)
+    """Pseudo-summaries or spans, and rows."""
     dropout: float | None = None
     """Instead of the preset's."""
     label_smoothing: float = 0.0
@@ -56,6 +58,8 @@ class PretrainRecipe:
 
     def __post_init__(self):
         check_ranges(self, dropout=(0, 1), label_smoothing=(0, 1), z_loss=0)
+        if (given := self.examples.selector) not in (known := pairs_of_documents()):
+            raise DataError(f"selector is {given!r}, which makes no pairs: give one of {', '.join(known)}")
 
     def model(self, vocabulary: int, start: mt5.MT5Config | None = None) -> mt5.MT5Config:
         """The preset's model for a tokenizer of so many entries, or that to start from, with this recipe's changes."""
@@ -96,16 +100,12 @@ class PretrainConfig:
     samples: int = 5
     """Held-out pseudo-summaries written and shown at the end."""
     prepare: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=lambda: PrepareConfig(eval_fraction=0.01))
-    """From raw text to packed rows."""
+    """Which documents, and how they are prepared."""
     launch: Annotated[LaunchConfig, FLAT] = field(default_factory=LaunchConfig)
     """On what it runs."""
 
     def __post_init__(self):
         check_ranges(self, vocabulary=1, samples=0)
-        if self.prepare.selector not in (known := pairs_of_documents()):
-            raise DataError(
-                f"selector is {self.prepare.selector!r}, which makes no pairs: give one of {', '.join(known)}"
-            )
 
 
 def defaults(preset: str) -> PretrainConfig:
@@ -116,10 +116,10 @@ def defaults(preset: str) -> PretrainConfig:
     return replace(
         config,
         vocabulary=4000,
-        # Short rows: with long ones few documents fill few, and their attention costs a laptop a third more.
-        prepare=replace(config.prepare, row_source=512, row_target=160),
         recipe=replace(
             config.recipe,
+            # Short rows: with long ones few documents fill few, and their attention costs a laptop a third more.
+            examples=ExamplesConfig(row_source=512, row_target=160),
             loop=LoopConfig(steps=200, batch_size=8, eval_every=50, save_every=50),
             optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup=20),
         ),
@@ -139,7 +139,7 @@ def plan_of(config: PretrainConfig) -> tuple[Program, LoopConfig]:
     """What the command would train, for scripts.plan: a vocabulary as large as may be, rows of 512 + 160 where they are
     chosen by the documents."""
     start = load(config.start).config if config.start else None
-    shape = (config.prepare.row_source or 512, config.prepare.row_target or 160)
+    shape = (config.recipe.examples.row_source or 512, config.recipe.examples.row_target or 160)
     return config.recipe.program(config.recipe.model(config.vocabulary, start), shape), config.recipe.loop
 
 
@@ -148,8 +148,15 @@ def tokenizer_of(config: PretrainConfig, folder: Path, say: Say = tell) -> Token
     if config.tokenizer:
         return load_tokenizer(config.tokenizer)
     given = config.prepare
-    which = {"field": given.field, "on_bad_record": given.on_bad_record}
-    return make_tokenizer(config.tokenizer_kind, config.vocabulary, given.data, folder, say=say, **which)
+    return make_tokenizer(
+        config.tokenizer_kind,
+        config.vocabulary,
+        given.data,
+        folder,
+        field=given.field,
+        on_bad_record=given.on_bad_record,
+        say=say,
+    )
 
 
 def pretrain(config: PretrainConfig, say: Say = tell) -> Trained:
@@ -168,9 +175,9 @@ def _pretrain(config: PretrainConfig, say: Say) -> Trained:
         say(start.source)
     _check(config, start, mesh)
 
-    data, heldout = _prepared(config, start and start.tokenizer, eval_data, folder, say)
+    data, heldout = _prepared(config, start.tokenizer if start else None, eval_data, folder, say)
     tokenizer = start.tokenizer if start else load_tokenizer(data.folder / "tokenizer")
-    model = recipe.model(tokenizer.vocab_size, start and start.config)
+    model = recipe.model(tokenizer.vocab_size, start.config if start else None)
     program = recipe.program(model, (data.manifest.row["source"], data.manifest.row["target"]))
     program.check(mesh, loop.microbatch)
     say(
@@ -212,7 +219,7 @@ def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...
 
 def _check(config: PretrainConfig, start: Loaded | None, mesh: jax.sharding.Mesh) -> None:
     """What can be known before anything is prepared. Raises ValueError for what the mesh cannot cut."""
-    sizes = mt5.sizes(config.recipe.model(config.vocabulary, start and start.config))
+    sizes = mt5.sizes(config.recipe.model(config.vocabulary, start.config if start else None))
     if config.tokenizer or config.prepared:
         del sizes["vocabulary"]  # not known yet
     check_divisible(mesh, {"batch_size / accumulate": ("batch", config.recipe.loop.microbatch)} | sizes)
@@ -223,24 +230,27 @@ def _prepared(
 ) -> tuple[PreparedRows, PackedRows | None]:
     """The prepared rows, and the held-out ones if there are any; made by the first process if need be."""
     place = Path(config.prepared) if config.prepared else folder / "data"
+    fingerprint = tokenizer.fingerprint if tokenizer else None
     data = heldout = None
     if jax.process_index() == 0:  # the others find what the first has prepared on the storage they share
         if config.prepared:
-            data = open_rows(place, tokenizer and tokenizer.fingerprint)
+            data = open_rows(place, fingerprint)
         else:
             tokenizer = tokenizer or tokenizer_of(config, folder / "tokenizer", say)
-            data = prepare(replace(config.prepare, eval_fraction=0) if eval_data else config.prepare, tokenizer, place)
+            documents = replace(config.prepare, eval_fraction=0) if eval_data else config.prepare
+            data = prepare(config.recipe.examples, documents, tokenizer, place)
         if {*data.manifest.row} != {*PAIR}:
             raise DataError(f"{place} has rows of {', '.join(data.manifest.row)}: give a set of sources and targets")
         if eval_data:  # in rows of the same shape, so that the evaluation compiles once
-            shape = {f"row_{side}": positions for side, positions in data.manifest.row.items()}
-            wanted = replace(config.prepare, data=eval_data, eval_fraction=0, **shape)
-            heldout = prepare(wanted, load_tokenizer(place / "tokenizer"), folder / "heldout").train
+            row = data.manifest.row
+            examples = replace(config.recipe.examples, row_source=row["source"], row_target=row["target"])
+            documents = replace(config.prepare, data=eval_data, eval_fraction=0)
+            heldout = prepare(examples, documents, load_tokenizer(place / "tokenizer"), folder / "heldout").train
         if not (folder / "tokenizer" / "made.json").exists():
             keep_tokenizer(load_tokenizer(place / "tokenizer"), folder / "tokenizer")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepared")
-    data = data or open_rows(place, tokenizer and tokenizer.fingerprint)
+    data = data or open_rows(place, fingerprint)
     if eval_data:
         return data, heldout or open_rows(folder / "heldout").train
     return data, data.heldout

@@ -57,11 +57,13 @@ def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1) -> Plan:
     with jax.set_mesh(mesh):
         state = abstract(program.init)
         compiled = compile_step(program.step, state, {name: cut(x) for name, x in program.shapes(rows).items()})
-    memory = compiled.memory_analysis()
+    memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
+    if memory is None or cost is None or text is None:
+        raise ValueError(f"the compiler for {mesh.devices.flat[0].platform} does not tell what a program needs")
     return Plan(
         state=state,
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        flops=compiled.cost_analysis()["flops"],
-        program=compiled.as_text(),
+        flops=cost["flops"],
+        program=text,
     )

@@ -4,7 +4,7 @@ A loss function returns `{name: (sum, weight)}`, `loss` being what is minimised:
 accumulated microbatches, shards and evaluation batches of unequal weight all add up to the same mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -90,7 +90,9 @@ def update_step(gradients: Gradients, tx: optax.GradientTransformation) -> Step:
     return step
 
 
-def compile_step(step: Step, state: TrainState, batch: Batch) -> jax.stages.Compiled:
+def compile_step(
+    step: Step, state: TrainState, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+) -> jax.stages.Compiled:
     """The step compiled for this state and batch (arrays, or their shapes and shardings); it donates the state.
 
     Compiled ahead, so a second shape is an error rather than a second compilation.

@@ -26,7 +26,7 @@ def told_to_stop() -> Iterator[Callable[[int], bool]]:
 
     def ask(number: int, _) -> None:
         asked.set()
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

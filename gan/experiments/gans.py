@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from training.ranges import check_lists, check_ranges
 from training.step import compiler_options
 from training.telling import Say, tell
 
+Network = Literal["fc", "conv", "patches"]
 ASKED = 8  # minibatches of which the estimate and the exact distance are the mean
 
 
@@ -45,7 +46,7 @@ class GansConfig:
     """Where everything goes; report.html is the result."""
     critics: tuple[str, ...] = ("gp", "c", "exact")
     """Critics; docs/wgan.md says what each is."""
-    network: tuple[Literal["fc", "conv", "patches"], ...] = ("fc",)
+    network: tuple[Network, ...] = ("fc",)
     """Fully connected critics, convolutional ones, or means over patches of --patch pixels a side; several are compared."""
     n_critic: tuple[int, ...] = (5,)
     """Updates of the critic for one of the generator; several are compared."""
@@ -76,11 +77,10 @@ class GansConfig:
     """Images held out, and as many that are generated and compared with them."""
 
     def __post_init__(self):
-        ranges = {"steps": 1, "seeds": (1, 1001), "readings": (1, 10_001), "latent": (1, 1 << 14), "scored": (10, 5001)}
-        ranges |= {"codes": (0, 1 << 14), "patch": (1, 65)}
-        check_ranges(self, **ranges, decay=(0.0, 1.0), rate=(0.0, 1.0))
+        check_ranges(self, steps=1, seeds=(1, 1001), readings=(1, 10_001), latent=(1, 1 << 14), scored=(10, 5001))
+        check_ranges(self, codes=(0, 1 << 14), patch=(1, 65), decay=(0.0, 1.0), rate=(0.0, 1.0))
         counts = range(1, (1 << 14) + 1)
-        check_lists(self, critics=CRITICS, network=("fc", "conv", "patches"), n_critic=counts, batch=counts[1:])
+        check_lists(self, critics=CRITICS, network=get_args(Network), n_critic=counts, batch=counts[1:])
         check_lists(self, repeated=True, hidden=counts)
         if self.features:
             check_lists(self, repeated=True, features=counts)
@@ -92,36 +92,27 @@ TRADEOFF: dict[str, dict[str, Any]] = {
     "cpu": {"critics": EVERY, "steps": 1_500, "seeds": 5},
     "full": {"critics": tuple(CRITICS), "steps": 6_000, "seeds": 5, "readings": 6},
 }
-DYNAMIC = {
-    name: {"readings": readings} | rest
-    for name, readings, rest in (
-        ("smoke", 4, {}),
-        ("cpu", 15, {"steps": 3_000, "seeds": 3}),
-        ("full", 30, {"steps": 12_000, "seeds": 5}),
-    )
+DYNAMIC: dict[str, dict[str, Any]] = {
+    "smoke": {"readings": 4},
+    "cpu": {"readings": 15, "steps": 3_000, "seeds": 3},
+    "full": {"readings": 30, "steps": 12_000, "seeds": 5},
 }
-N_CRITIC = {
-    name: {"critics": ("gp", "c")} | rest
-    for name, rest in {
-        "smoke": {"n_critic": (1, 5), "steps": 100},
-        "cpu": {"n_critic": (1, 5, 20), "steps": 1_000, "seeds": 3},
-        "full": {"n_critic": (1, 5, 20, 100), "steps": 3_000, "seeds": 5},
-    }.items()
+_TWO: dict[str, Any] = {"critics": ("gp", "c")}
+N_CRITIC: dict[str, dict[str, Any]] = {
+    "smoke": _TWO | {"n_critic": (1, 5), "steps": 100},
+    "cpu": _TWO | {"n_critic": (1, 5, 20), "steps": 1_000, "seeds": 3},
+    "full": _TWO | {"n_critic": (1, 5, 20, 100), "steps": 3_000, "seeds": 5},
 }
-BATCH_SIZE = {
+BATCH_SIZE: dict[str, dict[str, Any]] = {
     "smoke": {"critics": ("exact",), "batch": (16, 128)},
     "cpu": {"batch": (16, 64, 256), "steps": 1_000, "seeds": 3},
     "full": {"batch": (16, 64, 256, 898), "steps": 4_000, "seeds": 5},
 }
-
-
-DISCRETE = {
-    name: {"critics": ("gp",), "network": ("fc", "conv", "patches"), "codes": 64} | rest
-    for name, rest in {
-        "smoke": {"steps": 60},
-        "cpu": {"steps": 2_000, "seeds": 3},
-        "full": {"critics": ("gp", "c", "exact"), "steps": 10_000, "seeds": 5},
-    }.items()
+_FEW_IMAGES: dict[str, Any] = {"critics": ("gp",), "network": ("fc", "conv", "patches"), "codes": 64}
+DISCRETE: dict[str, dict[str, Any]] = {
+    "smoke": _FEW_IMAGES | {"steps": 60},
+    "cpu": _FEW_IMAGES | {"steps": 2_000, "seeds": 3},
+    "full": _FEW_IMAGES | {"critics": ("gp", "c", "exact"), "steps": 10_000, "seeds": 5},
 }
 
 
@@ -138,7 +129,7 @@ def gans(config: GansConfig, say: Say = tell, question: str = "do better distanc
     settings = {k: v for k, v in asdict(config).items() if k not in free}
     with experiment(folder, settings | {"images": data.fingerprint}):
 
-        def make(cell: tuple[str, str, int, int]) -> dict[str, Any]:
+        def make(cell: tuple[str, Network, int, int]) -> dict[str, Any]:
             return measure(data, recipes[cell], *cell, config, samples_of(folder, cell))
 
         cells = {samples_of(folder, cell).stem: cell for cell in recipes}
@@ -177,7 +168,8 @@ def measure(
     samples: Path,
 ) -> dict[str, Any]:
     """One cell, and some of the images that its generators make, in `samples`."""
-    curve, made = [], np.zeros(0)
+    curve: list[dict[str, Any]] = []
+    made: np.ndarray = np.zeros(0)
     for step, told, made in train(recipe, data.train, batch=batch, config=config):
         each = [measures(data, images, config.patch) for images in made]
         rows = {name: [m[name] for m in each] for name in each[0]} | told

@@ -63,7 +63,7 @@ def sample_complexity(config: SamplesConfig, say: Say = tell) -> None:
             "points": count,
             "dimensions": law.dimensions,
             "truth": law.w1,
-            "w1": [exact_w1(*p) for p in pairs],
+            "w1": [exact_w1(x, y) for x, y in pairs],
         }
 
     with experiment(folder, {}):  # a cell's name says what it is made with
@@ -109,6 +109,8 @@ def _by_points(config: SamplesConfig, laws: Mapping[str, Law], found: Mapping[tu
         mean, low, high = np.array([found[name, n] for n in config.points]).T
         color, truth = f"C{place % 10}", laws[name].w1
         axes.errorbar(sizes, mean, [mean - low, high - mean], marker="o", color=color, label=name, capsize=2)
+        if truth is None:
+            continue
         axes.axhline(truth, color=color, linestyle="--", linewidth=1)
         if (above := mean[0] - truth) > 0 and laws[name].dimensions > 2:
             axes.plot(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +76,7 @@ def surfaces(config: SurfacesConfig, say: Say = tell) -> None:
         if not np.isfinite(reading.kr).all():
             return {"law": cell[0], "critic": cell[1], "stopped": reading.step, "truth": law.w1}
         points = jnp.asarray(np.stack(np.meshgrid(axis[cell[0]], axis[cell[0]]), -1).reshape(-1, 2), jnp.float32)
-        f = partial(critic.potential, jax.tree.map(lambda x: x[0], state))
+        f = critic.of(jax.tree.map(lambda x: x[0], state))
         steep = jnp.linalg.norm(jax.jit(lambda x: slope(f, x))(points), axis=1)
         heights = np.asarray(f(points)).round(5).tolist()
         return {"law": cell[0], "critic": cell[1], "heights": heights, "steep": float(steep.mean()), "kr": float(reading.kr[0]), "cosine": float(reading.cosine[0]) if law.gradient else None, "truth": law.w1}  # fmt: skip

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import jax
 import numpy as np
@@ -23,10 +23,10 @@ from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, writer
 from pegasus_zh.pretrain import PretrainConfig, defaults, pretrain, tokenizer_of
-from pegasus_zh.rows.makers import pairs_of_documents
+from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
-from pegasus_zh.t5.load import Loaded, load
+from pegasus_zh.t5.load import Start, load
 from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import Tokenizer
 from rope.layers.computation import Computation
@@ -41,8 +41,22 @@ from training.ranges import check_ranges
 from training.telling import Say, silent, tell
 
 NONE = "none"  # the objective of a model that is not pretrained
-PAIRS = {"max_source": 128, "max_target": 48, "row_source": 256, "row_target": 96}  # of the pretraining
-LENGTHS = {"max_source": 128, "max_target": 32}  # of the tasks
+
+
+class Lengths(TypedDict):
+    """Fields that the configs of preparation, fine-tuning and writing share."""
+
+    max_source: int
+    max_target: int
+
+
+class RowLengths(Lengths):
+    row_source: int
+    row_target: int
+
+
+PAIRS = RowLengths(max_source=128, max_target=48, row_source=256, row_target=96)  # of the pretraining
+LENGTHS = Lengths(max_source=128, max_target=32)  # of the tasks
 BATCH = 32  # examples of an update
 SEEN = 40  # characters of a source by which it is looked for in the documents
 
@@ -126,9 +140,7 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
     if len({task.name for task in tasks}) < len(tasks):
         raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
     rows = {
-        objective: PrepareConfig(data=config.documents, selector=objective, **PAIRS)
-        for objective in config.objectives
-        if objective != NONE
+        objective: ExamplesConfig(selector=objective, **PAIRS) for objective in config.objectives if objective != NONE
     }
     with experiment(folder, settings_of(config, tasks)):
         recipe = replace(basis.recipe, computation=Computation(dtype=config.dtype))
@@ -136,7 +148,7 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
         documents = PrepareConfig(data=config.documents)
         tokenizer = tokenizer_of(replace(basis, prepare=documents), folder / "tokenizer", say)
         for objective, given in rows.items():
-            prepare(given, tokenizer, folder / "data" / objective)
+            prepare(given, documents, tokenizer, folder / "data" / objective)
         seen = share_seen(config.documents, tasks, folder / "seen.json")
         notes = [
             f"{task.name}: {len(task.training):,} pairs to train on, {len(task.valid)} to choose by, "
@@ -206,10 +218,10 @@ def _cells(config: FewShotConfig, tasks: Sequence[FewShotTask], say: Say) -> Ite
         yield from (Cell(task, n, objective, seed) for n in sorted(sizes) if n <= len(task.training))
 
 
-def begin(config: FewShotConfig, basis: PretrainConfig, tokenizer: Tokenizer, objective: str, seed: int) -> Loaded:
+def begin(config: FewShotConfig, basis: PretrainConfig, tokenizer: Tokenizer, objective: str, seed: int) -> Start:
     """The pretrained model, or for none the weights that this seed's pretrainings begin with."""
     if objective == NONE:
-        return Loaded(None, basis.recipe.model(tokenizer.vocab_size), tokenizer, NONE)
+        return Start(None, basis.recipe.model(tokenizer.vocab_size), tokenizer, NONE)
     folder = Path(config.folder)
     run = folder / "pretrained" / f"{objective}-{seed}"
     loop = replace(basis.recipe.loop, steps=config.pretrain_steps, save_every=1000, seed=seed)
@@ -218,7 +230,7 @@ def begin(config: FewShotConfig, basis: PretrainConfig, tokenizer: Tokenizer, ob
     return load(run, say=silent)
 
 
-def run_cell(config: FewShotConfig, start: Loaded, cell: Cell, folder: Path) -> dict[str, Any]:
+def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> dict[str, Any]:
     """Fine-tunes on the seed's examples and writes for the test sources greedily: texts and scores."""
     task, tuning = cell.task, folder / "tuning" / cell.name
     drawn = np.random.default_rng(cell.seed).permutation(len(task.training))[: cell.examples]

@@ -87,7 +87,8 @@ def _picture(figures: Figures, copied: Mapping[str, float]) -> bytes:
     """One panel a task: Rouge-L by examples, a line an objective in its interval, a dot a seed."""
     from matplotlib.figure import Figure
 
-    tasks, objectives = (list(dict.fromkeys(key[i] for key in figures)) for i in (0, 2))
+    tasks = list(dict.fromkeys(task for task, _, _ in figures))
+    objectives = list(dict.fromkeys(objective for _, _, objective in figures))
     figure = Figure(figsize=(5.2 * len(tasks), 4.2), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         sizes = sorted({key[1] for key in figures if key[0] == task})

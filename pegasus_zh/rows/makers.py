@@ -18,6 +18,8 @@ from pegasus_zh.rows.pseudo_summary import SELECTORS, Selector, Unit, pseudo_sum
 from pegasus_zh.rows.span_corruption import corrupt
 from pegasus_zh.text.sentences import group_sentences, split_sentences
 from pegasus_zh.text.tokenizers import Tokenizer
+from training.files.errors import DataError
+from training.ranges import check_ranges
 
 PAIR = ("source", "target")
 PLAIN = ("ids",)
@@ -62,11 +64,11 @@ def pseudo_summaries(
     text.
     """
     groups = _groups(texts, faithful, max_source, max_target)
-    rule = {"selector": selector, "ratio": ratio, "unit": unit, "seed": selector_seed}
-    chosen = [(n, group, pseudo_summary(group, **rule)) for n, group in groups]
-    sides = [(n, *("".join([group[i] for i in side]) for side in pair)) for n, group, pair in chosen]
+    rule = partial(pseudo_summary, selector=selector, ratio=ratio, unit=unit, seed=selector_seed)
+    chosen = [(n, group, rule(group)) for n, group in groups]
+    pairs = [(n, ["".join([group[i] for i in side]) for side in pair]) for n, group, pair in chosen]
     examples: list[list[Example]] = [[] for _ in texts]
-    for n, *pair in sides:
+    for n, pair in pairs:
         source, target = map(tokenizer.encode, pair)
         if source and target:  # text of nothing but control characters gives no ids
             examples[n].append(frame_pair(source, target, tokenizer, max_source, max_target))
@@ -155,3 +157,60 @@ def add_selector(name: str, selector: Selector) -> None:
         raise ValueError(f"selector {name!r} is there already, and prepared sets are known by the name: give another")
     SELECTORS[name] = selector
     MAKERS[name] = _of_selector(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesConfig:
+    """Which examples are made of documents, and of what length. The defaults are T5-PEGASUS's."""
+
+    selector: str = "lcs"
+    """Rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as T5;
+    or text: no pairs, the text in pieces."""
+    unit: Unit = "character"
+    """What the selector compares."""
+    faithful: bool = False
+    """Cut sentences exactly as T5-PEGASUS did: at line ends and "。" alone."""
+    ratio: float = 0.25
+    """Sentences become target until it has more than this times the source's characters."""
+    max_source: int = 384
+    """Ids of a source, special tokens included."""
+    max_target: int = 128
+    """Ids of a target, start and end included."""
+    row_source: int = 0
+    """Encoder positions of a packed row; 0: chosen by a sample of the documents."""
+    row_target: int = 0
+    """Decoder positions of a packed row; 0: chosen by a sample of the documents."""
+    selector_seed: int = 0
+    """Of random and span-corruption."""
+
+    def __post_init__(self):
+        lengths, rows = dict.fromkeys(_LENGTHS, (4, 1 << 15)), dict.fromkeys(("row_source", "row_target"), (0, 1 << 16))
+        check_ranges(self, ratio=0, selector_seed=(0, 1 << 32), **lengths, **rows)
+        if self.selector not in (known := of_documents()):
+            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(known)}")
+        if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
+            raise DataError(
+                f"a row must hold the longest pair, so --row-source {self.row_source} may not be below --max-source "
+                f"{self.max_source}, nor --row-target {self.row_target} below --max-target {self.max_target}: raise the "
+                "one or lower the other (0: chosen by the documents)"
+            )
+
+    @property
+    def maker(self) -> Maker:
+        return MAKERS[self.selector]
+
+    def make(self, texts: Sequence[str], tokenizer: Tokenizer) -> list[list[Example]]:
+        """The examples of each text."""
+        return self.maker.examples(texts, tokenizer, self)
+
+    @property
+    def row(self) -> dict[str, int]:
+        """Positions of each side of a packed row; 0: not given."""
+        given = {"source": self.row_source, "target": self.row_target, "ids": self.row_source}
+        return {side: given[side] for side in self.maker.sides}
+
+    @property
+    def longest(self) -> list[int]:
+        """Ids of an example on each side, at most; a target's start is none of its labels."""
+        most = {"source": self.max_source, "target": self.max_target - 1, "ids": self.max_source}
+        return [most[side] for side in self.maker.sides]

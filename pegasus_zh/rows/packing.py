@@ -87,7 +87,8 @@ def choose_row_shape(lengths: np.ndarray, longest: Sequence[int], given: Sequenc
         return int(-(-length // MULTIPLE)) * MULTIPLE
 
     ratios = lengths.sum(0) / max(1, lengths[:, 0].sum())
-    best, least = None, np.inf
+    best: tuple[int, ...] = ()
+    least = np.inf
     for first in [given[0]] if given[0] else [up(times * longest[0]) for times in (1, 2, 3, 4)]:
         others = []
         for ratio, most, kept in zip(ratios[1:], longest[1:], given[1:], strict=True):
@@ -138,7 +139,7 @@ def decode_rows(
             ids, begin = values[begin : begin + used], begin + used
             batch[side][number, :used] = ids
             segments[side][number, :used] = numbers.repeat(own)
-            if side == "target":
+            if side == "target" and inputs is not None:
                 inputs[number, 1:used] = ids[:-1]
                 inputs[number, own.cumsum() - own] = start_id
     if inputs is not None:

@@ -9,6 +9,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from pegasus_zh.rows.dataset import eval_batches, train_batches
+from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.text.documents import CORPUS, OnBadRecord
@@ -75,23 +76,28 @@ def vocabulary_of(size: int) -> Vocabulary:
 
 
 def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: Say) -> PreparedRows:
-    which = {"field": config.field, "on_bad_record": config.on_bad_record}
-    wanted = PrepareConfig(
+    examples = ExamplesConfig(selector="text", max_source=length, row_source=length)
+    documents = PrepareConfig(
         data=config.data,
-        selector="text",
-        max_source=length,
-        row_source=length,
         eval_fraction=config.eval_fraction,
         workers=config.workers,
-        **which,
+        field=config.field,
+        on_bad_record=config.on_bad_record,
     )
     if config.tokenizer:
         tokenizer = load_tokenizer(config.tokenizer)
     else:
-        kind, kept = config.tokenizer_kind, folder / "tokenizer"
-        tokenizer = make_tokenizer(kind, config.vocabulary, config.data, kept, say=say, **which)
+        tokenizer = make_tokenizer(
+            config.tokenizer_kind,
+            config.vocabulary,
+            config.data,
+            folder / "tokenizer",
+            field=config.field,
+            on_bad_record=config.on_bad_record,
+            say=say,
+        )
     if not isinstance(tokenizer, PegasusTokenizer):
         raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
     if config.tokenizer:
         keep_tokenizer(tokenizer, folder / "tokenizer")
-    return prepare(wanted, tokenizer, place)
+    return prepare(examples, documents, tokenizer, place)

@@ -22,7 +22,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from pegasus_zh.rows.makers import MAKERS, Maker, of_documents
+from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.packing import Example, choose_row_shape, encode_row, pack
 from pegasus_zh.rows.prepared_set import (
@@ -31,6 +31,7 @@ from pegasus_zh.rows.prepared_set import (
     Contents,
     Manifest,
     ShardFile,
+    Split,
     checksum,
     finished_set,
     finished_shard,
@@ -39,7 +40,6 @@ from pegasus_zh.rows.prepared_set import (
     read_settings,
     total_contents,
 )
-from pegasus_zh.rows.pseudo_summary import Unit
 from pegasus_zh.rows.workers import in_processes
 from pegasus_zh.text.documents import (
     OnBadRecord,
@@ -65,29 +65,12 @@ KEPT = "then run the same command again; finished shards are kept"
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """What to prepare, and how. The defaults are T5-PEGASUS's."""
+    """Which documents are prepared, and how the work is done."""
 
     data: tuple[str, ...] = ()
     """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet."""
     field: str = "text"
     """The JSON field or Parquet column with a document's text."""
-    selector: str = "lcs"
-    """Rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as T5;
-    or text: no pairs, the text in pieces."""
-    unit: Unit = "character"
-    """What the selector compares."""
-    faithful: bool = False
-    """Cut sentences exactly as T5-PEGASUS did: at line ends and "。" alone."""
-    ratio: float = 0.25
-    """Sentences become target until it has more than this times the source's characters."""
-    max_source: int = 384
-    """Ids of a source, special tokens included."""
-    max_target: int = 128
-    """Ids of a target, start and end included."""
-    row_source: int = 0
-    """Encoder positions of a packed row; 0: chosen by a sample of the documents."""
-    row_target: int = 0
-    """Decoder positions of a packed row; 0: chosen by a sample of the documents."""
     shard_megabytes: float = 0
     """Raw input of a shard, held in memory and lost by a kill; 0: 1/256 of all, 2 to 32."""
     eval_fraction: float = 0.0
@@ -96,52 +79,16 @@ class PrepareConfig:
     """Processes; 0: one a core, 1: none beside this one."""
     on_bad_record: OnBadRecord = "stop"
     """skip: leave bad documents out and count them by reason."""
-    selector_seed: int = 0
-    """Of random and span-corruption."""
 
     def __post_init__(self):
-        check_ranges(
-            self,
-            ratio=0,
-            max_source=(4, 1 << 15),
-            max_target=(4, 1 << 15),
-            row_source=(0, 1 << 16),
-            row_target=(0, 1 << 16),
-            shard_megabytes=(0, 4096),
-            eval_fraction=(0, 1),
-            workers=(0, 1024),
-            selector_seed=(0, 1 << 32),
-        )
-        if self.selector not in (known := of_documents()):
-            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(known)}")
-        if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
-            raise DataError(
-                f"a row must hold the longest pair, so --row-source {self.row_source} may not be below --max-source "
-                f"{self.max_source}, nor --row-target {self.row_target} below --max-target {self.max_target}: raise the "
-                "one or lower the other (0: chosen by the documents)"
-            )
-
-    @property
-    def maker(self) -> Maker:
-        return MAKERS[self.selector]
-
-    @property
-    def row(self) -> dict[str, int]:
-        """Positions of each side of a packed row; 0: not given."""
-        given = {"source": self.row_source, "target": self.row_target, "ids": self.row_source}
-        return {side: given[side] for side in self.maker.sides}
-
-    @property
-    def longest(self) -> list[int]:
-        """Ids of an example on each side, at most; a target's start is none of its labels."""
-        most = {"source": self.max_source, "target": self.max_target - 1, "ids": self.max_source}
-        return [most[side] for side in self.maker.sides]
+        check_ranges(self, shard_megabytes=(0, 4096), eval_fraction=(0, 1), workers=(0, 1024))
 
 
 @dataclass(frozen=True)
 class ShardMaker:
     """Makes one shard after another."""
 
+    examples: ExamplesConfig
     config: PrepareConfig
     tokenizer: Tokenizer
     folder: Path
@@ -149,12 +96,12 @@ class ShardMaker:
 
     def __call__(self, index: int, records: Sequence[Record]) -> Contents:
         """Writes the shard's files and then its journal. Raises DataError for a bad document or a full disk."""
-        config, skipped = self.config, Counter()
+        config, skipped = self.config, Counter[str]()
         counts = Counter(documents=0, without_examples=0, bytes=0)
-        examples: dict[str, list[Example]] = {"train": [], "eval": []}
+        examples: dict[Split, list[Example]] = {"train": [], "eval": []}
         texts = parse_records(records, config.field, config.on_bad_record, skipped)
         while block := list(islice(texts, BLOCK)):
-            for text, found in zip(block, config.maker.examples(block, self.tokenizer, config), strict=True):
+            for text, found in zip(block, self.examples.make(block, self.tokenizer), strict=True):
                 content = text.encode()
                 digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
                 examples["eval" if digest < config.eval_fraction * 2**64 else "train"] += found
@@ -167,9 +114,9 @@ class ShardMaker:
             raise DataError(f"{self.folder}: cannot write shard {index} ({error}); make room, {KEPT}") from error
         return shard
 
-    def _write(self, split: str, index: int, examples: list[Example]) -> ShardFile:
+    def _write(self, split: Split, index: int, examples: list[Example]) -> ShardFile:
         lengths, dtype, row = lengths_of(examples), id_dtype(self.tokenizer.vocab_size), [*self.row.values()]
-        rows = pack(lengths, row, self.config.maker.most(row[0]))
+        rows = pack(lengths, row, self.examples.maker.most(row[0]))
         path = self.folder / f"{split}-{index:05d}.array_record"
         with atomic_write(path) as temporary:
             # Ids hardly compress (zstd: 16%), and uncompressed ones are read in half the time.
@@ -187,7 +134,7 @@ def lengths_of(examples: Sequence[Example]) -> np.ndarray:
     return np.array([[len(side) for side in example] for example in examples], np.int64)
 
 
-def prepare(config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> PreparedRows:
+def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> PreparedRows:
     """Prepares `config.data` into `folder`, or goes on with an earlier run's; returns its rows, at once if all is done.
 
     Another run into the same folder is waited for. With several workers, the script that calls this needs the line
@@ -198,24 +145,24 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> 
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports its parent's script
         sys.exit('the script that calls prepare needs the line `if __name__ == "__main__":` before it')
     folder, sources = Path(folder), find_sources(config.data)
-    if tokenizer.kind not in config.maker.kinds:
-        raise DataError(f"{config.selector} marks by [unused1], [unused2], …: use a vocab.txt, not {tokenizer.kind}")
-    settings = settings_of(config, tokenizer, sources)
+    if tokenizer.kind not in examples.maker.kinds:
+        raise DataError(f"{examples.selector} marks by [unused1], [unused2], …: use a vocab.txt, not {tokenizer.kind}")
+    settings = settings_of(examples, config, tokenizer, sources)
     with locked(folder, wait=True):
         try:
             if not (found := read_settings(folder, settings)):
-                found = settings | {"row": _choose_row(config, tokenizer, sources)}
+                found = settings | {"row": _choose_row(examples, config, tokenizer, sources)}
                 write_json(folder / "settings.json", found)
             if finished_set(folder):
                 return open_rows(folder)
             started = time.perf_counter()
             tokenizer.save(folder / "tokenizer")
-            contents, made = _make_shards(ShardMaker(config, tokenizer, folder, found["row"]), sources)
+            contents, made = _make_shards(ShardMaker(examples, config, tokenizer, folder, found["row"]), sources)
             if not contents.files:
                 raise DataError(
                     f"{', '.join(config.data)}: no example from {contents.documents} documents "
                     f"({sum(contents.skipped.values())} more skipped); "
-                    f"each needs {config.maker.needs}, and --field its name"
+                    f"each needs {examples.maker.needs}, and --field its name"
                 )
             identity = {name: getattr(tokenizer, name) for name in TOKENIZER_FIELDS}
             manifest = Manifest(FORMAT, settings, identity, found["row"], contents)
@@ -230,24 +177,28 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> 
     return open_rows(folder)
 
 
-def settings_of(config: PrepareConfig, tokenizer: Tokenizer, sources: Sequence[Source]) -> dict:
+def settings_of(
+    examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer, sources: Sequence[Source]
+) -> dict:
     """All that decides the bytes of a prepared set."""
-    settings = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, **asdict(config)}
+    settings = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, **asdict(examples), **asdict(config)}
     for name in ("data", "workers", "on_bad_record"):  # a run stopped by a bad document may go on without it
         del settings[name]
     return settings | {"sources": stamps(sources)}
 
 
-def _choose_row(config: PrepareConfig, tokenizer: Tokenizer, sources: Sequence[Source]) -> dict[str, int]:
+def _choose_row(
+    examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer, sources: Sequence[Source]
+) -> dict[str, int]:
     """The row's shape, by a sample of the documents where it is not given."""
-    row = config.row
+    row = examples.row
     if all(row.values()):
         return row
     records = next(record_chunks(mixed_records(sources, config.field), SAMPLE_BYTES), ())
     texts = [text[:SAMPLE_BYTES] for text in parse_records(records, config.field, "skip", Counter())]
-    sample = [*chain.from_iterable(config.maker.examples(texts, tokenizer, config))]
-    lengths = lengths_of(sample) if sample else np.array([config.longest])
-    return dict(zip(row, choose_row_shape(lengths, config.longest, [*row.values()]), strict=True))
+    sample = [*chain.from_iterable(examples.make(texts, tokenizer))]
+    lengths = lengths_of(sample) if sample else np.array([examples.longest])
+    return dict(zip(row, choose_row_shape(lengths, examples.longest, [*row.values()]), strict=True))
 
 
 def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents, int]:
@@ -255,7 +206,7 @@ def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents,
     config, folder = make.config, make.folder
     total = sum(source.size for source in sources)
     size = config.shard_megabytes * 1e6 or min(max(total / 256, 2e6), 32e6)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # No more workers than shards; text of more than ten times its compressed size is not to be expected.
     workers = min(config.workers or cores, 1 + int(10 * total / size))
     shards: dict[int, Contents] = {}

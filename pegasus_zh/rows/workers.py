@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 
@@ -19,7 +20,7 @@ def in_processes(
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(make,))
-    running = {}
+    running: dict[Future[Any], int] = {}
     try:
         for number, task in tasks:
             if len(running) > workers:
@@ -39,13 +40,14 @@ _make: Callable[[int, Any], Any]  # of this process, if it is a worker
 def _start_worker(make: Callable[[int, Any], Any]) -> None:
     global _make
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it, once
-
-    def die_with_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    if parent := multiprocessing.parent_process():  # the one that spawned this
+        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     _make = make
+
+
+def _die_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _make_in_worker(number: int, task: Any) -> Any:

@@ -53,7 +53,7 @@ class MT5Decoder:
         c = self.config
         encoded = encode(model, prompt, segments, c)
         layers = unstacked(model.decoder.blocks, c.layers)
-        attentions = [p.cross_attention for p in layers]
+        attentions = [attention for _, attention in (p.cross for p in layers)]
         keys, values = zip(
             *(laid(project(encoded, p.key, c), project(encoded, p.value, c)) for p in attentions), strict=True
         )
@@ -73,11 +73,11 @@ class MT5Decoder:
             cross_bias = cross_attention_bias(model, (jnp.arange(memory.seen.shape[1]) - t)[None, None], c)
         x, updated = embed(model, tokens, c), []
         for p, kept, *remembered in zip(memory.layers, cache, memory.keys, memory.values, strict=True):
-            h, own, cross = rms_norm(x, p.self_norm, c.epsilon), p.self_attention, p.cross_attention
+            h, own, (cross_norm, cross) = rms_norm(x, p.self_norm, c.epsilon), p.self_attention, p.cross
             q, k, v = (project(h, w, c) for w in (own.query, own.key, own.value))
             updated.append(append(kept, k, v, t * beams))
             x = x + merge(cached_attention(q, *updated[-1], bias=bias, mask=seen, scale=1.0), own.output)
-            q = project(rms_norm(x, p.cross_norm, c.epsilon), cross.query, c)
+            q = project(rms_norm(x, cross_norm, c.epsilon), cross.query, c)
             x = x + merge(cached_attention(q, *remembered, bias=cross_bias, mask=cross_seen, scale=1.0), cross.output)
             x = x + feed_forward(rms_norm(x, p.feed_forward_norm, c.epsilon), p.feed_forward, c)
         return scale_output(rms_norm(x, model.decoder.final_norm, c.epsilon), c), updated

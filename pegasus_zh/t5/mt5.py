@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.layers.attention import attention
+from rope.layers.attention import attention, prepare
 from rope.layers.dropout import dropout
-from rope.layers.masks import segment_mask, segment_positions
+from rope.layers.kernels import Implementation
+from rope.layers.masks import Segments, segment_positions
 from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads
-from rope.positions.buckets import relative_bias, relative_bucket
+from rope.positions.buckets import RelativeBias, relative_bucket
 from training.partition import gather, normal, on_one_cpu, ones, size_of, spec
 from training.ranges import check_ranges
 
@@ -51,6 +52,8 @@ class MT5Config:
     """The decoder's output times D^-0.5 before the head, as in T5 v1.0 and bert4keras."""
     cross_bias: bool = False
     """The decoder's relative bias in its cross-attention too, as T5-PEGASUS was trained by bert4keras."""
+    attention: Implementation = "auto"
+    """What computes attention: see rope.layers.attention."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
     remat: Remat = "none"
@@ -197,33 +200,36 @@ def embed(model: MT5, ids: jax.Array, config: MT5Config) -> jax.Array:
 def run_stack(
     stack: Stack,
     x: jax.Array,
-    mask: jax.Array,
+    mask: Segments,
     config: MT5Config,
     key: jax.Array | None,
     encoded: jax.Array | None = None,
-    cross_mask: jax.Array | None = None,
+    cross_mask: Segments | None = None,
     cross_bias: jax.Array | None = None,
 ) -> jax.Array:
     """All layers of the encoder, or with `encoded` [B, S, D] of the decoder, then the final norm: [B, T, D]."""
-    c, causal = config, encoded is not None
-    length = x.shape[1]
-    bias = relative_bias(stack.relative_bias, length, length, bidirectional=not causal, max_distance=c.max_distance)
+    c = config
+    bias = RelativeBias(stack.relative_bias, bidirectional=encoded is None, max_distance=c.max_distance)
+    like = lambda x: jax.ShapeDtypeStruct((*x.shape[:2], c.heads, c.head_size), x.dtype)  # noqa: E731
+    prepared = partial(prepare, c.attention, like(x), dropped=c.dropout > 0 and key is not None)
+    seen = prepared(like(x), bias=bias, mask=mask)
+    cross_seen = None if encoded is None else prepared(like(encoded), bias=cross_bias, mask=cross_mask)
     first, last, layer_key = jax.random.split(key, 3) if key is not None else (None, None, None)
 
-    def attend(p: Attention, x, memory, bias, mask, key):
+    def attend(p: Attention, x, memory, seen, key):
         heads = [project(x, p.query, c), project(memory, p.key, c), project(memory, p.value, c)]
-        mixed = attention(*heads, bias=bias, mask=mask, scale=1.0, dropout_rate=c.dropout, dropout_key=key)
-        return merge(mixed, p.output)
+        options = {"scale": 1.0, "dropout_rate": c.dropout, "dropout_key": key, "implementation": c.attention}
+        return merge(attention(*heads, bias=seen[0], mask=seen[1], **options), p.output)
 
     def layer(x: jax.Array, inputs: tuple[Block, jax.Array | None]):
         p, key = inputs
         keys = jax.random.split(key, 6) if key is not None else [None] * 6
         h = rms_norm(x, p.self_norm, c.epsilon)
-        x = x + dropout(attend(p.self_attention, h, h, bias, mask, keys[0]), c.dropout, keys[1])
+        x = x + dropout(attend(p.self_attention, h, h, seen, keys[0]), c.dropout, keys[1])
         if encoded is not None:
             norm, cross = p.cross
             h = rms_norm(x, norm, c.epsilon)
-            x = x + dropout(attend(cross, h, encoded, cross_bias, cross_mask, keys[2]), c.dropout, keys[3])
+            x = x + dropout(attend(cross, h, encoded, cross_seen, keys[2]), c.dropout, keys[3])
         h = rms_norm(x, p.feed_forward_norm, c.epsilon)
         x = x + dropout(feed_forward(h, p.feed_forward, c, keys[4]), c.dropout, keys[5])
         return x, None
@@ -239,7 +245,7 @@ def encode(
     model: MT5, source: jax.Array, segments: jax.Array, config: MT5Config, key: jax.Array | None = None
 ) -> jax.Array:
     """Source ids [B, S] and their segments (0 padding) -> [B, S, D]. `key` turns dropout on."""
-    return run_stack(model.encoder, embed(model, source, config), segment_mask(segments, segments), config, key)
+    return run_stack(model.encoder, embed(model, source, config), Segments(segments, segments), config, key)
 
 
 def decode(
@@ -252,8 +258,7 @@ def decode(
     key: jax.Array | None = None,
 ) -> jax.Array:
     """Target inputs [B, T] (labels shifted right) and what `encode` made -> hidden states [B, T, D], before the head."""
-    mask = segment_mask(segments, segments, causal=True)
-    cross_mask, cross_bias = segment_mask(segments, source_segments), None
+    mask, cross_mask, cross_bias = Segments(segments, segments, causal=True), Segments(segments, source_segments), None
     if config.cross_bias:
         offsets = segment_positions(source_segments)[:, None, :] - segment_positions(segments)[:, :, None]
         cross_bias = cross_attention_bias(model, offsets, config)

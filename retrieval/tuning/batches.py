@@ -45,7 +45,7 @@ class Batches:
 
     def __init__(
         self,
-        ids: Sequence[Sequence[Sequence[int]]],
+        ids: Sequence[list[list[int]]],
         scores: np.ndarray | None,
         loop: LoopConfig,
         max_length: int,
@@ -96,8 +96,7 @@ class Batches:
                     place[members] = row * texts + np.arange(len(members))
                 places.append(place.reshape(-1, count))
             # Interleaved: row r goes to microbatch r % accumulate.
-            ids, segments, place = (
-                np.stack(x, 1).reshape(-1, x[0].shape[1]) for x in (*zip(*laid, strict=True), places)
-            )
-            batch = {"ids": ids, "segments": segments, "places": place, "texts": self._texts[mine]}
+            arrays = zip(("ids", "segments", "places"), (*zip(*laid, strict=True), places), strict=True)
+            batch = {name: np.stack(x, 1).reshape(-1, x[0].shape[1]) for name, x in arrays}
+            batch["texts"] = self._texts[mine]
             yield batch if self._scores is None else batch | {"scores": self._scores[mine]}

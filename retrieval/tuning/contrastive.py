@@ -63,7 +63,7 @@ def cosent(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
     return {"loss": (total, jnp.ones(()))}
 
 
-LOSSES: dict[Loss, VectorLoss] = {"simcse": simcse, "pairs": pairs, "cosent": cosent}
+LOSSES: dict[Loss, Callable[..., Sums]] = {"simcse": simcse, "pairs": pairs, "cosent": cosent}
 
 
 def _normalised(vectors: jax.Array) -> jax.Array:

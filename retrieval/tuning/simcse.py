@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -107,8 +108,9 @@ class TuningRecipe:
 
     def program(self, model: RoFormerConfig, form: Form, steps: int) -> Program:
         """The tuning of `model` on batches of this form."""
-        which = {"steps": steps, "seed": self.seed, "scale": self.scale}
-        return contrastive_program(model, self.loss, self.pooling, form, self.optimizer, **which)
+        return contrastive_program(
+            model, self.loss, self.pooling, form, self.optimizer, steps=steps, seed=self.seed, scale=self.scale
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,9 +236,9 @@ def tune(
     say(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}")
     encode = encoder_for(model, tokenizer, [recipe.pooling], Encoding(max_length=recipe.max_length))
 
-    def review(arrays: RoFormer, step: int) -> dict[str, float]:
-        found = np.concatenate([part.vectors[:, 0] for part in encode(arrays, valid.texts)])
-        return {"spearman": spearman(valid.splits[0].scores, cosines(found, valid.splits[0]))}
+    def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:
+        found = np.concatenate([part.vectors[:, 0] for part in encode(arrays, task.texts)])
+        return {"spearman": spearman(task.splits[0].scores, cosines(found, task.splits[0]))}
 
     data = Data(
         train=batches,
@@ -253,7 +255,8 @@ def tune(
     }
     if jax.process_index() == 0:
         keep_tokenizer(tokenizer, folder / "tokenizer")
-    run = Training(program=program, data=data, about=about, start=source.model, review=review if valid else None)
+    told = partial(review, valid) if valid else None
+    run = Training(program=program, data=data, about=about, start=source.model, review=told)
     return train(run, loop, mesh, folder, say)
 
 

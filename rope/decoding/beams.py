@@ -8,20 +8,19 @@ import jax.numpy as jnp
 
 from rope.decoding.cache import Cache
 from rope.decoding.decoder import Predict
-from rope.decoding.search import Marks, Search
+from rope.decoding.search import Marks
 from rope.decoding.tokens import NEVER, best_tokens, places
 
 
 def transformers_beams(
-    predict: Predict, cache: Cache, alive: jax.Array, search: Search, marks: Marks, length: int
+    predict: Predict, cache: Cache, alive: jax.Array, beams: int, penalty: float, marks: Marks, length: int
 ) -> tuple[jax.Array, jax.Array]:
     """Beam search with a pool of the K best finished hypotheses a row, as transformers 5 (early_stopping=False).
 
     2 K continuations a step, so that K stay whatever ends; what ends enters the pool if it is among the K best of the step.
     A row is closed when its best running hypothesis, were it finished now, would not enter the pool.
-    Returns (ids [B, P], scores [B]); alive bool [B]: which rows have a prompt.
+    Returns (ids [B, P], scores [B]); alive bool [B]: which rows have a prompt; penalty: see Search.length_penalty.
     """
-    beams = search.beams
 
     def step(carry):
         t, tokens, path, written, scores, opened, pool, pool_scores, cache = carry
@@ -30,7 +29,7 @@ def transformers_beams(
         best, origins, tokens = best_tokens(scores, predicted, 2 * beams, marks.pad)
         path, written = _follow(path, written, origins, tokens, t)
         ends = (tokens == marks.end) | (t + 1 == length)
-        scale = (t + 1).astype(jnp.float32) ** -search.length_penalty
+        scale = (t + 1).astype(jnp.float32) ** -penalty
         enters = ends & (places(ends) < beams) & opened[:, None]
         pool_scores, kept = jax.lax.top_k(
             jnp.concatenate([pool_scores, jnp.where(enters, best * scale, NEVER)], 1), beams
@@ -49,14 +48,13 @@ def transformers_beams(
 
 
 def bert4keras_beams(
-    predict: Predict, cache: Cache, alive: jax.Array, search: Search, marks: Marks, length: int
+    predict: Predict, cache: Cache, alive: jax.Array, beams: int, marks: Marks, length: int
 ) -> tuple[jax.Array, jax.Array]:
     """Beam search as bert4keras does it, by the sum of log(p + 1e-12) alone.
 
     A row ends when its best hypothesis does; another one that ends is dropped, and the row goes on with one beam fewer.
     Returns and takes what `transformers_beams` does.
     """
-    beams = search.beams
 
     def step(carry):
         t, tokens, path, written, scores, opened, width, answer, answer_score, cache = carry
@@ -83,7 +81,9 @@ def bert4keras_beams(
     return done[7], done[8]
 
 
-def _beginning(rows: int, marks: Marks, beams: int, length: int) -> tuple[jax.Array, ...]:
+def _beginning(
+    rows: int, marks: Marks, beams: int, length: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """(step, last tokens, paths, written ids, scores) before the first step, where a row has one hypothesis."""
     return (
         jnp.zeros((), jnp.int32),

@@ -23,7 +23,11 @@ def one_hypothesis(
         t, token, finished, cache, output, score = carry
         predicted, cache = predict(cache, token, path, t)
         scores = allowed(predicted[:, 0], marks.pad)
-        chosen = top_k(scores, 1)[1][:, 0] if search.temperature is None else draw(scores, seeds, t, search)
+        chosen = (
+            top_k(scores, 1)[1][:, 0]
+            if search.temperature is None
+            else draw(scores / search.temperature, seeds, t, search)
+        )
         chosen = jnp.where(finished, marks.pad, chosen)
         gained = jnp.take_along_axis(scores, chosen[:, None], 1)[:, 0] - jax.nn.logsumexp(predicted[:, 0], -1)
         output = jax.lax.dynamic_update_slice_in_dim(output, chosen[:, None], t, 1)

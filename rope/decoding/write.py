@@ -49,8 +49,9 @@ def _write(model, prompt, segments, seeds, *, decoder: Decoder, search: Search, 
         cache, alive = decoder.cache(memory, search.beams, length), jnp.any(segments != 0, 1)
         if search.beams == 1:
             return one_hypothesis(predict, cache, alive, seeds, search, marks, length)
-        beams = bert4keras_beams if search.length_penalty is None else transformers_beams
-        return beams(predict, cache, alive, search, marks, length)
+        if search.length_penalty is None:
+            return bert4keras_beams(predict, cache, alive, search.beams, marks, length)
+        return transformers_beams(predict, cache, alive, search.beams, search.length_penalty, marks, length)
 
     if spec() is not None:  # bookkeeping of beams is no place to write shardings: the compiler finds them
         run = jax.sharding.auto_axes(run, out_sharding=(spec(None, None), spec(None)))

@@ -18,7 +18,7 @@ from rope.encoder.roformer import RoFormer, RoFormerConfig, embed, logits
 from rope.layers.attention import attention, cached_attention
 from rope.layers.masks import segment_mask
 from rope.layers.transformer import Block, run_block
-from rope.positions.extension import extended_rotation
+from rope.positions.extension import slowed_rotation
 from rope.positions.rotary import Rotation, rotate
 
 
@@ -103,4 +103,4 @@ class PrefixDecoder:
 
     def _turn(self, positions: jax.Array) -> Rotation:
         c = self.config
-        return extended_rotation(c.extension, positions, c.head_size, positions.shape[1], c.theta)
+        return slowed_rotation(c.extension, positions, c.head_size, positions.shape[1], c.theta)

@@ -69,9 +69,15 @@ class EncoderRecipe:
 
     def model(self, vocabulary: int) -> RoFormerConfig:
         """The preset's model for such a vocabulary rounded up to a multiple of 16, for a mesh to cut."""
-        shape = {"vocabulary": -(-vocabulary // 16) * 16, "max_positions": self.length}
-        own = {"positions": self.positions, "theta": self.theta, "pooler": "none"}  # which nothing here trains
-        return self._trained(replace(roformer.PRESETS[self.preset], **own, **shape))
+        model = replace(
+            roformer.PRESETS[self.preset],
+            vocabulary=-(-vocabulary // 16) * 16,
+            max_positions=self.length,
+            positions=self.positions,
+            theta=self.theta,
+            pooler="none",  # which nothing here trains
+        )
+        return self._trained(model)
 
     def model_from(self, start: RoFormerConfig, vocabulary: int, where: str) -> RoFormerConfig:
         """The model that is begun with, as it is to be trained.
@@ -87,8 +93,8 @@ class EncoderRecipe:
         return self._trained(start)
 
     def _trained(self, model: RoFormerConfig) -> RoFormerConfig:
-        dropout = {"dropout": self.dropout, "attention_dropout": self.dropout}
-        return replace(model, **dataclasses.asdict(self.computation), **dropout)
+        computation = dataclasses.asdict(self.computation)
+        return replace(model, **computation, dropout=self.dropout, attention_dropout=self.dropout)
 
     def program(self, model: RoFormerConfig, vocabulary: Vocabulary) -> Program:
         """The training of `model` on rows of `length`."""

@@ -19,7 +19,7 @@ from rope.layers.masks import Segments, segment_positions
 from rope.layers.primitives import Linear, Norm, init_linear, init_norm, layer_norm, linear
 from rope.layers.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
 from rope.positions.angles import SINUSOIDAL, Layout, frequencies, rows_of, schedule
-from rope.positions.buckets import relative_bias
+from rope.positions.buckets import RelativeBias
 from rope.positions.extension import Extension, base_of, extended_rotation, hierarchical
 from rope.positions.sinusoidal import sinusoidal
 from training.partition import gather, normal, size_of, spec, zeros
@@ -178,7 +178,7 @@ def encode_layers(
         mask=Segments(segments, segments) if mask is None else mask,
         rotation=rotation,
         layout=c.layout,
-        bias=relative_bias(position_of(p), length, length, bidirectional=True) if c.positions == "buckets" else None,
+        bias=RelativeBias(position_of(p), bidirectional=True) if c.positions == "buckets" else None,
         key=key,
         outputs=outputs,
     )

@@ -162,7 +162,9 @@ def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:
         :, : rows.length // config.lengths[0] * inner
     ]
     pieces = labels.reshape(-1, inner)  # the share of the masked is the same in each
-    made = jax.tree.map(np.asarray, mask_tokens(pieces, np.ones_like(pieces), rows.vocabulary, jax.random.key(0)))
+    tokens = jnp.asarray(pieces)
+    made = mask_tokens(tokens, jnp.ones_like(tokens), rows.vocabulary, jax.random.key(0))
+    made = jax.tree.map(np.asarray, made)
     masked = np.zeros(pieces.shape, bool)
     np.put_along_axis(masked, made.places, made.weights > 0, 1)
     return Windows(made.inputs.reshape(labels.shape), labels, masked.reshape(labels.shape), frame)

@@ -76,8 +76,13 @@ def gather(cells: Sequence[dict[str, Any]], metric: str) -> Figures:
     return {key: np.array(values) for key, values in lists.items()}
 
 
+def _axes(figures: Figures) -> tuple[list[str], list[int]]:
+    """The encodings and the lengths there are, in order."""
+    return list(dict.fromkeys(e for e, _ in figures)), list(dict.fromkeys(n for _, n in figures))
+
+
 def _table(figures: Figures, sign: str, caption: str) -> Table:
-    encodings, lengths = (list(dict.fromkeys(key[i] for key in figures)) for i in (0, 1))
+    encodings, lengths = _axes(figures)
     rows = [[e, *(estimate(figures[e, n]).text(2, sign) for n in lengths)] for e in encodings]
     return Table(["positions", *map(str, lengths)], rows, caption=caption)
 
@@ -86,7 +91,7 @@ def _picture(figures: Figures) -> bytes:
     """Cross-entropy by length: a panel of the encodings, and one of what continues the rotary one."""
     from matplotlib.figure import Figure
 
-    encodings, lengths = (list(dict.fromkeys(key[i] for key in figures)) for i in (0, 1))
+    encodings, lengths = _axes(figures)
     continued = [e for e in encodings if e.startswith("rotary,")]
     panels = [("encodings", [e for e in encodings if e not in continued])]
     if continued:

@@ -10,6 +10,7 @@ from rope.layers.dropout import dropout
 from rope.layers.kernels import Implementation, choose, cudnn, splash
 from rope.layers.masks import Segments
 from rope.positions.angles import Layout
+from rope.positions.buckets import RelativeBias
 from rope.positions.rerope import LongRotation, long_scores
 from rope.positions.rotary import Rotation, rotate
 
@@ -23,7 +24,7 @@ def attention(
     *,
     rotation: Rotation | LongRotation | None = None,
     layout: Layout = "interleaved",
-    bias: jax.Array | None = None,
+    bias: jax.Array | RelativeBias | None = None,
     mask: jax.Array | Segments | None = None,
     scale: float | None = None,
     dropout_rate: float = 0.0,
@@ -34,7 +35,7 @@ def attention(
 
     K heads of keys and values serve N/K queries' heads each (grouped-query attention, Ainslie et al. 2023, arXiv
     2305.13245). `rotation` turns queries and keys of the same positions first; where they differ, as in decoding, `rotate`
-    them before. bias and a dense mask broadcast to [B, N, T, S]. scale is H^-0.5 by default (T5 uses 1). Scores and softmax
+    them before. A dense bias and mask broadcast to [B, N, T, S]; where many layers share them, `prepare` them once. scale is H^-0.5 by default (T5 uses 1). Scores and softmax
     are float32.
 
     implementation: xla is legal everywhere, splash is Pallas's flash attention for TPUs, cudnn NVIDIA's; auto is splash on a
@@ -46,20 +47,42 @@ def attention(
     long = isinstance(rotation, LongRotation)
     dropped = dropout_rate > 0 and dropout_key is not None
     chosen = choose(implementation, query, key, bias=bias, mask=mask, dropped=dropped, long=long)
-    if rotation is not None and not long:
+    if isinstance(rotation, Rotation):
         query, key = rotate(query, rotation, layout), rotate(key, rotation, layout)
     if chosen == "splash":
         return splash(query, key, value, mask, scale)
+    bias, mask = _dense(query, key, bias, mask)
     if chosen == "cudnn":
         return cudnn(query, key, value, bias, mask, scale)
     key, value = share(key, query), share(value, query)
-    if long:
+    if isinstance(rotation, LongRotation):
         scores = long_scores(query * scale, key, rotation, layout)
     else:
         scores = jnp.einsum("BTNH,BSNH->BNTS", query * scale, key, preferred_element_type=jnp.float32)
-    mask = mask.dense() if isinstance(mask, Segments) else mask
     weights = dropout(_weights(scores, bias, mask), dropout_rate, dropout_key)
     return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(value.dtype), value)
+
+
+def prepare(
+    implementation: Implementation,
+    query: jax.ShapeDtypeStruct,
+    key: jax.ShapeDtypeStruct,
+    *,
+    bias: jax.Array | RelativeBias | None = None,
+    mask: jax.Array | Segments | None = None,
+    dropped: bool = False,
+    long: bool = False,
+) -> tuple[jax.Array | RelativeBias | None, jax.Array | Segments | None]:
+    """bias and mask for `attention` in all layers of a stack, whose queries and keys are of these shapes: as they are for a
+    kernel that takes them so, else dense, once rather than in each layer. Raises ValueError as `attention` for a kernel that
+    is not legal; `dropped`: dropout of weights is on, `long`: the rotation is a LongRotation."""
+    chosen = choose(implementation, query, key, bias=bias, mask=mask, dropped=dropped, long=long)
+    return (bias, mask) if chosen == "splash" else _dense(query, key, bias, mask)
+
+
+def _dense(query, key, bias, mask) -> tuple[jax.Array | None, jax.Array | None]:
+    bias = bias.dense(query.shape[1], key.shape[1]) if isinstance(bias, RelativeBias) else bias
+    return bias, mask.dense() if isinstance(mask, Segments) else mask
 
 
 def _check(query, key, value, rotation, bias, mask) -> None:
@@ -70,7 +93,10 @@ def _check(query, key, value, rotation, bias, mask) -> None:
         raise ValueError(f"{heads} heads of queries cannot share {groups} heads of keys: it must be a multiple of them")
     if key.shape != (rows, keys, groups, size) or value.shape[:3] != key.shape[:3]:
         raise ValueError(f"queries {query.shape}, keys {key.shape} and values {value.shape} do not belong together")
-    for name, x in (("bias", bias), ("mask", None if isinstance(mask, Segments) else mask)):
+    if isinstance(bias, RelativeBias) and bias.table.shape[1:] != (heads,):
+        raise ValueError(f"a bias of a table {bias.table.shape} for {heads} heads: it must be [buckets, heads]")
+    for name, x, value_type in (("bias", bias, RelativeBias), ("mask", mask, Segments)):
+        x = None if isinstance(x, value_type) else x
         wanted = (rows, heads, queries, keys)
         if x is not None and (x.ndim != 4 or any(n not in (1, m) for n, m in zip(x.shape, wanted, strict=True))):
             raise ValueError(f"a {name} of shape {x.shape}: it must be {wanted}, or 1 where it is the same for all")

@@ -54,16 +54,18 @@ def _cudnn_problem(query, key, bias, mask, dropped: bool, long: bool) -> str | N
 
 
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, bias, mask, scale: float) -> jax.Array:
-    """cuDNN's flash attention, through jax.nn; differentiable in the bias too."""
-    mask = mask.dense() if isinstance(mask, Segments) else mask
+    """cuDNN's flash attention, through jax.nn, of a dense bias and mask; differentiable in the bias too."""
     return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="cudnn")
 
 
-def splash(query: jax.Array, key: jax.Array, value: jax.Array, mask: Segments | None, scale: float) -> jax.Array:
-    """JAX's Pallas kernel for TPUs, on each device's rows and heads; scores are never in memory."""
+def splash(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | Segments | None, scale: float
+) -> jax.Array:
+    """JAX's Pallas kernel for TPUs, on each device's rows and heads; scores are never in memory. `choose` lets no dense
+    mask come here."""
     from jax.experimental.pallas.ops.tpu import splash_attention as sa
 
-    causal = mask is not None and mask.causal
+    causal = isinstance(mask, Segments) and mask.causal
     shape = (query.shape[1], key.shape[1])
     interpreted = not device_kind().startswith("TPU")  # by XLA: as exact, and slow
 
@@ -75,7 +77,7 @@ def splash(query: jax.Array, key: jax.Array, value: jax.Array, mask: Segments | 
         ids = sa.SegmentIds(*segments) if segments else None
         return jax.vmap(kernel)(*rows, ids).swapaxes(1, 2)
 
-    segments = () if mask is None else (mask.query, mask.key)
+    segments = (mask.query, mask.key) if isinstance(mask, Segments) else ()
     operands = (query * scale, key, value, *segments)
     cut = spec("batch", None, "heads", None)
     if cut is None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.layers.attention import attention
+from rope.layers.attention import attention, prepare
 from rope.layers.dropout import dropout
 from rope.layers.kernels import Implementation
 from rope.layers.masks import Segments
@@ -29,6 +29,7 @@ from rope.layers.primitives import (
     split_heads,
 )
 from rope.positions.angles import Layout
+from rope.positions.buckets import RelativeBias
 from rope.positions.rerope import LongRotation
 from rope.positions.rotary import Rotation
 from training.partition import on_one_cpu
@@ -136,7 +137,7 @@ def run_blocks(
     mask: jax.Array | Segments | None = None,
     rotation: Rotation | LongRotation | None = None,
     layout: Layout = "interleaved",
-    bias: jax.Array | None = None,
+    bias: jax.Array | RelativeBias | None = None,
     key: jax.Array | None = None,
     outputs: Sequence[int] = (-1,),
 ) -> tuple[jax.Array, ...]:
@@ -148,6 +149,9 @@ def run_blocks(
     if wrong := [n for n in outputs if not -c.layers <= n < c.layers]:
         raise ValueError(f"there is no layer {wrong[0]}: they are 0 to {c.layers - 1}, or -1 for the last and so on")
     numbers = [n % c.layers for n in outputs]
+    heads = jax.ShapeDtypeStruct((*x.shape[:2], c.heads, c.head_size), x.dtype)
+    kinds = {"dropped": c.attention_dropout > 0 and key is not None, "long": isinstance(rotation, LongRotation)}
+    bias, mask = prepare(c.attention, heads, heads, bias=bias, mask=mask, **kinds)
 
     def mix(query: jax.Array, kept: jax.Array, value: jax.Array, key: jax.Array | None) -> jax.Array:
         return attention(

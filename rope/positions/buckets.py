@@ -4,6 +4,21 @@ import math
 
 import jax
 import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class RelativeBias:
+    """The bias of attention as a value: the form that kernels may take, which need no [1, N, T, S] in memory."""
+
+    table: jax.Array  # [buckets, N]
+    bidirectional: bool = struct.field(pytree_node=False)
+    max_distance: int = struct.field(pytree_node=False, default=128)
+
+    def dense(self, queries: int, keys: int) -> jax.Array:
+        """[1, N, T, S], for queries 0..T-1 and keys 0..S-1."""
+        options = {"bidirectional": self.bidirectional, "max_distance": self.max_distance}
+        return relative_bias(self.table, queries, keys, **options)
 
 
 def relative_bucket(offset: jax.Array, *, bidirectional: bool, buckets: int = 32, max_distance: int = 128) -> jax.Array:

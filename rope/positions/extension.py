@@ -110,6 +110,16 @@ def extended_rotation(
 
     Raises ValueError where the method wants a base and theta has none, and for `hierarchical`.
     """
+    e = extension
+    if e.method in ("rerope", "leaky"):
+        return long_rotation(positions, frequencies(size, theta), e.span, e.factor if e.method == "leaky" else None)
+    return slowed_rotation(extension, positions, size, length, theta)
+
+
+def slowed_rotation(
+    extension: Extension, positions: jax.Array, size: int, length: int, theta: str = SINUSOIDAL
+) -> Rotation:
+    """The same of the methods that are a matter of frequencies alone. Raises ValueError for the others too."""
     e, plain = extension, frequencies(size, theta)
     match e.method:
         case "linear":
@@ -123,7 +133,7 @@ def extended_rotation(
                 positions, yarn(size, e.factor, e.trained, base_of(theta)), magnitude=yarn_magnitude(e.factor)
             )
         case "rerope" | "leaky":
-            return long_rotation(positions, plain, e.span, e.factor if e.method == "leaky" else None)
+            raise ValueError(f"{e.method} is no matter of frequencies alone")
         case "hierarchical":
             raise ValueError("hierarchical continues a table of learned positions: rotary ones have none")
     return rotation(positions, plain)

@@ -8,6 +8,7 @@ from pegasus_zh.experiments.few_shot import FewShotConfig
 from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe
 from pegasus_zh.generation import Writing
 from pegasus_zh.pretrain import PretrainConfig, PretrainRecipe
+from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.prepare import PrepareConfig
 from pegasus_zh.t5.mt5 import MT5Config
 from training.loop import LoopConfig
@@ -26,7 +27,8 @@ RANGES = {
     OptimizerConfig: dict.fromkeys(("learning_rate", "weight_decay", "epsilon", "clip", "warmup"), (0, None))
     | {"beta1": (0, 1), "beta2": (0, 1)},
     MT5Config: {"dropout": (0, 1), "epsilon": (0, None)},
-    PrepareConfig: {"ratio": (0, None), "eval_fraction": (0, 1), "selector_seed": (0, 2**32), "max_source": (4, 2**15)},
+    ExamplesConfig: {"ratio": (0, None), "selector_seed": (0, 2**32), "max_source": (4, 2**15)},
+    PrepareConfig: {"eval_fraction": (0, 1)},
     PretrainConfig: {"samples": (0, None)},
     PretrainRecipe: {"dropout": (0, 1), "label_smoothing": (0, 1), "z_loss": (0, None)},
     FinetuneConfig: {"valid_examples": (1, None), "examples": (0, None)},

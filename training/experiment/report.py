@@ -37,7 +37,7 @@ def write_report(
         if section.picture is not None:
             write_bytes(folder / f"{section.name}.png", section.picture)
     parts = [
-        *map(_markdown, (s for s in sections if s.table)),
+        *(_markdown(section, section.table) for section in sections if section.table),
         *(["\n".join(f"- {x}" for x in notes)] if notes else []),
     ]
     tables = "\n\n".join(parts) + "\n" if parts else ""
@@ -51,9 +51,9 @@ def write_report(
     return f"{tables}\n{folder / 'report.html'}: the same with pictures"
 
 
-def _markdown(section: Section) -> str:
-    heading = section.table.caption or f"{section.title}\n{section.says}"
-    return f"{heading}\n\n{markdown(section.table)}"
+def _markdown(section: Section, table: Table) -> str:
+    heading = table.caption or f"{section.title}\n{section.says}"
+    return f"{heading}\n\n{markdown(table)}"
 
 
 def markdown(table: Table) -> str:

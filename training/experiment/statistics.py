@@ -36,7 +36,7 @@ def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
     return Estimate(float(values.mean()), float(low), float(high))
 
 
-def estimate_runs(values: Sequence[float]) -> Estimate:
+def estimate_runs(values: Sequence[float] | np.ndarray) -> Estimate:
     """Of independent runs with one number each: Student's interval, since a bootstrap of few is too narrow. One run has none, NaN."""
     mean, count = float(np.mean(values)), len(values)
     half = t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5 if count > 1 else np.nan
@@ -61,14 +61,16 @@ def estimate_correlations(
 
     A resample is how often each place is drawn: ranks are then running sums of these counts, in an order found once.
     """
-    rng, drawn = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    drawn: list[Sequence[float]] = []
     for pair in pairs:
         one, other = map(_Ranks, pair)
         draws = _resampled(len(pair[0]), resamples, rng)
         drawn.append([_pearson(one.of(counts), other.of(counts), counts) for counts in draws])
     values = np.array([spearman(*pair) for pair in pairs])
     sizes = np.array([len(scores) for scores, _ in pairs], np.float64)
-    of_all = [*zip(values, drawn, strict=True), (np.average(values, weights=sizes), np.average(drawn, 0, sizes))]
+    values = np.append(values, np.average(values, weights=sizes))
+    of_all = zip(values, np.array([*drawn, np.average(drawn, 0, sizes)]), strict=True)
     return [Estimate(float(value), *map(float, np.nanpercentile(x, BOUNDS))) for value, x in of_all]
 
 

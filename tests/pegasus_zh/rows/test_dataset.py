@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import pegasus_zh
 from pegasus_zh.rows.dataset import eval_batches, train_batches
+from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.text.documents import read_documents
@@ -28,12 +29,9 @@ CONFIG = PrepareConfig(
     data=(CORPUS,),
     shard_megabytes=0.05,
     eval_fraction=0.2,
-    max_source=128,
-    max_target=48,
-    row_source=256,
-    row_target=96,
     workers=1,
 )
+EXAMPLES = ExamplesConfig(max_source=128, max_target=48, row_source=256, row_target=96)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,7 @@ def tokenizer() -> PegasusTokenizer:
 @pytest.fixture(scope="module")
 def folder(tokenizer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("set")
-    prepare(CONFIG, tokenizer, folder)
+    prepare(EXAMPLES, CONFIG, tokenizer, folder)
     return folder
 
 
@@ -152,7 +150,7 @@ def test_a_missing_unfinished_or_foreign_set_is_refused(folder, tokenizer, tmp_p
 
 
 def test_damaged_shards_are_refused(tokenizer, tmp_path):
-    prepare(CONFIG, tokenizer, tmp_path)
+    prepare(EXAMPLES, CONFIG, tokenizer, tmp_path)
     path = tmp_path / "train-00001.array_record"
     content = path.read_bytes()
     middle = 70_000  # past the first block's records
@@ -168,25 +166,25 @@ def test_damaged_shards_are_refused(tokenizer, tmp_path):
     path.write_bytes(content[:-1])
     with pytest.raises(DataError, match="train-00001.array_record has .* bytes: run scripts/prepare.py again"):
         open_rows(tmp_path)
-    prepare(CONFIG, tokenizer, tmp_path)  # as the message says
+    prepare(EXAMPLES, CONFIG, tokenizer, tmp_path)  # as the message says
     assert len(open_rows(tmp_path, verify=True).train)
 
 
 def test_a_set_need_not_have_both_splits(tokenizer, tmp_path):
-    every = prepare(PrepareConfig(data=(CORPUS,), workers=1), tokenizer, tmp_path / "all")
+    every = prepare(ExamplesConfig(), PrepareConfig(data=(CORPUS,), workers=1), tokenizer, tmp_path / "all")
     assert every.heldout is None and len(every.train)
     config = PrepareConfig(data=(CORPUS,), eval_fraction=1 - 1e-9, workers=1)
     with pytest.raises(DataError, match="no rows to train on: .*--eval-fraction"):
-        prepare(config, tokenizer, tmp_path / "none")
+        prepare(ExamplesConfig(), config, tokenizer, tmp_path / "none")
 
 
 def test_a_set_of_another_format_is_refused_with_the_remedy(tokenizer, tmp_path):
     """The same command, once the folder is gone, makes the same files again."""
-    prepare(CONFIG, tokenizer, tmp_path / "set")
+    prepare(EXAMPLES, CONFIG, tokenizer, tmp_path / "set")
     for name in ("settings.json", "manifest.json"):
         path = tmp_path / "set" / name
         path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
-    for opened in (lambda: open_rows(tmp_path / "set"), lambda: prepare(CONFIG, tokenizer, tmp_path / "set")):
+    for opened in (lambda: open_rows(tmp_path / "set"), lambda: prepare(EXAMPLES, CONFIG, tokenizer, tmp_path / "set")):
         with pytest.raises(
             DataError, match="set holds a set of format 1, .* reads format 2: delete that folder and run"
         ):

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from pegasus_zh.experiments.few_shot import FewShotConfig
-from pegasus_zh.pretrain import PretrainConfig
-from pegasus_zh.rows.makers import MAKERS, of_documents
-from pegasus_zh.rows.prepare import PrepareConfig
+from pegasus_zh.pretrain import PretrainRecipe
+from pegasus_zh.rows.makers import MAKERS, ExamplesConfig, of_documents
 from pegasus_zh.rows.pseudo_summary import SELECTORS
 from pegasus_zh.text.documents import CORPUS, read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer
@@ -23,7 +22,7 @@ def tokenizer() -> PegasusTokenizer:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_examples_have_the_sides_of_their_maker(name, tokenizer):
-    maker, config = MAKERS[name], PrepareConfig(max_source=64, max_target=24)
+    maker, config = MAKERS[name], ExamplesConfig(max_source=64, max_target=24)
     texts = TEXTS if maker.reads == "documents" else [(text, text[:9]) for text in TEXTS]
     made = maker.examples(texts, tokenizer, config)
     assert len(made) == len(TEXTS) and any(made)
@@ -37,11 +36,11 @@ def test_examples_have_the_sides_of_their_maker(name, tokenizer):
 def test_the_values_of_selector_are_the_documents_makers():
     assert of_documents() == [*SELECTORS, "span-corruption", "text"]
     with pytest.raises(DataError, match=f"selector is 'pairs': it must be one of {', '.join(of_documents())}"):
-        PrepareConfig(selector="pairs")
+        ExamplesConfig(selector="pairs")
 
 
 def test_an_encoder_decoder_takes_pairs_alone():
     with pytest.raises(DataError, match="selector is 'text', which makes no pairs: give one of lcs"):
-        PretrainConfig(prepare=PrepareConfig(selector="text"))
+        PretrainRecipe(examples=ExamplesConfig(selector="text"))
     with pytest.raises(DataError, match="objectives has 'text': it must be one of lcs"):
         FewShotConfig(documents=("some",), tasks=("some",), objectives=("lcs", "text"))

@@ -18,6 +18,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 import pegasus_zh
+from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packing import decode_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import Manifest, finished_shard, read_manifest
@@ -28,6 +29,7 @@ from training.files.errors import DataError
 
 CORPUS = Path(pegasus_zh.__file__).parent / "corpus" / "train.jsonl"
 SHARDS = 10  # about
+EXAMPLES = ExamplesConfig()
 CONFIG = PrepareConfig(
     data=(str(CORPUS),), shard_megabytes=CORPUS.stat().st_size / 1e6 / SHARDS, eval_fraction=0.2, workers=1
 )
@@ -42,7 +44,7 @@ def tokenizer() -> PegasusTokenizer:
 def whole(tokenizer, tmp_path_factory) -> Path:
     """A set prepared in one process, without a break."""
     folder = tmp_path_factory.mktemp("sets") / "whole"
-    prepare(CONFIG, tokenizer, folder)
+    prepare(EXAMPLES, CONFIG, tokenizer, folder)
     return folder
 
 
@@ -69,7 +71,7 @@ def test_rows_hold_the_pairs_of_every_document(whole, tokenizer):
     """And the held-out documents are those with a small hash, in the eval shards alone."""
     manifest, texts = read_manifest(whole), list(read_documents(CONFIG.data))
     expected: dict[str, list] = {"train": [], "eval": []}
-    for text, pairs in zip(texts, CONFIG.maker.examples(texts, tokenizer, CONFIG), strict=True):
+    for text, pairs in zip(texts, EXAMPLES.make(texts, tokenizer), strict=True):
         held_out = hashlib.blake2b(text.encode(), digest_size=8).digest() < bytes([51, 51, 51, 51, 51, 51, 51, 51])
         expected["eval" if held_out else "train"] += [tuple(tuple(side.tolist()) for side in pair) for pair in pairs]
     for split in ("train", "eval"):
@@ -94,19 +96,21 @@ def test_manifest_counts(whole, tokenizer):
 
 
 def test_the_number_of_workers_changes_no_byte(whole, tokenizer, tmp_path):
-    prepare(replace(CONFIG, workers=2), tokenizer, tmp_path)
+    prepare(EXAMPLES, replace(CONFIG, workers=2), tokenizer, tmp_path)
     assert contents(tmp_path) == contents(whole)
 
 
 def test_a_finished_set_is_left_alone(whole, tokenizer, shown):
     before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
-    assert prepare(replace(CONFIG, workers=2, on_bad_record="skip"), tokenizer, whole).manifest == read_manifest(whole)
+    assert prepare(
+        EXAMPLES, replace(CONFIG, workers=2, on_bad_record="skip"), tokenizer, whole
+    ).manifest == read_manifest(whole)
     assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
     assert shown.readouterr().out == ""
 
 
 def test_only_unfinished_and_damaged_shards_are_made_again(whole, tokenizer, tmp_path):
-    prepare(CONFIG, tokenizer, tmp_path)
+    prepare(EXAMPLES, CONFIG, tokenizer, tmp_path)
     (tmp_path / "manifest.json").unlink()
     (tmp_path / "shard-00001.json").unlink()
     truncated, damaged = tmp_path / "train-00002.array_record", tmp_path / "train-00003.array_record"
@@ -114,7 +118,7 @@ def test_only_unfinished_and_damaged_shards_are_made_again(whole, tokenizer, tmp
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     (tmp_path / "shard-00004.json").write_text("{")
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("train-*")}
-    prepare(CONFIG, tokenizer, tmp_path)
+    prepare(EXAMPLES, CONFIG, tokenizer, tmp_path)
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("train-*")}
     assert {name for name in after if after[name] != before[name]} == {
         f"train-0000{i}.array_record" for i in (1, 2, 3, 4)
@@ -139,8 +143,8 @@ def wait_until(condition, seconds=30):
 def test_a_script_whose_workers_would_run_it_again_is_told(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "vocabulary")
     program = (
-        "from pegasus_zh.rows.prepare import *\nfrom pegasus_zh.text.tokenizers import load_tokenizer\n"
-        f"prepare(PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes=0.05, workers=2),"
+        "from pegasus_zh.rows.makers import ExamplesConfig\nfrom pegasus_zh.rows.prepare import *\nfrom pegasus_zh.text.tokenizers import load_tokenizer\n"
+        f"prepare(ExamplesConfig(), PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes=0.05, workers=2),"
         f" load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(tmp_path / 'set')!r})\n"
     )
     (tmp_path / "run.py").write_text(program)
@@ -156,11 +160,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
     tokenizer.save(tmp_path / "vocabulary")
     folder = tmp_path / "set"
     program = (
-        "from pegasus_zh.rows.prepare import *\nfrom pegasus_zh.text.tokenizers import load_tokenizer\n"
+        "from pegasus_zh.rows.makers import ExamplesConfig\nfrom pegasus_zh.rows.prepare import *\nfrom pegasus_zh.text.tokenizers import load_tokenizer\n"
         "if __name__ == '__main__':\n"
         f"    config = PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes={CONFIG.shard_megabytes!r},"
         " eval_fraction=0.2, workers=2)\n"
-        f"    prepare(config, load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(folder)!r})\n"
+        f"    prepare(ExamplesConfig(), config, load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(folder)!r})\n"
     )
     (tmp_path / "run.py").write_text(program)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -180,7 +184,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
         for path in folder.glob(f"*{i:05d}*")
     }
     assert done
-    prepare(CONFIG, tokenizer, folder)
+    prepare(EXAMPLES, CONFIG, tokenizer, folder)
     assert all(path.stat().st_mtime_ns == before for path, before in done.items())
     assert contents(folder) == contents(whole)
 
@@ -189,7 +193,7 @@ def test_two_runs_into_one_folder(whole, tokenizer, tmp_path, shown):
     """The second waits for the first, and finds all done."""
     manifests = []
     runs = [
-        threading.Thread(target=lambda: manifests.append(prepare(CONFIG, tokenizer, tmp_path).manifest))
+        threading.Thread(target=lambda: manifests.append(prepare(EXAMPLES, CONFIG, tokenizer, tmp_path).manifest))
         for _ in range(2)
     ]
     for run in runs:
@@ -201,26 +205,33 @@ def test_two_runs_into_one_folder(whole, tokenizer, tmp_path, shown):
     assert shown.readouterr().out.count("MB/s") == 1
 
 
+def changed(change: dict) -> tuple[ExamplesConfig, PrepareConfig]:
+    """The two configs with a field of one of them changed."""
+    (name,) = change
+    return (replace(EXAMPLES, **change), CONFIG) if hasattr(EXAMPLES, name) else (EXAMPLES, replace(CONFIG, **change))
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [({"ratio": 0.3}, "ratio"), ({"eval_fraction": 0.1}, "eval_fraction"), ({"max_source": 300}, "max_source")],
 )
 def test_other_settings_are_refused(whole, tokenizer, change, word):
     with pytest.raises(DataError, match=rf"made with {word} .* \(here .*: give another folder"):
-        prepare(replace(CONFIG, **change), tokenizer, whole)
+        examples, config = changed(change)
+        prepare(examples, config, tokenizer, whole)
 
 
 def test_another_tokenizer_or_document_is_refused(tokenizer, tmp_path):
     documents = tmp_path / "a.jsonl"
     documents.write_bytes(CORPUS.read_bytes())
     config = replace(CONFIG, data=(str(documents),))
-    prepare(config, tokenizer, tmp_path / "set")
+    prepare(EXAMPLES, config, tokenizer, tmp_path / "set")
     with pytest.raises(DataError, match="made with tokenizer"):
-        prepare(config, PegasusTokenizer(tokenizer.vocabulary[:-1]), tmp_path / "set")
+        prepare(EXAMPLES, config, PegasusTokenizer(tokenizer.vocabulary[:-1]), tmp_path / "set")
     with documents.open("a") as file:
         file.write('{"text": "新的一行"}\n')
     with pytest.raises(DataError, match="other documents"):
-        prepare(config, tokenizer, tmp_path / "set")
+        prepare(EXAMPLES, config, tokenizer, tmp_path / "set")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -231,11 +242,11 @@ def test_bad_records_stop_or_are_counted(tokenizer, tmp_path, workers):
     documents.write_bytes(b"\n".join(lines))
     config = replace(CONFIG, data=(str(documents),), workers=workers)
     with pytest.raises(DataError, match=rf"{documents}, line 61: .* not a string") as caught:
-        prepare(config, tokenizer, tmp_path / "set")
+        prepare(EXAMPLES, config, tokenizer, tmp_path / "set")
     assert "\n" not in str(caught.value)
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").glob("shard-*")}
     assert finished
-    manifest = prepare(replace(config, on_bad_record="skip"), tokenizer, tmp_path / "set").manifest
+    manifest = prepare(EXAMPLES, replace(config, on_bad_record="skip"), tokenizer, tmp_path / "set").manifest
     assert manifest.contents.skipped == {"field not a string": 2, "broken JSON": 1}
     assert manifest.contents.documents == len(lines) - 3
     assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
@@ -245,10 +256,10 @@ def test_documents_too_short_for_a_pair(tokenizer, tmp_path):
     documents = tmp_path / "a.jsonl"
     documents.write_text('{"text": "一句话。"}\n{"text": ""}\n')
     with pytest.raises(DataError, match="no example from 2 documents.*three sentences"):
-        prepare(replace(CONFIG, data=(str(documents),)), tokenizer, tmp_path / "set")
+        prepare(EXAMPLES, replace(CONFIG, data=(str(documents),)), tokenizer, tmp_path / "set")
     assert not (tmp_path / "set" / "manifest.json").exists()
     config = replace(CONFIG, data=(str(documents), str(CORPUS)))
-    assert prepare(config, tokenizer, tmp_path / "both").manifest.contents.without_examples >= 2
+    assert prepare(EXAMPLES, config, tokenizer, tmp_path / "both").manifest.contents.without_examples >= 2
 
 
 def test_a_full_disk_is_one_clear_line_and_nothing_half_written(whole, tokenizer, tmp_path):
@@ -256,12 +267,12 @@ def test_a_full_disk_is_one_clear_line_and_nothing_half_written(whole, tokenizer
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # a file cannot grow further: as a disk that is full
     try:
         with pytest.raises(DataError, match="cannot write shard 0 .*make room.*finished shards are kept") as caught:
-            prepare(CONFIG, tokenizer, tmp_path)
+            prepare(EXAMPLES, CONFIG, tokenizer, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
     assert {path.name for path in tmp_path.iterdir()} == {"settings.json", "tokenizer", ".lock"}
-    prepare(CONFIG, tokenizer, tmp_path)
+    prepare(EXAMPLES, CONFIG, tokenizer, tmp_path)
     assert contents(tmp_path) == contents(whole)
 
 
@@ -273,19 +284,19 @@ def test_a_killed_worker_is_one_clear_line(whole, tokenizer, tmp_path):
     killer = threading.Thread(target=kill_one)
     killer.start()
     with pytest.raises(DataError, match=r"a worker was killed .*--workers.*finished shards are kept") as caught:
-        prepare(replace(CONFIG, workers=2), tokenizer, tmp_path)
+        prepare(EXAMPLES, replace(CONFIG, workers=2), tokenizer, tmp_path)
     killer.join()
     assert "\n" not in str(caught.value)
-    prepare(CONFIG, tokenizer, tmp_path)
+    prepare(EXAMPLES, CONFIG, tokenizer, tmp_path)
     assert contents(tmp_path) == contents(whole)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sentencepiece(tmp_path, workers):
     tokenizer = SentencePieceTokenizer(train_sentencepiece(read_documents([str(CORPUS)]), 4000))
-    manifest = prepare(replace(CONFIG, eval_fraction=0, workers=workers), tokenizer, tmp_path).manifest
+    manifest = prepare(EXAMPLES, replace(CONFIG, eval_fraction=0, workers=workers), tokenizer, tmp_path).manifest
     assert manifest.tokenizer["kind"] == "sentencepiece" and (tmp_path / "tokenizer" / "spiece.model").exists()
-    expected = CONFIG.maker.examples([*read_documents(CONFIG.data)], tokenizer, CONFIG)
+    expected = EXAMPLES.make([*read_documents(CONFIG.data)], tokenizer)
     expected = [tuple(tuple(side.tolist()) for side in pair) for pairs in expected for pair in pairs]
     assert sorted(pairs_in(tmp_path, manifest, "train")) == sorted(expected)
 
@@ -311,7 +322,7 @@ def test_workers_load_no_jax():
 )
 def test_impossible_settings_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
-        replace(CONFIG, **change)
+        changed(change)
 
 
 def test_settings_are_on_record(whole):
@@ -324,10 +335,10 @@ def test_settings_are_on_record(whole):
 
 def test_span_corruption(tokenizer, tmp_path):
     """The pairs of T5's objective: uncut, the same in every process, and the text again when put together."""
-    config = PrepareConfig(data=(str(CORPUS),), selector="span-corruption", workers=1)
+    examples = ExamplesConfig(selector="span-corruption")
     texts = list(read_documents((str(CORPUS),)))[:20]
-    pairs = config.maker.examples(texts, tokenizer, config)
-    again = config.maker.examples(texts, tokenizer, config)
+    pairs = examples.make(texts, tokenizer)
+    again = examples.make(texts, tokenizer)
     for text, found, same in zip(texts, pairs, again, strict=True):
         assert found and len(found) == len(same)
         for (source, target), (source_again, target_again) in zip(found, same, strict=True):
@@ -341,4 +352,4 @@ def test_span_corruption(tokenizer, tmp_path):
                 " ", ""
             )
     with pytest.raises(DataError, match="use a vocab.txt, not sentencepiece"):
-        prepare(config, SentencePieceTokenizer(train_sentencepiece(texts, 2000)), tmp_path)
+        prepare(examples, CONFIG, SentencePieceTokenizer(train_sentencepiece(texts, 2000)), tmp_path)

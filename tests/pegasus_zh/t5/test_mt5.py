@@ -198,6 +198,28 @@ def test_recomputation_changes_nothing(unpacked, wanted, remat):
     close(gradients, wanted[1], 1e-5)
 
 
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_bias_and_masks_are_made_once_a_stack(unpacked, remat, monkeypatch):
+    """No layer of a loop sees segments [6, S] or makes positions or buckets, neither forwards nor backwards."""
+    monkeypatch.setattr("pegasus_zh.t5.mt5.on_one_cpu", lambda: False)  # a loop, as on an accelerator
+    config = replace(TINY, remat=remat, cross_bias=True)
+    program = jax.make_jaxpr(jax.grad(lambda model: loss(model, unpacked, None, config=config)["loss"][0]))(MODEL)
+    bodies = [str(e.params["jaxpr"]) for e in program.eqns if e.primitive.name == "scan" and e.params["length"] == 2]
+    assert len(bodies) >= 4  # both stacks, forwards and backwards
+    assert not [name for name in ("i32[6,", " iota", " log ") if any(name in body for body in bodies)]
+
+
+def test_what_computes_attention_is_chosen(unpacked):
+    source = unpacked["source"], unpacked["source_segments"]
+    text = [
+        jax.jit(encode, static_argnums=3).lower(MODEL, *source, replace(TINY, attention=a)).as_text()
+        for a in ("auto", "xla")
+    ]
+    assert text[0] == text[1]
+    with pytest.raises(ValueError, match="attention by splash has no bias"):
+        encode(MODEL, *source, replace(TINY, attention="splash"))
+
+
 def test_a_fresh_model_predicts_like_chance():
     # The head gives a normalised hidden state logits of variance 1, hence an expected loss of log V + 1/2.
     config = replace(TINY, width=64, vocabulary=512, layers=1)

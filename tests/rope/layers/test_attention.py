@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rope.layers.attention import attention
+from rope.layers.attention import attention, prepare
 from rope.layers.masks import Segments, segment_mask, segment_positions, unilm_mask
 from rope.positions.angles import frequencies
+from rope.positions.buckets import RelativeBias
 from rope.positions.rerope import long_rotation
 from rope.positions.rotary import rotate, rotation
 from tests.rope.positions.reference import attention64, gradients64, rotate64
@@ -155,6 +156,34 @@ def test_splash_equals_numpy(kind):
         np.testing.assert_allclose(mine, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_relative_bias_is_its_dense_form_to_the_bit(bidirectional):
+    query, key, value, _, cotangent = arrays(keys=7)
+    table = jax.random.normal(jax.random.key(1), (8, 4))
+
+    def of(table, inputs, dense):
+        bias = RelativeBias(table, bidirectional=bidirectional, max_distance=6)
+        out = attention(*inputs, bias=bias.dense(5, 7) if dense else bias, mask=Segments(SEGMENTS, KEYS))
+        return (out * cotangent).sum()
+
+    step = jax.jit(jax.value_and_grad(of, (0, 1)), static_argnums=2)
+    jax.tree.map(np.testing.assert_array_equal, *(step(table, (query, key, value), dense) for dense in (True, False)))
+
+
+def test_what_xla_serves_is_prepared_dense_and_what_a_kernel_takes_stays():
+    like = jax.ShapeDtypeStruct((2, 128, 4, 64), jnp.bfloat16)
+    segments = row_segments(length=128)
+    bias, mask = RelativeBias(jnp.ones((8, 4)), bidirectional=True), Segments(segments, segments, causal=True)
+    for implementation in ("auto", "xla", "cudnn"):
+        found = prepare(implementation, like, like, bias=bias, mask=mask)
+        jax.tree.map(np.testing.assert_array_equal, found, (bias.dense(128, 128), mask.dense()))
+    assert prepare("splash", like, like, mask=mask) == (None, mask)
+    with pytest.raises(ValueError, match="attention by splash has no bias"):
+        prepare("splash", like, like, bias=bias, mask=mask)
+    with pytest.raises(ValueError, match="attention by splash has no bias, no dropout"):
+        prepare("splash", like, like, mask=mask, dropped=True)
+
+
 @pytest.mark.parametrize("implementation", ["xla", "splash"])
 def test_sharded_equals_unsharded(implementation):
     length = 128
@@ -187,6 +216,10 @@ SQUARE = jnp.zeros((2, 4, 128, 128), jnp.bfloat16)
 REFUSED = {
     "no such": ({"implementation": "flash"}, "implementation is 'flash': it must be auto, xla, splash, cudnn"),
     "a bias": ({"implementation": "splash", "bias": SQUARE}, "attention by splash has no bias"),
+    "a relative bias": (
+        {"implementation": "splash", "bias": RelativeBias(jnp.zeros((32, 4)), bidirectional=True)},
+        "attention by splash has no bias",
+    ),
     "a dense mask": ({"implementation": "splash", "mask": SQUARE > 0}, "needs its mask as rope.layers.masks.Segments"),
     "in float32": ({"implementation": "cudnn", "dtype": "float32"}, "computes in bfloat16 or float16, not float32; use xla"),
     "dropped": (
@@ -215,6 +248,10 @@ def test_lengths_and_heads_that_do_not_fit_are_refused():
 BAD = {
     "a mask of numbers": ({"mask": jnp.zeros((1, 1, 5, 5))}, "a mask of float32: it must be bool"),
     "no axis of heads": ({"mask": jnp.ones((4, 5, 5), bool)}, "a mask of shape (4, 5, 5): it must be (4, 4, 5, 5)"),
+    "a table of other heads": (
+        {"bias": RelativeBias(jnp.zeros((32, 3)), bidirectional=True)},
+        "a bias of a table (32, 3) for 4 heads",
+    ),
     "other rows": ({"bias": jnp.zeros((3, 1, 5, 5))}, "a bias of shape (3, 1, 5, 5)"),
     "another length": ({"rotation": rotation(jnp.arange(1), frequencies(4))}, "a rotation of 1 positions, 5 queries"),
     "segments of one row": (

@@ -13,10 +13,11 @@ from rope.layers.masks import Segments
 from training.partition import device_kind, spec
 
 Implementation = Literal["auto", "xla", "splash", "cudnn"]
+Shaped = jax.Array | jax.ShapeDtypeStruct
 LANES = 128  # of a TPU's vector registers: lengths must be multiples of it
 
 
-def choose(wanted: Implementation, query: jax.Array, key: jax.Array, *, bias, mask, dropped: bool, long: bool) -> str:
+def choose(wanted: Implementation, query: Shaped, key: Shaped, *, bias, mask, dropped: bool, long: bool) -> str:
     """xla, splash or cudnn. Raises ValueError where `wanted` is not legal for these arguments of `attention`."""
     problems: dict[str, Callable[..., str | None]] = {
         "xla": lambda *_: None,

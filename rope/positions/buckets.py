@@ -17,8 +17,8 @@ class RelativeBias:
 
     def dense(self, queries: int, keys: int) -> jax.Array:
         """[1, N, T, S], for queries 0..T-1 and keys 0..S-1."""
-        options = {"bidirectional": self.bidirectional, "max_distance": self.max_distance}
-        return relative_bias(self.table, queries, keys, **options)
+        far = self.max_distance
+        return relative_bias(self.table, queries, keys, bidirectional=self.bidirectional, max_distance=far)
 
 
 def relative_bucket(offset: jax.Array, *, bidirectional: bool, buckets: int = 32, max_distance: int = 128) -> jax.Array:

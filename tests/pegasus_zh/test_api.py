@@ -9,6 +9,7 @@ from pegasus_zh.generation import Writing, generate, write_texts
 from pegasus_zh.pretrain import defaults
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import Loaded
+from pegasus_zh.text.documents import CORPUS
 from pegasus_zh.text_encoder import rows_of_texts
 from rope.encoder.roformer import encode_layers
 from tests.pegasus_zh.test_generation import CONFIG, MODEL, TEXTS, TOKENIZER
@@ -99,14 +100,16 @@ def test_an_encoder_refuses(source):
 
 def test_pretraining_is_one_call(tmp_path):
     documents = tmp_path / "documents.txt"
-    documents.write_text("".join(f"{n}今天天气很好。我们去公园散步。他每天读书写字。\n\n" for n in range(30)), "utf-8")
+    documents.write_text(
+        "".join(f"今天天气很好{n}。\n我们去公园散步{n}。\n他每天读书写字{n}。\n\n" for n in range(30)), "utf-8"
+    )
     few = {"steps": 1, "batch_size": 8, "vocabulary": 300}
     with one_layer_preset():
         run = pretrain_encoder(documents, folder=tmp_path / "encoder", length=16, eval_fraction=0.3, **few)
         assert run.finished and run.metrics["step"] == 1 and np.isfinite(run.metrics["eval_loss"])
         assert load_encoder(run.folder).states(["今天"]).states.shape == (1, 4, 32)
-    few |= {"max_source": 32, "max_target": 16, "row_source": 32, "row_target": 16, "samples": 0}
-    run = pretrain_t5([str(documents)], folder=tmp_path / "t5", **few)
+    few |= {"max_source": 64, "max_target": 32, "row_source": 64, "row_target": 32, "samples": 0}
+    run = pretrain_t5([CORPUS / "heldout.jsonl"], folder=tmp_path / "t5", **few)
     assert run.finished and run.folder == tmp_path / "t5" and np.isfinite(run.metrics["loss"])
     assert len(load_writer(run.folder)(["今天天气很好。"], max_target=4)) == 1
 
@@ -135,7 +138,7 @@ def test_settings_are_the_flags_of_the_command():
     config = changed(defaults("tiny"), given | {"data": ["a", "b"], "mesh": MeshConfig(fsdp=2)})
     recipe = config.recipe
     assert (recipe.loop.batch_size, recipe.optimizer.learning_rate, recipe.dropout) == (16, 1, 0.1)
-    assert (config.prepare.selector, config.prepare.data, config.launch.mesh.fsdp) == ("lead", ("a", "b"), 2)
+    assert (recipe.examples.selector, config.prepare.data, config.launch.mesh.fsdp) == ("lead", ("a", "b"), 2)
     assert recipe.computation.dtype == "bfloat16" and config.folder == "runs/tiny"
     assert config.vocabulary == 4000
 

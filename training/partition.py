@@ -5,7 +5,7 @@ JAX on one device. Explicit mode keeps the sharding in an array's type: `jax.typ
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -15,19 +15,32 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, get_abstract_mesh, get_mesh
 
 Dtype = Literal["float32", "bfloat16"]  # of a computation
+# Another way to cut the models is another table: nothing else names a mesh axis but data_share, of the batch.
 RULES: dict[str, str | tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),
-    "embed": "fsdp",  # a parameter's model dimension, at rest; activations keep it whole
-    "heads": "tensor",
-    "mlp": "tensor",
-    "vocab": "tensor",
+    "batch": ("data", "fsdp"),  # each device has rows of its own, whether it has all parameters or a part
+    "embed": "fsdp",  # a parameter's model dimension, at rest; activations keep it whole, so that no norm crosses devices
+    "heads": "tensor",  # attention is computed head by head: only the product after it is summed over devices
+    "mlp": "tensor",  # the same of a feed-forward layer: its second product is summed
+    "vocab": "tensor",  # the largest matrices; logits are made and summed up in parts
 }
 
 
 def spec(*names: str | None) -> PartitionSpec | None:
     """The PartitionSpec of an array whose dimensions bear these logical names; None without a mesh of Explicit axes."""
-    explicit = AxisType.Explicit in get_abstract_mesh().axis_types
-    return PartitionSpec(*(RULES[n] if n else None for n in names)) if explicit else None
+    if AxisType.Explicit not in get_abstract_mesh().axis_types:
+        return None
+    check_distinct(names)
+    return PartitionSpec(*(RULES[n] if n else None for n in names))
+
+
+def check_distinct(names: Sequence[str | None]) -> None:
+    """Raises ValueError where two dimensions of one array would be cut along the same mesh axis."""
+    cut: dict[str, str] = {}
+    for name in filter(None, names):
+        for axis in axes_of(name):
+            if axis in cut:
+                raise ValueError(f"dimensions {cut[axis]} and {name} of one array are both cut along {axis}")
+            cut[axis] = name
 
 
 def device_kind() -> str:

@@ -94,3 +94,14 @@ def test_without_a_mesh_nothing_is_moved():
     assert gather(weight, "embed", "mlp") is weight
     with jax.set_mesh(make_mesh(MeshConfig())):
         assert spec("batch", None) == PartitionSpec(("data", "fsdp"), None) and not on_one_cpu()
+
+
+def test_two_dimensions_of_one_array_are_not_cut_along_one_axis():
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
+        assert spec("vocab", "embed") == jax.P("tensor", "fsdp")
+        for names, message in (
+            (("batch", "embed"), "batch and embed .* along fsdp"),
+            (("heads", "mlp"), "heads and mlp"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                spec(*names)

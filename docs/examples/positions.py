@@ -27,9 +27,8 @@ def main() -> None:
     grid = np.stack(np.meshgrid(np.arange(4), np.arange(4), indexing="ij"), -1).reshape(-1, 2)
     print("of an image's patches too:", rotate(x, grid, "axial", theta="octaves").shape)
 
-    small = {"steps": 4, "batch_size": 8, "length": 32}
     for theta in ("10000^-t", "octaves"):
-        run = pretrain_encoder(theta=theta, folder=f"runs/{theta}", **small)
+        run = pretrain_encoder(theta=theta, steps=4, folder=f"runs/{theta}", batch_size=8, length=32)
         print(f"{theta:9} loss {run.metrics['loss']:.3f}")
     # A run is read where its frequencies have their name: in a program that has added it.
     print(load_encoder("runs/octaves").states(["带老人看病"]).states.shape)

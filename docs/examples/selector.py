@@ -4,6 +4,7 @@ Run it: python docs/examples/selector.py. Then: pegasus_zh/rows/pseudo_summary.p
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pegasus_zh import load_writer, pretrain_t5
 from pegasus_zh.rows.makers import add_selector
@@ -29,7 +30,8 @@ def main() -> None:
     print("of four sentences", source, "stay and", target, "are to be written")
 
     # The name is a value of `selector` like any other: of the command line's --selector too.
-    run = pretrain_t5(selector="ends", steps=4, folder="runs/ends", batch_size=8, samples=0)
+    short: dict[str, Any] = {"max_source": 64, "max_target": 32, "row_source": 64, "row_target": 32}
+    run = pretrain_t5(selector="ends", steps=4, folder="runs/ends", batch_size=8, samples=0, **short)
     print(f"loss {run.metrics['loss']:.2f} after {run.metrics['step']} steps")
     print(load_writer(run.folder)(["带老人看病，功夫一半在门诊室外面。"], max_target=8))
 

@@ -19,7 +19,9 @@ from gan.networks import Layer, mlp
 from gan.transport import entropic, matched, need_ott
 
 
-def _kr_alone(f, x, y, key) -> tuple[jax.Array, Readings]:
+def _kr_alone(
+    f: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Readings]:
     found = kr(f(joined(x, y)))
     return -found, {"kr": found}
 
@@ -56,7 +58,7 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
 
     _above(iterations=iterations)
 
-    def begin(key: jax.Array, layers: list[Layer]):
+    def begin(key: jax.Array, layers: list[Layer]) -> list[jax.Array]:
         vectors = []
         side: tuple[int, ...] = shape.image or ()  # of a convolution's input
         for layer in layers:

@@ -21,22 +21,23 @@ from gan.metric import FLOOR, lengths
 from gan.transport import exact_w1
 from training.files.images import Images, split_images
 
+Pair = tuple[jax.Array, jax.Array]  # x [n, D] of P and y [n, D] of Q
+
 
 @dataclass(frozen=True)
 class Law:
     name: str
     dimensions: int
-    sample: Callable[
-        [jax.Array, int], tuple[jax.Array, jax.Array]
-    ]  # (key, n) -> x [n, D] of P, y [n, D] of Q, independent
+    sample: Callable[[jax.Array, int], Pair]  # (key, n) -> independent points
     w1: float | None  # of the whole laws; None: unknown
     gradient: Callable[[jax.Array], jax.Array] | None = None  # [n, D] -> [n, D], of length 1, or 0 where there is none
     potential: Callable[[jax.Array], jax.Array] | None = None  # [n, D] -> [n]
     image: tuple[int, int, int] | None = None  # (height, width, channels), where points are images
 
 
-def _two(draw: Callable, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    return tuple(draw(key, count) for key in jax.random.split(key))
+def _two(draw: Callable[[jax.Array, int], jax.Array], key: jax.Array, count: int) -> Pair:
+    first, second = jax.random.split(key)
+    return draw(first, count), draw(second, count)
 
 
 def _least(**settings: tuple[float, float]) -> None:
@@ -50,7 +51,7 @@ def shift(dimensions: int, distance: float = 1.0) -> Law:
     _least(dimensions=(dimensions, 1), distance=(distance, 0))
     direction = jnp.full((dimensions,), dimensions**-0.5)
 
-    def sample(key: jax.Array, count: int):
+    def sample(key: jax.Array, count: int) -> Pair:
         x, y = _two(lambda k, n: jax.random.normal(k, (n, dimensions)), key, count)
         return x + distance * direction[None], y
 
@@ -69,7 +70,7 @@ def scale(dimensions: int, large: float = 2.0, small: float = 1.0) -> Law:
     _least(dimensions=(dimensions, 1), large=(large, small), small=(small, 0))
     mean = math.sqrt(2) * math.exp(math.lgamma((dimensions + 1) / 2) - math.lgamma(dimensions / 2))
 
-    def sample(key: jax.Array, count: int):
+    def sample(key: jax.Array, count: int) -> Pair:
         x, y = _two(lambda k, n: jax.random.normal(k, (n, dimensions)), key, count)
         return large * x, small * y
 
@@ -82,7 +83,7 @@ def shells(dimensions: int, outer: float = 2.0, inner: float = 1.0) -> Law:
     """Two spheres around one centre; inner 0 is a point (Anil, Lucas, Grosse 2019, arXiv 1811.05381)."""
     _least(dimensions=(dimensions, 1), outer=(outer, inner), inner=(inner, 0))
 
-    def sample(key: jax.Array, count: int):
+    def sample(key: jax.Array, count: int) -> Pair:
         x, y = _two(lambda k, n: jax.random.normal(k, (n, dimensions)), key, count)
         return outer * _outward(x), inner * _outward(y)
 
@@ -101,7 +102,7 @@ def mixture_on_a_line() -> Law:
         cdf = jax.scipy.stats.norm.cdf if functions is jnp else norm.cdf
         return cdf(z) - (cdf(2 * (z + 2)) + cdf(2 * (z - 2))) / 2
 
-    def sample(key: jax.Array, count: int):
+    def sample(key: jax.Array, count: int) -> Pair:
         side, first, second = jax.random.split(key, 3)
         centres = jnp.where(jax.random.bernoulli(side, shape=(count, 1)), 2.0, -2.0)
         return centres + 0.5 * jax.random.normal(first, (count, 1)), jax.random.normal(second, (count, 1))
@@ -115,10 +116,10 @@ def with_null_dimensions(law: Law, dimensions: int) -> Law:
     if (null := dimensions - law.dimensions) < 0:
         raise ValueError(f"null:{dimensions}: {law.name} alone has {law.dimensions} dimensions")
 
-    def sample(key: jax.Array, count: int):
+    def sample(key: jax.Array, count: int) -> Pair:
         first, second = jax.random.split(key)
-        pair, noise = law.sample(first, count), _two(lambda k, n: jax.random.normal(k, (n, null)), second, count)
-        return tuple(jnp.concatenate(parts, 1) for parts in zip(pair, noise, strict=True))
+        (x, y), noise = law.sample(first, count), _two(lambda k, n: jax.random.normal(k, (n, null)), second, count)
+        return jnp.concatenate([x, noise[0]], 1), jnp.concatenate([y, noise[1]], 1)
 
     def padded(gradient: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
         return jnp.pad(gradient(x[:, : law.dimensions]), ((0, 0), (0, null)))
@@ -161,7 +162,7 @@ def min_funnel(dimensions: int, count: int, power: float = 8, seed: int | None =
     def draw(key: jax.Array, count: int) -> jax.Array:
         return jax.random.uniform(key, (count, dimensions), minval=-SIDE, maxval=SIDE)
 
-    def sample(key: jax.Array, count: int):
+    def sample(key: jax.Array, count: int) -> Pair:
         first, second = jax.random.split(key)
         return moved(draw(first, count), a, power), draw(second, count)
 
@@ -234,12 +235,11 @@ def finite(name: str, x: np.ndarray, y: np.ndarray) -> Law:
 
 def clouds(name: str, x: np.ndarray, y: np.ndarray) -> Law:
     """Two sets of points, [n, D] and [m, D], drawn from with replacement."""
-    points = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+    p, q = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
 
-    def sample(key: jax.Array, count: int):
-        return tuple(
-            z[jax.random.randint(k, (count,), 0, len(z))] for z, k in zip(points, jax.random.split(key), strict=True)
-        )
+    def sample(key: jax.Array, count: int) -> Pair:
+        first, second = jax.random.split(key)
+        return p[jax.random.randint(first, (count,), 0, len(p))], q[jax.random.randint(second, (count,), 0, len(q))]
 
     return Law(name, x.shape[1], sample, None)
 
@@ -249,7 +249,7 @@ def squares(side: int = 64) -> Law:
     _least(side=(side, 2))
     size = round(0.3 * side)
 
-    def sample(key: jax.Array, count: int):
+    def sample(key: jax.Array, count: int) -> Pair:
         corners = jax.random.randint(key, (count, 2, 1), 0, side - size + 1)
         there = jnp.arange(side)[None, None]
         rows, columns = jnp.moveaxis((corners <= there) & (there < corners + size), 1, 0)
@@ -296,7 +296,7 @@ def toy(name: str) -> Law:
             jnp.stack([turn * jnp.cos(turn), turn * jnp.sin(turn)], 1) + 0.25 * jax.random.normal(second, (count, 2))
         ) / 7.5
 
-    def sample(key: jax.Array, count: int):
+    def sample(key: jax.Array, count: int) -> Pair:
         first, second = jax.random.split(key)
         x, y = _two(draw, first, count)
         return x, y + jax.random.normal(second, y.shape)

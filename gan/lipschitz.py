@@ -63,7 +63,7 @@ def orthonormal(kernel: jax.Array, iterations: int, bounded: bool = True) -> jax
     if bounded:
         w = w / jnp.maximum(jnp.sqrt(jnp.max(jnp.sum(jnp.abs(w), 0)) * jnp.max(jnp.sum(jnp.abs(w), 1))), FLOOR)
 
-    def step(w: jax.Array, _) -> tuple[jax.Array, None]:
+    def step(w: jax.Array, _: None) -> tuple[jax.Array, None]:
         return 1.5 * w - 0.5 * w @ (w.T @ w), None
 
     w, _ = jax.lax.scan(step, w, length=iterations, unroll=iterations <= 3)

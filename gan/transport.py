@@ -7,7 +7,7 @@ exact: by sorting on a line, else as an assignment of equally many points (scipy
 import math
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,9 @@ class Plan(NamedTuple):
     mass: np.ndarray  # [k], in all 1
 
 
-def exact_w1(x: Points, y: Points, metric: Metric = "l2", x_weights=None, y_weights=None) -> float:
+def exact_w1(
+    x: Points, y: Points, metric: Metric = "l2", x_weights: Points | None = None, y_weights: Points | None = None
+) -> float:
     """W1 of two samples [n, D] and [m, D], in float64; weights [n] and [m] sum to 1, and are equal unless given.
 
     Raises ValueError for samples that are empty, not finite or of different dimensions.
@@ -43,7 +45,9 @@ def exact_w1(x: Points, y: Points, metric: Metric = "l2", x_weights=None, y_weig
     return exact_plan(x, y, metric, x_weights, y_weights).cost
 
 
-def exact_plan(x: Points, y: Points, metric: Metric = "l2", x_weights=None, y_weights=None) -> Plan:
+def exact_plan(
+    x: Points, y: Points, metric: Metric = "l2", x_weights: Points | None = None, y_weights: Points | None = None
+) -> Plan:
     """Who goes where at the least cost. Errors as `exact_w1`."""
     x, y = checked(x, y)
     cost = cdist(x, y, _SCIPY[known(metric)])
@@ -84,7 +88,7 @@ def entropic(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float |
     return _entropic(x, y, metric, epsilon).reg_ot_cost
 
 
-def _entropic(x: jax.Array, y: jax.Array, metric: Metric, epsilon: float | jax.Array):
+def _entropic(x: jax.Array, y: jax.Array, metric: Metric, epsilon: float | jax.Array) -> Any:
     geometry, linear = need_ott("geometry.geometry", "solvers.linear")
     with jax.numpy_rank_promotion("allow"):  # whatever the caller asks of its own code
         return linear.solve(geometry.Geometry(cost_matrix=distances(x, y, metric), epsilon=epsilon))
@@ -117,7 +121,7 @@ def sliced(x: jax.Array, y: jax.Array, key: jax.Array, directions: int = 128) ->
     return jnp.mean(jnp.abs(sorted_[0] - sorted_[1]))
 
 
-def checked(x, y) -> tuple[np.ndarray, np.ndarray]:
+def checked(x: Points, y: Points) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 [n, D]; a sample's further axes are pixels."""
     x, y = (np.asarray(z, np.float64).reshape(len(z), math.prod(np.shape(z)[1:])) for z in (x, y))
     for name, z in (("first", x), ("second", y)):

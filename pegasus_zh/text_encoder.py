@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, parse_preset
 from training.loop import LoopConfig, Trained
+from training.partition import Dtype
 from training.program import Program
 from training.telling import Say, tell
 
@@ -131,7 +132,7 @@ class ExportEncoderConfig:
     """The new folder."""
     step: int | None = None
     """Which checkpoint of several; by default the newest undamaged one."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the weights."""
 
 

@@ -7,7 +7,7 @@ Letters: B batch, H and W height and width in pixels, T patches of an image, D m
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +122,7 @@ def encode(
     return layer_norm(x, model.norm, c.epsilon)
 
 
-def forward(model: ViT, images: jax.Array, config: ViTConfig, **options) -> jax.Array:
+def forward(model: ViT, images: jax.Array, config: ViTConfig, **options: Any) -> jax.Array:
     """As `encode`, options too, then the mean over all patches and the classifier: float32 logits [B, classes]."""
     hidden = encode(model, images, config, **options)
     mean = jnp.mean(hidden, 1, keepdims=True, dtype=jnp.float32)

@@ -55,7 +55,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> Step:
     and `update_norm`.
     """
 
-    def one(model, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
+    def one(model: Any, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
         def objective(model):
             sums = loss_fn(model, batch, key)
             return sums["loss"][0], sums
@@ -63,7 +63,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> Step:
         (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(model)
         return sums, grads
 
-    def accumulated(model, batch: Batch, keys: jax.Array) -> tuple[Sums, Any]:
+    def accumulated(model: Any, batch: Batch, keys: jax.Array) -> tuple[Sums, Any]:
         first = jax.tree.map(lambda x: x[0], (batch, keys))
         if len(keys) == 1:
             return one(model, *first)

@@ -24,7 +24,7 @@ def told_to_stop() -> Iterator[Callable[[int], bool]]:
         yield lambda number: asked.is_set()
         return
 
-    def ask(number: int, _) -> None:
+    def ask(number: int, _: object) -> None:
         asked.set()
         signal.signal(number, previous[signal.Signals(number)])
 

@@ -13,7 +13,7 @@ def tell(text: str) -> None:
     logger.info(text)
 
 
-def silent(*_) -> None:
+def silent(*_: object) -> None:
     """What is given to say nothing: by a process that is not the first, and within a larger run."""
 
 

@@ -201,7 +201,7 @@ def train(
         return real[jax.random.randint(key, (count, batch), 0, len(real))]
 
     def run(gan: Gan, key: jax.Array, first: jax.Array, count: int) -> Gan:
-        def body(gan: Gan, step: jax.Array):
+        def body(gan: Gan, step: jax.Array) -> tuple[Gan, None]:
             draw, own = jax.random.split(jax.random.fold_in(key, step))
             return recipe.step(gan, rows(draw, recipe.n_critic + 1), own)[0], None
 

@@ -119,7 +119,12 @@ def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
             ]
 
 
-def _scatter(cells, found: Mapping[str, Mapping[str, Estimate]], known, label: Callable) -> bytes:
+def _scatter(
+    cells: Sequence[Mapping[str, Any]],
+    found: Mapping[str, Mapping[str, Estimate]],
+    known: Mapping[str, Mapping[str, float]],
+    label: Callable[[Mapping[str, Any]], str],
+) -> bytes:
     from matplotlib.figure import Figure
 
     shown = {
@@ -151,7 +156,7 @@ def _scatter(cells, found: Mapping[str, Mapping[str, Estimate]], known, label: C
     return png(figure)
 
 
-def _lines(cells, varied: str, others: Sequence[str]) -> bytes:
+def _lines(cells: Sequence[Mapping[str, Any]], varied: str, others: Sequence[str]) -> bytes:
     from matplotlib.figure import Figure
 
     values = sorted({c[varied] for c in cells})
@@ -174,7 +179,9 @@ def _lines(cells, varied: str, others: Sequence[str]) -> bytes:
     return png(figure)
 
 
-def _samples(folder: Path, data: Data, cells, label: Callable) -> bytes:
+def _samples(
+    folder: Path, data: Data, cells: Sequence[Mapping[str, Any]], label: Callable[[Mapping[str, Any]], str]
+) -> bytes:
     panels = {"held-out images": data.test[:SHOWN]}
     for cell in cells:
         path = samples_of(folder, (cell[name] for name in ("critic", *VARIED)))

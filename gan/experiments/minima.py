@@ -12,7 +12,7 @@ from gan.transport import exact_plan, exact_w1
 from training.experiment.cells import experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
-from training.experiment.statistics import estimate_runs
+from training.experiment.statistics import Estimate, estimate_runs
 from training.files.images import fingerprint, read_images, split_images
 from training.ranges import check_lists, check_ranges
 from training.telling import Say, tell
@@ -156,7 +156,7 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, im
     )
 
 
-def _by_size(sizes, curves: Mapping[str, list]) -> bytes:
+def _by_size(sizes: Sequence[int], curves: Mapping[str, list[Estimate]]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.2), layout="constrained")

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from training.experiment.report import png
 from training.experiment.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +24,14 @@ class Panel:
     limited: bool = True
     """To heights near the constants: a critic that knows no scale does not hide the others."""
 
-    def draw(self, axes) -> None:
+    def draw(self, axes: "Axes") -> None:
         for place, (name, points) in enumerate(self.curves.items()):
             if not points:
                 continue
             steps, (mean, low, high) = [step for step, _ in points], np.array([e for _, e in points]).T
-            style = {"color": f"C{place % 10}", "linestyle": "-" if place < 10 else ":"}
-            axes.plot(steps, mean, label=name, marker="o", markersize=3, **style)
-            axes.fill_between(steps, low, high, alpha=0.15, color=style["color"])
+            color, style = f"C{place % 10}", "-" if place < 10 else ":"
+            axes.plot(steps, mean, label=name, marker="o", markersize=3, color=color, linestyle=style)
+            axes.fill_between(steps, low, high, alpha=0.15, color=color)
         for dash, (name, value) in zip(("--", ":", "-."), self.lines.items(), strict=False):
             if value is not None:
                 axes.axhline(value, color="k", linestyle=dash, linewidth=1, label=f"{name}: {value:.3g}")

@@ -133,13 +133,13 @@ def _section(name: str, law: Law, axis: np.ndarray, cells: Sequence[Mapping[str,
     )
 
 
-def _extent(law) -> tuple[float, float]:
+def _extent(law: Law) -> tuple[float, float]:
     drawn = np.concatenate([np.asarray(z) for z in law.sample(jax.random.key(0), 2000)])
     far = float(np.quantile(np.abs(drawn), 0.995))
     return -1.1 * far, 1.1 * far
 
 
-def _planes(law, axis: np.ndarray, heights: Mapping[str, np.ndarray]) -> bytes:
+def _planes(law: Law, axis: np.ndarray, heights: Mapping[str, np.ndarray]) -> bytes:
     from matplotlib.figure import Figure
 
     columns = min(4, len(heights))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import jax
 import numpy as np
@@ -37,6 +37,7 @@ from training.files.errors import DataError
 from training.flags import one_of
 from training.launch import LaunchConfig
 from training.mesh import MeshConfig, make_mesh
+from training.partition import Dtype
 from training.ranges import check_ranges
 from training.telling import Say, silent, tell
 
@@ -91,7 +92,7 @@ class FewShotConfig:
     """Pairs of a task that are scored."""
     valid_examples: int = 100
     """Pairs of a task that choose the epoch."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the computation."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The devices' arrangement."""

@@ -13,8 +13,8 @@ from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.text.documents import CORPUS, OnBadRecord
-from pegasus_zh.text.tokenizers import PegasusTokenizer, keep_tokenizer, load_tokenizer
-from pegasus_zh.text.vocabulary import MASK, SPECIALS, make_tokenizer
+from pegasus_zh.text.tokenizers import MASK, PegasusTokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.text.vocabulary import SPECIALS, make_tokenizer
 from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import Rows
 from training.files.errors import DataError

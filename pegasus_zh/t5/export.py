@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jax
 
@@ -11,6 +10,7 @@ from pegasus_zh.t5.load import Semantics, load
 from pegasus_zh.t5.stablehlo import write_serving
 from training.files.atomic import check_new
 from training.files.errors import DataError
+from training.partition import Dtype
 from training.telling import Say, tell
 
 
@@ -24,7 +24,7 @@ class ExportConfig:
     """The new folder."""
     step: int | None = None
     """Which checkpoint of several; of a run by default the newest undamaged one."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the weights."""
     semantics: Semantics = "auto"
     """Whose arithmetic the weights were trained for: Google's (mt5), bert4keras's, or as the source tells."""

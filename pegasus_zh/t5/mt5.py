@@ -16,11 +16,11 @@ from flax import struct
 
 from rope.layers.attention import attention, prepare
 from rope.layers.dropout import dropout
-from rope.layers.kernels import Implementation
+from rope.layers.kernels import Bias, Implementation, Mask
 from rope.layers.masks import Segments, segment_positions
 from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads
 from rope.positions.buckets import RelativeBias, relative_bucket
-from training.partition import gather, normal, on_one_cpu, ones, size_of, spec
+from training.partition import Dtype, gather, normal, on_one_cpu, ones, size_of, spec
 from training.ranges import check_ranges
 
 
@@ -54,7 +54,7 @@ class MT5Config:
     """The decoder's relative bias in its cross-attention too, as T5-PEGASUS was trained by bert4keras."""
     attention: Implementation = "auto"
     """What computes attention: see rope.layers.attention."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
     remat: Remat = "none"
     """What the backward pass recomputes: nothing, all but weight products (dots), or whole layers (full)."""
@@ -213,15 +213,26 @@ def run_stack(
     like = lambda x: jax.ShapeDtypeStruct((*x.shape[:2], c.heads, c.head_size), x.dtype)  # noqa: E731
     prepared = partial(prepare, c.attention, like(x), dropped=c.dropout > 0 and key is not None)
     seen = prepared(like(x), bias=bias, mask=mask)
-    cross_seen = None if encoded is None else prepared(like(encoded), bias=cross_bias, mask=cross_mask)
+    cross_seen = (None, None) if encoded is None else prepared(like(encoded), bias=cross_bias, mask=cross_mask)
     first, last, layer_key = jax.random.split(key, 3) if key is not None else (None, None, None)
 
-    def attend(p: Attention, x, memory, seen, key):
-        heads = [project(x, p.query, c), project(memory, p.key, c), project(memory, p.value, c)]
-        options = {"scale": 1.0, "dropout_rate": c.dropout, "dropout_key": key, "implementation": c.attention}
-        return merge(attention(*heads, bias=seen[0], mask=seen[1], **options), p.output)
+    def attend(
+        p: Attention, x: jax.Array, memory: jax.Array, seen: tuple[Bias | None, Mask | None], key: jax.Array | None
+    ) -> jax.Array:
+        mixed = attention(
+            project(x, p.query, c),
+            project(memory, p.key, c),
+            project(memory, p.value, c),
+            bias=seen[0],
+            mask=seen[1],
+            scale=1.0,
+            dropout_rate=c.dropout,
+            dropout_key=key,
+            implementation=c.attention,
+        )
+        return merge(mixed, p.output)
 
-    def layer(x: jax.Array, inputs: tuple[Block, jax.Array | None]):
+    def layer(x: jax.Array, inputs: tuple[Block, jax.Array | None]) -> tuple[jax.Array, None]:
         p, key = inputs
         keys = jax.random.split(key, 6) if key is not None else [None] * 6
         h = rms_norm(x, p.self_norm, c.epsilon)

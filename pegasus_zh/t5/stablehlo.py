@@ -4,8 +4,10 @@ A folder holds `encoder.stablehlo` and `decode_step.stablehlo` (jax.export, for 
 tokenizer, and `serving.json`, which says what goes in and out. docs/export.md has a greedy decoder on top in a dozen lines.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,9 @@ def _of_layer(name: str, layer: int) -> str:
     return name.replace(_BLOCKS, f"{_BLOCKS}{layer}/")
 
 
-def functions(config: MT5Config, like: MT5, pad: int):
+def functions(
+    config: MT5Config, like: MT5, pad: int
+) -> tuple[Callable[..., dict[str, Any]], Callable[..., tuple[jax.Array, list[jax.Array], list[jax.Array]]]]:
     """(encoder, decode_step) of arrays by name instead of a model.
 
     encoder(weights, source [b, s]) -> memory: keys [b, N, H, s] and values [b, N, s, H] of each layer, and seen [b, s].
@@ -56,11 +60,18 @@ def functions(config: MT5Config, like: MT5, pad: int):
     def model_of(weights: Arrays) -> MT5:
         return jax.tree.unflatten(structure, [array(weights, name) for name in names])
 
-    def encoder(weights: Arrays, source: jax.Array):
+    def encoder(weights: Arrays, source: jax.Array) -> dict[str, Any]:
         memory = decoder.begin(model_of(weights), source, (source != pad).astype(jnp.int32))
         return {"keys": list(memory.keys), "values": list(memory.values), "seen": memory.seen}
 
-    def step(weights: Arrays, memory, keys: list[jax.Array], values: list[jax.Array], token: jax.Array, t: jax.Array):
+    def step(
+        weights: Arrays,
+        memory: dict[str, Any],
+        keys: list[jax.Array],
+        values: list[jax.Array],
+        token: jax.Array,
+        t: jax.Array,
+    ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
         own = [name for name in names if name.startswith(f"decoder{_BLOCKS}")]
         remembered = Memory(
             keys=tuple(memory["keys"]),
@@ -71,7 +82,7 @@ def functions(config: MT5Config, like: MT5, pad: int):
         path = jnp.zeros((token.shape[0], 1, keys[0].shape[-1]), jnp.int32)
         model, cache = model_of(weights), list(zip(keys, values, strict=True))
         hidden, cache = decoder.step(model, remembered, cache, token[:, None], path, t)
-        return decoder.logits(model, hidden)[:, 0], *map(list, zip(*cache, strict=True))
+        return decoder.logits(model, hidden)[:, 0], [key for key, _ in cache], [value for _, value in cache]
 
     return encoder, step
 

@@ -7,7 +7,6 @@ the vocabulary, and those that it lacks go to the end.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, train_pegasus_vocabulary
 from training.files.errors import DataError
+from training.partition import Dtype
 from training.telling import Say, tell
 
 
@@ -38,7 +38,7 @@ class TransplantConfig:
     """The JSON field or Parquet column with a document's text."""
     vocabulary: int = 50_000
     """Entries of the vocabulary that is made, at most."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the weights."""
     overwrite: bool = False
     """Replace an earlier export in the same place."""

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from training.files.datasets import open_dataset
 from training.files.errors import DataError
@@ -193,8 +193,8 @@ def _parquet_records(path: str, field: str) -> Iterator[Record]:
         ) from error
 
 
-def _dataset(name: str):
-    """The data source, without TensorFlow, and the builder of `tfds:NAME[/CONFIG]:FIELD` in $TFDS_DATA_DIR."""
+def _dataset(name: str) -> tuple[Any, Any, str]:
+    """The data source, without TensorFlow, the builder and the field of `tfds:NAME[/CONFIG]:FIELD` in $TFDS_DATA_DIR."""
     dataset, colon, field = name.removeprefix("tfds:").rpartition(":")
     if not (dataset and colon and field):
         raise DataError(

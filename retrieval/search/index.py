@@ -28,6 +28,9 @@ FAISS = "pip install faiss-cpu"
 REBUILD = "build the index again"
 
 
+Best = tuple[jax.Array, jax.Array]  # scores and places [Q, k]
+
+
 class Found(NamedTuple):
     """The best first; where there are fewer vectors than were asked for, -inf and -1."""
 
@@ -143,7 +146,9 @@ class ExactIndex(Index):
 
 
 @partial(jax.jit, static_argnames=("mesh", "k", "recall"))
-def _search(vectors: jax.Array, queries: jax.Array, count: jax.Array, mesh: jax.sharding.Mesh, k: int, recall: float):
+def _search(
+    vectors: jax.Array, queries: jax.Array, count: jax.Array, mesh: jax.sharding.Mesh, k: int, recall: float
+) -> tuple[jax.Array, jax.Array]:
     """Scores and places [Q, k]."""
     parts = vectors.shape[0]
 
@@ -151,7 +156,7 @@ def _search(vectors: jax.Array, queries: jax.Array, count: jax.Array, mesh: jax.
         part = jax.lax.axis_index(AXES)
         _, chunks, chunk, _ = mine.shape
 
-        def compare(best: tuple[jax.Array, jax.Array], numbered: tuple[jax.Array, jax.Array]):
+        def compare(best: Best, numbered: tuple[jax.Array, jax.Array]) -> tuple[Best, None]:
             number, vectors = numbered
             scores = jnp.einsum("QD,CD->QC", queries, vectors, precision="highest")
             numbers = number * chunk + jnp.arange(chunk)

@@ -3,18 +3,22 @@
 import socket
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader
 
 from retrieval.search.commands import Searcher, ServeConfig, open_as_asked
 from training.files.errors import DataError
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 SHOWN = 10  # hits, unless another number is asked for
 MOST = 100
 LONGEST = 1000  # characters of a question
 
 
-def application(searcher: Searcher, title: str):
+def application(searcher: Searcher, title: str) -> "FastAPI":
     """The web application (FastAPI): / is the page, /api/search the hits of a question as JSON, /docs describes it."""
     try:
         from fastapi import FastAPI, HTTPException, Query

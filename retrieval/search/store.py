@@ -32,6 +32,7 @@ from training.files.atomic import atomic_write, check_new, read_json, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.mesh import MeshConfig, make_mesh
+from training.partition import Dtype
 from training.ranges import check_ranges
 from training.telling import Say, tell
 
@@ -93,7 +94,7 @@ class About:
     pooling: Pooling
     pooler: Pooler
     max_length: int
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Dtype
     whitening: str  # its fingerprint; empty where there is none
     version: int
     texts: int

@@ -74,7 +74,7 @@ def _merge(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.reshape(x, shape, out_sharding=spec("batch", *(None for _ in shape[1:])))
 
 
-def _of(x: jax.Array):
+def _of(x: jax.Array) -> jax.sharding.Sharding:
     return jax.typeof(x).sharding
 
 

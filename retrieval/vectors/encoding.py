@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from pegasus_zh.text_encoder import TextEncoder
 from retrieval.vectors.pooling import Pooling, check_poolings, embed
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init, sizes
 from training.files.errors import DataError
-from training.partition import abstract, check_divisible, parts_of, place, replicate, spec
+from training.partition import Dtype, abstract, check_divisible, parts_of, place, replicate, spec
 from training.ranges import check_ranges
 from training.step import compiler_options
 
@@ -29,7 +29,7 @@ class Encoding:
     """Ids of a text, [CLS] and [SEP] included; of longer ones the end is cut."""
     tokens: int = 2048
     """Positions of a batch, padding included."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the computation; bfloat16 on TPUs and recent GPUs."""
 
     def __post_init__(self):

@@ -1,6 +1,7 @@
 """Prompts in, ids out: decoding as one compiled program."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,14 +33,24 @@ def write(
 
 
 @functools.cache
-def _compiled(options: tuple[tuple[str, str], ...]):
+def _compiled(options: tuple[tuple[str, str | bool], ...]) -> Callable[..., tuple[jax.Array, jax.Array]]:
     return jax.jit(
         _write, static_argnames=("decoder", "search", "marks", "length"), compiler_options=dict(options) or None
     )
 
 
-def _write(model, prompt, segments, seeds, *, decoder: Decoder, search: Search, marks: Marks, length: int):
-    def run(model, prompt, segments, seeds) -> tuple[jax.Array, jax.Array]:
+def _write(
+    model: Any,
+    prompt: jax.Array,
+    segments: jax.Array,
+    seeds: jax.Array,
+    *,
+    decoder: Decoder,
+    search: Search,
+    marks: Marks,
+    length: int,
+) -> tuple[jax.Array, jax.Array]:
+    def run(model: Any, prompt: jax.Array, segments: jax.Array, seeds: jax.Array) -> tuple[jax.Array, jax.Array]:
         memory = decoder.begin(model, prompt, segments)
 
         def predict(cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array) -> tuple[jax.Array, Cache]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.decoding.cache import Cache, append, laid, path_mask, unstacked
+from rope.decoding.cache import Cache, LayerCache, append, laid, path_mask, unstacked
 from rope.encoder.roformer import RoFormer, RoFormerConfig, embed, logits
 from rope.layers.attention import attention, cached_attention
 from rope.layers.masks import segment_mask
@@ -59,7 +59,7 @@ class PrefixDecoder:
         positions = jnp.broadcast_to(jnp.arange(prompt.shape[1]), prompt.shape)
         turn, mask = self._turn(positions), segment_mask(segments, segments)
 
-        def mix(query: jax.Array, key: jax.Array, value: jax.Array, _) -> jax.Array:
+        def mix(query: jax.Array, key: jax.Array, value: jax.Array, _: None) -> jax.Array:
             query, key = rotate(query, turn, c.layout), rotate(key, turn, c.layout)
             cache.append(laid(key, value))
             return attention(query, key, value, mask=mask, implementation="xla")  # no kernel can be cut in Auto mode
@@ -88,7 +88,7 @@ class PrefixDecoder:
         written = path_mask(path.at[:, :, 0].set(-1), t)
         seen = jnp.concatenate([jnp.broadcast_to(memory.seen[:, None, None], (rows, 1, beams, prompt)), written], 3)
 
-        def mix(kept, query: jax.Array, key: jax.Array, value: jax.Array, _) -> jax.Array:
+        def mix(kept: LayerCache, query: jax.Array, key: jax.Array, value: jax.Array, _: None) -> jax.Array:
             query, key = rotate(query, turn, c.layout), rotate(key, turn, c.layout)
             updated.append(append(kept, key, value, prompt + t * beams))
             return cached_attention(query, *updated[-1], mask=seen)

@@ -7,7 +7,7 @@ Letters: B batch, T positions, D model, E embedding, V vocabulary, P rows of a p
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -137,8 +137,8 @@ def init(config: RoFormerConfig, key: jax.Array) -> RoFormer:
 
 def encode_layers(
     model: RoFormer,
-    ids: jax.Array,
-    segments: jax.Array,
+    ids: jax.Array | np.ndarray,
+    segments: jax.Array | np.ndarray,
     config: RoFormerConfig,
     *,
     types: jax.Array | None = None,
@@ -165,6 +165,7 @@ def encode_layers(
     for name, x in (("types", types), ("positions", positions)):
         if x is not None and x.shape != ids.shape:
             raise ValueError(f"{name} {x.shape}: they must be {ids.shape}, as the ids")
+    ids, segments = jnp.asarray(ids), jnp.asarray(segments)
     positions = segment_positions(segments) if positions is None else positions
     first, key = jax.random.split(key) if key is not None else (None, None)
     x = embed(p, ids, types, positions, c, first)
@@ -184,7 +185,13 @@ def encode_layers(
     )
 
 
-def encode(model: RoFormer, ids: jax.Array, segments: jax.Array, config: RoFormerConfig, **options) -> jax.Array:
+def encode(
+    model: RoFormer,
+    ids: jax.Array | np.ndarray,
+    segments: jax.Array | np.ndarray,
+    config: RoFormerConfig,
+    **options: Any,
+) -> jax.Array:
     """Ids [B, T] and segments (0 padding) -> the last hidden states [B, T, D]; options and errors are those of `encode_layers`."""
     return encode_layers(model, ids, segments, config, **options)[0]
 

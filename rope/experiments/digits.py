@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,11 @@ from rope.vit import Positions, ViT, ViTConfig, forward, init
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
 from training.files.images import Images, fingerprint, read_images, split_images
-from training.loop import HostBatch, to_mesh
+from training.loop import to_mesh
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.partition import check_divisible
+from training.partition import Dtype, check_divisible
+from training.program import HostBatch
 from training.ranges import check_ranges
 from training.step import Batch, Sums, compile_step, compiler_options, init_state, make_train_step
 from training.telling import Say, silent, tell
@@ -64,7 +65,7 @@ class DigitsConfig:
     """Layers."""
     dropout: float = 0.1
     """Of embeddings and residual branches while training."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the computation."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=3e-3, schedule="cosine", warmup=50)

@@ -32,7 +32,7 @@ from training.flags import one_of
 from training.launch import LaunchConfig
 from training.loop import LoopConfig, to_mesh
 from training.mesh import MeshConfig, make_mesh
-from training.partition import to_host
+from training.partition import Dtype, to_host
 from training.ranges import check_ranges
 from training.step import Batch, compiler_options
 from training.telling import Say, tell
@@ -64,7 +64,7 @@ class LengthsConfig:
     """Rows of an update."""
     learning_rate: float | None = None
     """Peak of the trainings' cosine schedule after a tenth of the steps; by default the preset's."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the computation."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The devices' arrangement."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rope.layers.dropout import dropout
-from rope.layers.kernels import Implementation, choose, cudnn, splash
+from rope.layers.kernels import Bias, Implementation, Mask, Shaped, choose, cudnn, splash
 from rope.layers.masks import Segments
 from rope.positions.angles import Layout
 from rope.positions.buckets import RelativeBias
@@ -24,8 +24,8 @@ def attention(
     *,
     rotation: Rotation | LongRotation | None = None,
     layout: Layout = "interleaved",
-    bias: jax.Array | RelativeBias | None = None,
-    mask: jax.Array | Segments | None = None,
+    bias: Bias | None = None,
+    mask: Mask | None = None,
     scale: float | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
@@ -51,28 +51,28 @@ def attention(
         query, key = rotate(query, rotation, layout), rotate(key, rotation, layout)
     if chosen == "splash":
         return splash(query, key, value, mask, scale)
-    bias, mask = _dense(query, key, bias, mask)
+    dense_bias, dense_mask = _dense(query, key, bias, mask)
     if chosen == "cudnn":
-        return cudnn(query, key, value, bias, mask, scale)
+        return cudnn(query, key, value, dense_bias, dense_mask, scale)
     key, value = share(key, query), share(value, query)
     if isinstance(rotation, LongRotation):
         scores = long_scores(query * scale, key, rotation, layout)
     else:
         scores = jnp.einsum("BTNH,BSNH->BNTS", query * scale, key, preferred_element_type=jnp.float32)
-    weights = dropout(_weights(scores, bias, mask), dropout_rate, dropout_key)
+    weights = dropout(_weights(scores, dense_bias, dense_mask), dropout_rate, dropout_key)
     return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(value.dtype), value)
 
 
 def prepare(
     implementation: Implementation,
-    query: jax.ShapeDtypeStruct,
-    key: jax.ShapeDtypeStruct,
+    query: Shaped,
+    key: Shaped,
     *,
-    bias: jax.Array | RelativeBias | None = None,
-    mask: jax.Array | Segments | None = None,
+    bias: Bias | None = None,
+    mask: Mask | None = None,
     dropped: bool = False,
     long: bool = False,
-) -> tuple[jax.Array | RelativeBias | None, jax.Array | Segments | None]:
+) -> tuple[Bias | None, Mask | None]:
     """bias and mask for `attention` in all layers of a stack, whose queries and keys are of these shapes: as they are for a
     kernel that takes them so, else dense, once rather than in each layer. Raises ValueError as `attention` for a kernel that
     is not legal; `dropped`: dropout of weights is on, `long`: the rotation is a LongRotation."""
@@ -80,12 +80,21 @@ def prepare(
     return (bias, mask) if chosen == "splash" else _dense(query, key, bias, mask)
 
 
-def _dense(query, key, bias, mask) -> tuple[jax.Array | None, jax.Array | None]:
+def _dense(
+    query: Shaped, key: Shaped, bias: Bias | None, mask: Mask | None
+) -> tuple[jax.Array | None, jax.Array | None]:
     bias = bias.dense(query.shape[1], key.shape[1]) if isinstance(bias, RelativeBias) else bias
     return bias, mask.dense() if isinstance(mask, Segments) else mask
 
 
-def _check(query, key, value, rotation, bias, mask) -> None:
+def _check(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    rotation: Rotation | LongRotation | None,
+    bias: Bias | None,
+    mask: Mask | None,
+) -> None:
     """What would broadcast to something else, or be taken for it, is a ValueError."""
     rows, queries, heads, size = query.shape
     keys, groups = key.shape[1:3]
@@ -95,8 +104,8 @@ def _check(query, key, value, rotation, bias, mask) -> None:
         raise ValueError(f"queries {query.shape}, keys {key.shape} and values {value.shape} do not belong together")
     if isinstance(bias, RelativeBias) and bias.table.shape[1:] != (heads,):
         raise ValueError(f"a bias of a table {bias.table.shape} for {heads} heads: it must be [buckets, heads]")
-    for name, x, value_type in (("bias", bias, RelativeBias), ("mask", mask, Segments)):
-        x = None if isinstance(x, value_type) else x
+    dense = (None if isinstance(bias, RelativeBias) else bias, None if isinstance(mask, Segments) else mask)
+    for name, x in zip(("bias", "mask"), dense, strict=True):
         wanted = (rows, heads, queries, keys)
         if x is not None and (x.ndim != 4 or any(n not in (1, m) for n, m in zip(x.shape, wanted, strict=True))):
             raise ValueError(f"a {name} of shape {x.shape}: it must be {wanted}, or 1 where it is the same for all")
@@ -134,7 +143,13 @@ def share(x: jax.Array, query: jax.Array) -> jax.Array:
 
 
 def cached_attention(
-    query: jax.Array, keys: jax.Array, values: jax.Array, *, bias=None, mask=None, scale: float | None = None
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    *,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
     """`attention` for a few queries [B, T, N, H] over keys [B, N, H, S] and values [B, N, S, H] kept for many steps.
 

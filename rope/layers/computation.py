@@ -1,15 +1,15 @@
 """How a model is computed, whatever it computes."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from rope.layers.kernels import Implementation
 from rope.layers.primitives import Remat
+from training.partition import Dtype
 
 
 @dataclass(frozen=True, kw_only=True)
 class Computation:
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the computation; bfloat16 on TPUs and recent GPUs. Parameters stay float32."""
     remat: Remat = "none"
     """What the backward pass recomputes to save memory."""

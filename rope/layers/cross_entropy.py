@@ -23,7 +23,9 @@ def of_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(labels[..., None] == jnp.expand_dims(number, range(labels.ndim)), logits, 0.0), axis=-1)
 
 
-def _chunk_sums(hidden, head: Head, labels, weights, smoothing: float, z_loss: float):
+def _chunk_sums(
+    hidden: jax.Array, head: Head, labels: jax.Array, weights: jax.Array, smoothing: float, z_loss: float
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """(objective, (cross-entropy, correct)) sums over one chunk [B, C, D]."""
     kernel, bias = head
     # Flat, as one product of matrices: see rope.layers.primitives.matmul.
@@ -41,7 +43,7 @@ def _chunk_sums(hidden, head: Head, labels, weights, smoothing: float, z_loss: f
     return jnp.sum(objective * weights), (jnp.sum(entropy * weights), jnp.sum(correct * weights))
 
 
-def _chunks(hidden, head) -> int:
+def _chunks(hidden: jax.Array, head: Head) -> int:
     """How many chunks of target positions: a divisor of T that keeps a chunk's logits below CHUNK_ELEMENTS a device."""
     rows, length = jax.typeof(hidden).sharding.shard_shape(hidden.shape)[:2]
     vocabulary = jax.typeof(head[0]).sharding.shard_shape(head[0].shape)[1]
@@ -52,13 +54,20 @@ def _chunks(hidden, head) -> int:
     )
 
 
-def _split(x, n: int):
+def _split(x: jax.Array, n: int) -> jax.Array:
     """[B, T, ...] -> [n, B, T / n, ...]."""
     return jnp.moveaxis(x.reshape(x.shape[0], n, -1, *x.shape[2:]), 1, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def cross_entropy(hidden, head: Head, labels, weights, smoothing: float = 0.0, z_loss: float = 0.0):
+def cross_entropy(
+    hidden: jax.Array,
+    head: Head,
+    labels: jax.Array,
+    weights: jax.Array,
+    smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Sums over all positions of (objective, cross-entropy, correct predictions), float32 scalars.
 
     hidden [B, T, D]; head (kernel [D, V], bias [V] or None); labels int [B, T]; weights float [B, T]. The objective is the

@@ -10,14 +10,26 @@ import jax
 import jax.numpy as jnp
 
 from rope.layers.masks import Segments
+from rope.positions.buckets import RelativeBias
 from training.partition import device_kind, spec
 
 Implementation = Literal["auto", "xla", "splash", "cudnn"]
-Shaped = jax.Array | jax.ShapeDtypeStruct
+Bias = jax.Array | RelativeBias
+Mask = jax.Array | Segments
+Shaped = jax.Array | jax.ShapeDtypeStruct  # its shape and type are read
 LANES = 128  # of a TPU's vector registers: lengths must be multiples of it
 
 
-def choose(wanted: Implementation, query: Shaped, key: Shaped, *, bias, mask, dropped: bool, long: bool) -> str:
+def choose(
+    wanted: Implementation,
+    query: Shaped,
+    key: Shaped,
+    *,
+    bias: Bias | None,
+    mask: Mask | None,
+    dropped: bool,
+    long: bool,
+) -> str:
     """xla, splash or cudnn. Raises ValueError where `wanted` is not legal for these arguments of `attention`."""
     problems: dict[str, Callable[..., str | None]] = {
         "xla": lambda *_: None,
@@ -34,7 +46,9 @@ def choose(wanted: Implementation, query: Shaped, key: Shaped, *, bias, mask, dr
     return wanted
 
 
-def _splash_problem(query, key, bias, mask, dropped: bool, long: bool) -> str | None:
+def _splash_problem(
+    query: Shaped, key: Shaped, bias: Bias | None, mask: Mask | None, dropped: bool, long: bool
+) -> str | None:
     if bias is not None or dropped or long:
         return "has no bias, no dropout of its weights and no ReRoPE"
     if mask is not None and not isinstance(mask, Segments):
@@ -44,7 +58,9 @@ def _splash_problem(query, key, bias, mask, dropped: bool, long: bool) -> str | 
     return None
 
 
-def _cudnn_problem(query, key, bias, mask, dropped: bool, long: bool) -> str | None:
+def _cudnn_problem(
+    query: Shaped, key: Shaped, bias: Bias | None, mask: Mask | None, dropped: bool, long: bool
+) -> str | None:
     if dropped or long:
         return "has no dropout of its weights and no ReRoPE"
     if query.dtype not in (jnp.bfloat16, jnp.float16):
@@ -54,14 +70,19 @@ def _cudnn_problem(query, key, bias, mask, dropped: bool, long: bool) -> str | N
     return None
 
 
-def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, bias, mask, scale: float) -> jax.Array:
+def cudnn(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None,
+    mask: jax.Array | None,
+    scale: float,
+) -> jax.Array:
     """cuDNN's flash attention, through jax.nn, of a dense bias and mask; differentiable in the bias too."""
     return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="cudnn")
 
 
-def splash(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | Segments | None, scale: float
-) -> jax.Array:
+def splash(query: jax.Array, key: jax.Array, value: jax.Array, mask: Mask | None, scale: float) -> jax.Array:
     """JAX's Pallas kernel for TPUs, on each device's rows and heads; scores are never in memory. `choose` lets no dense
     mask come here."""
     from jax.experimental.pallas.ops.tpu import splash_attention as sa

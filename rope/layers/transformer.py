@@ -32,7 +32,7 @@ from rope.positions.angles import Layout
 from rope.positions.buckets import RelativeBias
 from rope.positions.rerope import LongRotation
 from rope.positions.rotary import Rotation
-from training.partition import on_one_cpu
+from training.partition import Dtype, on_one_cpu
 from training.ranges import check_choices, check_ranges
 
 STD = 0.02  # of initial kernels and embeddings (Devlin et al. 2019)
@@ -60,7 +60,7 @@ class TransformerConfig:
     """Of attention weights while training."""
     attention: Implementation = "auto"
     """What computes attention: see rope.layers.attention."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
     remat: Remat = "none"
     """What the backward pass recomputes: nothing, all but weight products (dots), or whole layers (full)."""

@@ -214,3 +214,9 @@ def test_updates_decay():
     for one, other, full, half in zip(first, same, plain, decayed, strict=True):
         np.testing.assert_array_equal(one, other)
         np.testing.assert_allclose(half - one, (full - one) / 2, atol=1e-7)
+
+
+def test_no_function_of_single_points():
+    state = State({"f": []}, ())
+    with pytest.raises(ValueError, match="no function of single points"):
+        CRITICS["exact"](Shape(size=2)).of(state)

@@ -19,6 +19,7 @@ from retrieval import embed as module
 from retrieval.embed import EmbedConfig, embed_file
 from retrieval.vectors.arrays import open_vectors
 from retrieval.vectors.encoding import Encoding
+from retrieval.vectors.pooling import pooling_named
 from retrieval.vectors.whitening import WhitenConfig, Whitening, load_whitening, whiten_file
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS, TEXTS
@@ -159,3 +160,9 @@ def test_a_killed_command_goes_on_at_any_moment(model: Path, tmp_path) -> None:
         process.wait()
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), np.load(tmp_path / "whole.npy"), atol=1e-5)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_pooling_that_there_is_none_of():
+    assert pooling_named("first-last") == "first-last"
+    with pytest.raises(DataError, match="pooling is 'max': it must be one of cls, pooler, mean, first-last, last-two"):
+        pooling_named("max")

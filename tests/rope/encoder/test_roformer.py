@@ -215,7 +215,7 @@ def test_numbers_that_a_table_does_not_have_are_seen(models):
         assert np.isnan(run(model, **{"ids": IDS, "segments": ONE} | bad)).any()
 
 
-def test_without_pooler_or_head():
+def test_without_pooler_head_or_positions():
     config = replace(CONFIG, pooler="none", head=False)
     model = init(config, jax.random.key(0))
     hidden = encode(model, IDS, ONE, config)
@@ -223,6 +223,8 @@ def test_without_pooler_or_head():
         pool(model, hidden, config)
     with pytest.raises(ValueError, match="no masked language model's head"):
         logits(model, hidden, config)
+    with pytest.raises(ValueError, match="no learned positions"):
+        encode(model, IDS, ONE, replace(config, positions="learned"))
 
 
 def test_presets_have_their_sizes():

@@ -15,6 +15,7 @@ from rope.positions.extension import (
     hierarchical,
     interpolated,
     ntk_aware,
+    slowed_rotation,
     yarn,
     yarn_magnitude,
 )
@@ -59,6 +60,12 @@ def test_a_factor_of_one_is_no_extension(method):
     by = by.near if isinstance(by, LongRotation) else by
     for ours, plain in zip(by, rotation(places, frequencies(16)), strict=True):
         np.testing.assert_allclose(ours, plain, atol=2e-5)
+
+
+@pytest.mark.parametrize("method", ["rerope", "leaky", "hierarchical"])
+def test_what_is_no_matter_of_frequencies_alone(method):
+    with pytest.raises(ValueError, match=method):
+        slowed_rotation(Extension(method=method), jnp.arange(4), 16, 4)
 
 
 def test_a_table_is_continued_by_its_own_rows():

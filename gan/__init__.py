@@ -10,4 +10,26 @@ Critics       critic (what one is), critics (objectives), networks, lipschitz (c
 GANs          trainer (a generator against a critic), quality (measures of what it makes)
 experiments/  each one command of scripts/wgan.py
 benchmark/    others' published figures, and the funnels they are of
+
+api is what a program calls, by names of this package (docs/python.md).
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gan.api import Estimate, critic_w1, w1
+
+__all__ = ["Estimate", "critic_w1", "w1"]
+
+
+def __getattr__(name: str) -> Any:
+    """What others call, imported when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gan import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

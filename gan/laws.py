@@ -6,7 +6,7 @@ scored, not only its value.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -225,18 +225,23 @@ EXACT = 5000  # points of each set beyond which no exact distance is tried: a mi
 
 
 def finite(name: str, x: np.ndarray, y: np.ndarray) -> Law:
-    """Two sets of images, [n, H, W, channels] and [m, H, W, channels], drawn from with replacement. Their own distance is exact; what they were drawn from
-    is unknown."""
+    """Two sets of images, [n, H, W, channels] and [m, H, W, channels]. Their own distance is exact; what they were drawn from is
+    unknown."""
     height, width, channels = x.shape[1:]
     x, y = (z.reshape(len(z), -1) for z in (x, y))
     w1 = exact_w1(x, y) if max(len(x), len(y)) <= EXACT else None
+    return replace(clouds(name, x, y), w1=w1, image=(height, width, channels))
+
+
+def clouds(name: str, x: np.ndarray, y: np.ndarray) -> Law:
+    """Two sets of points, [n, D] and [m, D], drawn from with replacement."""
     p, q = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
 
     def sample(key: jax.Array, count: int) -> Pair:
         first, second = jax.random.split(key)
         return p[jax.random.randint(first, (count,), 0, len(p))], q[jax.random.randint(second, (count,), 0, len(q))]
 
-    return Law(name, x.shape[1], sample, w1, image=(height, width, channels))
+    return Law(name, x.shape[1], sample, None)
 
 
 def squares(side: int = 64) -> Law:

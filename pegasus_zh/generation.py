@@ -18,6 +18,7 @@ import tyro
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
+from pegasus_zh.text.lists import many
 from pegasus_zh.text.pairs import Pair, read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer
 from rope.decoding.search import Marks, Search
@@ -105,17 +106,26 @@ class Write(Protocol):
     def __call__(self, texts: Iterable[str], first: int = 0) -> Iterator[str]: ...
 
 
+def placed(loaded: Loaded, dtype: Dtype) -> Loaded:
+    """The same model on the devices of the mesh that is set, to be computed in this type."""
+    config = replace(loaded.config, dtype=dtype)
+    return replace(loaded, model=place(loaded.model, abstract(partial(init, config, jax.random.key(0)))), config=config)
+
+
+def write_texts(loaded: Loaded, writing: Writing, texts: Iterable[str], first: int = 0) -> Iterator[str]:
+    """What a model that is placed writes for each text, in order, under the mesh that is set; first: as `generate` has it.
+
+    Raises ValueError for one text where a list of texts belongs.
+    """
+    tokenizer = loaded.tokenizer
+    ids = map(tokenizer.encode, many(texts))
+    framed = (tokenizer.frame_source(x, writing.max_source) if x else [] for x in ids)  # of nothing, nothing
+    return generate(loaded.model, loaded.config, tokenizer, framed, writing, first)
+
+
 def writer(loaded: Loaded, writing: Writing, dtype: Dtype) -> Write:
     """What writes with these weights, under the mesh that is set."""
-    config, tokenizer = replace(loaded.config, dtype=dtype), loaded.tokenizer
-    model = place(loaded.model, abstract(partial(init, config, jax.random.key(0))))
-
-    def written(texts: Iterable[str], first: int = 0) -> Iterator[str]:
-        ids = map(tokenizer.encode, texts)
-        framed = (tokenizer.frame_source(x, writing.max_source) if x else [] for x in ids)  # of nothing, nothing
-        return generate(model, config, tokenizer, framed, writing, first)
-
-    return written
+    return partial(write_texts, placed(loaded, dtype), writing)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.rows.dataset import eval_batches, train_batches
-from pegasus_zh.rows.makers import PAIR, PAIRS_OF_DOCUMENTS, ExamplesConfig
+from pegasus_zh.rows.makers import PAIR, ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
@@ -58,8 +58,8 @@ class PretrainRecipe:
 
     def __post_init__(self):
         check_ranges(self, dropout=(0, 1), label_smoothing=(0, 1), z_loss=0)
-        if (given := self.examples.selector) not in PAIRS_OF_DOCUMENTS:
-            raise DataError(f"selector is {given!r}, which makes no pairs: give one of {', '.join(PAIRS_OF_DOCUMENTS)}")
+        if (given := self.examples.selector) not in (known := pairs_of_documents()):
+            raise DataError(f"selector is {given!r}, which makes no pairs: give one of {', '.join(known)}")
 
     def model(self, vocabulary: int, start: mt5.MT5Config | None = None) -> mt5.MT5Config:
         """The preset's model for a tokenizer of so many entries, or that to start from, with this recipe's changes."""

@@ -23,7 +23,7 @@ from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, writer
 from pegasus_zh.pretrain import PretrainConfig, defaults, pretrain, tokenizer_of
-from pegasus_zh.rows.makers import PAIRS_OF_DOCUMENTS, ExamplesConfig
+from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Start, load
@@ -105,9 +105,9 @@ class FewShotConfig:
                 raise ValueError(f"{name} is {given}: give one or more, each once")
         if min(self.examples) < 0:
             raise ValueError(f"examples is {self.examples}: numbers from 0")
-        if wrong := [name for name in self.objectives if name not in (*PAIRS_OF_DOCUMENTS, NONE)]:
-            known = ", ".join([*PAIRS_OF_DOCUMENTS, NONE])
-            raise DataError(f"objectives has {wrong[0]!r}: it must be one of {known}")
+        known = [*pairs_of_documents(), NONE]
+        if wrong := [name for name in self.objectives if name not in known]:
+            raise DataError(f"objectives has {wrong[0]!r}: it must be one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from jax.sharding import get_mesh
 
+from pegasus_zh.text.lists import many
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.vectors.pooling import Pooling, embed
+from retrieval.vectors.pooling import Pooling, check_poolings, embed
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init, sizes
 from training.files.errors import DataError
 from training.partition import Dtype, abstract, check_divisible, parts_of, place, replicate, spec
@@ -57,6 +58,7 @@ def encoder_for(
 ) -> Callable[[RoFormer, Iterable[str]], Iterator[Vectors]]:
     """The same of any model of this shape, which lies on the mesh, such as one that is being trained."""
     check_length(config, encoding.max_length)
+    check_poolings(poolings, config, "the encoder")
     if not (mesh := get_mesh()).empty:
         check_divisible(mesh, sizes(config))
     config = replace(config, dtype=encoding.dtype)
@@ -71,7 +73,7 @@ def encoder_for(
         return programs[ids.shape](model, *rows)
 
     def windows(model: RoFormer, texts: Iterable[str]) -> Iterator[Vectors]:
-        texts, waiting = iter(texts), None
+        texts, waiting = iter(many(texts)), None
         # As many texts as a batch has positions: of short ones about 16 batches, and enough to pack well.
         while window := list(islice(texts, encoding.tokens)):
             found = _dispatch(window, tokenizer, encoding, partial(compute, model))

@@ -27,7 +27,9 @@ def pooling_named(name: str) -> Pooling:
 
 
 def check_poolings(poolings: Sequence[Pooling], config: RoFormerConfig, where: str) -> None:
-    """Raises DataError for one that the model does not have."""
+    """Raises DataError for one that there is not, or that the model does not have."""
+    for pooling in poolings:
+        pooling_named(pooling)
     if "pooler" in poolings and config.pooler == "none":
         others = ", ".join(name for name in POOLINGS if name != "pooler")
         raise DataError(f"{where}: the model has no pooler, which pooling 'pooler' (P2) is of; choose of {others}")

@@ -22,11 +22,17 @@ Layout = Literal["interleaved", "half"]  # of the two dimensions of a pair: side
 SINUSOIDAL = "10000^-t"  # Vaswani et al. 2017, arXiv 1706.03762, section 3.5
 
 
+SCHEDULES: dict[str, Schedule] = {}  # frequencies of one's own, by the name that `theta` then is
+
+
 def schedule(name: str) -> Schedule:
-    """`10000^-t` (any base above 0), `t^2` (any exponent from 0) or `t`, as https://kexue.fm/archives/8231 compares them.
+    """`10000^-t` (any base above 0), `t^2` (any exponent from 0) or `t`, as https://kexue.fm/archives/8231 compares them;
+    or what SCHEDULES has under the name.
 
     Raises ValueError for another name.
     """
+    if name in SCHEDULES:
+        return SCHEDULES[name]
     number = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
     if found := re.fullmatch(rf"{number}\^-t", name):
         base = float(found[1])
@@ -35,7 +41,9 @@ def schedule(name: str) -> Schedule:
     elif found := re.fullmatch(rf"t(?:\^{number})?", name):
         exponent = float(found[1] or 1)
         return lambda t: jnp.asarray(t**exponent)
-    raise ValueError(f"theta is {name!r}: it must be like 10000^-t, 1000^-t, t^2 or t")
+    raise ValueError(
+        f"theta is {name!r}: it must be like 10000^-t, 1000^-t, t^2 or t" + "".join(f", or {own}" for own in SCHEDULES)
+    )
 
 
 def frequencies(size: int, theta: str = SINUSOIDAL) -> jax.Array:

@@ -20,9 +20,9 @@ import tyro
 from scipy.spatial.distance import cdist
 
 from gan.critic import Shape
-from gan.critics import gradient_penalty
 from gan.estimate import program
 from gan.laws import shift
+from gan.objectives import gradient_penalty
 from gan.transport import exact_w1
 
 

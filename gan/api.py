@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gan.critic import Critic, Shape
-from gan.critics import CRITICS
 from gan.estimate import train
 from gan.laws import clouds
 from gan.metric import Metric
+from gan.objectives import CRITICS
 from gan.transport import exact_w1
 from training.arrays import points
 
@@ -47,7 +47,7 @@ def critic_w1(
 ) -> Estimate:
     """The same distance as a WGAN's critic has it, trained on points [n, D] and [m, D] that are drawn with replacement.
 
-    critic: a name of gan.critics.CRITICS, or what makes one of a shape, such as `partial(gradient_penalty, weight=1.0)`. hidden: its
+    critic: a name of gan.objectives.CRITICS, or what makes one of a shape, such as `partial(gradient_penalty, weight=1.0)`. hidden: its
     layers' features, by default two of max(2 D, 128). What it says is read of 4,096 further draws. Critics learn points of unit scale
     best: W1 of points times c is c W1. Raises ValueError as `w1` does, for an unknown critic, for numbers that cannot be, and for
     training that diverged.

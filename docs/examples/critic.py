@@ -1,6 +1,6 @@
 """A critic of one's own: what it maximises, and what keeps it from being steep, set beside the exact distance.
 
-Run it: python docs/examples/critic.py. Then: gan/critic.py for what a critic is, gan/critics.py for fourteen of them.
+Run it: python docs/examples/critic.py. Then: gan/critic.py for what a critic is, gan/objectives.py for fourteen of them.
 """
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 
 from gan import critic_w1, w1
 from gan.critic import Critic, Shape, critic_of, joined, kr
-from gan.critics import CRITICS
+from gan.objectives import CRITICS
 
 
 def pairs(shape: Shape, weight: float = 10.0) -> Critic:

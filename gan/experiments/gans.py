@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan.critic import Shape
-from gan.critics import CRITICS
 from gan.estimate import over_seeds, seed_keys
 from gan.experiments.gans_report import SHOWN, VARIED, report, samples_of
 from gan.networks import halvings
+from gan.objectives import CRITICS
 from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from gan.transport import exact_w1

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from gan.critic import Shape
-from gan.critics import CRITICS
 from gan.experiments.pictures import grid
+from gan.objectives import CRITICS
 from gan.program import by_compiler, gan_program
 from gan.quality import Data as Images
 from gan.quality import measures, read_data

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 
 from gan.critic import Critic, Shape
-from gan.critics import CRITICS
 from gan.estimate import Reading, minibatch_w1, train
 from gan.experiments.pictures import Panel
 from gan.laws import OF_IMAGES, Law, law_of
+from gan.objectives import CRITICS
 from training.experiment.cells import experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report

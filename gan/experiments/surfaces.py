@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan.critic import Shape, slope
-from gan.critics import CRITICS
 from gan.estimate import train
 from gan.laws import TOYS, Law, law_of, toy
+from gan.objectives import CRITICS
 from training.experiment.cells import experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gan import lipschitz
+from gan import weight_constraints
 from gan.critic import Critic, Draw, Readings, Shape, State, adam, critic_of, joined, kr, slope, slope_of
 from gan.metric import Metric, distances, dual_lengths, lengths
 from gan.networks import Layer, mlp
@@ -29,7 +29,7 @@ def _kr_alone(
 def weight_clipping(shape: Shape, bound: float = 0.04) -> Critic:
     """[WC] Arjovsky, Chintala, Bottou 2017 (arXiv 1701.07875). Its scale goes with bound, width and depth: no estimate of W1."""
     _above(bound=bound)
-    return critic_of(shape, _kr_alone, project=lambda layers: lipschitz.clip(layers, bound))
+    return critic_of(shape, _kr_alone, project=lambda layers: weight_constraints.clip(layers, bound))
 
 
 def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False, metric: Metric = "l2") -> Critic:
@@ -68,10 +68,10 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
                 side = (side[0] // 2, side[1] // 2, layer.kernel.shape[-1])
             else:
                 vectors.append(jax.random.normal(now, (layer.kernel.shape[0],)))
-        return lipschitz.spectral(layers, vectors, 50)[1]
+        return weight_constraints.spectral(layers, vectors, 50)[1]
 
     def constrain(layers, vectors):
-        return lipschitz.spectral(layers, vectors, iterations, detached)
+        return weight_constraints.spectral(layers, vectors, iterations, detached)
 
     return critic_of(shape, _kr_alone, certified=shape.bounded, constrain=constrain, memory=begin)
 
@@ -85,12 +85,12 @@ def orthogonal(shape: Shape, rate: float = 2e-3) -> Critic:
     if odd := [width for width in shape.hidden if width % 2]:
         raise ValueError(f"hidden layers of {odd[0]} features: the critic ortho sorts groups of even layers")
     _above(rate=rate)
-    near = partial(lipschitz.orthogonal, bounded=False)
+    near = partial(weight_constraints.orthogonal, bounded=False)
 
     # Kernels stay orthonormal, so that an update takes them little away: three iterations bring them back, and the gradient
     # through two is that along the orthonormal ones. From anywhere it takes 30, with the gradient through all.
     def init(layers: list[Layer]) -> list[Layer]:
-        return lipschitz.orthogonal(layers, 30)
+        return weight_constraints.orthogonal(layers, 30)
 
     def constrain(layers, memory):
         return near(layers, 2), memory

@@ -41,7 +41,7 @@ def spectral(
 ) -> tuple[list[Layer], list[jax.Array]]:
     """(layers whose kernels are divided by their spectral norms, the vectors to go on from).
 
-    detached: no gradient through the norm, which is how the published benchmark computes it; see gan.critics.
+    detached: no gradient through the norm, which is how the published benchmark computes it; see gan.objectives.
     """
     made = []
     for layer, vector in zip(layers, vectors, strict=True):

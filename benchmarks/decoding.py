@@ -2,9 +2,9 @@
 
     python -m benchmarks.decoding --data titles.tsv.gz [--preset t5-pegasus-small] [--beams 1 4]
 
-Inputs are the sources of a file that scripts.generate reads, 256 of them. torch gets them in the file's order, padded to the
-longest of a batch, in each of the batch sizes given; the fastest counts. The two take turns; compilation is not counted.
-Needs the `parity` extra.
+Inputs are the sources of a file that scripts.generate reads, 256 of them. torch gets them in the file's order, padded
+to the longest of a batch, in each of the batch sizes given; the fastest counts. The two take turns; compilation is not
+counted. Needs the `parity` extra.
 """
 
 import statistics

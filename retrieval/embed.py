@@ -40,14 +40,16 @@ class EmbedConfig:
     """Make a vector of each text of a file."""
 
     model: str
-    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a Hugging Face folder (BERT, RoBERTa-wwm, RoFormer, SimBERT,
-    RoFormer-Sim)."""
+    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a Hugging Face folder
+    (BERT, RoBERTa-wwm, RoFormer, SimBERT, RoFormer-Sim)."""
     input: str
     """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
     out: str
-    """The vectors, in the order of the texts: .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""
+    """The vectors, in the order of the texts:
+    .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""
     pooling: Pooling | Literal["auto"] = "auto"
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto: what scripts.simcse tuned the model with, else mean."""
+    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto:
+    what scripts.simcse tuned the model with, else mean."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     field: str = "text"
@@ -95,7 +97,8 @@ class Encoded:
 
 
 def encode_file(config: EmbedConfig, source: TextEncoder, say: Say) -> Encoded:
-    """The vectors of the input, in a file that is named by what they are made of: one that is there is whole, and taken."""
+    """The vectors of the input, in a file that is named by what they are made of:
+    one that is there is whole, and taken."""
     pooling = pooling_of(source, config.pooling)
     check_poolings([pooling], source.config, config.model)
     check_length(source.config, config.encoding.max_length)

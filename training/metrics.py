@@ -81,7 +81,8 @@ class Metrics:
 
 
 class Speed:
-    """Tokens per second, padding and utilisation since the last row of metrics; pauses (evaluation, saving) left out."""
+    """Tokens per second, padding and utilisation since the last row of metrics;
+    pauses (evaluation, saving) left out."""
 
     def __init__(self, program: Program, batch_size: int, mesh: jax.sharding.Mesh):
         self._count = program.count

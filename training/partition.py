@@ -103,7 +103,8 @@ def abstract(make: Callable[[], Any]) -> Any:
 
 
 def place(arrays: Any, like: Any) -> Any:
-    """Arrays of the host, whole on every process, in the shards that `like` (see `abstract`) says; without a mesh, on the device."""
+    """Arrays of the host, whole on every process, in the shards that `like` (see `abstract`) says;
+    without a mesh, on the device."""
     if get_mesh().empty:
         return jax.tree.map(lambda x, to: jnp.asarray(x, to.dtype), arrays, like)
 

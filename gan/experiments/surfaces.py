@@ -33,7 +33,8 @@ class SurfacesConfig:
     folder: str = "runs/wgan/surfaces"
     """Where everything goes; report.html is the result."""
     laws: tuple[str, ...] = ("funnels:2:4", "8gaussians")
-    """funnels:2:N, another law of two dimensions, or 8gaussians, 25gaussians, swissroll: those against themselves with noise."""
+    """funnels:2:N, another law of two dimensions, or 8gaussians, 25gaussians, swissroll:
+    those against themselves with noise."""
     critics: tuple[str, ...] = ("wc", "gp", "ortho")
     """Critics; docs/wgan.md says what each is."""
     steps: int = 300

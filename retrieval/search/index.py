@@ -47,7 +47,8 @@ class Index(Protocol):
     def __len__(self) -> int: ...
 
     def learn(self, sample: np.ndarray, count: int) -> None:
-        """What ivf and pq cut space by, from a sample [n, D] of the `count` vectors to come; by default the first that are added."""
+        """What ivf and pq cut space by, from a sample [n, D] of the `count` vectors to come;
+        by default the first that are added."""
         ...
 
     def add(self, vectors: np.ndarray) -> None:
@@ -78,8 +79,8 @@ def _check(index: Index, vectors: np.ndarray, what: str, k: int = 1) -> np.ndarr
 class ExactIndex(Index):
     """All vectors, cut over the devices of the mesh (by default all devices): each finds the best of its own.
 
-    recall: below 1, the device's approximate maxima (jax.lax.approx_max_k, in hardware on a TPU) with this share expected
-    to be found.
+    recall: below 1, the device's approximate maxima (jax.lax.approx_max_k, in hardware on a TPU) with this share
+    expected to be found.
     """
 
     kind = "exact"

@@ -54,11 +54,13 @@ class BuildConfig:
     kind: Kind = "exact"
     """exact: all compared, on the devices; flat, ivf, hnsw, pq: FAISS, on a CPU."""
     pooling: Pooling | Literal["auto"] = "auto"
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto: what scripts.simcse tuned the model with, else mean."""
+    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto:
+    what scripts.simcse tuned the model with, else mean."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     whiten: int = 0
-    """Whiten the vectors, fitted on these texts, and keep so many dimensions: a third searches several times as fast. 0: no whitening."""
+    """Whiten the vectors, fitted on these texts, and keep so many dimensions: a third searches several times as fast.
+    0: no whitening."""
     field: str = "text"
     """The JSON field with a text."""
     encoding: tyro.conf.OmitArgPrefixes[Encoding] = dataclasses.field(default_factory=Encoding)
@@ -116,7 +118,8 @@ class Stored:
 
 
 def build(config: BuildConfig, say: Say = tell) -> None:
-    """Builds `config.folder`, whole or not at all; a command that ended before goes on with the vectors it had. Raises DataError."""
+    """Builds `config.folder`, whole or not at all; a command that ended before goes on with the vectors it had.
+    Raises DataError."""
     folder = Path(config.folder).resolve()  # a link's folder, not the link, is what is written
     check_new(folder)
     source = load_text_encoder(config.model, pooler=config.pooler, say=say)
@@ -225,8 +228,8 @@ def _read_about(path: Path) -> About:
 
 
 def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Say = tell) -> Stored:
-    """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does not belong
-    together."""
+    """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
+    not belong together."""
     about = _read_about(folder / ABOUT)
     vectors, lines = (folder / name for name in _names(about.version))
     try:

@@ -158,8 +158,8 @@ def pretrain_encoder(
 ) -> tuple[Trained, RoFormerConfig]:
     """Runs, or resumes, the pretraining in `config.folder`; returns what came of it and the model's config.
 
-    rows_of: makes the rows, which may take long: it is called in the lock of the folder, and once all else is known to fit. Errors are
-    those of training.loop.train, and of `rows_of`.
+    rows_of: makes the rows, which may take long: it is called in the lock of the folder, and once all else is known to
+    fit. Errors are those of training.loop.train, and of `rows_of`.
     """
     say = joined(config.launch, say)
     with held(config.folder, config.launch):

@@ -1,4 +1,5 @@
-"""A report is of what is given: tables as Markdown and on the page, rows as CSV, figures as JSON, pictures beside them."""
+"""A report is of what is given: tables as Markdown and on the page, rows as CSV, figures as JSON,
+pictures beside them."""
 
 import json
 

@@ -64,7 +64,8 @@ def main() -> None:
     sources = [tokenizer.frame_source(tokenizer.encode(text), config.max_source) for text in texts]
     lengths = [len(source) for source in sources]
     print(
-        f"{config.preset}, {len(sources)} inputs of {min(lengths)} to {max(lengths)} ids, {statistics.mean(lengths):.0f} on average"
+        f"{config.preset}, {len(sources)} inputs of {min(lengths)} to {max(lengths)} ids, "
+        f"{statistics.mean(lengths):.0f} on average"
     )
 
     def theirs(beams: int, batch_size: int) -> list[str]:

@@ -63,7 +63,8 @@ def exact_plan(
     for mass, points in zip(given, (x, y), strict=True):
         if mass.shape != (len(points),) or not (mass >= 0).all() or not abs(mass.sum() - 1) < 1e-6:
             raise ValueError(
-                f"weights of {len(points)} points: as many numbers from 0, in all 1, not {mass.shape} in all {mass.sum():g}"
+                f"weights of {len(points)} points: as many numbers from 0, in all 1, "
+                f"not {mass.shape} in all {mass.sum():g}"
             )
     plan = ot.emd(*given, cost, numItermax=10_000_000)
     source, target = plan.nonzero()

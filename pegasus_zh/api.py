@@ -28,7 +28,10 @@ from training.metrics import read_metrics
 from training.partition import Dtype, abstract, check_divisible, parts_of, place, replicate, spec
 from training.step import compiler_options
 
-__all__ = ["Encoder", "Run", "Search", "States", "Writer", "load_encoder", "load_writer", "pretrain_encoder", "pretrain_t5"]  # fmt: skip
+__all__ = [
+    "Encoder", "Run", "Search", "States", "Writer",
+    "load_encoder", "load_writer", "pretrain_encoder", "pretrain_t5",
+]  # fmt: skip
 
 Paths = Path | str | Sequence[Path | str]
 AnyMesh = jax.sharding.Mesh | MeshConfig | None

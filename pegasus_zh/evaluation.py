@@ -98,7 +98,8 @@ def read_pairs(source: Source, reference_field: str, written_field: str) -> tupl
             raise DataError(f"{place}: not a JSON object; each line is one, with a reference and what was written")
         if reference_field not in fields and set(fields) <= {"source", written_field}:  # scripts.generate's own
             raise DataError(
-                f"{place}: no reference to score against; write for a .tsv (reference TAB source) or .jsonl that has one"
+                f"{place}: no reference to score against; "
+                "write for a .tsv (reference TAB source) or .jsonl that has one"
             )
         for name, option in options.items():
             if name not in fields:

@@ -105,8 +105,8 @@ def load_text_encoder(
         raise DataError(f"{where}: not the tokenizer that the checkpoint was trained with; put that one there")
     if tokenizer.vocab_size > config.vocabulary:
         raise DataError(
-            f"{where}: {tokenizer.vocab_size:,} tokens, and the embedding has {config.vocabulary:,} rows; put the vocab.txt "
-            "there that belongs to the model"
+            f"{where}: {tokenizer.vocab_size:,} tokens, and the embedding has {config.vocabulary:,} rows; put the "
+            "vocab.txt there that belongs to the model"
         )
     return TextEncoder(model, config, tokenizer, pooling)
 

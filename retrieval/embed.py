@@ -183,8 +183,8 @@ class _Long:
         line = done + int(long[0]) + 1
         if self._config.on_long == "stop":
             raise DataError(
-                f"{self._config.input}, line {line}: {lengths[long[0]]} ids, more than {self._config.encoding.max_length}; "
-                "give a larger --max-length, or --on-long cut"
+                f"{self._config.input}, line {line}: {lengths[long[0]]} ids, "
+                f"more than {self._config.encoding.max_length}; give a larger --max-length, or --on-long cut"
             )
         self._first = self._first or line
         self._found += len(long)
@@ -193,8 +193,8 @@ class _Long:
         if self._found:
             since = f" from line {self._begin + 1:,} on" if self._begin else ""
             say(
-                f"{self._config.input}: {self._found:,} texts{since} were cut to {self._config.encoding.max_length} ids, the first of "
-                f"them on line {self._first}"
+                f"{self._config.input}: {self._found:,} texts{since} were cut to {self._config.encoding.max_length} "
+                f"ids, the first of them on line {self._first}"
             )
 
 

@@ -55,8 +55,8 @@ def _checked(x: jax.Array | np.ndarray, positions: jax.Array | np.ndarray) -> tu
     length = positions.shape[0 if positions.ndim == 1 else -2] if positions.ndim else 0
     if length != x.shape[-3]:
         raise ValueError(
-            f"positions of shape {positions.shape}: [T] or [..., T, d] for T = {x.shape[-3]} of x {x.shape}; of rows of their own "
-            "on a line, positions[..., None]"
+            f"positions of shape {positions.shape}: [T] or [..., T, d] for T = {x.shape[-3]} of x {x.shape}; of rows "
+            "of their own on a line, positions[..., None]"
         )
     if not isinstance(positions, jax.core.Tracer) and not bool(jnp.isfinite(positions).all()):
         raise ValueError("positions have NaN or infinity")

@@ -79,7 +79,8 @@ class Checkpoints:
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # it reads the _CHECKPOINT_METADATA of all
             raise DamagedCheckpoint(
-                f"{folder}: the metadata of a checkpoint is damaged ({_line(error)}); move the newest away, and try again"
+                f"{folder}: the metadata of a checkpoint is damaged ({_line(error)}); "
+                "move the newest away, and try again"
             ) from None
 
     def __enter__(self) -> "Checkpoints":
@@ -116,8 +117,8 @@ class Checkpoints:
                 yield
         except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
             raise OSError(
-                f"{self.folder}: a checkpoint cannot be written ({_line(error)}); make room, and the same command goes on "
-                f"from step {max(self.steps, default=0)}"
+                f"{self.folder}: a checkpoint cannot be written ({_line(error)}); make room, and the same command goes "
+                f"on from step {max(self.steps, default=0)}"
             ) from error
 
     def config(self, step: int) -> dict[str, Any]:

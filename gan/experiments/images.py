@@ -114,7 +114,8 @@ def _run(config: ImagesConfig, say: Say) -> Trained:
     )
     trained = train(training, loop, mesh, folder, say)
     say(
-        f"{folder}: samples-STEP.png, metrics.jsonl, and loss.png, where the loss is the critic's estimate of the distance"
+        f"{folder}: samples-STEP.png, metrics.jsonl, and loss.png, "
+        "where the loss is the critic's estimate of the distance"
     )
     return trained
 

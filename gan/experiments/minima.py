@@ -131,8 +131,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, im
             "minima",
             "What is near to a batch of held-out images",
             "W1(held-out batch, candidate), exact",
-            "Where a candidate made of averages is below the real batch, a generator that minimises the exact distance of "
-            "batches makes averages. That is the minibatch's truth: of the laws themselves, real images are at 0.",
+            "Where a candidate made of averages is below the real batch, a generator that minimises the exact distance "
+            "of batches makes averages. That is the minibatch's truth: of the laws themselves, real images are at 0.",
             _by_size(config.batch, {name: [found[size][name] for size in config.batch] for name in names}),
             table=Table(("batch", *names), rows),
         ),
@@ -151,8 +151,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, im
         "False minima",
         sections,
         settings,
-        lead=f"{config.draws} draws of each size from two halves of {images:,} images; intervals are of 95 %, by Student's t "
-        "over draws, which overlap where batches are large.",
+        lead=f"{config.draws} draws of each size from two halves of {images:,} images; intervals are of 95 %, by "
+        "Student's t over draws, which overlap where batches are large.",
         columns=("batch", "draw", "candidate", "w1"),
         rows=lines,
         json={"settings": settings, "cells": cells},

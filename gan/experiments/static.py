@@ -183,8 +183,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfi
                 name.replace(":", "-"),
                 f"{name}: W1 {known}",
                 "W1(P, Q) = max E f(x) - E f(y) over 1-Lipschitz f",
-                f"The laws are {known} apart, batches of {config.batch} points {np.mean(its[0]['minibatch']):.4g}: a critic "
-                "that approaches the second is accurate of the batch, not of the laws.",
+                f"The laws are {known} apart, batches of {config.batch} points {np.mean(its[0]['minibatch']):.4g}: a "
+                "critic that approaches the second is accurate of the batch, not of the laws.",
                 panel.picture(),
                 table=Table(HEADS, [_row(cell) for cell in its]),
             )
@@ -195,8 +195,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfi
                 "published",
                 "Beside the published single runs",
                 "cosine of a critic's gradient with the optimal one, mean over points of P",
-                f"After {config.steps or 'as many'} steps of ours; published: Korotin, Kolesov, Burnaev 2022, one seed. Its SN "
-                "takes no gradient through the norm: the row sn-detached.",
+                f"After {config.steps or 'as many'} steps of ours; published: Korotin, Kolesov, Burnaev 2022, one "
+                "seed. Its SN takes no gradient through the norm: the row sn-detached.",
                 _heatmap(compared),
                 table=Table(("law", "critic", "cosine", "published", "estimate / W1", "published"), compared),
             )
@@ -216,7 +216,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfi
 
 
 HEADS = (
-    "critic", "estimate", "of the truth", "own objective", "exact, batch", "truth", "steepest", "cosine", "certified", "steps", "n", "seeds",
+    "critic", "estimate", "of the truth", "own objective", "exact, batch", "truth", "steepest",
+    "cosine", "certified", "steps", "n", "seeds",
 )  # fmt: skip
 COLUMNS = (
     "law",

@@ -80,7 +80,15 @@ def surfaces(config: SurfacesConfig, say: Say = tell) -> None:
         f = critic.of(jax.tree.map(lambda x: x[0], state))
         steep = jnp.linalg.norm(jax.jit(lambda x: slope(f, x))(points), axis=1)
         heights = np.asarray(f(points)).round(5).tolist()
-        return {"law": cell[0], "critic": cell[1], "heights": heights, "steep": float(steep.mean()), "kr": float(reading.kr[0]), "cosine": float(reading.cosine[0]) if law.gradient else None, "truth": law.w1}  # fmt: skip
+        return {
+            "law": cell[0],
+            "critic": cell[1],
+            "heights": heights,
+            "steep": float(steep.mean()),
+            "kr": float(reading.kr[0]),
+            "cosine": float(reading.cosine[0]) if law.gradient else None,
+            "truth": law.w1,
+        }
 
     with experiment(folder, {}):  # a cell's name says what it is made with
         tail = f"{config.steps}-{config.batch}"

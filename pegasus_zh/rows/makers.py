@@ -191,8 +191,8 @@ class ExamplesConfig:
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
             raise DataError(
                 f"a row must hold the longest pair, so --row-source {self.row_source} may not be below --max-source "
-                f"{self.max_source}, nor --row-target {self.row_target} below --max-target {self.max_target}: raise the "
-                "one or lower the other (0: chosen by the documents)"
+                f"{self.max_source}, nor --row-target {self.row_target} below --max-target {self.max_target}: raise "
+                "the one or lower the other (0: chosen by the documents)"
             )
 
     @property

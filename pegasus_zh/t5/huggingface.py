@@ -133,8 +133,8 @@ def written_config(config: MT5Config, out: Path, cross_bias: CrossBias) -> MT5Co
     if config.cross_bias and cross_bias == "refuse":
         raise DataError(
             f"{out}: not written: the model has the decoder's relative bias in its cross-attention (cross_bias), as "
-            "bert4keras trains it, and transformers has no place for that; add --without-cross-bias to leave it out, which "
-            "makes another, worse model"
+            "bert4keras trains it, and transformers has no place for that; add --without-cross-bias to leave it out, "
+            "which makes another, worse model"
         )
     return replace(config, scaled_output=False, cross_bias=config.cross_bias and cross_bias == "keep")
 

@@ -155,8 +155,8 @@ def _check_vocabulary(config: MT5Config, tokenizer: Tokenizer, folder: Path) -> 
     spare = config.vocabulary - tokenizer.vocab_size
     if not 0 <= spare < _SPARE_ROWS:
         raise DataError(
-            f"{folder}: the embedding has {config.vocabulary:,} rows and the tokenizer {tokenizer.vocab_size:,} tokens; "
-            "put the tokenizer there that belongs to the model"
+            f"{folder}: the embedding has {config.vocabulary:,} rows and the tokenizer {tokenizer.vocab_size:,} "
+            "tokens; put the tokenizer there that belongs to the model"
         )
 
 

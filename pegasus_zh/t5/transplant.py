@@ -78,8 +78,8 @@ def transplant(config: TransplantConfig, say: Say = tell) -> Path:
         overwrite=config.overwrite,
     )
     say(
-        f"{out}: {new.vocabulary:,} rows: {len(SPECIALS)} special ones from <unk>, {len(plan.kept) - len(SPECIALS):,} from "
-        f"mT5's own pieces, {len(plan.means):,} means of pieces ({plan.approximate:,} with <unk> for some), "
+        f"{out}: {new.vocabulary:,} rows: {len(SPECIALS)} special ones from <unk>, {len(plan.kept) - len(SPECIALS):,} "
+        f"from mT5's own pieces, {len(plan.means):,} means of pieces ({plan.approximate:,} with <unk> for some), "
         f"{new.vocabulary - len(plan.vocabulary)} of padding"
     )
     return out

@@ -67,8 +67,8 @@ class Index(Protocol):
 def _check(index: Index, vectors: np.ndarray, what: str, k: int = 1) -> np.ndarray:
     if vectors.ndim != 2 or vectors.shape[1] != index.dimensions:
         raise DataError(
-            f"{what} of shape {vectors.shape} for an index of {index.dimensions} dimensions: encode both with one model, "
-            "pooling and whitening"
+            f"{what} of shape {vectors.shape} for an index of {index.dimensions} dimensions: encode both with one "
+            "model, pooling and whitening"
         )
     if k < 1:
         raise DataError(f"k is {k}: give 1 or more")

@@ -169,7 +169,8 @@ def add(config: AddConfig, say: Say = tell) -> None:
         stored = read(folder, model=config.model, say=say)
         about, index = stored.about, stored.index
         encode = EmbedConfig(
-            model=about.model, input=config.texts, out=str(folder), field=config.field, pooling=about.pooling, encoding=stored.encoding
+            model=about.model, input=config.texts, out=str(folder), field=config.field, pooling=about.pooling,
+            encoding=stored.encoding,
         )  # fmt: skip
         encoded = encode_file(encode, stored.source, say)
         known, texts, numbers = {*stored.texts}, list(stored.texts), []
@@ -180,7 +181,8 @@ def add(config: AddConfig, say: Say = tell) -> None:
                 numbers.append(number)
         if len(numbers) < encoded.count:
             say(
-                f"{config.texts}: {encoded.count - len(numbers):,} of its {encoded.count:,} texts are in {folder} already"
+                f"{config.texts}: {encoded.count - len(numbers):,} of its "
+                f"{encoded.count:,} texts are in {folder} already"
             )
         if numbers:
             _add(index, open_vectors(encoded.path), np.array(numbers), stored.whitening)
@@ -249,12 +251,13 @@ def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.
     source = load_text_encoder(model, pooler=about.pooler, say=say)
     if source.fingerprint != about.encoder:
         raise DataError(
-            f"{model}: its weights, config or vocabulary are not those that {folder} was built with; bring those back, or {REBUILD}"
+            f"{model}: its weights, config or vocabulary are not those that {folder} was built with; "
+            f"bring those back, or {REBUILD}"
         )
     dimensions = whitening.kernel.shape[1] if whitening else source.config.width
     if index.dimensions != dimensions or not len(index) == len(texts) == about.texts:
         raise DataError(
-            f"{folder}: {len(index):,} vectors of {index.dimensions} dimensions, {len(texts):,} texts of {about.texts:,}, and a "
-            f"model that makes {dimensions} do not belong together; {REBUILD}"
+            f"{folder}: {len(index):,} vectors of {index.dimensions} dimensions, {len(texts):,} texts of "
+            f"{about.texts:,}, and a model that makes {dimensions} do not belong together; {REBUILD}"
         )
     return Stored(about, index, texts, whitening, source)

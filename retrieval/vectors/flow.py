@@ -149,8 +149,8 @@ def fit_flow(vectors: np.ndarray, config: FlowConfig, shown: bool = True) -> Flo
         state, sums = run(state, {"x": vectors[chunk][:, None].astype(np.float32)})
         if not np.isfinite(nats := np.asarray(sums["loss"][0])).all():
             raise DataError(
-                f"the flow's likelihood is not finite at update {first + int(np.argmin(np.isfinite(nats))) + 1}: give a lower "
-                "learning rate"
+                f"the flow's likelihood is not finite at update {first + int(np.argmin(np.isfinite(nats))) + 1}: give "
+                "a lower learning rate"
             )
         bar.update(len(chunk))
     bar.close()

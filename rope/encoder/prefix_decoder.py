@@ -48,8 +48,8 @@ class PrefixDecoder:
         method = self.config.extension.method
         if self.config.positions != "rotary" or method not in ("none", "linear", "ntk", "yarn"):
             raise ValueError(
-                f"positions are {self.config.positions}, extension {method}: writing step by step needs rotary positions, "
-                "extended by linear, ntk, yarn or not at all"
+                f"positions are {self.config.positions}, extension {method}: writing step by step needs rotary "
+                "positions, extended by linear, ntk, yarn or not at all"
             )
 
     @property

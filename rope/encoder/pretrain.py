@@ -184,10 +184,12 @@ def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Say) -> t
     program.check(mesh, loop.microbatch)
     if start:
         say(
-            f"{config.start}: its shape, positions and tokenizer hold, whatever --preset, --positions and --vocabulary say"
+            f"{config.start}: its shape, positions and tokenizer hold, "
+            "whatever --preset, --positions and --vocabulary say"
         )
     say(
-        f"{config.start or recipe.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, {model.positions}, rows of {rows.length}"
+        f"{config.start or recipe.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, "
+        f"{model.positions}, rows of {rows.length}"
     )
     index, count = data_share(mesh)
     mine = {"process_index": index, "process_count": count}

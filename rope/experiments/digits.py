@@ -138,7 +138,10 @@ def digits(config: DigitsConfig, say: Say = tell) -> None:
     shares = {"width": ("embed", config.width), "heads": ("heads", config.heads)}
     check_divisible(mesh, shares | {"batch size": ("batch", config.batch_size), "images scored": ("batch", SCORED)})
     name, (height, width) = config.data or "scikit-learn's digits", images.pixels.shape[1:3]
-    note = f"{name}: {height} x {width} pixels; {sizes[2]:,} images to train on, {sizes[1]:,} to choose by, {sizes[0]:,} to test"
+    note = (
+        f"{name}: {height} x {width} pixels; "
+        f"{sizes[2]:,} images to train on, {sizes[1]:,} to choose by, {sizes[0]:,} to test"
+    )
     with experiment(folder, settings_of(config, parts)), jax.set_mesh(mesh):
         say(note)
         options = {name: getattr(config, name) for name in ("shifts", "canvases", "places")}

@@ -128,8 +128,8 @@ def _check(
             raise ValueError(f"a rotation of {near.cos.shape[0]} rows for {rows} rows of queries")
         if not near.cos.shape[-3] == queries == keys:
             raise ValueError(
-                f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of the "
-                "positions of both; turn them by rope.positions.rotary.rotate where they differ"
+                f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of "
+                "the positions of both; turn them by rope.positions.rotary.rotate where they differ"
             )
 
 

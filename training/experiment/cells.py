@@ -38,7 +38,8 @@ def keep_settings(path: Path, wanted: Mapping[str, Any]) -> None:
     for name, value in json.loads(json.dumps(wanted)).items():
         if found.get(name, value) != value:
             raise DataError(
-                f"{path.parent}: its cells were made with {name} {found[name]}, not {value}: give that, or another --folder"
+                f"{path.parent}: its cells were made with {name} {found[name]}, not {value}: "
+                "give that, or another --folder"
             )
     write_json(path, found | dict(wanted))
 

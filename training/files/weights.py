@@ -91,7 +91,8 @@ def read(name: str, stored: Stored) -> np.ndarray:
 
 def fingerprint(model: Any) -> str:
     """Of a model's arrays, by which a resumed run knows what it began with."""
-    return f"{reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data, crc), jax.tree.leaves(model), 0):08x}"
+    leaves = (np.ascontiguousarray(x).view(np.uint8).data for x in jax.tree.leaves(model))
+    return f"{reduce(lambda crc, data: zlib.crc32(data, crc), leaves, 0):08x}"
 
 
 def open_weights(folder: Path) -> tuple[dict[str, Stored], Path]:

@@ -5,9 +5,31 @@ y ~ Q, and what is reported is that difference of means, a positive number, with
 
 Truth         metric (the ground cost and its dual norm), transport (exact and regularised, of finite samples),
               laws (pairs whose distance is known; threefry draws from them)
-Critics       critic (what one is), critics (objectives), networks, lipschitz (constraints on weights),
+Critics       critic (what one is), objectives (all of them, and their penalties), networks, weight_constraints,
               estimate (one trained on two laws)
-GANs          trainer (a generator against a critic), quality (measures of what it makes)
+GANs          trainer (a generator against a critic), program (the same for the engine), quality (of what it makes)
 experiments/  each one command of scripts/wgan.py
 benchmark/    others' published figures, and the funnels they are of
+
+api is what a program calls, by names of this package (docs/python.md).
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gan.api import Estimate, critic_w1, w1
+
+__all__ = ["Estimate", "critic_w1", "w1"]
+
+
+def __getattr__(name: str) -> Any:
+    """What others call, imported when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gan import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,17 +6,45 @@ t5/           mT5 and its objective; loading (transformers, bert4keras), transpl
 experiments/  few-shot: what pretraining buys when examples are few
 
 pretrain, finetune, generation and evaluation are what a user runs, text_encoder the same for RoFormer and BERT
-(and what retrieval builds on), plan whether a preset fits.
+(and what retrieval builds on); api is what a program calls, by names of this package (docs/python.md).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from pegasus_zh.api import (
+        Encoder,
+        Run,
+        Search,
+        States,
+        Writer,
+        load_encoder,
+        load_writer,
+        pretrain_encoder,
+        pretrain_t5,
+    )
+
+__all__ = [
+    "Encoder",
+    "Run",
+    "Search",
+    "States",
+    "Writer",
+    "load_encoder",
+    "load_writer",
+    "pretrain_encoder",
+    "pretrain_t5",
+]
 __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    """`__version__`, looked up when it is asked for:
-    pyproject.toml has it, also of a checkout that is not installed."""
+    """What others call, imported when it is asked for; and `__version__`, which pyproject.toml has, also of a checkout
+    that is not installed."""
+    if name in __all__:
+        from pegasus_zh import api
+
+        return getattr(api, name)
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import tomllib
@@ -27,3 +55,7 @@ def __getattr__(name: str) -> Any:
         return version("pegasus-zh")
     except PackageNotFoundError:
         return tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -18,6 +18,7 @@ import tyro
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
+from pegasus_zh.text.lists import many
 from pegasus_zh.text.pairs import Pair, read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer
 from rope.decoding.search import Marks, Search
@@ -53,7 +54,8 @@ class Writing:
 
 
 def bucket(length: int, longest: int) -> int:
-    """The positions that inputs of this length are padded to: few lengths, less than a third of each padding (from 64 on)."""
+    """The positions that inputs of this length are padded to:
+    few lengths, less than a third of each padding (from 64 on)."""
     step = 32 if length <= 128 else 64 if length <= 512 else 128
     return min(-(-length // step) * step, longest)
 
@@ -68,8 +70,8 @@ def generate(
 ) -> Iterator[str]:
     """What the model writes for each framed source (ids), in order; under the mesh that is set, if one is.
 
-    Sources are taken a window at a time (WINDOW batches), and decoded in order of their length. first: the number of the
-    first, on which what is drawn at random depends.
+    Sources are taken a window at a time (WINDOW batches), and decoded in order of their length. first: the number of
+    the first, on which what is drawn at random depends.
     """
     parts = parts_of("batch")
     rows = -(-writing.batch_size // parts) * parts  # what the mesh can cut
@@ -100,22 +102,33 @@ def generate(
 
 
 class Write(Protocol):
-    """Writes a text for each of the texts it is given; draws depend on a text's number, `first` being that of the first."""
+    """Writes a text for each of the texts it is given;
+    draws depend on a text's number, `first` being that of the first."""
 
     def __call__(self, texts: Iterable[str], first: int = 0) -> Iterator[str]: ...
 
 
+def placed(loaded: Loaded, dtype: Dtype) -> Loaded:
+    """The same model on the devices of the mesh that is set, to be computed in this type."""
+    config = replace(loaded.config, dtype=dtype)
+    return replace(loaded, model=place(loaded.model, abstract(partial(init, config, jax.random.key(0)))), config=config)
+
+
+def write_texts(loaded: Loaded, writing: Writing, texts: Iterable[str], first: int = 0) -> Iterator[str]:
+    """What a model that is placed writes for each text, in order, under the mesh that is set; first:
+    as `generate` has it.
+
+    Raises ValueError for one text where a list of texts belongs.
+    """
+    tokenizer = loaded.tokenizer
+    ids = map(tokenizer.encode, many(texts))
+    framed = (tokenizer.frame_source(x, writing.max_source) if x else [] for x in ids)  # of nothing, nothing
+    return generate(loaded.model, loaded.config, tokenizer, framed, writing, first)
+
+
 def writer(loaded: Loaded, writing: Writing, dtype: Dtype) -> Write:
     """What writes with these weights, under the mesh that is set."""
-    config, tokenizer = replace(loaded.config, dtype=dtype), loaded.tokenizer
-    model = place(loaded.model, abstract(partial(init, config, jax.random.key(0))))
-
-    def written(texts: Iterable[str], first: int = 0) -> Iterator[str]:
-        ids = map(tokenizer.encode, texts)
-        framed = (tokenizer.frame_source(x, writing.max_source) if x else [] for x in ids)  # of nothing, nothing
-        return generate(model, config, tokenizer, framed, writing, first)
-
-    return written
+    return partial(write_texts, placed(loaded, dtype), writing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +138,8 @@ class GenerateConfig:
     model: str
     """A work folder of scripts.pretrain or scripts.finetune, a folder of transformers, or a bert4keras checkpoint."""
     input: str = ""
-    """.jsonl (see --field), .tsv (the last column) or .txt, one input a line, also .gz; - is standard input as .txt; none
-    gives a prompt."""
+    """.jsonl (see --field), .tsv (the last column) or .txt, one input a line, also .gz; - is standard input as .txt;
+    none gives a prompt."""
     out: str = ""
     """A JSONL file of {source, reference, written}; by default standard output."""
     field: str = "source"
@@ -146,7 +159,8 @@ class GenerateConfig:
 
 
 def run_generation(config: GenerateConfig, say: Callable = print) -> None:
-    """Reads, decodes and writes as `config` says, to standard output where no file is named. Raises DataError and ValueError."""
+    """Reads, decodes and writes as `config` says, to standard output where no file is named.
+    Raises DataError and ValueError."""
     out = Path(config.out)
     if config.out and not config.input:
         raise DataError("--out goes with --input")

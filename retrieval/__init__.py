@@ -6,4 +6,26 @@ search/       an index (index), its folder (store), commands and page over it
 experiments/  the similarity grid: models x poolings x whitenings x tasks
 
 embed is a file of texts to a file of vectors; similarity scores vectors by pairs, texts reads either.
+
+api is what a program calls, by names of this package (docs/python.md).
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrieval.api import Embedder, Whitening, fit_whitening, load_whitening
+
+__all__ = ["Embedder", "Whitening", "fit_whitening", "load_whitening"]
+
+
+def __getattr__(name: str) -> Any:
+    """What others call, imported when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from retrieval import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

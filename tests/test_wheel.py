@@ -1,5 +1,6 @@
 """What an installed wheel holds, and its command pegasus-zh, away from the checkout."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pegasus_zh
 from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from tests.test_docs_python import snippets, told
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ["training", "rope", "gan", "retrieval", "pegasus_zh"]
@@ -94,6 +96,19 @@ def test_the_checkout_calls_the_same_commands():
     )
     assert module.returncode == 0 and module.stdout == package.stdout
     assert module.stdout.startswith("usage: python -m scripts.export [-h]")
+
+
+@pytest.mark.slow
+def test_the_snippets_of_the_documentation_run(installed, tmp_path):
+    (tmp_path / "page.py").write_text(snippets(), "utf-8")
+    where = "import gan, pegasus_zh, retrieval, rope; print(*(x.__file__ for x in (gan, pegasus_zh, retrieval, rope)))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    python = installed.with_name("python")
+    found = call(python, "-c", where, cwd=tmp_path, env=environment).stdout.split()
+    assert len(found) == 4 and all(Path(file).is_relative_to(installed.parents[1]) for file in found)
+    done = call(python, "page.py", cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-len(told()) :] == told()
 
 
 def test_worker_processes_find_the_installed_command(installed, tmp_path):

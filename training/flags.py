@@ -1,13 +1,17 @@
 """Command lines out of frozen dataclasses, and presets: a preset is the value that a command's flags then change."""
 
 import sys
-from collections.abc import Callable, Container, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-# The fields of a part of a config are flags of the whole: Annotated[Part, FLAT]. Parts of it in turn keep their names, as --mesh.fsdp.
+# The fields of a part of a config are flags of the whole: Annotated[Part, FLAT].
+# Parts of it in turn keep their names, as --mesh.fsdp.
 FLAT = tyro.conf.arg(name="")
 
 Config = TypeVar("Config")
@@ -24,6 +28,68 @@ def one_of(names: Iterable[str]) -> PrimitiveConstructorSpec[str]:
         str_from_instance=lambda value: [value],
         choices=names,
     )
+
+
+def changed(config: Config, settings: Mapping[str, Any]) -> Config:
+    """The config with these of its flags changed, each by its name, whichever flat part of the config has it.
+
+    A list becomes a tuple, a Path a string. Raises ValueError for a name or a kind of value that the config does not
+    have.
+    """
+    left = dict(settings)
+    made = _changed(config, left)
+    if left:
+        raise ValueError(f"no setting {min(left)!r}: it must be one of {', '.join(sorted(_names(config)))}")
+    return made
+
+
+def _changed(config: Any, left: dict[str, Any]) -> Any:
+    """Takes from `left` what is changed."""
+    parts = {name: _changed(part, left) for name, (part, flat) in _fields(config).items() if flat}
+    given = {name: _plain(left.pop(name)) for name in _fields(config) if name in left}
+    hints = get_type_hints(type(config))
+    for name, value in given.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{name} is {value!r}: it must be {_shown(hints[name])}")
+    return replace(config, **parts, **given)
+
+
+def _fields(config: Any) -> dict[str, tuple[Any, bool]]:
+    """Each field's value, and whether its fields are flags of the whole."""
+    hints = get_type_hints(type(config), include_extras=True)
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {name: (x, is_dataclass(x) and get_origin(hints[name]) is Annotated) for name, x in values.items()}
+
+
+def _names(config: Any) -> Iterator[str]:
+    for name, (value, flat) in _fields(config).items():
+        yield from _names(value) if flat else (name,)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    return str(value) if isinstance(value, Path) else value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kind, args = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in args
+    if kind in (Union, UnionType):
+        return any(_fits(value, one) for one in args)
+    if kind is tuple:
+        each = args[:1] * len(value) if isinstance(value, tuple) and args[-1] is ... else args
+        return isinstance(value, tuple) and len(value) == len(each) and all(map(_fits, value, each))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _shown(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
 
 
 def parse_preset(

@@ -55,6 +55,21 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     return Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * len(AXES))
 
 
+def mesh_of(given: Mesh | MeshConfig | None = None) -> Mesh:
+    """The mesh that is given or described, by default the one that `jax.set_mesh` set, else one of all devices.
+
+    Raises ValueError for a mesh that `make_mesh` does not make, and as it does.
+    """
+    if isinstance(given, MeshConfig):
+        return make_mesh(given)
+    mesh = jax.sharding.get_mesh() if given is None else given
+    if given is None and mesh.empty:
+        return make_mesh(MeshConfig())
+    if not isinstance(mesh, Mesh) or mesh.axis_names != AXES or {*mesh.axis_types} != {AxisType.Explicit}:
+        raise ValueError(f"{mesh!r:.80}: give a mesh of training.mesh.make_mesh, or a MeshConfig")
+    return mesh
+
+
 def data_share(mesh: Mesh) -> tuple[int, int]:
     """(index, count): this process holds part `index` of `count` equal parts of every batch.
 

@@ -1,9 +1,10 @@
 """Does pretraining on pseudo-summaries help where few examples are at hand?
 
-One small model is pretrained for each objective and seed under one budget (updates, rows, row shape, vocabulary, recipe),
-fine-tuned on 10, 100, ... examples of each task, and scored on the task's test part. A cell is one (task, number of examples,
-objective, seed): its seed decides the initial weights, the order of the pretraining, the examples drawn and the
-fine-tuning, so that repeats are independent; the test part and what chooses the epoch are the same for all.
+One small model is pretrained for each objective and seed under one budget
+(updates, rows, row shape, vocabulary, recipe), fine-tuned on 10, 100, ... examples of each task, and scored on the
+task's test part. A cell is one (task, number of examples, objective, seed): its seed decides the initial weights, the
+order of the pretraining, the examples drawn and the fine-tuning, so that repeats are independent; the test part and
+what chooses the epoch are the same for all.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, writer
 from pegasus_zh.pretrain import PretrainConfig, defaults, pretrain, tokenizer_of
-from pegasus_zh.rows.makers import PAIRS_OF_DOCUMENTS, ExamplesConfig
+from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Start, load
@@ -105,9 +106,9 @@ class FewShotConfig:
                 raise ValueError(f"{name} is {given}: give one or more, each once")
         if min(self.examples) < 0:
             raise ValueError(f"examples is {self.examples}: numbers from 0")
-        if wrong := [name for name in self.objectives if name not in (*PAIRS_OF_DOCUMENTS, NONE)]:
-            known = ", ".join([*PAIRS_OF_DOCUMENTS, NONE])
-            raise DataError(f"objectives has {wrong[0]!r}: it must be one of {known}")
+        known = [*pairs_of_documents(), NONE]
+        if wrong := [name for name in self.objectives if name not in known]:
+            raise DataError(f"objectives has {wrong[0]!r}: it must be one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,8 @@ def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> d
 
 
 def copied(task: FewShotTask) -> float:
-    """The Rouge-L of copying: each test source's first characters, as many as the median reference of the training has."""
+    """The Rouge-L of copying: each test source's first characters,
+    as many as the median reference of the training has."""
     length = int(np.median([len(reference) for _, reference in task.training]))
     found = scores([reference for _, reference in task.test], [source[:length] for source, _ in task.test])
     return float(found["rouge-l"].mean())

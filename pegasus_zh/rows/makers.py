@@ -1,7 +1,7 @@
 """Where examples come from: a table of makers, each one name, one function and the settings that it reads.
 
-An example is a tuple of ids, an array for each side that its maker names: (source, target) for an encoder-decoder, (ids,)
-for an encoder.
+An example is a tuple of ids, an array for each side that its maker names: (source, target) for an encoder-decoder,
+(ids,) for an encoder.
 """
 
 import zlib
@@ -14,7 +14,7 @@ import numpy as np
 
 from pegasus_zh.rows.packing import Example
 from pegasus_zh.rows.prepared_set import id_dtype
-from pegasus_zh.rows.pseudo_summary import SELECTORS, Unit, pseudo_summary
+from pegasus_zh.rows.pseudo_summary import SELECTORS, Selector, Unit, pseudo_summary
 from pegasus_zh.rows.span_corruption import corrupt
 from pegasus_zh.text.sentences import group_sentences, split_sentences
 from pegasus_zh.text.tokenizers import Tokenizer
@@ -60,8 +60,8 @@ def pseudo_summaries(
 ) -> list[list[Example]]:
     """For each text (source, target) of its groups of sentences; none below three sentences.
 
-    Stage by stage over many texts: each stage then finds its tables in the processor's cache, a fifth faster than text by
-    text.
+    Stage by stage over many texts: each stage then finds its tables in the processor's cache, a fifth faster than text
+    by text.
     """
     groups = _groups(texts, faithful, max_source, max_target)
     rule = partial(pseudo_summary, selector=selector, ratio=ratio, unit=unit, seed=selector_seed)
@@ -122,15 +122,41 @@ def frame_pair(source: list[int], target: list[int], tokenizer: Tokenizer, max_s
 
 _LENGTHS = ("max_source", "max_target")
 _GROUPS = ("faithful", *_LENGTHS, "selector_seed")
+
+
+def _of_selector(name: str) -> Maker:
+    return Maker(partial(pseudo_summaries, selector=name), (*_GROUPS, "unit", "ratio"))
+
+
 MAKERS: dict[str, Maker] = {
-    **{name: Maker(partial(pseudo_summaries, selector=name), (*_GROUPS, "unit", "ratio")) for name in SELECTORS},
+    **{name: _of_selector(name) for name in SELECTORS},
     "span-corruption": Maker(span_pairs, _GROUPS, kinds=("pegasus",)),
     # A piece for eight positions at most: a row closes before dozens of very short texts share it.
     "text": Maker(pieces, ("max_source",), sides=PLAIN, needs="text", positions=8),
     "pairs": Maker(given_pairs, _LENGTHS, reads="pairs", needs="a source and a reference"),
 }
-OF_DOCUMENTS = [name for name, maker in MAKERS.items() if maker.reads == "documents"]  # what --selector may be
-PAIRS_OF_DOCUMENTS = [name for name in OF_DOCUMENTS if MAKERS[name].sides == PAIR]  # of these, what T5 trains on
+
+
+def of_documents() -> list[str]:
+    """What --selector may be."""
+    return [name for name, maker in MAKERS.items() if maker.reads == "documents"]
+
+
+def pairs_of_documents() -> list[str]:
+    """Of these, what T5 trains on."""
+    return [name for name in of_documents() if MAKERS[name].sides == PAIR]
+
+
+def add_selector(name: str, selector: Selector) -> None:
+    """A rule of one's own for pseudo-summaries: from now on --selector may be `name`, in this process.
+
+    Where several processes prepare, the script that starts them adds it outside of `if __name__ == "__main__":`. Raises
+    ValueError for a name that is taken: prepared sets are known by it.
+    """
+    if name in MAKERS:
+        raise ValueError(f"selector {name!r} is there already, and prepared sets are known by the name: give another")
+    SELECTORS[name] = selector
+    MAKERS[name] = _of_selector(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +164,8 @@ class ExamplesConfig:
     """Which examples are made of documents, and of what length. The defaults are T5-PEGASUS's."""
 
     selector: str = "lcs"
-    """Rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as T5;
-    or text: no pairs, the text in pieces."""
+    """Rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as
+    T5; or text: no pairs, the text in pieces."""
     unit: Unit = "character"
     """What the selector compares."""
     faithful: bool = False
@@ -160,13 +186,13 @@ class ExamplesConfig:
     def __post_init__(self):
         lengths, rows = dict.fromkeys(_LENGTHS, (4, 1 << 15)), dict.fromkeys(("row_source", "row_target"), (0, 1 << 16))
         check_ranges(self, ratio=0, selector_seed=(0, 1 << 32), **lengths, **rows)
-        if self.selector not in OF_DOCUMENTS:
-            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(OF_DOCUMENTS)}")
+        if self.selector not in (known := of_documents()):
+            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(known)}")
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
             raise DataError(
                 f"a row must hold the longest pair, so --row-source {self.row_source} may not be below --max-source "
-                f"{self.max_source}, nor --row-target {self.row_target} below --max-target {self.max_target}: raise the "
-                "one or lower the other (0: chosen by the documents)"
+                f"{self.max_source}, nor --row-target {self.row_target} below --max-target {self.max_target}: raise "
+                "the one or lower the other (0: chosen by the documents)"
             )
 
     @property

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from jax.sharding import get_mesh
 
+from pegasus_zh.text.lists import many
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.vectors.pooling import Pooling, embed
+from retrieval.vectors.pooling import Pooling, check_poolings, embed
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init, sizes
 from training.files.errors import DataError
 from training.partition import Dtype, abstract, check_divisible, parts_of, place, replicate, spec
@@ -46,8 +47,8 @@ Encode = Callable[[Iterable[str]], Iterator[Vectors]]
 
 
 def encoder(source: TextEncoder, poolings: Sequence[Pooling], encoding: Encoding) -> Encode:
-    """What makes vectors of texts, a window at a time, in order; under the mesh that is set, whose devices each take their
-    part of every batch."""
+    """What makes vectors of texts, a window at a time, in order; under the mesh that is set, whose devices each take
+    their part of every batch."""
     model = place(source.model, abstract(partial(init, source.config, jax.random.key(0))))
     return partial(encoder_for(source.config, source.tokenizer, poolings, encoding), model)
 
@@ -57,6 +58,7 @@ def encoder_for(
 ) -> Callable[[RoFormer, Iterable[str]], Iterator[Vectors]]:
     """The same of any model of this shape, which lies on the mesh, such as one that is being trained."""
     check_length(config, encoding.max_length)
+    check_poolings(poolings, config, "the encoder")
     if not (mesh := get_mesh()).empty:
         check_divisible(mesh, sizes(config))
     config = replace(config, dtype=encoding.dtype)
@@ -71,7 +73,7 @@ def encoder_for(
         return programs[ids.shape](model, *rows)
 
     def windows(model: RoFormer, texts: Iterable[str]) -> Iterator[Vectors]:
-        texts, waiting = iter(texts), None
+        texts, waiting = iter(many(texts)), None
         # As many texts as a batch has positions: of short ones about 16 batches, and enough to pack well.
         while window := list(islice(texts, encoding.tokens)):
             found = _dispatch(window, tokenizer, encoding, partial(compute, model))
@@ -126,7 +128,8 @@ def row_length(lengths: Sequence[int], max_length: int) -> int:
 def lay_out(
     packed: Sequence[Sequence[int]], framed: Sequence[Sequence[int]], shape: tuple[int, int], pad: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and segments [rows, T] of the texts that each row has, side by side and numbered from 1; further rows are empty."""
+    """Ids and segments [rows, T] of the texts that each row has, side by side and numbered from 1;
+    further rows are empty."""
     ids, segments = np.full(shape, pad, np.int32), np.zeros(shape, np.int32)
     for row, members in enumerate(packed):
         end = 0
@@ -139,7 +142,8 @@ def lay_out(
 def _dispatch(
     texts: list[str], tokenizer: PegasusTokenizer, encoding: Encoding, compute: Callable
 ) -> tuple[np.ndarray, list[tuple[list[list[int]], jax.Array]]]:
-    """The texts' lengths, and what is being computed: of each batch, which texts its rows have and their vectors [B, S, K, D]."""
+    """The texts' lengths, and what is being computed:
+    of each batch, which texts its rows have and their vectors [B, S, K, D]."""
     ids = [tokenizer.encode(text) for text in texts]
     framed = [tokenizer.frame_source(x, encoding.max_length) for x in ids]
     lengths = [len(x) for x in framed]

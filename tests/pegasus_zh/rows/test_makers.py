@@ -5,7 +5,7 @@ import pytest
 
 from pegasus_zh.experiments.few_shot import FewShotConfig
 from pegasus_zh.pretrain import PretrainRecipe
-from pegasus_zh.rows.makers import MAKERS, OF_DOCUMENTS, ExamplesConfig
+from pegasus_zh.rows.makers import MAKERS, ExamplesConfig, of_documents
 from pegasus_zh.rows.pseudo_summary import SELECTORS
 from pegasus_zh.text.documents import CORPUS, read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer
@@ -34,8 +34,8 @@ def test_examples_have_the_sides_of_their_maker(name, tokenizer):
 
 
 def test_the_values_of_selector_are_the_documents_makers():
-    assert OF_DOCUMENTS == [*SELECTORS, "span-corruption", "text"]
-    with pytest.raises(DataError, match=f"selector is 'pairs': it must be one of {', '.join(OF_DOCUMENTS)}"):
+    assert of_documents() == [*SELECTORS, "span-corruption", "text"]
+    with pytest.raises(DataError, match=f"selector is 'pairs': it must be one of {', '.join(of_documents())}"):
         ExamplesConfig(selector="pairs")
 
 

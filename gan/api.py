@@ -1,0 +1,74 @@
+"""What others call: the distance of two sets of points, exactly or by a critic."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gan.critic import Critic, Shape
+from gan.estimate import train
+from gan.laws import clouds
+from gan.metric import Metric
+from gan.objectives import CRITICS
+from gan.transport import exact_w1
+from training.arrays import points
+
+
+def w1(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> float:
+    """The Wasserstein-1 distance of two sets of points [n, D] and [m, D], each point of a set alike in weight:
+    exact, in float64.
+
+    Of n = m = 1,000 points it takes a tenth of a second, of 5,000 some seconds to a minute. Source: gan/transport.py,
+    which also takes weights. Raises ValueError for one vector where points belong, NaN, none, and points of different
+    dimensions.
+    """
+    return exact_w1(points(x, "x"), points(y, "y"), metric)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What trained critics say of two sets of points; arrays are [seeds]."""
+
+    w1: float  # the mean of kr
+    kr: np.ndarray  # mean f(x) - mean f(y)
+    objective: np.ndarray  # what the critic itself takes for the distance
+    steepest: np.ndarray  # largest gradient of f seen: kr / steepest is at most W1, and kr alone where that is 1
+    certified: bool  # the critic cannot be steeper than 1 in the end
+
+
+def critic_w1(
+    x: np.ndarray,
+    y: np.ndarray,
+    critic: str | Callable[[Shape], Critic] = "gp",
+    *,
+    steps: int = 1000,
+    batch: int = 256,
+    seeds: int = 3,
+    hidden: tuple[int, ...] = (),
+) -> Estimate:
+    """The same distance as a WGAN's critic has it, trained on points [n, D] and [m, D] that are drawn with replacement.
+
+    critic: a name of gan.objectives.CRITICS, or what makes one of a shape, such as
+    `partial(gradient_penalty, weight=1.0)`. hidden: its layers' features, by default two of max(2 D, 128). What it says
+    is read of 4,096 further draws. Critics learn points of unit scale best: W1 of points times c is c W1. Raises
+    ValueError as `w1` does, for an unknown critic, for numbers that cannot be, and for training that diverged.
+    """
+    if isinstance(critic, str) and critic not in CRITICS:
+        raise ValueError(f"critic is {critic!r}: it must be one of {', '.join(CRITICS)}")
+    x, y = points(x, "x"), points(y, "y")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"x of {x.shape[1]} and y of {y.shape[1]} dimensions: they must have as many")
+    if any(features < 1 for features in hidden):
+        raise ValueError(f"hidden is {hidden}: numbers from 1")
+    made = (CRITICS[critic] if isinstance(critic, str) else critic)(Shape(size=x.shape[1], hidden=hidden))
+    ((last, _),) = deque(train(made, clouds("points", x, y), steps=steps, batch=batch, seeds=seeds), maxlen=1)
+    if not np.isfinite(last.kr).all():
+        raise ValueError(f"critic {critic}: it says {last.kr}; scale the points to about 1, or take another critic")
+    return Estimate(
+        w1=float(last.kr.mean()),
+        kr=last.kr,
+        objective=last.objective,
+        steepest=last.steepest,
+        certified=made.certified,
+    )

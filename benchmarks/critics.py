@@ -20,9 +20,9 @@ import tyro
 from scipy.spatial.distance import cdist
 
 from gan.critic import Shape
-from gan.critics import gradient_penalty
 from gan.estimate import program
 from gan.laws import shift
+from gan.objectives import gradient_penalty
 from gan.transport import exact_w1
 
 
@@ -51,7 +51,9 @@ def ours(config: Config, seeds: int) -> Callable[[], object]:
 def theirs(config: Config, compiled: bool) -> Callable[[], object]:
     size, width = config.dimensions, max(2 * config.dimensions, 128)
     net = torch.nn.Sequential(
-        torch.nn.Linear(size, width), torch.nn.ReLU(), torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, 1)
+        torch.nn.Linear(size, width), torch.nn.ReLU(),
+        torch.nn.Linear(width, width), torch.nn.ReLU(),
+        torch.nn.Linear(width, 1),
     )  # fmt: skip
     adam = torch.optim.Adam(net.parameters(), 2e-4, betas=(0.0, 0.9))
     weights = dict(net.named_parameters())
@@ -113,11 +115,13 @@ def main() -> None:
     }
     times = take_turns(calls, config.repeats)
     print(
-        f"gradient penalty, {config.dimensions} dimensions, batch {config.batch}: median of {config.repeats} runs of {config.steps} steps"
+        f"gradient penalty, {config.dimensions} dimensions, batch {config.batch}: "
+        f"median of {config.repeats} runs of {config.steps} steps"
     )
     for name, taken in times.items():
         print(
-            f"  {name:18} {config.steps / statistics.median(taken):8.1f} steps/s   {ratio(times, name, 'ours')} x the time of ours"
+            f"  {name:18} {config.steps / statistics.median(taken):8.1f} steps/s   "
+            f"{ratio(times, name, 'ours')} x the time of ours"
         )
     x, y = (np.asarray(z, float) for z in shift(config.dimensions).sample(jax.random.key(0), config.points))
     exact = {"ours": partial(exact_w1, x, y), "POT": lambda: ot.emd2([], [], cdist(x, y), numItermax=10**7)}

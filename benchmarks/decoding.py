@@ -2,9 +2,9 @@
 
     python -m benchmarks.decoding --data titles.tsv.gz [--preset t5-pegasus-small] [--beams 1 4]
 
-Inputs are the sources of a file that scripts.generate reads, 256 of them. torch gets them in the file's order, padded to the
-longest of a batch, in each of the batch sizes given; the fastest counts. The two take turns; compilation is not counted.
-Needs the `parity` extra.
+Inputs are the sources of a file that scripts.generate reads, 256 of them. torch gets them in the file's order, padded
+to the longest of a batch, in each of the batch sizes given; the fastest counts. The two take turns; compilation is not
+counted. Needs the `parity` extra.
 """
 
 import statistics
@@ -64,7 +64,8 @@ def main() -> None:
     sources = [tokenizer.frame_source(tokenizer.encode(text), config.max_source) for text in texts]
     lengths = [len(source) for source in sources]
     print(
-        f"{config.preset}, {len(sources)} inputs of {min(lengths)} to {max(lengths)} ids, {statistics.mean(lengths):.0f} on average"
+        f"{config.preset}, {len(sources)} inputs of {min(lengths)} to {max(lengths)} ids, "
+        f"{statistics.mean(lengths):.0f} on average"
     )
 
     def theirs(beams: int, batch_size: int) -> list[str]:

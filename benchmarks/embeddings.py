@@ -1,7 +1,8 @@
 """Sentence vectors: encoding and contrastive steps beside sentence-transformers, whitening beside NumPy and
 scikit-learn, search beside FAISS.
 
-    python -m benchmarks.embeddings [--part encode step whiten search claim] [--texts FILE] [--model FOLDER --pairs FILE]
+    python -m benchmarks.embeddings [--part encode step whiten search claim] [--texts FILE]
+                                    [--model FOLDER --pairs FILE]
 
 Needs the `parity` extra (`make bench` sets it up). Who is compared takes turns; medians are printed, and the medians of
 each round's ratio. Weights are random, of one encoder in both; claim wants a trained model and pairs of question TAB
@@ -87,7 +88,8 @@ def tell(title: str, times: dict[str, list[float]], work: float, unit: str, base
     for name, taken in times.items():
         each = statistics.median(taken)
         print(
-            f"  {name:24} {work / each:12,.1f} {unit}/s   {each:8.3f} s   {ratio(times, name, base)} x the time of {base}"
+            f"  {name:24} {work / each:12,.1f} {unit}/s   {each:8.3f} s   "
+            f"{ratio(times, name, base)} x the time of {base}"
         )
 
 
@@ -103,8 +105,8 @@ def random_bert(config: Config, texts: list[str], folder: Path) -> tuple[TextEnc
     vocabulary = [*SPECIALS, *sorted({c for text in texts for c in text.lower() if not c.isspace()})]
     tokenizer = PegasusTokenizer(vocabulary)
     shape = RoFormerConfig(
-        vocabulary=len(vocabulary), width=config.width, feed_forward=4 * config.width, heads=config.width // 64, layers=config.layers,
-        positions="learned",
+        vocabulary=len(vocabulary), width=config.width, feed_forward=4 * config.width, heads=config.width // 64,
+        layers=config.layers, positions="learned",
     )  # fmt: skip
     random = np.random.default_rng(0)
 
@@ -132,7 +134,8 @@ def encode(config: Config) -> None:
         ours, wanted = (call() for call in calls.values())
         cosines = (ours * wanted).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(wanted, axis=1)
         print(
-            f"cosines of the two: at least 1 - {1 - cosines.min():.1e}; ids a text: {np.mean([len(source.tokenizer.encode(t)) + 2 for t in texts]):.1f}"
+            f"cosines of the two: at least 1 - {1 - cosines.min():.1e}; "
+            f"ids a text: {np.mean([len(source.tokenizer.encode(t)) + 2 for t in texts]):.1f}"
         )
         tell(
             f"encoding {len(texts):,} texts, {config.layers} layers of {config.width}",
@@ -197,7 +200,8 @@ def whitening(config: Config) -> None:
     slow = (time.perf_counter() - begin) * len(x) / len(few)
     tell(f"a whitening of {len(x):,} x 768", times, len(x), "vector")
     print(
-        f"  scikit-learn's IncrementalPCA {slow:.1f} s, {slow / statistics.median(times['ours']):.1f} x the time of ours (from {len(few):,} vectors)"
+        f"  scikit-learn's IncrementalPCA {slow:.1f} s, "
+        f"{slow / statistics.median(times['ours']):.1f} x the time of ours (from {len(few):,} vectors)"
     )
     for count in (len(x) // 10, len(x)):
         tracemalloc.start()
@@ -260,7 +264,8 @@ def claim(config: Config) -> None:
         for name, index in indexes.items():
             mrr, recall = ranking(index.search(asked[name], 10).places, wanted)
             print(
-                f"  {name:24} MRR@10 {mrr:.4f}, recall@10 {recall:.4f}, {4 * index.dimensions * len(texts) / 2**20:.1f} MiB of vectors"
+                f"  {name:24} MRR@10 {mrr:.4f}, recall@10 {recall:.4f}, "
+                f"{4 * index.dimensions * len(texts) / 2**20:.1f} MiB of vectors"
             )
 
 

@@ -1,7 +1,8 @@
 """One training step (forward, backward, AdamW; float32) beside transformers' torch MT5:
 same shapes, weights' sizes, batch.
 
-    python -m benchmarks.training_step [--preset t5-pegasus-small] [--rows 8] [--source 384] [--target 128] [--dropout 0.1]
+    python -m benchmarks.training_step [--preset t5-pegasus-small] [--rows 8] [--source 384] [--target 128]
+                                       [--dropout 0.1]
 
 Needs the `parity` extra (`make bench` sets it up). The two take turns; medians and the ratio of each pair are printed.
 """
@@ -116,7 +117,8 @@ def main() -> None:
         print(f"{name:>6}: {statistics.median(seconds):.3f} s a step (min {min(seconds):.3f}, max {max(seconds):.3f})")
     ratios = [b / a for a, b in zip(times["ours"], times["torch"], strict=True)]
     print(
-        f"steps per second, ours / torch: median {statistics.median(ratios):.2f} of {min(ratios):.2f} to {max(ratios):.2f}"
+        "steps per second, ours / torch: "
+        f"median {statistics.median(ratios):.2f} of {min(ratios):.2f} to {max(ratios):.2f}"
     )
 
 

@@ -5,9 +5,9 @@ y ~ Q, and what is reported is that difference of means, a positive number, with
 
 Truth         metric (the ground cost and its dual norm), transport (exact and regularised, of finite samples),
               laws (pairs whose distance is known; threefry draws from them)
-Critics       critic (what one is), critics (objectives), networks, lipschitz (constraints on weights),
+Critics       critic (what one is), objectives (all of them, and their penalties), networks, weight_constraints,
               estimate (one trained on two laws)
-GANs          trainer (a generator against a critic), quality (measures of what it makes)
+GANs          trainer (a generator against a critic), program (the same for the engine), quality (of what it makes)
 experiments/  each one command of scripts/wgan.py
 benchmark/    others' published figures, and the funnels they are of
 

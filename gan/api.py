@@ -7,19 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from gan.critic import Critic, Shape
-from gan.critics import CRITICS
 from gan.estimate import train
 from gan.laws import clouds
 from gan.metric import Metric
+from gan.objectives import CRITICS
 from gan.transport import exact_w1
 from training.arrays import points
 
 
 def w1(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> float:
-    """The Wasserstein-1 distance of two sets of points [n, D] and [m, D], each point of a set alike in weight: exact, in float64.
+    """The Wasserstein-1 distance of two sets of points [n, D] and [m, D], each point of a set alike in weight:
+    exact, in float64.
 
-    Of n = m = 1,000 points it takes a tenth of a second, of 5,000 some seconds to a minute. Source: gan/transport.py, which also takes
-    weights. Raises ValueError for one vector where points belong, NaN, none, and points of different dimensions.
+    Of n = m = 1,000 points it takes a tenth of a second, of 5,000 some seconds to a minute. Source: gan/transport.py,
+    which also takes weights. Raises ValueError for one vector where points belong, NaN, none, and points of different
+    dimensions.
     """
     return exact_w1(points(x, "x"), points(y, "y"), metric)
 
@@ -47,10 +49,10 @@ def critic_w1(
 ) -> Estimate:
     """The same distance as a WGAN's critic has it, trained on points [n, D] and [m, D] that are drawn with replacement.
 
-    critic: a name of gan.critics.CRITICS, or what makes one of a shape, such as `partial(gradient_penalty, weight=1.0)`. hidden: its
-    layers' features, by default two of max(2 D, 128). What it says is read of 4,096 further draws. Critics learn points of unit scale
-    best: W1 of points times c is c W1. Raises ValueError as `w1` does, for an unknown critic, for numbers that cannot be, and for
-    training that diverged.
+    critic: a name of gan.objectives.CRITICS, or what makes one of a shape, such as
+    `partial(gradient_penalty, weight=1.0)`. hidden: its layers' features, by default two of max(2 D, 128). What it says
+    is read of 4,096 further draws. Critics learn points of unit scale best: W1 of points times c is c W1. Raises
+    ValueError as `w1` does, for an unknown critic, for numbers that cannot be, and for training that diverged.
     """
     if isinstance(critic, str) and critic not in CRITICS:
         raise ValueError(f"critic is {critic!r}: it must be one of {', '.join(CRITICS)}")

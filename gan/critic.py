@@ -1,8 +1,9 @@
 """What a critic is: a pure function that learns a potential f, and what it then says W1 is.
 
-All are of one form. f is high on x ~ P and low on y ~ Q; `kr` is the mean of f(x) less that of f(y) (Kantorovich and Rubinstein), and
-`objective` what the critic itself takes for the distance, never with a penalty. Where both are the same it is said once. Batches are x [n, D]
-and y [n, D], images flat too, C_ij the ground cost from x_i to y_j.
+All are of one form. f is high on x ~ P and low on y ~ Q; `kr` is the mean of f(x) less that of f(y)
+(Kantorovich and Rubinstein), and `objective` what the critic itself takes for the distance, never with a penalty. Where
+both are the same it is said once. Batches are x [n, D] and y [n, D], images flat too, C_ij the ground cost from x_i to
+y_j.
 """
 
 import math
@@ -53,11 +54,12 @@ class Critic:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Of f: a perceptron [D, F, F, 1], convolutions over an image of D = height width channels, or a perceptron's mean over all
-    square patches of it."""
+    """Of f: a perceptron [D, F, F, 1], convolutions over an image of D = height width channels, or a perceptron's mean
+    over all square patches of it."""
 
     size: int  # D
-    # Features of the hidden layers; by default two of max(2 D, 128), or 64, 128, 256 of convolutions while sides are even.
+    # Features of the hidden layers; by default two of max(2 D, 128), or 64, 128,
+    # 256 of convolutions while sides are even.
     hidden: tuple[int, ...] = ()
     image: tuple[int, int, int] | None = None  # (height, width, channels)
     patch: int = 0  # above 0: the side of patches
@@ -133,8 +135,8 @@ def critic_of(
     memory: Callable[[jax.Array, list[Layer]], Any] = lambda key, layers: (),
     read: Callable | None = None,
 ) -> Critic:
-    """A critic of one network. loss(f, x, y, key) -> (what is minimised, readings). `begin` makes the first weights out of random ones,
-    `project` those that are kept after an update, `constrain` those that f is computed with."""
+    """A critic of one network. loss(f, x, y, key) -> (what is minimised, readings). `begin` makes the first weights out
+    of random ones, `project` those that are kept after an update, `constrain` those that f is computed with."""
     tx = tx or adam()
     forward = shape.forward(activation)
 

@@ -1,4 +1,5 @@
-"""One critic trained on two laws that stay as they are, several seeds in one program, and what it then says, beside the truth."""
+"""One critic trained on two laws that stay as they are, several seeds in one program, and what it then says,
+beside the truth."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,10 +41,12 @@ def train(
     scored: int = 4096,
     linear_decay: bool = False,
 ) -> Iterator[tuple[Reading, State]]:
-    """After each chunk of steps what the critics of all seeds say, and their states, stacked. One compiled program a chunk.
+    """After each chunk of steps what the critics of all seeds say, and their states, stacked.
+    One compiled program a chunk.
 
-    With `linear_decay` updates shrink to nothing by the last step, where constant ones keep a critic moving about its best.
-    Ends early where a seed's critic is no longer finite: the last reading tells. Raises ValueError for numbers that cannot be.
+    With `linear_decay` updates shrink to nothing by the last step, where constant ones keep a critic moving about its
+    best. Ends early where a seed's critic is no longer finite: the last reading tells. Raises ValueError for numbers
+    that cannot be.
     """
     wanted = {"steps": (steps, 1), "batch": (batch, 2), "seeds": (seeds, 1), "chunk": (chunk, 1), "scored": (scored, 2)}
     for name, (value, least) in wanted.items():
@@ -65,14 +68,15 @@ def train(
 
 
 def seed_keys(seeds: int) -> jax.Array:
-    """[3, seeds]: keys of each seed, for weights, draws and what is scored; those of a seed do not depend on how many there are."""
+    """[3, seeds]: keys of each seed, for weights, draws and what is scored;
+    those of a seed do not depend on how many there are."""
     keys = jax.vmap(key_of)(jnp.arange(seeds))
     return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
 
 
 def over_seeds(function: Callable, *stacked: Any) -> Any:
-    """What `function` returns for each seed, stacked: side by side, but in turn on a CPU, which one seed's products fill and
-    where batched ones are slower."""
+    """What `function` returns for each seed, stacked: side by side, but in turn on a CPU, which one seed's products
+    fill and where batched ones are slower."""
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda one: function(*one), stacked)
     return jax.vmap(function)(*stacked)
@@ -130,7 +134,8 @@ def scores(
 
 @lru_cache
 def minibatch_w1(law: Law, batch: int, draws: int = 8, metric: Metric = "l2", seed: int = 0) -> np.ndarray:
-    """[draws]: the exact distance of so many pairs of batches, which is not that of the laws: fewer points are farther apart."""
+    """[draws]: the exact distance of so many pairs of batches, which is not that of the laws:
+    fewer points are farther apart."""
     sample: Callable = jax.jit(law.sample, static_argnums=1)
     pairs = (sample(jax.random.key(seed + n), batch) for n in range(draws))
     return np.array([exact_w1(x, y, metric) for x, y in pairs])

@@ -1,7 +1,7 @@
 """Pairs of laws (P, Q) of points in R^D and their Wasserstein-1 distance, with the Euclidean ground cost.
 
-`potential` is an optimal critic f, high on P and low on Q, and `gradient` its gradient at points of P: with them a critic's direction can be
-scored, not only its value.
+`potential` is an optimal critic f, high on P and low on Q, and `gradient` its gradient at points of P: with them a
+critic's direction can be scored, not only its value.
 """
 
 import math
@@ -95,8 +95,8 @@ def _outward(x: jax.Array) -> jax.Array:
 
 
 def mixture_on_a_line() -> Law:
-    """Two normal laws of deviation 1/2 around -2 and 2 against one of deviation 1 around 0: on a line W1 is the area between
-    the distribution functions, and a potential's slope is the sign of their difference."""
+    """Two normal laws of deviation 1/2 around -2 and 2 against one of deviation 1 around 0: on a line W1 is the area
+    between the distribution functions, and a potential's slope is the sign of their difference."""
 
     def below(z, functions=jnp):  # F_Q - F_P
         cdf = jax.scipy.stats.norm.cdf if functions is jnp else norm.cdf
@@ -112,7 +112,8 @@ def mixture_on_a_line() -> Law:
 
 
 def with_null_dimensions(law: Law, dimensions: int) -> Law:
-    """The law with further dimensions in which P and Q are the same normal law: neither distance nor gradient changes."""
+    """The law with further dimensions in which P and Q are the same normal law:
+    neither distance nor gradient changes."""
     if (null := dimensions - law.dimensions) < 0:
         raise ValueError(f"null:{dimensions}: {law.name} alone has {law.dimensions} dimensions")
 
@@ -137,7 +138,8 @@ class Funnels(NamedTuple):
 
 
 def funnels_of(dimensions: int, count: int, seed: int | None = None) -> Funnels:
-    """The published benchmark's funnels, or with a seed others of the same law. Raises ValueError for a size that it lacks."""
+    """The published benchmark's funnels, or with a seed others of the same law.
+    Raises ValueError for a size that it lacks."""
     if seed is not None:
         rng = np.random.default_rng([seed, dimensions, count])
         centres, offsets = rng.uniform(-SIDE, SIDE, (count, dimensions)), rng.normal(0, 0.1, count)
@@ -153,9 +155,9 @@ def funnels_of(dimensions: int, count: int, seed: int | None = None) -> Funnels:
 def min_funnel(dimensions: int, count: int, power: float = 8, seed: int | None = None, samples: int = 1 << 17) -> Law:
     """The benchmark of Korotin, Kolesov, Burnaev 2022 (arXiv 2206.07767, section 4).
 
-    u(x) = min_n |x - a_n| + b_n. Q is uniform on a box; P moves each of its points along the ray of u that it lies on, towards the
-    ray's lower end, by t -> t^power. Such a plan is optimal, and -u an optimal critic. W1 is the plan's mean length, by so many
-    samples: its rows have heavy tails, and 2^17 of them a standard error of 0.3 %.
+    u(x) = min_n |x - a_n| + b_n. Q is uniform on a box; P moves each of its points along the ray of u that it lies on,
+    towards the ray's lower end, by t -> t^power. Such a plan is optimal, and -u an optimal critic. W1 is the plan's
+    mean length, by so many samples: its rows have heavy tails, and 2^17 of them a standard error of 0.3 %.
     """
     a = funnels_of(dimensions, count, seed)
 
@@ -202,8 +204,8 @@ def _downhill(x: jax.Array, a: Funnels) -> jax.Array:
 def moved(x: jax.Array, a: Funnels, power: float) -> jax.Array:
     """Points [n, D] of the box, each at the share t of its ray of u, moved to the share t^power of it.
 
-    The ray goes from the funnel's centre through the point until it leaves the box or meets another funnel: the point at
-    distance r from the centre with r = |centre + r v - a_n| + b_n - b.
+    The ray goes from the funnel's centre through the point until it leaves the box or meets another funnel: the point
+    at distance r from the centre with r = |centre + r v - a_n| + b_n - b.
     """
     heights = _heights(x, a)
     nearest = jnp.argmin(heights, 1)
@@ -225,8 +227,8 @@ EXACT = 5000  # points of each set beyond which no exact distance is tried: a mi
 
 
 def finite(name: str, x: np.ndarray, y: np.ndarray) -> Law:
-    """Two sets of images, [n, H, W, channels] and [m, H, W, channels]. Their own distance is exact; what they were drawn from is
-    unknown."""
+    """Two sets of images, [n, H, W, channels] and [m, H, W, channels]. Their own distance is exact; what they were
+    drawn from is unknown."""
     height, width, channels = x.shape[1:]
     x, y = (z.reshape(len(z), -1) for z in (x, y))
     w1 = exact_w1(x, y) if max(len(x), len(y)) <= EXACT else None
@@ -260,7 +262,8 @@ def squares(side: int = 64) -> Law:
 
 
 def classes(images: Images) -> Law:
-    """Images of the first half of the labels and those of the other (Mallasto, Montúfar, Gerolin 2019, arXiv 1910.03875)."""
+    """Images of the first half of the labels and those of the other
+    (Mallasto, Montúfar, Gerolin 2019, arXiv 1910.03875)."""
     labels = np.unique(images.labels)
     if len(labels) == 1:
         raise ValueError("the images have one label: their classes cannot be set against each other; take halves")
@@ -269,7 +272,8 @@ def classes(images: Images) -> Law:
 
 
 def halves(images: Images) -> Law:
-    """The images' two halves by a hash of their pixels: samples of one law, whose distance is that of finite data alone."""
+    """The images' two halves by a hash of their pixels:
+    samples of one law, whose distance is that of finite data alone."""
     different = len(np.unique(images.pixels.reshape(len(images.labels), -1), axis=0))
     if different < 2:
         raise ValueError("all images are one: they have no halves")

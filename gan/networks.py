@@ -81,8 +81,8 @@ def halvings(image: tuple[int, int, int], most: int = 3) -> int:
 def _checked(image: tuple[int, int, int], times: int) -> int:
     if times != halvings(image, times) or not times:
         raise ValueError(
-            f"images of {image[0]} x {image[1]}: {times or 1} convolutions of stride 2 need multiples of {2 ** (times or 1)}; "
-            "give fewer features, or another network"
+            f"images of {image[0]} x {image[1]}: {times or 1} convolutions of stride 2 need multiples of "
+            f"{2 ** (times or 1)}; give fewer features, or another network"
         )
     return times
 

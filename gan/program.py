@@ -1,4 +1,5 @@
-"""A GAN as a program of the engine: one step is `n_critic` updates of the critic and one of the generator, over a mesh."""
+"""A GAN as a program of the engine: one step is `n_critic` updates of the critic and one of the generator,
+over a mesh."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,8 @@ from training.step import Batch, Sums, TrainState
 
 
 def gan_program(recipe: Recipe, seed: int) -> Program:
-    """Batches are {"images": float32 [rows, n_critic + 1, D]}, a row of them for each update. Weights are whole on each device."""
+    """Batches are {"images": float32 [rows, n_critic + 1, D]}, a row of them for each update.
+    Weights are whole on each device."""
     shape = (recipe.n_critic + 1, recipe.generator.size)
     return Program(
         init=partial(init, recipe, seed),

@@ -1,6 +1,7 @@
 """How good generated images are, by measures that need no download: Fréchet distance, precision and recall, blur.
 
-None of them is W1, and W1 in pixels is none of them: a set of averages can be nearer to the data in W1 than the data's own sample.
+None of them is W1, and W1 in pixels is none of them:
+a set of averages can be nearer to the data in W1 than the data's own sample.
 """
 
 import warnings
@@ -22,7 +23,8 @@ MOST = 10_000  # images that the classifier is trained on
 
 
 def features_of(x: np.ndarray, labels: np.ndarray, seed: int = 0) -> Features:
-    """The hidden units of scikit-learn's classifier of these images; random ReLU units where it has too few of a label to learn."""
+    """The hidden units of scikit-learn's classifier of these images;
+    random ReLU units where it has too few of a label to learn."""
     counts = np.unique(labels[:MOST], return_counts=True)[1]
     if len(counts) > 1 and min(counts) > 1 and sum(counts) >= 10 * len(counts):  # a tenth is set aside, with each label
         net = MLPClassifier((UNITS,), random_state=seed, max_iter=60, early_stopping=True)
@@ -39,7 +41,8 @@ def features_of(x: np.ndarray, labels: np.ndarray, seed: int = 0) -> Features:
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
     """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features [n, F] (Heusel et al. 2017, arXiv 1706.08500)."""
     first, second = (np.cov(z, rowvar=False) for z in (a, b))
-    # The root's trace by eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric: units that are always 0 do no harm.
+    # The root's trace by eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric:
+    # units that are always 0 do no harm.
     values, vectors = np.linalg.eigh(first)
     half = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
     root = np.sqrt(np.maximum(np.linalg.eigvalsh(half @ second @ half), 0)).sum()
@@ -47,8 +50,8 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
-    """The part of made points within some real point's k-th neighbour, and of real within a made one's (Kynkäänniemi et al.
-    2019, arXiv 1904.06991)."""
+    """The part of made points within some real point's k-th neighbour, and of real within a made one's
+    (Kynkäänniemi et al. 2019, arXiv 1904.06991)."""
 
     def covered(by: np.ndarray, points: np.ndarray) -> float:
         index = NearestNeighbors(n_neighbors=neighbours + 1).fit(by)

@@ -1,8 +1,9 @@
-"""JAX's default generator, Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), for CPUs.
+"""JAX's default generator, Threefry-2x32 with 20 rounds
+(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), for CPUs.
 
-jax.random computes it on a CPU in a loop over rounds, each of which goes through memory, and keeps one of the two words that a
-counter gives. Here the rounds are one fused kernel and both words are kept: a quarter of the time, and of the time to compile.
-The streams differ from jax.random's; their quality is the same.
+jax.random computes it on a CPU in a loop over rounds, each of which goes through memory, and keeps one of the two words
+that a counter gives. Here the rounds are one fused kernel and both words are kept: a quarter of the time, and of the
+time to compile. The streams differ from jax.random's; their quality is the same.
 """
 
 import math

@@ -1,7 +1,8 @@
 """The Wasserstein-1 distance of finite samples, by other people's solvers.
 
-exact: by sorting on a line, else as an assignment of equally many points (scipy), else as a linear program (POT). On a device:
-`exact_on_device`. Sinkhorn and sliced distances are monitors: they are other quantities, and are never called W1.
+exact: by sorting on a line, else as an assignment of equally many points (scipy), else as a linear program (POT). On a
+device: `exact_on_device`. Sinkhorn and sliced distances are monitors: they are other quantities, and are never called
+W1.
 """
 
 import math
@@ -62,7 +63,8 @@ def exact_plan(
     for mass, points in zip(given, (x, y), strict=True):
         if mass.shape != (len(points),) or not (mass >= 0).all() or not abs(mass.sum() - 1) < 1e-6:
             raise ValueError(
-                f"weights of {len(points)} points: as many numbers from 0, in all 1, not {mass.shape} in all {mass.sum():g}"
+                f"weights of {len(points)} points: as many numbers from 0, in all 1, "
+                f"not {mass.shape} in all {mass.sum():g}"
             )
     plan = ot.emd(*given, cost, numItermax=10_000_000)
     source, target = plan.nonzero()
@@ -84,7 +86,8 @@ def exact_on_device(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Ar
 
 
 def entropic(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float | jax.Array = 0.1) -> jax.Array:
-    """min over plans of the mean cost + epsilon KL(plan | all pairs alike), by ott-jax's Sinkhorn; epsilon in units of distance."""
+    """min over plans of the mean cost + epsilon KL(plan | all pairs alike), by ott-jax's Sinkhorn;
+    epsilon in units of distance."""
     return _entropic(x, y, metric, epsilon).reg_ot_cost
 
 
@@ -114,7 +117,8 @@ def need_ott(*names: str) -> list[ModuleType]:
 
 
 def sliced(x: jax.Array, y: jax.Array, key: jax.Array, directions: int = 128) -> jax.Array:
-    """The mean over random directions of the W1 of equally many projected points: at most W1, and far below in many dimensions."""
+    """The mean over random directions of the W1 of equally many projected points:
+    at most W1, and far below in many dimensions."""
     along = jax.random.normal(key, (x.shape[1], directions))
     along = along / jnp.linalg.norm(along, axis=0, keepdims=True)
     sorted_ = [jnp.sort(jnp.matmul(z, along, precision=jax.lax.Precision.HIGHEST), axis=0) for z in (x, y)]

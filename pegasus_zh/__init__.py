@@ -39,8 +39,8 @@ __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    """What others call, imported when it is asked for; and `__version__`, which pyproject.toml has, also of a checkout that is
-    not installed."""
+    """What others call, imported when it is asked for; and `__version__`, which pyproject.toml has, also of a checkout
+    that is not installed."""
     if name in __all__:
         from pegasus_zh import api
 

@@ -28,7 +28,10 @@ from training.metrics import read_metrics
 from training.partition import Dtype, abstract, check_divisible, parts_of, place, replicate, spec
 from training.step import compiler_options
 
-__all__ = ["Encoder", "Run", "Search", "States", "Writer", "load_encoder", "load_writer", "pretrain_encoder", "pretrain_t5"]  # fmt: skip
+__all__ = [
+    "Encoder", "Run", "Search", "States", "Writer",
+    "load_encoder", "load_writer", "pretrain_encoder", "pretrain_t5",
+]  # fmt: skip
 
 Paths = Path | str | Sequence[Path | str]
 AnyMesh = jax.sharding.Mesh | MeshConfig | None
@@ -56,10 +59,11 @@ def pretrain_t5(
 ) -> Run:
     """Pretrains T5-PEGASUS on documents, or resumes that in the folder; the same as the command scripts.pretrain.
 
-    data: files and patterns of documents (docs/prepare.md), by default the corpus that comes with the project. preset: a name of
-    pegasus_zh.t5.mt5.PRESETS, whose recipe goes with it. folder: by default runs/PRESET. settings: any other flag of the command, such as
-    batch_size=32, learning_rate=1e-3, selector="lead", dtype="bfloat16"; one process prepares unless `workers` are given. Raises
-    ValueError for an unknown preset, flag or kind of value, DataError for documents that cannot be used, and as training does.
+    data: files and patterns of documents (docs/prepare.md), by default the corpus that comes with the project. preset:
+    a name of pegasus_zh.t5.mt5.PRESETS, whose recipe goes with it. folder: by default runs/PRESET. settings: any other
+    flag of the command, such as batch_size=32, learning_rate=1e-3, selector="lead", dtype="bfloat16"; one process
+    prepares unless `workers` are given. Raises ValueError for an unknown preset, flag or kind of value, DataError for
+    documents that cannot be used, and as training does.
     """
     config = _preset(preset, mt5.PRESETS, t5.defaults)
     config = changed(config, _settings(data, steps, folder, mesh, settings))
@@ -76,8 +80,8 @@ def pretrain_encoder(
 ) -> Run:
     """Pretrains RoFormer or BERT by masked language model; the same as the command scripts.pretrain_encoder.
 
-    preset: a name of rope.encoder.roformer.PRESETS; folder: by default runs/encoder for `tiny`. The rest, and the errors, as
-    pretrain_t5 has them; settings are such as positions="learned", theta="1000^-t", length=64.
+    preset: a name of rope.encoder.roformer.PRESETS; folder: by default runs/encoder for `tiny`. The rest, and the
+    errors, as pretrain_t5 has them; settings are such as positions="learned", theta="1000^-t", length=64.
     """
     config = _preset(preset, roformer.PRESETS, text_encoder.defaults)
     config = changed(config, _settings(data, steps, folder, mesh, settings))
@@ -137,10 +141,11 @@ class Writer:
     ) -> list[str]:
         """What the model writes for each text, in order.
 
-        search: greedy; beams, four of them; draws, at temperature 1; or any Search, such as Search(temperature=0.7, top_p=0.9).
-        max_source, max_target: ids that are read and written at most. batch_size: texts that are decoded together. seed: of draws; a
-        text's own depends on it and on the text's number. The first call of each length compiles. Raises ValueError for a string
-        where a list belongs, no texts, an unknown search, and numbers that cannot be.
+        search: greedy; beams, four of them; draws, at temperature 1; or any Search, such as
+        Search(temperature=0.7, top_p=0.9). max_source, max_target: ids that are read and written at most. batch_size:
+        texts that are decoded together. seed: of draws; a text's own depends on it and on the text's number. The first
+        call of each length compiles. Raises ValueError for a string where a list belongs, no texts, an unknown search,
+        and numbers that cannot be.
         """
         found = listed(texts)
         if not isinstance(search, Search) and search not in SEARCHES:
@@ -169,11 +174,12 @@ def load_writer(
     dtype: Dtype = "float32",
     mesh: AnyMesh = None,
 ) -> Writer:
-    """What writes with the model at `path`: a run of pretrain_t5 or scripts.finetune, a folder of transformers (mT5, T5-PEGASUS), or a
-    bert4keras checkpoint.
+    """What writes with the model at `path`: a run of pretrain_t5 or scripts.finetune, a folder of transformers
+    (mT5, T5-PEGASUS), or a bert4keras checkpoint.
 
-    step: which checkpoint of several. semantics: what the weights were trained by, where the source does not tell (pegasus_zh/t5/load.py).
-    dtype: of the computation. mesh: by default all devices. Raises DataError for what is no such model.
+    step: which checkpoint of several. semantics: what the weights were trained by, where the source does not tell
+    (pegasus_zh/t5/load.py). dtype: of the computation. mesh: by default all devices. Raises DataError for what is no
+    such model.
     """
     return Writer(load(path, semantics=semantics, step=step), dtype=dtype, mesh=mesh)
 
@@ -208,9 +214,9 @@ class Encoder:
     ) -> States:
         """The hidden states of each text's tokens, [CLS] and [SEP] among them.
 
-        layer: 0 after the first, -1 after the last. max_length: ids of a text at most, of longer ones the end is cut; by default 512, or
-        as many as the model has learned positions. Raises ValueError for a string where a list belongs, no texts, and a layer that is not
-        there; DataError for texts longer than learned positions.
+        layer: 0 after the first, -1 after the last. max_length: ids of a text at most, of longer ones the end is cut;
+        by default 512, or as many as the model has learned positions. Raises ValueError for a string where a list
+        belongs, no texts, and a layer that is not there; DataError for texts longer than learned positions.
         """
         found, c = listed(texts), self.config
         most = c.max_positions if c.positions == "learned" else None
@@ -247,9 +253,10 @@ def load_encoder(
     dtype: Dtype = "float32",
     mesh: AnyMesh = None,
 ) -> Encoder:
-    """The encoder at `path`: a run of pretrain_encoder or scripts.simcse, or a folder of transformers (BERT, RoFormer, …).
+    """The encoder at `path`: a run of pretrain_encoder or scripts.simcse,
+    or a folder of transformers (BERT, RoFormer, …).
 
-    step: which checkpoint of several. pooler: see rope/encoder/huggingface.py. dtype: of the computation. mesh: by default all devices.
-    Raises DataError for what is no such model.
+    step: which checkpoint of several. pooler: see rope/encoder/huggingface.py. dtype: of the computation. mesh: by
+    default all devices. Raises DataError for what is no such model.
     """
     return Encoder(load_text_encoder(path, step=step, pooler=pooler), dtype=dtype, mesh=mesh)

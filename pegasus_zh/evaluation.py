@@ -1,13 +1,14 @@
 """How close written summaries come to their references: Rouge-1, Rouge-2, Rouge-L and BLEU on characters.
 
-The figures are those of T5-PEGASUS's finetune.py (March 2021), to the last bit: the characters of both texts, separated by
-spaces and lower-cased, go to the package `rouge`, whose newest release was then 1.0.0, and to nltk's `sentence_bleu` with
-smoothing method 1; an empty summary scores 0, and the mean is over the examples. `rouge` is unmaintained, so its rules are
-written out here, the odd ones too:
+The figures are those of T5-PEGASUS's finetune.py (March 2021), to the last bit: the characters of both texts, separated
+by spaces and lower-cased, go to the package `rouge`, whose newest release was then 1.0.0, and to nltk's `sentence_bleu`
+with smoothing method 1; an empty summary scores 0, and the mean is over the examples. `rouge` is unmaintained, so its
+rules are written out here, the odd ones too:
 
-* Rouge-1 and Rouge-2 count a repeated n-gram as often as both texts have it (1.0.1 and 0.3.2 count it once), but Rouge-L
-  counts the distinct characters of a longest common subsequence. So Rouge-L may exceed Rouge-1, as it does in some of the
-  published figures.
+* Rouge-1 and Rouge-2 count a repeated n-gram as often as both texts have it (1.0.1 and 0.3.2 count it once),
+but Rouge-L
+  counts the distinct characters of a longest common subsequence. So Rouge-L may exceed Rouge-1, as it does in some of
+  the published figures.
 * A full stop "." (not 。) ends a sentence and is no character; Rouge-L takes the union over all pairs of sentences.
 
 Against nltk and `rouge`: tests/parity/test_evaluation.py.
@@ -97,7 +98,8 @@ def read_pairs(source: Source, reference_field: str, written_field: str) -> tupl
             raise DataError(f"{place}: not a JSON object; each line is one, with a reference and what was written")
         if reference_field not in fields and set(fields) <= {"source", written_field}:  # scripts.generate's own
             raise DataError(
-                f"{place}: no reference to score against; write for a .tsv (reference TAB source) or .jsonl that has one"
+                f"{place}: no reference to score against; "
+                "write for a .tsv (reference TAB source) or .jsonl that has one"
             )
         for name, option in options.items():
             if name not in fields:
@@ -183,8 +185,8 @@ def _overlap(wanted: list[str], found: list[str], n: int) -> int:
 def _longest_common(reference: list[str], candidate: list[str]) -> set[str]:
     """The distinct characters of a longest common subsequence: of several, that which `rouge` finds.
 
-    Which one decides how many are distinct, so a length (rapidfuzz) or another's path will not do. Bit j of rows[i] is 0
-    where candidate[j] lengthens the subsequence of reference[: i + 1] and candidate[:j] (Hyyrö, 2004).
+    Which one decides how many are distinct, so a length (rapidfuzz) or another's path will not do. Bit j of rows[i] is
+    0 where candidate[j] lengthens the subsequence of reference[: i + 1] and candidate[:j] (Hyyrö, 2004).
     """
     places: dict[str, int] = {}
     for j, character in enumerate(candidate):

@@ -80,8 +80,8 @@ class FinetuneRecipe:
         return replace(start, **asdict(self.computation), dropout=dropout)
 
     def loop(self, pairs: int, held: int, parts: int) -> LoopConfig:
-        """For so many pairs to train on and to choose by, on a mesh that cuts a batch in so many parts: what cannot fill a
-        batch's end is left empty."""
+        """For so many pairs to train on and to choose by, on a mesh that cuts a batch in so many parts: what cannot
+        fill a batch's end is left empty."""
         parts *= self.accumulate
         rows = -(-min(self.batch_size, pairs) // parts) * parts
         per_epoch = -(-pairs // rows)

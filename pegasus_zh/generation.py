@@ -54,7 +54,8 @@ class Writing:
 
 
 def bucket(length: int, longest: int) -> int:
-    """The positions that inputs of this length are padded to: few lengths, less than a third of each padding (from 64 on)."""
+    """The positions that inputs of this length are padded to:
+    few lengths, less than a third of each padding (from 64 on)."""
     step = 32 if length <= 128 else 64 if length <= 512 else 128
     return min(-(-length // step) * step, longest)
 
@@ -69,8 +70,8 @@ def generate(
 ) -> Iterator[str]:
     """What the model writes for each framed source (ids), in order; under the mesh that is set, if one is.
 
-    Sources are taken a window at a time (WINDOW batches), and decoded in order of their length. first: the number of the
-    first, on which what is drawn at random depends.
+    Sources are taken a window at a time (WINDOW batches), and decoded in order of their length. first: the number of
+    the first, on which what is drawn at random depends.
     """
     parts = parts_of("batch")
     rows = -(-writing.batch_size // parts) * parts  # what the mesh can cut
@@ -101,7 +102,8 @@ def generate(
 
 
 class Write(Protocol):
-    """Writes a text for each of the texts it is given; draws depend on a text's number, `first` being that of the first."""
+    """Writes a text for each of the texts it is given;
+    draws depend on a text's number, `first` being that of the first."""
 
     def __call__(self, texts: Iterable[str], first: int = 0) -> Iterator[str]: ...
 
@@ -113,7 +115,8 @@ def placed(loaded: Loaded, dtype: Dtype) -> Loaded:
 
 
 def write_texts(loaded: Loaded, writing: Writing, texts: Iterable[str], first: int = 0) -> Iterator[str]:
-    """What a model that is placed writes for each text, in order, under the mesh that is set; first: as `generate` has it.
+    """What a model that is placed writes for each text, in order, under the mesh that is set; first:
+    as `generate` has it.
 
     Raises ValueError for one text where a list of texts belongs.
     """
@@ -135,8 +138,8 @@ class GenerateConfig:
     model: str
     """A work folder of scripts.pretrain or scripts.finetune, a folder of transformers, or a bert4keras checkpoint."""
     input: str = ""
-    """.jsonl (see --field), .tsv (the last column) or .txt, one input a line, also .gz; - is standard input as .txt; none
-    gives a prompt."""
+    """.jsonl (see --field), .tsv (the last column) or .txt, one input a line, also .gz; - is standard input as .txt;
+    none gives a prompt."""
     out: str = ""
     """A JSONL file of {source, reference, written}; by default standard output."""
     field: str = "source"
@@ -156,7 +159,8 @@ class GenerateConfig:
 
 
 def run_generation(config: GenerateConfig, say: Callable = print) -> None:
-    """Reads, decodes and writes as `config` says, to standard output where no file is named. Raises DataError and ValueError."""
+    """Reads, decodes and writes as `config` says, to standard output where no file is named.
+    Raises DataError and ValueError."""
     out = Path(config.out)
     if config.out and not config.input:
         raise DataError("--out goes with --input")

@@ -83,8 +83,8 @@ class PretrainConfig:
     recipe: Annotated[PretrainRecipe, FLAT] = field(default_factory=PretrainRecipe)
     """What trains."""
     start: str = ""
-    """Go on from this model with its tokenizer, instead of random weights of a preset: a folder of scripts.transplant or of
-    transformers, a bert4keras checkpoint, or another run."""
+    """Go on from this model with its tokenizer, instead of random weights of a preset: a folder of scripts.transplant
+    or of transformers, a bert4keras checkpoint, or another run."""
     folder: str = "runs/tiny"
     """Where everything of the run goes; runs/PRESET by default."""
     eval_data: tuple[str, ...] = ()
@@ -144,7 +144,8 @@ def plan_of(config: PretrainConfig) -> tuple[Program, LoopConfig]:
 
 
 def tokenizer_of(config: PretrainConfig, folder: Path, say: Say = tell) -> Tokenizer:
-    """The tokenizer that is given, or the one in `folder`, which is first made from the documents if it is not there."""
+    """The tokenizer that is given, or the one in `folder`,
+    which is first made from the documents if it is not there."""
     if config.tokenizer:
         return load_tokenizer(config.tokenizer)
     given = config.prepare
@@ -204,7 +205,8 @@ def _pretrain(config: PretrainConfig, say: Say) -> Trained:
 
 
 def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...]]:
-    """The config with the documents it means, and the held-out ones. Raises DataError for flags that contradict each other."""
+    """The config with the documents it means, and the held-out ones.
+    Raises DataError for flags that contradict each other."""
     if config.start and config.tokenizer:
         raise DataError("--start has its own tokenizer: leave out --tokenizer")
     if config.prepared and (config.prepare.data or config.tokenizer):

@@ -47,8 +47,8 @@ class TextEncoder(NamedTuple):
 class TextEncoderConfig:
     """Pretrain RoFormer (or BERT: --positions learned) on Chinese text by masked language model.
 
-    Without --data it trains on the corpus that comes with the project. The same command resumes a run. The defaults are those of the
-    preset: --preset NAME --help shows them.
+    Without --data it trains on the corpus that comes with the project. The same command resumes a run. The defaults are
+    those of the preset: --preset NAME --help shows them.
     """
 
     text: Annotated[TextConfig, FLAT] = field(default_factory=TextConfig)
@@ -68,7 +68,8 @@ def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.pret
 
 
 def pretrain(config: TextEncoderConfig, say: Say = tell) -> Trained:
-    """Runs, or resumes, the pretraining of an encoder on documents. Raises DataError, as `text_rows` and the training do."""
+    """Runs, or resumes, the pretraining of an encoder on documents.
+    Raises DataError, as `text_rows` and the training do."""
     text, where = config.text, config.encoder
     if where.start and text.tokenizer:
         raise DataError("--start has its own tokenizer: leave out --tokenizer")
@@ -104,8 +105,8 @@ def load_text_encoder(
         raise DataError(f"{where}: not the tokenizer that the checkpoint was trained with; put that one there")
     if tokenizer.vocab_size > config.vocabulary:
         raise DataError(
-            f"{where}: {tokenizer.vocab_size:,} tokens, and the embedding has {config.vocabulary:,} rows; put the vocab.txt "
-            "there that belongs to the model"
+            f"{where}: {tokenizer.vocab_size:,} tokens, and the embedding has {config.vocabulary:,} rows; put the "
+            "vocab.txt there that belongs to the model"
         )
     return TextEncoder(model, config, tokenizer, pooling)
 

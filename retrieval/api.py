@@ -39,8 +39,9 @@ class Embedder:
     ):
         """path: a run of pretrain_encoder or scripts.simcse, or a folder of transformers (BERT, RoFormer, SimBERT, …).
 
-        max_length: ids of a text, [CLS] and [SEP] included; of longer ones the end is cut. step: which checkpoint of several. pooler: of
-        a folder that does not say it, tanh or linear. dtype: of the computation. mesh: by default all devices. Raises DataError.
+        max_length: ids of a text, [CLS] and [SEP] included; of longer ones the end is cut. step: which checkpoint of
+        several. pooler: of a folder that does not say it, tanh or linear. dtype: of the computation. mesh: by default
+        all devices. Raises DataError.
         """
         self._source = load_text_encoder(path, step=step, pooler=pooler)
         self._encoding = Encoding(max_length=max_length, dtype=dtype)
@@ -65,10 +66,10 @@ class Embedder:
     ) -> np.ndarray:
         """float32 [n, D], a vector for each text, in order.
 
-        pooling: cls, pooler, mean, first-last or last-two (retrieval/vectors/pooling.py); auto: what scripts.simcse tuned the model with,
-        else mean. whitening: what fit_whitening made of such vectors, or its file. normalise: vectors of length 1, whose products
-        are cosines. Raises ValueError for a string where a list belongs and for no texts; DataError for a pooling that there is not,
-        or that the model does not have, and for vectors with NaN.
+        pooling: cls, pooler, mean, first-last or last-two (retrieval/vectors/pooling.py); auto: what scripts.simcse
+        tuned the model with, else mean. whitening: what fit_whitening made of such vectors, or its file. normalise:
+        vectors of length 1, whose products are cosines. Raises ValueError for a string where a list belongs and for no
+        texts; DataError for a pooling that there is not, or that the model does not have, and for vectors with NaN.
         """
         found = listed(texts)
         chosen = pooling_of(self._source, pooling if pooling == "auto" else pooling_named(pooling))
@@ -92,12 +93,13 @@ def fit_whitening(
     gamma: float = 1.0,
     mesh: jax.sharding.Mesh | MeshConfig | None = None,
 ) -> Whitening:
-    """What makes vectors [n, D] such as these of mean 0 and of covariance the identity: call it with vectors [m, D], or give it to
-    Embedder.encode; `save(path)` writes it for load_whitening.
+    """What makes vectors [n, D] such as these of mean 0 and of covariance the identity: call it with vectors [m, D], or
+    give it to Embedder.encode; `save(path)` writes it for load_whitening.
 
-    dimensions: how many of the strongest directions are kept, by default all. beta: the share of the mean that is taken away; gamma: how
-    far variances are made equal (retrieval/vectors/whitening.py). Raises ValueError for one vector where vectors belong and for NaN;
-    DataError for fewer than two, for vectors that are all the same, and for more dimensions than there are.
+    dimensions: how many of the strongest directions are kept, by default all. beta: the share of the mean that is taken
+    away; gamma: how far variances are made equal (retrieval/vectors/whitening.py). Raises ValueError for one vector
+    where vectors belong and for NaN; DataError for fewer than two, for vectors that are all the same, and for more
+    dimensions than there are.
     """
     rows = points(vectors, "vectors")
     with jax.set_mesh(mesh_of(mesh)):

@@ -40,14 +40,16 @@ class EmbedConfig:
     """Make a vector of each text of a file."""
 
     model: str
-    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a Hugging Face folder (BERT, RoBERTa-wwm, RoFormer, SimBERT,
-    RoFormer-Sim)."""
+    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a Hugging Face folder
+    (BERT, RoBERTa-wwm, RoFormer, SimBERT, RoFormer-Sim)."""
     input: str
     """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
     out: str
-    """The vectors, in the order of the texts: .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""
+    """The vectors, in the order of the texts:
+    .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""
     pooling: Pooling | Literal["auto"] = "auto"
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto: what scripts.simcse tuned the model with, else mean."""
+    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto:
+    what scripts.simcse tuned the model with, else mean."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     field: str = "text"
@@ -95,7 +97,8 @@ class Encoded:
 
 
 def encode_file(config: EmbedConfig, source: TextEncoder, say: Say) -> Encoded:
-    """The vectors of the input, in a file that is named by what they are made of: one that is there is whole, and taken."""
+    """The vectors of the input, in a file that is named by what they are made of:
+    one that is there is whole, and taken."""
     pooling = pooling_of(source, config.pooling)
     check_poolings([pooling], source.config, config.model)
     check_length(source.config, config.encoding.max_length)
@@ -180,8 +183,8 @@ class _Long:
         line = done + int(long[0]) + 1
         if self._config.on_long == "stop":
             raise DataError(
-                f"{self._config.input}, line {line}: {lengths[long[0]]} ids, more than {self._config.encoding.max_length}; "
-                "give a larger --max-length, or --on-long cut"
+                f"{self._config.input}, line {line}: {lengths[long[0]]} ids, "
+                f"more than {self._config.encoding.max_length}; give a larger --max-length, or --on-long cut"
             )
         self._first = self._first or line
         self._found += len(long)
@@ -190,8 +193,8 @@ class _Long:
         if self._found:
             since = f" from line {self._begin + 1:,} on" if self._begin else ""
             say(
-                f"{self._config.input}: {self._found:,} texts{since} were cut to {self._config.encoding.max_length} ids, the first of "
-                f"them on line {self._first}"
+                f"{self._config.input}: {self._found:,} texts{since} were cut to {self._config.encoding.max_length} "
+                f"ids, the first of them on line {self._first}"
             )
 
 

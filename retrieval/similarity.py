@@ -40,8 +40,8 @@ def task_of(given: str) -> SimilarityTask:
 def read_task(name: str, paths: Sequence[str]) -> SimilarityTask:
     """A task of .tsv files (also .gz) of text TAB text TAB score.
 
-    Raises DataError, with file, line and remedy, for an empty text, a score that is no number, another number of columns,
-    a file whose scores are all the same, and two files of one name.
+    Raises DataError, with file, line and remedy, for an empty text, a score that is no number, another number of
+    columns, a file whose scores are all the same, and two files of one name.
     """
     if len({_stem(path) for path in paths}) < len(paths):
         raise DataError(

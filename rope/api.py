@@ -25,15 +25,18 @@ def rotate(
     extension: Extension | None = None,
     seed: int = 0,
 ) -> jax.Array:
-    """Queries or keys [..., T, N, H] turned by their positions [T], or of d coordinates [T, d] (or [..., T, d], one set a row).
+    """Queries or keys [..., T, N, H] turned by their positions [T],
+    or of d coordinates [T, d] (or [..., T, d], one set a row).
 
-    Inner products of what is turned then depend on the difference of positions alone. encoding: rotary, of positions [T]; axial, an
-    equal block of the head for each of d coordinates; mixed, each pair of dimensions by all of them, in a direction drawn by `seed`; or
-    frequencies of one's own, [H / 2], [d, H / 2] or [N, d, H / 2]. theta: the frequencies' names are those of rope.positions.angles.
-    layout: which dimensions are a pair; half is Llama's. extension: of rotary, positions beyond the trained length.
+    Inner products of what is turned then depend on the difference of positions alone. encoding: rotary, of positions
+    [T]; axial, an equal block of the head for each of d coordinates; mixed, each pair of dimensions by all of them, in
+    a direction drawn by `seed`; or frequencies of one's own, [H / 2], [d, H / 2] or [N, d, H / 2]. theta: the
+    frequencies' names are those of rope.positions.angles. layout: which dimensions are a pair; half is Llama's.
+    extension: of rotary, positions beyond the trained length.
 
-    In x's type, computed in float32; differentiable. Sources: rope/positions/rotary.py and angles.py. Raises ValueError for shapes that
-    do not belong together, for whole or complex numbers in x, and for positions that are no finite real numbers.
+    In x's type, computed in float32; differentiable. Sources: rope/positions/rotary.py and angles.py. Raises ValueError
+    for shapes that do not belong together, for whole or complex numbers in x, and for positions that are no finite real
+    numbers.
     """
     x, positions = _checked(x, positions)
     return rotate_by(x, _rotation(x, positions, encoding, theta, extension, seed), layout)
@@ -52,8 +55,8 @@ def _checked(x: jax.Array | np.ndarray, positions: jax.Array | np.ndarray) -> tu
     length = positions.shape[0 if positions.ndim == 1 else -2] if positions.ndim else 0
     if length != x.shape[-3]:
         raise ValueError(
-            f"positions of shape {positions.shape}: [T] or [..., T, d] for T = {x.shape[-3]} of x {x.shape}; of rows of their own "
-            "on a line, positions[..., None]"
+            f"positions of shape {positions.shape}: [T] or [..., T, d] for T = {x.shape[-3]} of x {x.shape}; of rows "
+            "of their own on a line, positions[..., None]"
         )
     if not isinstance(positions, jax.core.Tracer) and not bool(jnp.isfinite(positions).all()):
         raise ValueError("positions have NaN or infinity")

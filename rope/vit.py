@@ -1,7 +1,7 @@
 """ViT (Dosovitskiy et al. 2021, arXiv 2010.11929), an image's patches as a row of tokens, with a choice of positions.
 
-A patch's position is its coordinates (row, column) in units of patches, whole numbers or not. An image larger than those
-trained on needs nothing but more coordinates; a learned table is interpolated.
+A patch's position is its coordinates (row, column) in units of patches, whole numbers or not. An image larger than
+those trained on needs nothing but more coordinates; a learned table is interpolated.
 
 Letters: B batch, H and W height and width in pixels, T patches of an image, D model, N heads, F pairs of a head.
 """
@@ -39,11 +39,12 @@ class ViTConfig(TransformerConfig):
     classes: int = 1000
     """Of the classification."""
     positions: Positions = "axial"
-    """axial: rotary, half of a head by row and half by column; mixed: rotary, each pair by a learned direction; flat: rotary,
-    by number in reading order; sinusoidal: half of the width by row and half by column, added; learned: a table, added; none."""
+    """axial: rotary, half of a head by row and half by column; mixed: rotary, each pair by a learned direction; flat:
+    rotary, by number in reading order; sinusoidal: half of the width by row and half by column, added; learned: a
+    table, added; none."""
     theta: str = "100^-t"
-    """Frequencies of all but learned ones: 100^-t, 10^-t, … An image has tens of patches a side where a text has thousands of
-    tokens, so the base is smaller."""
+    """Frequencies of all but learned ones: 100^-t, 10^-t, … An image has tens of patches a side where a text has
+    thousands of tokens, so the base is smaller."""
     grid: tuple[int, int] = (14, 14)
     """learned: rows and columns of the table, in patches; other images interpolate it."""
 
@@ -100,8 +101,8 @@ def encode(
 ) -> jax.Array:
     """Images [B, H, W, channels], pixels from 0 to 1, of any size in whole patches -> hidden states [B, T, D].
 
-    Patches go row by row. Their coordinates, (row, column) from 0 unless given, are [T, 2] or [B, T, 2]. `key` turns dropout
-    on. Raises ValueError for images that are not whole patches or have other channels.
+    Patches go row by row. Their coordinates, (row, column) from 0 unless given, are [T, 2] or [B, T, 2]. `key` turns
+    dropout on. Raises ValueError for images that are not whole patches or have other channels.
     """
     c = config
     rows, columns = _patches_of(images, c)
@@ -147,11 +148,13 @@ def position_of(model: ViT) -> jax.Array:
 
 
 def stretched(table: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """The rows [..., T, D] of a table [rows, columns, D], stretched over an image of `size` patches, at places [..., T, 2].
+    """The rows [..., T, D] of a table [rows, columns, D], stretched over an image of `size` patches,
+    at places [..., T, 2].
 
-    Bilinear, between the centres of patches: as fine-tuning at a higher resolution does it (Dosovitskiy et al. 2021, section
-    3.2), because a table says nothing of places it never had. It reads positions as parts of the image, so that the upper left
-    corner keeps its row of the table, and the distance between two neighbours shrinks. At the table's own size it is exact.
+    Bilinear, between the centres of patches: as fine-tuning at a higher resolution does it
+    (Dosovitskiy et al. 2021, section 3.2), because a table says nothing of places it never had. It reads positions as
+    parts of the image, so that the upper left corner keeps its row of the table, and the distance between two
+    neighbours shrinks. At the table's own size it is exact.
     """
 
     def hats(axis: int) -> jax.Array:

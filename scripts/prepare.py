@@ -15,7 +15,8 @@ def main() -> None:
     from pegasus_zh.text.tokenizers import load_tokenizer
 
     def command(examples: ExamplesConfig, documents: PrepareConfig, tokenizer: Path, folder: Path) -> None:
-        """Prepares --data into --folder, or goes on where an earlier run was stopped; scripts.pretrain --prepared trains on it.
+        """Prepares --data into --folder, or goes on where an earlier run was stopped;
+        scripts.pretrain --prepared trains on it.
 
         tokenizer: a folder that holds vocab.txt or spiece.model, or such a file. folder: where the set goes.
         """

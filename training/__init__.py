@@ -1,10 +1,14 @@
 """The engine of every training: it knows no model and no text.
 
+program               what a training is, as a value: from it a run, a plan, a benchmark and a test are made
 mesh, partition       one mesh of named axes; the table that says which of them cut each dimension of an array
 optimizer, step       gradients, accumulated, given to optax, in one compiled program
-loop                  mesh -> state -> restore -> steps, readable straight down; checkpoints, metrics
+loop                  mesh -> state -> restore -> steps, readable straight down
+checkpoints, journal  what a run keeps, and what it tells as it goes (metrics: rows, curves, speed, the bar)
+launch, stopping      how a run begins, on one process or several, and how it is told to stop; compiled: programs kept
 plan                  the step compiled for TPUs that are not here: does it fit?
-command, ranges       how a script ends; what the numbers of a config may be
+command, flags        how a script ends; command lines out of dataclasses; ranges: what numbers of a config may be
+telling               what the library has to say, to a logger
 files/                written whole or not at all, one process a folder; tensors, datasets, images
 experiment/           many cells, each a file, and the page that they end in
 """

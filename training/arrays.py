@@ -8,8 +8,8 @@ import numpy as np
 def points(given: Any, what: str) -> np.ndarray:
     """`given` as float [n, D], float32 unless it is float64 already; whole numbers become floats.
 
-    Raises ValueError, in whose line it is called `what`, for one vector or another shape, for none, for complex numbers, truth values
-    and what is no number, and for NaN and infinity.
+    Raises ValueError, in whose line it is called `what`, for one vector or another shape, for none, for complex
+    numbers, truth values and what is no number, and for NaN and infinity.
     """
     try:
         found = np.asarray(given)

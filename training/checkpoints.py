@@ -1,7 +1,7 @@
 """Checkpoints through Orbax (v1 API), and nothing else of the project touches Orbax.
 
-A checkpoint is the whole TrainState; beside it lie the config that made it and one checksum per array, so that a damaged
-file is noticed whatever it decodes to. Arrays are restored straight into the shards of the mesh in use.
+A checkpoint is the whole TrainState; beside it lie the config that made it and one checksum per array, so that a
+damaged file is noticed whatever it decodes to. Arrays are restored straight into the shards of the mesh in use.
 """
 
 import logging
@@ -30,7 +30,8 @@ from training.telling import Say, tell
 
 @jax.jit
 def _checksums(tree: Any) -> list[jax.Array]:
-    """One uint32 an array: the sum of its bits as unsigned integers, which no order of summation or sharding changes."""
+    """One uint32 an array: the sum of its bits as unsigned integers,
+    which no order of summation or sharding changes."""
 
     def checksum(x: jax.Array) -> jax.Array:
         bits = jax.lax.bitcast_convert_type(x, {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize])
@@ -58,13 +59,15 @@ class Checkpoints:
     """The checkpoints of one run, by step, in one folder. Use as a context: leaving it waits for the last write."""
 
     def __init__(self, folder: Path, *, keep: int | None = 2):
-        """folder: made if missing. keep: how many of the newest checkpoints stay; None to only read, changing nothing."""
+        """folder: made if missing. keep: how many of the newest checkpoints stay;
+        None to only read, changing nothing."""
         if keep is not None:
             folder.mkdir(parents=True, exist_ok=True)
         elif not folder.is_dir():
             raise ValueError(f"{folder}: no such folder; give the work folder of a finished or running training")
         self.folder = folder
-        # What a killed write left behind is never a checkpoint (Orbax renames when all is written), only a loss of space.
+        # What a killed write left behind is never a checkpoint (Orbax renames when all is written),
+        # only a loss of space.
         try:
             with _undisturbed():
                 self._checkpointer = ocp.training.Checkpointer(
@@ -76,7 +79,8 @@ class Checkpoints:
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # it reads the _CHECKPOINT_METADATA of all
             raise DamagedCheckpoint(
-                f"{folder}: the metadata of a checkpoint is damaged ({_line(error)}); move the newest away, and try again"
+                f"{folder}: the metadata of a checkpoint is damaged ({_line(error)}); "
+                "move the newest away, and try again"
             ) from None
 
     def __enter__(self) -> "Checkpoints":
@@ -91,7 +95,8 @@ class Checkpoints:
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
     def save(self, state: TrainState, config: dict[str, Any]) -> None:
-        """Starts writing in the background; the arrays are copied before this returns. Raises OSError on a full disk."""
+        """Starts writing in the background; the arrays are copied before this returns.
+        Raises OSError on a full disk."""
         state = _storable(state)
         step = int(state.step)
         if step in self.steps:
@@ -112,8 +117,8 @@ class Checkpoints:
                 yield
         except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
             raise OSError(
-                f"{self.folder}: a checkpoint cannot be written ({_line(error)}); make room, and the same command goes on "
-                f"from step {max(self.steps, default=0)}"
+                f"{self.folder}: a checkpoint cannot be written ({_line(error)}); make room, and the same command goes "
+                f"on from step {max(self.steps, default=0)}"
             ) from error
 
     def config(self, step: int) -> dict[str, Any]:
@@ -123,8 +128,8 @@ class Checkpoints:
     def restore(self, abstract: TrainState, say: Say = tell) -> TrainState | None:
         """The newest undamaged checkpoint in the shardings of `abstract`; None where nothing was saved yet.
 
-        A damaged one is reported through `say` and the one before it tried. Raises ValueError where a checkpoint is sound
-        but of another model or optimizer, and where all are damaged.
+        A damaged one is reported through `say` and the one before it tried. Raises ValueError where a checkpoint is
+        sound but of another model or optimizer, and where all are damaged.
         """
         target = replace(abstract, key=jax.eval_shape(jax.random.key_data, abstract.key))
         for step in reversed(self.steps):
@@ -217,9 +222,9 @@ def read_model(
 ) -> tuple[int, dict[str, Any], Any]:
     """(step, the checkpoint's config, the model as NumPy arrays) of a run's newest undamaged checkpoint, or of `step`.
 
-    `run` is the work folder or its checkpoints folder. Neither the run's mesh nor its optimizer is needed. init_of: what
-    makes the model of a key, by the checkpoint's config; it raises where the checkpoint is not of its kind. Raises DataError
-    if there is no such checkpoint or (where `step` is given) it is damaged.
+    `run` is the work folder or its checkpoints folder. Neither the run's mesh nor its optimizer is needed. init_of:
+    what makes the model of a key, by the checkpoint's config; it raises where the checkpoint is not of its kind. Raises
+    DataError if there is no such checkpoint or (where `step` is given) it is damaged.
     """
     folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
     with Checkpoints(folder, keep=None) as checkpoints:
@@ -249,8 +254,8 @@ def _line(error: Exception) -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keeps Orbax from logging, in many lines, the damage that is said in one, and a Ctrl-C, which it would take for damage,
-    until it is done."""
+    """Keeps Orbax from logging, in many lines, the damage that is said in one, and a Ctrl-C, which it would take for
+    damage, until it is done."""
     before, interrupts = logging.root.manager.disable, []
     logging.disable(logging.CRITICAL)
     main = threading.current_thread() is threading.main_thread()

@@ -12,7 +12,8 @@ from training.telling import show
 
 
 def run(main: Callable[[], None], notices: TextIO | None = None) -> None:
-    """Calls main, and shows what the library tells on standard output or on `notices`. ValueError and its kin (bad data, an impossible mesh), OSError, too little memory and a stopped training become one line."""
+    """Calls main, and shows what the library tells on standard output or on `notices`. ValueError and its kin
+    (bad data, an impossible mesh), OSError, too little memory and a stopped training become one line."""
     show(notices)
     interrupts: list[int] = []
 

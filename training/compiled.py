@@ -10,8 +10,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 @contextmanager
 def remember_programs(folder: Path) -> Iterator[None]:
-    """What is compiled meanwhile is kept in `folder`, and found there by the next run; where JAX was given a folder already
-    (JAX_COMPILATION_CACHE_DIR), in that one, by its rules."""
+    """What is compiled meanwhile is kept in `folder`, and found there by the next run; where JAX was given a folder
+    already (JAX_COMPILATION_CACHE_DIR), in that one, by its rules."""
     settings = {
         "jax_compilation_cache_dir": str(folder.absolute()),
         "jax_persistent_cache_min_compile_time_secs": 0,

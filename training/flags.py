@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-# The fields of a part of a config are flags of the whole: Annotated[Part, FLAT]. Parts of it in turn keep their names, as --mesh.fsdp.
+# The fields of a part of a config are flags of the whole: Annotated[Part, FLAT].
+# Parts of it in turn keep their names, as --mesh.fsdp.
 FLAT = tyro.conf.arg(name="")
 
 Config = TypeVar("Config")
@@ -32,7 +33,8 @@ def one_of(names: Iterable[str]) -> PrimitiveConstructorSpec[str]:
 def changed(config: Config, settings: Mapping[str, Any]) -> Config:
     """The config with these of its flags changed, each by its name, whichever flat part of the config has it.
 
-    A list becomes a tuple, a Path a string. Raises ValueError for a name or a kind of value that the config does not have.
+    A list becomes a tuple, a Path a string. Raises ValueError for a name or a kind of value that the config does not
+    have.
     """
     left = dict(settings)
     made = _changed(config, left)

@@ -1,14 +1,12 @@
 """What a run tells as it goes: rows of metrics, its speed, the bar; and whether its numbers are still numbers."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from training.mesh import data_share
-from training.metrics import Metrics, peak_flops, plot_curves, progress_bar, read_metrics
+from training.metrics import Metrics, Speed, plot_curves, progress_bar, read_metrics, shown
 from training.program import HostBatch, Program
 from training.step import Sums
 from training.telling import silent
@@ -35,7 +33,7 @@ class Journal:
         self._folder, self._steps, self._log_every = folder, steps, log_every
         self._metrics = Metrics(folder, first_step=first)
         self._bar = progress_bar(first, steps, shown=say is not silent)
-        self._speed = _Speed(program, batch_size, mesh)
+        self._speed = Speed(program, batch_size, mesh)
         self._saved = first  # the newest checkpoint, 0 for none
         self._pending: tuple[int, Sums, HostBatch] | None = None
 
@@ -69,7 +67,7 @@ class Journal:
         if number % self._log_every == 0 or number == self._steps:
             values |= self._speed.values()
             self._metrics.write(number, values)
-            self._bar.set_postfix_str(_postfix(values), refresh=False)
+            self._bar.set_postfix_str(shown(values), refresh=False)
         self._bar.update(number - self._bar.n)
 
     def evaluated(self, number: int, values: dict[str, float]) -> None:
@@ -89,49 +87,3 @@ class Journal:
         """Draws the curves of all steps so far."""
         if jax.process_index() == 0:
             plot_curves(read_metrics(self._folder / "metrics.jsonl"), self._folder / "loss.png")
-
-
-class _Speed:
-    """Tokens per second, padding and utilisation since the last row of metrics; pauses (evaluation, saving) left out."""
-
-    def __init__(self, program: Program, batch_size: int, mesh: jax.sharding.Mesh):
-        self._count = program.count
-        self._step_flops = program.flops_per_row * batch_size
-        self._parts = data_share(mesh)[1]
-        self._peak = peak_flops(mesh.devices.flat[0].device_kind) * mesh.size if self._step_flops else 0
-        if mesh.devices.flat[0].platform == "cpu":
-            self._peak /= mesh.size  # fake devices share one processor
-        self.pause()
-
-    def add(self, host: HostBatch) -> None:
-        self._steps += 1
-        if self._count:
-            tokens, positions = self._count(host)
-            self._tokens += tokens * self._parts
-            self._positions += positions * self._parts
-
-    def pause(self) -> None:
-        self._start = time.perf_counter()
-        self._tokens = self._positions = self._steps = 0
-
-    def values(self) -> dict[str, float]:
-        seconds, steps = time.perf_counter() - self._start, self._steps
-        values = {"steps_per_second": steps / seconds}
-        if self._positions:
-            values |= {"tokens_per_second": self._tokens / seconds, "padding": 1 - self._tokens / self._positions}
-        if self._step_flops:
-            values["mfu"] = steps * self._step_flops / seconds / self._peak
-        self.pause()
-        return values
-
-
-_SHOWN = {
-    "loss": "loss {:.3f}",
-    "tokens_per_second": "{:,.0f} tokens/s",
-    "padding": "padding {:.1%}",
-    "mfu": "MFU {:.1%}",
-}
-
-
-def _postfix(values: dict[str, float]) -> str:
-    return ", ".join(text.format(values[name]) for name, text in _SHOWN.items() if name in values)

@@ -1,4 +1,5 @@
-"""On what a training runs, and how it begins and ends: processes joined, its folder held by one run alone, one process speaking."""
+"""On what a training runs, and how it begins and ends:
+processes joined, its folder held by one run alone, one process speaking."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,7 +25,8 @@ class LaunchConfig:
 
 
 def joined(launch: LaunchConfig, say: Say = tell) -> Callable:
-    """Joins the processes if there are several; returns what this one speaks through. Raises ValueError where they cannot be found."""
+    """Joins the processes if there are several; returns what this one speaks through.
+    Raises ValueError where they cannot be found."""
     if launch.distributed:
         join_processes()
     return say if jax.process_index() == 0 else silent

@@ -183,7 +183,8 @@ def _evaluation(
 
 
 def to_mesh(batch: HostBatch, mesh: jax.sharding.Mesh, microbatches: int | None = None) -> dict[str, jax.Array]:
-    """This process's rows [b, ...] of every array -> global arrays cut over the mesh, [microbatches, rows, ...] if given."""
+    """This process's rows [b, ...] of every array -> global arrays cut over the mesh,
+    [microbatches, rows, ...] if given."""
     _, parts = data_share(mesh)
 
     def place(x: np.ndarray) -> jax.Array:

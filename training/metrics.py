@@ -17,6 +17,8 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from training.files.atomic import atomic_write, write_bytes
+from training.mesh import data_share
+from training.program import HostBatch, Program
 
 # Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets.
 PEAKS = {
@@ -76,6 +78,54 @@ class Metrics:
         if self._main:
             self._file.close()
             self._board.close()
+
+
+class Speed:
+    """Tokens per second, padding and utilisation since the last row of metrics;
+    pauses (evaluation, saving) left out."""
+
+    def __init__(self, program: Program, batch_size: int, mesh: jax.sharding.Mesh):
+        self._count = program.count
+        self._step_flops = program.flops_per_row * batch_size
+        self._parts = data_share(mesh)[1]
+        self._peak = peak_flops(mesh.devices.flat[0].device_kind) * mesh.size if self._step_flops else 0
+        if mesh.devices.flat[0].platform == "cpu":
+            self._peak /= mesh.size  # fake devices share one processor
+        self.pause()
+
+    def add(self, host: HostBatch) -> None:
+        self._steps += 1
+        if self._count:
+            tokens, positions = self._count(host)
+            self._tokens += tokens * self._parts
+            self._positions += positions * self._parts
+
+    def pause(self) -> None:
+        self._start = time.perf_counter()
+        self._tokens = self._positions = self._steps = 0
+
+    def values(self) -> dict[str, float]:
+        seconds, steps = time.perf_counter() - self._start, self._steps
+        values = {"steps_per_second": steps / seconds}
+        if self._positions:
+            values |= {"tokens_per_second": self._tokens / seconds, "padding": 1 - self._tokens / self._positions}
+        if self._step_flops:
+            values["mfu"] = steps * self._step_flops / seconds / self._peak
+        self.pause()
+        return values
+
+
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "padding": "padding {:.1%}",
+    "mfu": "MFU {:.1%}",
+}
+
+
+def shown(values: dict[str, float]) -> str:
+    """A row of metrics as the bar has it."""
+    return ", ".join(text.format(values[name]) for name, text in _SHOWN.items() if name in values)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -45,8 +45,8 @@ class OptimizerConfig:
 def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], jax.Array]:
     """The schedule: step (0-based) -> learning rate. `steps` is where linear and cosine reach 0.
 
-    Not optax's: a line from 0 to the peak is there the peak less a difference of it, whose first rate of 10,000 steps is off by
-    5e-5 of itself, and the last of a million by 5 %; here a line's rates are exact to float32.
+    Not optax's: a line from 0 to the peak is there the peak less a difference of it, whose first rate of 10,000 steps
+    is off by 5e-5 of itself, and the last of a million by 5 %; here a line's rates are exact to float32.
     """
     peak, warmup = config.learning_rate, max(config.warmup, 1)
 

@@ -47,7 +47,8 @@ def tpu_mesh(topology: str, config: MeshConfig) -> Mesh:
 
 
 def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1) -> Plan:
-    """Compiles the program's step over `accumulate` microbatches of `rows` rows for `mesh`. Raises ValueError for a mesh that cannot be."""
+    """Compiles the program's step over `accumulate` microbatches of `rows` rows for `mesh`.
+    Raises ValueError for a mesh that cannot be."""
     program.check(mesh, rows)
 
     def cut(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -1,7 +1,7 @@
 """What a training is, as a value: all that is compiled, apart from the data, the folder and what is told on the way.
 
-One builder a training (pegasus_zh/t5/program.py, rope/encoder/program.py, retrieval/tuning/program.py, gan/program.py) makes it; the
-run, the plan for a TPU that is not here, the benchmarks and the tests are made of it.
+One builder a training (pegasus_zh/t5/program.py, rope/encoder/program.py, retrieval/tuning/program.py, gan/program.py)
+makes it; the run, the plan for a TPU that is not here, the benchmarks and the tests are made of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,7 +40,8 @@ class Program:
 def program_of_loss(
     init: Callable[[jax.Array], Any], loss: LossFn, tx: optax.GradientTransformation, seed: int, **rest: Any
 ) -> Program:
-    """The usual one: `init` makes the model of a key, and optax minimises `loss` (see training.step). rest: the other fields."""
+    """The usual one: `init` makes the model of a key, and optax minimises `loss` (see training.step). rest:
+    the other fields."""
     return Program(
         init=lambda: init_state(init, tx, seed),
         step=make_train_step(loss, tx),

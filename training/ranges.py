@@ -19,7 +19,8 @@ def check_ranges(config: Any, **ranges: float | tuple[float, float]) -> None:
 
 
 def check_lists(config: Any, repeated: bool = False, **allowed: range | Collection[str] | None) -> None:
-    """Each field by name has one value or more, each of those allowed (a range, or names) and, unless `repeated`, each once.
+    """Each field by name has one value or more, each of those allowed (a range, or names) and, unless `repeated`,
+    each once.
 
     Raises ValueError.
     """
@@ -33,7 +34,8 @@ def check_lists(config: Any, repeated: bool = False, **allowed: range | Collecti
 
 
 def check_choices(config: Any) -> None:
-    """Each field that is a Literal has one of its values: a command line sees to that, code does not. Raises ValueError."""
+    """Each field that is a Literal has one of its values: a command line sees to that, code does not.
+    Raises ValueError."""
     for name, kind in get_type_hints(type(config)).items():
         if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
             raise ValueError(f"{name} is {getattr(config, name)!r}: it must be {', '.join(map(str, get_args(kind)))}")

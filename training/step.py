@@ -103,7 +103,7 @@ def compile_step(
 def compiler_options() -> dict[str, str | bool]:
     """For what is computed where the current mesh is.
 
-    On one CPU without XLA's YNNPACK fusions: they sum the bias gradient over a batch 30 times slower than plain XLA (jax
-    0.10.2 and 0.12).
+    On one CPU without XLA's YNNPACK fusions: they sum the bias gradient over a batch 30 times slower than plain XLA
+    (jax 0.10.2 and 0.12).
     """
     return {"xla_cpu_experimental_ynn_fusion_type": ""} if on_one_cpu() else {}

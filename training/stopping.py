@@ -13,8 +13,8 @@ from jax.experimental import multihost_utils
 def told_to_stop() -> Iterator[Callable[[int], bool]]:
     """Gives a question, asked after each step by its number: is the run to save and leave? All processes answer alike.
 
-    A first Ctrl-C is such an order, a second one interrupts. With several processes SIGTERM is handled by jax.distributed, which tells
-    all of them.
+    A first Ctrl-C is such an order, a second one interrupts. With several processes SIGTERM is handled by
+    jax.distributed, which tells all of them.
     """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point

@@ -1,4 +1,5 @@
-"""What the library has to say: lines to the logger "pegasus_zh", which commands show and a program treats as it likes."""
+"""What the library has to say: lines to the logger "pegasus_zh",
+which commands show and a program treats as it likes."""
 
 import logging
 import sys

@@ -1,6 +1,7 @@
 """A critic of one's own: what it maximises, and what keeps it from being steep, set beside the exact distance.
 
-Run it: python docs/examples/critic.py. Then: gan/critic.py for what a critic is, gan/critics.py for fourteen of them.
+Run it: python docs/examples/critic.py. Then: gan/critic.py for what a critic is,
+gan/objectives.py for fourteen of them.
 """
 
 import jax
@@ -9,11 +10,12 @@ import numpy as np
 
 from gan import critic_w1, w1
 from gan.critic import Critic, Shape, critic_of, joined, kr
-from gan.critics import CRITICS
+from gan.objectives import CRITICS
 
 
 def pairs(shape: Shape, weight: float = 10.0) -> Critic:
-    """WGAN with a penalty where |f(x) - f(y)| is above |x - y|, for random pairs of points: no gradient of a gradient."""
+    """WGAN with a penalty where |f(x) - f(y)| is above |x - y|, for random pairs of points:
+    no gradient of a gradient."""
 
     def loss(f, x, y, key):
         points = joined(x, y)  # [2n, D]

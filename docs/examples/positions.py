@@ -1,6 +1,7 @@
 """A position encoding of one's own: other frequencies for rotary (and sinusoidal) positions, of RoFormer and of ViT.
 
-Run it: python docs/examples/positions.py. Then: rope/positions/angles.py, and scripts.position_report for what an encoding does.
+Run it: python docs/examples/positions.py. Then:
+rope/positions/angles.py, and scripts.position_report for what an encoding does.
 """
 
 import jax
@@ -13,7 +14,8 @@ from rope.positions.angles import SCHEDULES
 
 
 def octaves(t: jax.Array | np.ndarray) -> jax.Array:
-    """The frequency of the pair at t = 0, 1/F, 2/F, … of a head: wavelengths of 4 to 4 * 2^8 positions, by whole octaves."""
+    """The frequency of the pair at t = 0, 1/F, 2/F, … of a head:
+    wavelengths of 4 to 4 * 2^8 positions, by whole octaves."""
     return jnp.pi / 2 * 2.0 ** -jnp.floor(9 * jnp.asarray(t))
 
 

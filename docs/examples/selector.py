@@ -12,7 +12,8 @@ from pegasus_zh.rows.pseudo_summary import Unit, pseudo_summary
 
 
 def ends(sentences: Sequence[str], unit: Unit, seed: int) -> Iterator[int]:
-    """The numbers of all sentences, best first: the last, the first, the last but one, … Texts often end in what they say."""
+    """The numbers of all sentences, best first:
+    the last, the first, the last but one, … Texts often end in what they say."""
     left, right = 0, len(sentences) - 1
     while left <= right:
         yield right

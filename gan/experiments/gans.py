@@ -1,8 +1,8 @@
 """Do critics that come nearer to the distance make better generators?
 
-A cell is one (critic, network, n_critic, batch) with all its seeds: a GAN trained on one part of the images. On its way the critic's own
-estimate is set beside the exact distance of the same minibatches, and generated images beside the held-out part: by exact W1, Fréchet
-distance, precision, recall and blur.
+A cell is one (critic, network, n_critic, batch) with all its seeds: a GAN trained on one part of the images. On its way
+the critic's own estimate is set beside the exact distance of the same minibatches, and generated images beside the
+held-out part: by exact W1, Fréchet distance, precision, recall and blur.
 """
 
 import io
@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan.critic import Shape
-from gan.critics import CRITICS
 from gan.estimate import over_seeds, seed_keys
 from gan.experiments.gans_report import SHOWN, VARIED, report, samples_of
 from gan.networks import halvings
+from gan.objectives import CRITICS
 from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from gan.transport import exact_w1
@@ -36,7 +36,8 @@ ASKED = 8  # minibatches of which the estimate and the exact distance are the me
 
 @dataclass(frozen=True, kw_only=True)
 class GansConfig:
-    """Train a GAN on images with each critic, and set the accuracy of its distance beside the quality of what it makes."""
+    """Train a GAN on images with each critic,
+    and set the accuracy of its distance beside the quality of what it makes."""
 
     preset: Literal["smoke", "cpu", "full"] = "smoke"
     """What the other defaults are for: under a minute, minutes on a laptop, or more steps and seeds."""
@@ -47,7 +48,8 @@ class GansConfig:
     critics: tuple[str, ...] = ("gp", "c", "exact")
     """Critics; docs/wgan.md says what each is."""
     network: tuple[Network, ...] = ("fc",)
-    """Fully connected critics, convolutional ones, or means over patches of --patch pixels a side; several are compared."""
+    """Fully connected critics, convolutional ones, or means over patches of --patch pixels a side;
+    several are compared."""
     n_critic: tuple[int, ...] = (5,)
     """Updates of the critic for one of the generator; several are compared."""
     batch: tuple[int, ...] = (64,)
@@ -61,8 +63,8 @@ class GansConfig:
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers, of fully connected critics and generators."""
     features: tuple[int, ...] = ()
-    """Of the convolutions of convolutional critics, each of stride 2, or of the hidden layers over a patch; () is 32, 64, 128, of
-    convolutions as many as the sides can be halved."""
+    """Of the convolutions of convolutional critics, each of stride 2, or of the hidden layers over a patch; () is 32,
+    64, 128, of convolutions as many as the sides can be halved."""
     rate: float = 2e-4
     """The generator's learning rate."""
     latent: int = 64
@@ -117,7 +119,8 @@ DISCRETE: dict[str, dict[str, Any]] = {
 
 
 def gans(config: GansConfig, say: Say = tell, question: str = "do better distances make better images?") -> None:
-    """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
+    """Runs, or goes on with, the experiment in `config.folder`.
+    Raises ValueError for data or settings that cannot be."""
     data, folder = read_data(config.data, config.scored), Path(config.folder)
     if len(data.train) < max(config.batch):
         raise ValueError(f"{len(data.train)} images to train on: fewer than --batch {max(config.batch)}")

@@ -47,8 +47,9 @@ def report(folder: Path, data: Data, every: Sequence[Mapping[str, Any]], config:
             "tradeoff",
             "Accuracy of the distance, and quality of the images",
             "ratio = the critic's own estimate / the exact distance of the same minibatch",
-            "A dot is a seed, a cross a mean with its interval. W1 to held-out images is exact; that of the laws is unknown. The first three "
-            "columns are of minibatches as training sees them, the others of images by the average of the generator's weights.",
+            "A dot is a seed, a cross a mean with its interval. W1 to held-out images is exact; that of the laws is "
+            "unknown. The first three columns are of minibatches as training sees them, the others of images by the "
+            "average of the generator's weights.",
             _scatter(cells, found, known, label),
             table=Table(heads, rows),
         )

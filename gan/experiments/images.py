@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from gan.critic import Shape
-from gan.critics import CRITICS
 from gan.experiments.pictures import grid
+from gan.objectives import CRITICS
 from gan.program import by_compiler, gan_program
 from gan.quality import Data as Images
 from gan.quality import measures, read_data
@@ -114,7 +114,8 @@ def _run(config: ImagesConfig, say: Say) -> Trained:
     )
     trained = train(training, loop, mesh, folder, say)
     say(
-        f"{folder}: samples-STEP.png, metrics.jsonl, and loss.png, where the loss is the critic's estimate of the distance"
+        f"{folder}: samples-STEP.png, metrics.jsonl, and loss.png, "
+        "where the loss is the critic's estimate of the distance"
     )
     return trained
 

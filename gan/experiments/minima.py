@@ -62,8 +62,8 @@ def geometric_median(x: np.ndarray, weights: np.ndarray | None = None, steps: in
 
 
 def transport_medians(x: np.ndarray, count: int, rounds: int = 15, seed: int = 0) -> np.ndarray:
-    """[count, D]: points of equal mass whose W1 to x [n, D] no step of Lloyd's lessens: mass is carried exactly, and each goes to
-    the geometric median of what it is carried to."""
+    """[count, D]: points of equal mass whose W1 to x [n, D] no step of Lloyd's lessens: mass is carried exactly, and
+    each goes to the geometric median of what it is carried to."""
     centres = x[np.random.default_rng(seed).choice(len(x), count, replace=False)].astype(float)
     equal = np.full(count, 1 / count)
     for _ in range(rounds):
@@ -75,7 +75,8 @@ def transport_medians(x: np.ndarray, count: int, rounds: int = 15, seed: int = 0
 
 
 def candidates(x: np.ndarray, size: int, clusters: int) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """What could stand for a batch of `size` images of one law with x [n, D]: points, and their masses if they are not equal."""
+    """What could stand for a batch of `size` images of one law with x [n, D]:
+    points, and their masses if they are not equal."""
     from sklearn.cluster import KMeans
 
     few, many = (KMeans(min(k, len(x)), n_init=1, random_state=0).fit(x) for k in (clusters, size))
@@ -89,7 +90,8 @@ def candidates(x: np.ndarray, size: int, clusters: int) -> dict[str, tuple[np.nd
 
 
 def false_minima(config: MinimaConfig, say: Say = tell) -> None:
-    """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
+    """Runs, or goes on with, the experiment in `config.folder`.
+    Raises ValueError for data or settings that cannot be."""
     images, folder = read_images(config.data), Path(config.folder)
     first, second = split_images(images, len(images.labels) // 2)
     train, test = (part.pixels.reshape(len(part.labels), -1)[:5000] for part in (second, first))
@@ -119,7 +121,8 @@ def false_minima(config: MinimaConfig, say: Say = tell) -> None:
 
 
 def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, images: int, config: MinimaConfig) -> str:
-    """minima.md, .csv, .json and report.html; returns the table. pictures: a PNG of the candidates. images: how many."""
+    """minima.md, .csv, .json and report.html; returns the table. pictures: a PNG of the candidates. images:
+    how many."""
     found = {c["batch"]: {name: estimate_runs(w1) for name, w1 in c["w1"].items()} for c in cells}
     names = list(cells[0]["w1"])
     rows = [[f"{size}", *(decimals(found[size][name]) for name in names)] for size in config.batch]
@@ -128,8 +131,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, im
             "minima",
             "What is near to a batch of held-out images",
             "W1(held-out batch, candidate), exact",
-            "Where a candidate made of averages is below the real batch, a generator that minimises the exact distance of "
-            "batches makes averages. That is the minibatch's truth: of the laws themselves, real images are at 0.",
+            "Where a candidate made of averages is below the real batch, a generator that minimises the exact distance "
+            "of batches makes averages. That is the minibatch's truth: of the laws themselves, real images are at 0.",
             _by_size(config.batch, {name: [found[size][name] for size in config.batch] for name in names}),
             table=Table(("batch", *names), rows),
         ),
@@ -148,8 +151,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, im
         "False minima",
         sections,
         settings,
-        lead=f"{config.draws} draws of each size from two halves of {images:,} images; intervals are of 95 %, by Student's t "
-        "over draws, which overlap where batches are large.",
+        lead=f"{config.draws} draws of each size from two halves of {images:,} images; intervals are of 95 %, by "
+        "Student's t over draws, which overlap where batches are large.",
         columns=("batch", "draw", "candidate", "w1"),
         rows=lines,
         json={"settings": settings, "cells": cells},

@@ -43,10 +43,17 @@ class SamplesConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {},
     "cpu": {
-        "laws": ("shift:1", "shift:2", "shift:4", "shift:16", "shift:64", "funnels:2:4", "funnels:16:4", "funnels:128:4"),
+        "laws": (
+            "shift:1", "shift:2", "shift:4", "shift:16", "shift:64",
+            "funnels:2:4", "funnels:16:4", "funnels:128:4",
+        ),
         "points": (16, 64, 256, 1024, 2048),
     },
-    "full": {"laws": ("shift:1", "shift:2", "shift:4", "shift:8", "shift:16", "shift:64", "shift:128"), "points": (16, 64, 256, 1024, 4096), "draws": 10},
+    "full": {
+        "laws": ("shift:1", "shift:2", "shift:4", "shift:8", "shift:16", "shift:64", "shift:128"),
+        "points": (16, 64, 256, 1024, 4096),
+        "draws": 10,
+    },
 }  # fmt: skip
 
 
@@ -80,7 +87,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], laws: Mapping[str, 
     section = Section(
         "samples",
         "The exact distance of n points of each law",
-        "E W1(P_n, Q_n) - W1(P, Q) is at most of the order n^(-1/D) in D > 2 dimensions (Fournier, Guillin 2015, arXiv 1312.2128)",
+        "E W1(P_n, Q_n) - W1(P, Q) is at most of the order n^(-1/D) in D > 2 dimensions "
+        "(Fournier, Guillin 2015, arXiv 1312.2128)",
         "In many dimensions a minibatch's exact distance is that of its own few points, however large the batch.",
         _by_points(config, laws, found),
         table=Table(("law", "truth", *(f"n = {n}" for n in config.points)), rows),

@@ -1,6 +1,7 @@
 """What do critics say of two laws that stay as they are, and what is true?
 
-A cell is one (law, critic) with all its seeds. A seed decides the initial weights and every draw; the points that are scored are other draws.
+A cell is one (law, critic) with all its seeds. A seed decides the initial weights and every draw;
+the points that are scored are other draws.
 """
 
 import csv
@@ -16,10 +17,10 @@ import jax
 import numpy as np
 
 from gan.critic import Critic, Shape
-from gan.critics import CRITICS
 from gan.estimate import Reading, minibatch_w1, train
 from gan.experiments.pictures import Panel
 from gan.laws import OF_IMAGES, Law, law_of
+from gan.objectives import CRITICS
 from training.experiment.cells import experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
@@ -28,7 +29,8 @@ from training.files.images import fingerprint, read_images
 from training.ranges import check_choices, check_lists, check_ranges
 from training.telling import Say, tell
 
-# Of the published benchmark (Korotin, Kolesov, Burnaev 2022, arXiv 2206.07767, and its notebooks); c-soft and c-debiased have none there.
+# Of the published benchmark (Korotin, Kolesov, Burnaev 2022, arXiv 2206.07767, and its notebooks);
+# c-soft and c-debiased have none there.
 PUBLISHED_STEPS = {
     "wc": 5_000, "gp": 60_000, "lp": 60_000, "sn": 10_000, "sn-detached": 10_000, "ortho": 25_000, "ls": 10_000,
     "c": 25_000, "c-soft": 25_000, "c-debiased": 25_000, "cow": 25_000, "mm": 20_000, "mm-reverse": 20_000, "exact": 1,
@@ -39,14 +41,16 @@ PUBLISHED_STEPS = {
 class StaticConfig:
     """Train critics on laws that stay as they are, and set what they say beside the truth; the same command goes on.
 
-    Laws: shift:D, scale:D, shells:D, point:D (against a sphere), mixture (on a line), null:D (shells in 2 of D dimensions),
-    funnels:D:N (the published benchmark), squares:SIDE, classes and halves (of --data).
+    Laws: shift:D, scale:D, shells:D, point:D (against a sphere), mixture (on a line), null:D
+    (shells in 2 of D dimensions), funnels:D:N (the published benchmark), squares:SIDE, classes and halves (of --data).
     """
 
     preset: Literal["smoke", "cpu", "full"] = "smoke"
-    """What the other defaults are for: under a minute, minutes on a laptop, or the published benchmark's grid and steps."""
+    """What the other defaults are for: under a minute, minutes on a laptop,
+    or the published benchmark's grid and steps."""
     data: str | None = None
-    """Images of the laws classes and halves. None: scikit-learn's digits; else MNIST's files, pictures, an .npz or tfds:NAME."""
+    """Images of the laws classes and halves. None: scikit-learn's digits;
+    else MNIST's files, pictures, an .npz or tfds:NAME."""
     folder: str = "runs/wgan/static"
     """Where everything goes; report.html is the result, and static.md, .csv and .json."""
     laws: tuple[str, ...] = ("scale:2",)
@@ -68,7 +72,8 @@ class StaticConfig:
     scored: int = 4096
     """Points that it is then asked about."""
     linear_decay: bool = False
-    """Updates shrink to nothing by the last step, which settles critics that constant ones keep moving about their best."""
+    """Updates shrink to nothing by the last step,
+    which settles critics that constant ones keep moving about their best."""
 
     def __post_init__(self):
         check_ranges(self, steps=0, batch=(2, 1 << 20), seeds=(1, 1001), readings=(1, 10_001), scored=(2, 1 << 20))
@@ -97,7 +102,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def static(config: StaticConfig, say: Say = tell) -> None:
-    """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
+    """Runs, or goes on with, the experiment in `config.folder`.
+    Raises ValueError for data or settings that cannot be."""
     images, folder = cache(partial(read_images, config.data)), Path(config.folder)
     laws = {name: law_of(name, images) for name in config.laws}
     made = {(law, critic): critic_for(laws[law], law, critic, config) for law in laws for critic in config.critics}
@@ -177,8 +183,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfi
                 name.replace(":", "-"),
                 f"{name}: W1 {known}",
                 "W1(P, Q) = max E f(x) - E f(y) over 1-Lipschitz f",
-                f"The laws are {known} apart, batches of {config.batch} points {np.mean(its[0]['minibatch']):.4g}: a critic "
-                "that approaches the second is accurate of the batch, not of the laws.",
+                f"The laws are {known} apart, batches of {config.batch} points {np.mean(its[0]['minibatch']):.4g}: a "
+                "critic that approaches the second is accurate of the batch, not of the laws.",
                 panel.picture(),
                 table=Table(HEADS, [_row(cell) for cell in its]),
             )
@@ -189,8 +195,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfi
                 "published",
                 "Beside the published single runs",
                 "cosine of a critic's gradient with the optimal one, mean over points of P",
-                f"After {config.steps or 'as many'} steps of ours; published: Korotin, Kolesov, Burnaev 2022, one seed. Its SN "
-                "takes no gradient through the norm: the row sn-detached.",
+                f"After {config.steps or 'as many'} steps of ours; published: Korotin, Kolesov, Burnaev 2022, one "
+                "seed. Its SN takes no gradient through the norm: the row sn-detached.",
                 _heatmap(compared),
                 table=Table(("law", "critic", "cosine", "published", "estimate / W1", "published"), compared),
             )
@@ -210,7 +216,8 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfi
 
 
 HEADS = (
-    "critic", "estimate", "of the truth", "own objective", "exact, batch", "truth", "steepest", "cosine", "certified", "steps", "n", "seeds",
+    "critic", "estimate", "of the truth", "own objective", "exact, batch", "truth", "steepest",
+    "cosine", "certified", "steps", "n", "seeds",
 )  # fmt: skip
 COLUMNS = (
     "law",
@@ -235,8 +242,8 @@ def _told(cell: Mapping[str, Any], name: str) -> Estimate | None:
 
 
 def _share(cell: Mapping[str, Any]) -> str:
-    """What the critic says over what the optimal one says of the same points, in which their sampling cancels; where that is
-    not known, over the laws' distance."""
+    """What the critic says over what the optimal one says of the same points, in which their sampling cancels; where
+    that is not known, over the laws' distance."""
     kr, best = (np.array(cell["last"][name], float) for name in ("kr", "best"))
     if not cell["truth"] or not np.isfinite(kr).all():
         return ""

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan.critic import Shape, slope
-from gan.critics import CRITICS
 from gan.estimate import train
 from gan.laws import TOYS, Law, law_of, toy
+from gan.objectives import CRITICS
 from training.experiment.cells import experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
@@ -33,7 +33,8 @@ class SurfacesConfig:
     folder: str = "runs/wgan/surfaces"
     """Where everything goes; report.html is the result."""
     laws: tuple[str, ...] = ("funnels:2:4", "8gaussians")
-    """funnels:2:N, another law of two dimensions, or 8gaussians, 25gaussians, swissroll: those against themselves with noise."""
+    """funnels:2:N, another law of two dimensions, or 8gaussians, 25gaussians, swissroll:
+    those against themselves with noise."""
     critics: tuple[str, ...] = ("wc", "gp", "ortho")
     """Critics; docs/wgan.md says what each is."""
     steps: int = 300
@@ -79,7 +80,15 @@ def surfaces(config: SurfacesConfig, say: Say = tell) -> None:
         f = critic.of(jax.tree.map(lambda x: x[0], state))
         steep = jnp.linalg.norm(jax.jit(lambda x: slope(f, x))(points), axis=1)
         heights = np.asarray(f(points)).round(5).tolist()
-        return {"law": cell[0], "critic": cell[1], "heights": heights, "steep": float(steep.mean()), "kr": float(reading.kr[0]), "cosine": float(reading.cosine[0]) if law.gradient else None, "truth": law.w1}  # fmt: skip
+        return {
+            "law": cell[0],
+            "critic": cell[1],
+            "heights": heights,
+            "steep": float(steep.mean()),
+            "kr": float(reading.kr[0]),
+            "cosine": float(reading.cosine[0]) if law.gradient else None,
+            "truth": law.w1,
+        }
 
     with experiment(folder, {}):  # a cell's name says what it is made with
         tail = f"{config.steps}-{config.batch}"

@@ -1,9 +1,10 @@
 """Does pretraining on pseudo-summaries help where few examples are at hand?
 
-One small model is pretrained for each objective and seed under one budget (updates, rows, row shape, vocabulary, recipe),
-fine-tuned on 10, 100, ... examples of each task, and scored on the task's test part. A cell is one (task, number of examples,
-objective, seed): its seed decides the initial weights, the order of the pretraining, the examples drawn and the
-fine-tuning, so that repeats are independent; the test part and what chooses the epoch are the same for all.
+One small model is pretrained for each objective and seed under one budget
+(updates, rows, row shape, vocabulary, recipe), fine-tuned on 10, 100, ... examples of each task, and scored on the
+task's test part. A cell is one (task, number of examples, objective, seed): its seed decides the initial weights, the
+order of the pretraining, the examples drawn and the fine-tuning, so that repeats are independent; the test part and
+what chooses the epoch are the same for all.
 """
 
 import hashlib
@@ -258,7 +259,8 @@ def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> d
 
 
 def copied(task: FewShotTask) -> float:
-    """The Rouge-L of copying: each test source's first characters, as many as the median reference of the training has."""
+    """The Rouge-L of copying: each test source's first characters,
+    as many as the median reference of the training has."""
     length = int(np.median([len(reference) for _, reference in task.training]))
     found = scores([reference for _, reference in task.test], [source[:length] for source, _ in task.test])
     return float(found["rouge-l"].mean())

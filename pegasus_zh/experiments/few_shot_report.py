@@ -59,7 +59,10 @@ def _sections(figures: Figures, copied: Mapping[str, float]) -> list[Section]:
         [f"{100 * copied[row[0]]:.2f}", *(estimate(100 * figures[*row, x]).text(2) for x in objectives)] for row in rows
     ]
     caption = f"Rouge-L in percent, mean of {seeds} seed(s) and the test examples [95 % interval]"
-    says = "A line an objective in its interval, a dot a seed; dashed is what copying the source's first characters scores."
+    says = (
+        "A line an objective in its interval, a dot a seed; "
+        "dashed is what copying the source's first characters scores."
+    )
     table = _table(["copied", *objectives], rows, absolute, caption)
     made = [
         Section("few_shot", "Rouge-L by training examples", says=says, picture=_picture(figures, copied), table=table)

@@ -24,9 +24,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Endless batches from number `start_step` on, this process's share of each; every epoch is a new global shuffle.
 
-    Arrays are int32 (batch_size / process_count, row length), see packing.decode_rows: of pairs source, source_segments,
-    target (the labels), target_inputs and target_segments; of plain text ids and segments. Raises ValueError for a batch
-    size that does not divide among the processes.
+    Arrays are int32 (batch_size / process_count, row length), see packing.decode_rows: of pairs source,
+    source_segments, target (the labels), target_inputs and target_segments; of plain text ids and segments. Raises
+    ValueError for a batch size that does not divide among the processes.
     """
     order = grain.MapDataset.range(len(rows)).shuffle(seed=seed % 2**32).repeat()
     return _batches(rows, order, batch_size, start_step, process_index, process_count)

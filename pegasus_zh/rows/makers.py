@@ -1,7 +1,7 @@
 """Where examples come from: a table of makers, each one name, one function and the settings that it reads.
 
-An example is a tuple of ids, an array for each side that its maker names: (source, target) for an encoder-decoder, (ids,)
-for an encoder.
+An example is a tuple of ids, an array for each side that its maker names: (source, target) for an encoder-decoder,
+(ids,) for an encoder.
 """
 
 import zlib
@@ -60,8 +60,8 @@ def pseudo_summaries(
 ) -> list[list[Example]]:
     """For each text (source, target) of its groups of sentences; none below three sentences.
 
-    Stage by stage over many texts: each stage then finds its tables in the processor's cache, a fifth faster than text by
-    text.
+    Stage by stage over many texts: each stage then finds its tables in the processor's cache, a fifth faster than text
+    by text.
     """
     groups = _groups(texts, faithful, max_source, max_target)
     rule = partial(pseudo_summary, selector=selector, ratio=ratio, unit=unit, seed=selector_seed)
@@ -150,8 +150,8 @@ def pairs_of_documents() -> list[str]:
 def add_selector(name: str, selector: Selector) -> None:
     """A rule of one's own for pseudo-summaries: from now on --selector may be `name`, in this process.
 
-    Where several processes prepare, the script that starts them adds it outside of `if __name__ == "__main__":`. Raises ValueError
-    for a name that is taken: prepared sets are known by it.
+    Where several processes prepare, the script that starts them adds it outside of `if __name__ == "__main__":`. Raises
+    ValueError for a name that is taken: prepared sets are known by it.
     """
     if name in MAKERS:
         raise ValueError(f"selector {name!r} is there already, and prepared sets are known by the name: give another")
@@ -164,8 +164,8 @@ class ExamplesConfig:
     """Which examples are made of documents, and of what length. The defaults are T5-PEGASUS's."""
 
     selector: str = "lcs"
-    """Rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as T5;
-    or text: no pairs, the text in pieces."""
+    """Rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as
+    T5; or text: no pairs, the text in pieces."""
     unit: Unit = "character"
     """What the selector compares."""
     faithful: bool = False
@@ -191,8 +191,8 @@ class ExamplesConfig:
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
             raise DataError(
                 f"a row must hold the longest pair, so --row-source {self.row_source} may not be below --max-source "
-                f"{self.max_source}, nor --row-target {self.row_target} below --max-target {self.max_target}: raise the "
-                "one or lower the other (0: chosen by the documents)"
+                f"{self.max_source}, nor --row-target {self.row_target} below --max-target {self.max_target}: raise "
+                "the one or lower the other (0: chosen by the documents)"
             )
 
     @property

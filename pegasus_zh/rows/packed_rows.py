@@ -52,8 +52,9 @@ class PreparedRows:
 def open_rows(folder: Path | str, tokenizer_fingerprint: str | None = None, *, verify: bool = False) -> PreparedRows:
     """Opens a prepared set after looking that it is whole.
 
-    Raises DataError for a missing or unfinished set, one of another tokenizer than the given, a set without rows to train
-    on, a missing or truncated shard and, with `verify`, which reads everything, a shard that is not to the bit as written.
+    Raises DataError for a missing or unfinished set, one of another tokenizer than the given, a set without rows to
+    train on, a missing or truncated shard and, with `verify`, which reads everything, a shard that is not to the bit as
+    written.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)

@@ -1,8 +1,8 @@
 """Packing: several examples share one row of fixed shape, so that a batch holds little padding.
 
-An example has one or more sides, such as the source that an encoder reads and the target that a decoder writes, and a row
-so many positions for each. An example must fit on every side: bin packing in as many dimensions. Attention is kept inside
-an example by segment numbers, as in T5X.
+An example has one or more sides, such as the source that an encoder reads and the target that a decoder writes, and a
+row so many positions for each. An example must fit on every side: bin packing in as many dimensions. Attention is kept
+inside an example by segment numbers, as in T5X.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ WINDOW = 64  # candidates compared two by two; half as many cost 0.3% more paddi
 def pack(lengths: np.ndarray, row: Sequence[int], most: int | None = None) -> list[list[int]]:
     """Rows of example indices, every example in one row, at `most` so many in each, for `lengths` (examples, sides).
 
-    The largest example left opens a row. Then, again and again, it is joined by that one, or those two, that leave least
-    of the row free, counted on the side with the larger share left: to fill all sides evenly matters as much as to
-    fill them. Looking two ahead halves first fit's padding. Of many candidates an even sample by size is compared.
+    The largest example left opens a row. Then, again and again, it is joined by that one, or those two, that leave
+    least of the row free, counted on the side with the larger share left: to fill all sides evenly matters as much as
+    to fill them. Looking two ahead halves first fit's padding. Of many candidates an even sample by size is compared.
     """
     if (over := (lengths > row).any(1)).any():
         raise ValueError(f"an example of lengths {lengths[over][0]} does not fit a row of {tuple(row)}")
@@ -79,8 +79,8 @@ def choose_row_shape(lengths: np.ndarray, longest: Sequence[int], given: Sequenc
 
     longest: ids that an example may have, side by side. Candidates are one to four times the first side's, since long
     documents give many examples of just that length, each with those two lengths of the others that are nearest to the
-    sample's ratio. Longer rows pad less, but attention's cost grows with their length, so the shortest that will do wins.
-    A side `given` (not 0) is kept.
+    sample's ratio. Longer rows pad less, but attention's cost grows with their length, so the shortest that will do
+    wins. A side `given` (not 0) is kept.
     """
 
     def up(length: float) -> int:
@@ -118,10 +118,10 @@ def decode_rows(
 ) -> dict[str, np.ndarray]:
     """int32 arrays of B records, for a `row` of so many positions on each side, in the records' order.
 
-    For each side its ids and its segments [B, positions]: `source` and `source_segments`, but `ids` and plain `segments`.
-    Segments number a row's examples from 1; 0 is padding. A side `target` holds labels, and comes with `target_inputs`:
-    the labels shifted one to the right inside each segment, which starts with `start_id`. An empty record gives a row of
-    padding.
+    For each side its ids and its segments [B, positions]: `source` and `source_segments`, but `ids` and plain
+    `segments`. Segments number a row's examples from 1; 0 is padding. A side `target` holds labels, and comes with
+    `target_inputs`: the labels shifted one to the right inside each segment, which starts with `start_id`. An empty
+    record gives a row of padding.
     """
     batch = {side: np.full((len(records), positions), pad_id, np.int32) for side, positions in row.items()}
     segments = {side: np.zeros_like(ids) for side, ids in batch.items()}

@@ -24,8 +24,8 @@ from training.telling import Say, tell
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
     data: tuple[str, ...] = (str(CORPUS / "train.jsonl"),)
-    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet. Default: the built-in
-    corpus."""
+    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet. Default: the
+    built-in corpus."""
     field: str = "text"
     """The JSON field or Parquet column with a document's text."""
     tokenizer: str = ""
@@ -43,7 +43,8 @@ class TextConfig:
 
 
 def text_recipe(preset: str) -> TextConfig:
-    """The defaults that go with a preset of rope.encoder.roformer: BERT's and RoFormer-char's vocabularies are of characters."""
+    """The defaults that go with a preset of rope.encoder.roformer:
+    BERT's and RoFormer-char's vocabularies are of characters."""
     if "char" in preset or preset.startswith("bert"):
         return TextConfig(tokenizer_kind="characters", vocabulary=6000)
     return TextConfig()

@@ -1,4 +1,5 @@
-"""T5's own objective, as an alternative to pseudo-summaries: random spans are replaced by sentinels, and are the target.
+"""T5's own objective, as an alternative to pseudo-summaries:
+random spans are replaced by sentinels, and are the target.
 
 Raffel et al. 2020 (arXiv 1910.10683), section 3.1.4: 15 % of the tokens, in spans of three on average.
 """
@@ -13,10 +14,11 @@ SENTINELS = range(1, 100)  # [unused1] .. [unused99] of Chinese BERT's layout
 def corrupt(
     ids: Sequence[int], random: np.random.Generator, *, density: float = 0.15, span: float = 3.0
 ) -> tuple[list[int], list[int]]:
-    """(source, target): the ids with sentinel i for the i-th span; each sentinel with its span, and one more at the end.
+    """(source, target): the ids with sentinel i for the i-th span;
+    each sentinel with its span, and one more at the end.
 
-    Spans and what lies between them have random lengths of at least 1; the text begins with what is kept. Fewer than two
-    ids give no target.
+    Spans and what lies between them have random lengths of at least 1; the text begins with what is kept. Fewer than
+    two ids give no target.
     """
     noise = min(max(round(len(ids) * density), 1), len(ids) - 1)
     if noise < 1:

@@ -1,7 +1,7 @@
 """TensorFlow checkpoints of T5 v1.1's shape: T5-PEGASUS as bert4keras saves it, and Google's own mT5 and T5 v1.1.
 
-The names are Google's (Mesh TensorFlow); bert4keras writes the same. A kernel is [in, out] as ours, the table of relative
-biases [heads, buckets]. A norm is called rms_norm or layer_norm, the last one of a stack final_layer_norm too.
+The names are Google's (Mesh TensorFlow); bert4keras writes the same. A kernel is [in, out] as ours, the table of
+relative biases [heads, buckets]. A norm is called rms_norm or layer_norm, the last one of a stack final_layer_norm too.
 """
 
 import os

@@ -1,4 +1,5 @@
-"""A model from any source -> a folder that transformers loads, or StableHLO programs that need neither it nor this code."""
+"""A model from any source -> a folder that transformers loads,
+or StableHLO programs that need neither it nor this code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ class ExportConfig:
     """Write a model as a folder for transformers (MT5ForConditionalGeneration)."""
 
     model: str
-    """The work folder of a run (or its checkpoints folder), a Hugging Face folder, or that of a TensorFlow checkpoint."""
+    """The work folder of a run (or its checkpoints folder), a Hugging Face folder,
+    or that of a TensorFlow checkpoint."""
     folder: str
     """The new folder."""
     step: int | None = None

@@ -1,9 +1,9 @@
 """mT5 as transformers stores it: the tensors' names, config.json, and a whole folder written.
 
 The model is mT5 exactly, so nothing but names and the side of a transposition changes. Of bert4keras's departures
-(`MT5Config.gelu`, `scaled_output`, `cross_bias`) the exact GELU has a name in transformers, the scale of the output goes into
-the head, and a bias in the cross-attention has no counterpart. Our own key `pegasus_zh` in config.json says what holds
-for the weights as they are written.
+(`MT5Config.gelu`, `scaled_output`, `cross_bias`) the exact GELU has a name in transformers, the scale of the output
+goes into the head, and a bias in the cross-attention has no counterpart. Our own key `pegasus_zh` in config.json says
+what holds for the weights as they are written.
 
 Start, end and padding ids and the greatest length are saved too, so that `generate` writes what `decoding.write` does.
 """
@@ -37,7 +37,8 @@ SWITCHES = {
 # Copies of shared.weight that files of torch hold, and an array that T5 once had and never used.
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
-# What transformers calls the two functions; "gelu" after "gated-" is the one by tanh there, "gelu_python" the exact one.
+# What transformers calls the two functions; "gelu" after "gated-" is the one by tanh there,
+# "gelu_python" the exact one.
 _GATES = {"tanh": "gated-gelu", "erf": "gated-gelu_python"}
 _ACTIVATIONS: dict[str, Literal["tanh", "erf"]] = {
     "gelu_new": "tanh",
@@ -127,12 +128,13 @@ CrossBias = Literal["refuse", "keep", "leave out"]
 
 
 def written_config(config: MT5Config, out: Path, cross_bias: CrossBias) -> MT5Config:
-    """What holds for the weights as `write_folder` writes them. Raises DataError where transformers has no place for it."""
+    """What holds for the weights as `write_folder` writes them.
+    Raises DataError where transformers has no place for it."""
     if config.cross_bias and cross_bias == "refuse":
         raise DataError(
             f"{out}: not written: the model has the decoder's relative bias in its cross-attention (cross_bias), as "
-            "bert4keras trains it, and transformers has no place for that; add --without-cross-bias to leave it out, which "
-            "makes another, worse model"
+            "bert4keras trains it, and transformers has no place for that; add --without-cross-bias to leave it out, "
+            "which makes another, worse model"
         )
     return replace(config, scaled_output=False, cross_bias=config.cross_bias and cross_bias == "keep")
 
@@ -150,8 +152,8 @@ def write_folder(
     """Writes model and tokenizer for transformers into the new folder `out`, whole or not at all.
 
     A model with a cross_bias is refused, or written without it, or kept as it is for this project's own code alone: its
-    model_type is then one that transformers does not know. Raises `DataError` for what is refused, and where `out` exists
-    and is not empty, unless `overwrite` is given and it is an earlier export.
+    model_type is then one that transformers does not know. Raises `DataError` for what is refused, and where `out`
+    exists and is not empty, unless `overwrite` is given and it is an earlier export.
     """
     out = out.absolute()
     check_free(out, overwrite)

@@ -1,9 +1,9 @@
 """A model from wherever it lies: a run of ours, a Hugging Face folder, a TensorFlow checkpoint.
 
-bert4keras, which T5-PEGASUS was trained with, computes three things otherwise than Google and transformers do: the exact
-GELU, the decoder's output times D^-0.5 before the head, and the decoder's relative bias in its cross-attention too.
-Weights do not say which of the two they were trained for, so the kind of their source does, unless config.json's own key
-`pegasus_zh`, or the caller's `semantics`, says it.
+bert4keras, which T5-PEGASUS was trained with, computes three things otherwise than Google and transformers do: the
+exact GELU, the decoder's output times D^-0.5 before the head, and the decoder's relative bias in its cross-attention
+too. Weights do not say which of the two they were trained for, so the kind of their source does, unless config.json's
+own key `pegasus_zh`, or the caller's `semantics`, says it.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,8 @@ SEMANTICS: dict[str, dict[str, Any]] = {
     "mt5": {"gelu": "tanh", "scaled_output": False, "cross_bias": False},
     "bert4keras": {"gelu": "erf", "scaled_output": True, "cross_bias": True},
 }
-# Rows that no token has: T5's 100 <extra_id>s that lie beside its sentencepiece model, and padding to a multiple of 128.
+# Rows that no token has: T5's 100 <extra_id>s that lie beside its sentencepiece model,
+# and padding to a multiple of 128.
 _SPARE_ROWS = 256
 _MODEL = "an mT5"  # in messages
 
@@ -65,8 +66,8 @@ def load(
 ) -> Loaded:
     """The model in a folder, whatever wrote it.
 
-    Arrays are float32. semantics: instead of what the source tells; see above. step: which checkpoint of several, of a run
-    by default the newest undamaged one; `say` is told of damaged ones. Raises DataError for whatever does not fit.
+    Arrays are float32. semantics: instead of what the source tells; see above. step: which checkpoint of several, of a
+    run by default the newest undamaged one; `say` is told of damaged ones. Raises DataError for whatever does not fit.
     """
     path = Path(path)
     kind = _kind(path)
@@ -154,13 +155,14 @@ def _check_vocabulary(config: MT5Config, tokenizer: Tokenizer, folder: Path) -> 
     spare = config.vocabulary - tokenizer.vocab_size
     if not 0 <= spare < _SPARE_ROWS:
         raise DataError(
-            f"{folder}: the embedding has {config.vocabulary:,} rows and the tokenizer {tokenizer.vocab_size:,} tokens; "
-            "put the tokenizer there that belongs to the model"
+            f"{folder}: the embedding has {config.vocabulary:,} rows and the tokenizer {tokenizer.vocab_size:,} "
+            "tokens; put the tokenizer there that belongs to the model"
         )
 
 
 def run_init(about: dict[str, Any], checkpoint: Path) -> Callable[[jax.Array], MT5]:
-    """What makes the mT5 of a checkpoint with this config, for training.checkpoints.read_model. Raises DataError for others."""
+    """What makes the mT5 of a checkpoint with this config, for training.checkpoints.read_model.
+    Raises DataError for others."""
     try:
         return partial(init, MT5Config(**about["model"]))
     except (KeyError, TypeError):

@@ -3,7 +3,8 @@
 Pre-norm residual blocks with RMSNorm, gated GELU, relative position buckets shared by a stack's layers, no biases,
 unscaled attention, untied head. The layers of a stack are one pytree with a leading axis L, scanned.
 
-Letters: B batch, S source length, T target length, D model, N heads, H head size, F feed-forward, V vocabulary, L layers.
+Letters: B batch, S source length, T target length, D model, N heads, H head size, F feed-forward, V vocabulary,
+L layers.
 """
 
 from dataclasses import dataclass, replace
@@ -268,7 +269,8 @@ def decode(
     config: MT5Config,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """Target inputs [B, T] (labels shifted right) and what `encode` made -> hidden states [B, T, D], before the head."""
+    """Target inputs [B, T] (labels shifted right) and what `encode` made -> hidden states [B, T, D],
+    before the head."""
     mask, cross_mask, cross_bias = Segments(segments, segments, causal=True), Segments(segments, source_segments), None
     if config.cross_bias:
         offsets = segment_positions(source_segments)[:, None, :] - segment_positions(segments)[:, :, None]

@@ -27,7 +27,8 @@ def loss(
 ) -> Sums:
     """The pretraining loss of packed rows, as sums for the engine: `loss` (minimised), `cross_entropy`, `accuracy`.
 
-    batch: source, source_segments [B, S]; target (labels), target_inputs, target_segments [B, T]. `key` turns dropout on.
+    batch: source, source_segments [B, S]; target (labels), target_inputs, target_segments [B, T].
+    `key` turns dropout on.
     """
     encoder_key, decoder_key = jax.random.split(key) if key is not None else (None, None)
     encoded = encode(model, batch["source"], batch["source_segments"], config, encoder_key)

@@ -1,4 +1,5 @@
-"""The training of an mT5 on packed rows of (source, target): pretraining, fine-tuning, and what is planned or measured of them."""
+"""The training of an mT5 on packed rows of (source, target):
+pretraining, fine-tuning, and what is planned or measured of them."""
 
 from functools import partial
 

@@ -1,7 +1,8 @@
 """The encoder and one decoding step as StableHLO, to serve a model where this project's code is not.
 
-A folder holds `encoder.stablehlo` and `decode_step.stablehlo` (jax.export, for CPU, CUDA and TPU), `weights.safetensors`, the
-tokenizer, and `serving.json`, which says what goes in and out. docs/export.md has a greedy decoder on top in a dozen lines.
+A folder holds `encoder.stablehlo` and `decode_step.stablehlo` (jax.export, for CPU, CUDA and TPU),
+`weights.safetensors`, the tokenizer, and `serving.json`, which says what goes in and out. docs/export.md has a greedy
+decoder on top in a dozen lines.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,8 @@ _BLOCKS = "/blocks/"  # in the names of what every layer has
 
 
 def named(model: MT5) -> Arrays:
-    """The model's arrays by name, such as encoder/blocks/3/self_attention/query: layer by layer, since to take a layer out
-    of a stack would be a copy at every step."""
+    """The model's arrays by name, such as encoder/blocks/3/self_attention/query: layer by layer, since to take a layer
+    out of a stack would be a copy at every step."""
     found: Arrays = {}
     for name, x in zip(_names(model), jax.tree.leaves(model), strict=True):
         found |= {_of_layer(name, i): x[i] for i in range(len(x))} if _BLOCKS in name else {name: x}
@@ -48,8 +49,8 @@ def functions(
     """(encoder, decode_step) of arrays by name instead of a model.
 
     encoder(weights, source [b, s]) -> memory: keys [b, N, H, s] and values [b, N, s, H] of each layer, and seen [b, s].
-    decode_step(weights, memory, keys, values, token [b], t) -> float32 logits [b, V] of the token after position t, and keys
-    [b, N, H, p] and values [b, N, p, H] of each layer with position t in them.
+    decode_step(weights, memory, keys, values, token [b], t) -> float32 logits [b, V] of the token after position t, and
+    keys [b, N, H, p] and values [b, N, p, H] of each layer with position t in them.
     """
     structure, layers = jax.tree.structure(like), range(config.layers)
     names, block, decoder = _names(like), jax.tree.structure(like.decoder.blocks), MT5Decoder(config)

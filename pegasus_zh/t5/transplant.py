@@ -1,8 +1,8 @@
 """mT5 with the vocabulary of T5-PEGASUS: how Su Jianlin's model began (https://kexue.fm/archives/8209).
 
-The rows of the embedding, and of the head, are taken from mT5's wherever it has the token, so that pretraining goes on from
-mT5 instead of from nothing. Ids change: the special tokens stay first, then come the tokens that mT5 has, in the order of
-the vocabulary, and those that it lacks go to the end.
+The rows of the embedding, and of the head, are taken from mT5's wherever it has the token, so that pretraining goes on
+from mT5 instead of from nothing. Ids change: the special tokens stay first, then come the tokens that mT5 has, in the
+order of the vocabulary, and those that it lacks go to the end.
 """
 
 from dataclasses import dataclass, replace
@@ -78,8 +78,8 @@ def transplant(config: TransplantConfig, say: Say = tell) -> Path:
         overwrite=config.overwrite,
     )
     say(
-        f"{out}: {new.vocabulary:,} rows: {len(SPECIALS)} special ones from <unk>, {len(plan.kept) - len(SPECIALS):,} from "
-        f"mT5's own pieces, {len(plan.means):,} means of pieces ({plan.approximate:,} with <unk> for some), "
+        f"{out}: {new.vocabulary:,} rows: {len(SPECIALS)} special ones from <unk>, {len(plan.kept) - len(SPECIALS):,} "
+        f"from mT5's own pieces, {len(plan.means):,} means of pieces ({plan.approximate:,} with <unk> for some), "
         f"{new.vocabulary - len(plan.vocabulary)} of padding"
     )
     return out
@@ -87,8 +87,8 @@ def transplant(config: TransplantConfig, say: Say = tell) -> Path:
 
 def make_plan(vocabulary: list[str], pieces: SentencePieceTokenizer) -> Transplant:
     """T5-PEGASUS's rules. A wordpiece inside a word (##) is the piece without mark, else with the mark of a word's
-    beginning; any other token is the piece with that mark, else without. A token that is neither is what mT5 would cut it
-    into; a piece of that which no token is (the special tokens' <unk>, then) counts as new id 0.
+    beginning; any other token is the piece with that mark, else without. A token that is neither is what mT5 would cut
+    it into; a piece of that which no token is (the special tokens' <unk>, then) counts as new id 0.
     """
     kept, missing = [pieces.unk_id] * len(SPECIALS), []
     found = vocabulary[: len(SPECIALS)]

@@ -194,7 +194,8 @@ def _parquet_records(path: str, field: str) -> Iterator[Record]:
 
 
 def _dataset(name: str) -> tuple[Any, Any, str]:
-    """The data source, without TensorFlow, the builder and the field of `tfds:NAME[/CONFIG]:FIELD` in $TFDS_DATA_DIR."""
+    """The data source, without TensorFlow, the builder and the field of `tfds:NAME[/CONFIG]:FIELD` in
+    $TFDS_DATA_DIR."""
     dataset, colon, field = name.removeprefix("tfds:").rpartition(":")
     if not (dataset and colon and field):
         raise DataError(

@@ -23,8 +23,8 @@ class Pair:
 def read_pairs(path: str, field: str = "source", reference_field: str = "reference") -> Iterator[Pair]:
     """The pairs of a .jsonl, .tsv or .txt file (also .gz), or of standard input (-), one a line.
 
-    .jsonl: an object with `field` and perhaps `reference_field`; .tsv: reference TAB source, as T5-PEGASUS's scripts have
-    it, or a source alone; .txt and standard input: a source. Raises DataError, with file, line and remedy.
+    .jsonl: an object with `field` and perhaps `reference_field`; .tsv: reference TAB source, as T5-PEGASUS's scripts
+    have it, or a source alone; .txt and standard input: a source. Raises DataError, with file, line and remedy.
     """
     kind = ".txt" if path == "-" else Path(path.removesuffix(".gz")).suffix
     if kind not in (".jsonl", ".tsv", ".txt"):

@@ -58,7 +58,8 @@ def make_tokenizer(
     on_bad_record: OnBadRecord = "stop",
     say: Say = tell,
 ) -> Tokenizer:
-    """The tokenizer in `folder`, which is first made from the documents (see documents.read_documents) if it is not there.
+    """The tokenizer in `folder`, which is first made from the documents (see documents.read_documents)
+    if it is not there.
 
     Raises DataError where the one in `folder` was made with other settings or from other documents.
     """
@@ -96,8 +97,8 @@ def train_pegasus_vocabulary(
     Chinese BERT's 106 special tokens; ASCII; the characters, most frequent first, up to 0.9995 of all occurrences; then
     jieba's words, Latin pieces and further characters by count. Ties are broken by the string, so the result depends on
     the texts alone. Without words Chinese is written in single characters. One pass over `texts`, which ends after
-    `max_characters`: a vocabulary gains nothing from more. Raises `DataError` if `size` cannot hold the special tokens and
-    ASCII.
+    `max_characters`: a vocabulary gains nothing from more. Raises `DataError` if `size` cannot hold the special tokens
+    and ASCII.
     """
     if size < (least := len(SPECIALS) + len(_ASCII)):
         raise DataError(f"vocabulary size {size} is too small: the special tokens and ASCII alone need {least}")

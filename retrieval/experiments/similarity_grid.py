@@ -1,7 +1,7 @@
 """How good are sentence vectors? Models x poolings x what is done to the vectors x tasks, each cell a rank correlation.
 
-Whitening, flow and SimCSE are fitted on a task's own texts, all its files together and no score among them, as the published
-comparison has it (https://kexue.fm/archives/8348).
+Whitening, flow and SimCSE are fitted on a task's own texts, all its files together and no score among them, as the
+published comparison has it (https://kexue.fm/archives/8348).
 """
 
 import dataclasses

@@ -74,7 +74,10 @@ def table(rows: Sequence[Row]) -> Table:
         for model, pooling, method in lines
     ]
     body = [[*name, *(cell(line, task) for task in tasks)] for name, line in zip(names, lines, strict=True)]
-    caption = "Spearman's correlation x 100, mean over a task's files by their sizes, [95 % interval]; a task's highest is bold"
+    caption = (
+        "Spearman's correlation x 100, mean over a task's files by their sizes, [95 % interval]; "
+        "a task's highest is bold"
+    )
     return Table(["model", "pooling", "method", *tasks], body, left=3, caption=caption)
 
 

@@ -183,8 +183,8 @@ def evaluate(config: EvaluateIndexConfig, say: Say = tell) -> Scores:
         raise DataError(f"{config.pairs}: no pair in it")
     if missing:
         raise DataError(
-            f"{missing[0]}: its text is not in the index, nor those of {len(missing) - 1:,} further lines; put them in with "
-            "scripts.search add, or remove the lines"
+            f"{missing[0]}: its text is not in the index, nor those of {len(missing) - 1:,} further lines; put them in "
+            "with scripts.search add, or remove the lines"
         )
     vectors = searcher.vectors(questions)
     searcher.index.search(vectors, config.k)  # compiles, and reads what is on disk
@@ -202,8 +202,9 @@ def evaluate(config: EvaluateIndexConfig, say: Say = tell) -> Scores:
         both = zip(same[found.places], same[exact.search(vectors, config.k).places], strict=True)
         overlap = float(np.mean([len({*a} & {*b}) / len({*b}) for a, b in both]))
     say(
-        f"{len(questions):,} questions, {len(searcher.texts):,} texts: MRR@{config.k} {mrr:.4f}, recall@{config.k} {recall:.4f}, "
-        f"{overlap:.1%} of what exact search finds; {milliseconds:.3f} ms a question, its encoding not counted"
+        f"{len(questions):,} questions, {len(searcher.texts):,} texts: MRR@{config.k} {mrr:.4f}, "
+        f"recall@{config.k} {recall:.4f}, {overlap:.1%} of what exact search finds; {milliseconds:.3f} ms a question, "
+        "its encoding not counted"
     )
     return Scores(mrr, recall, overlap, milliseconds)
 

@@ -47,7 +47,8 @@ class Index(Protocol):
     def __len__(self) -> int: ...
 
     def learn(self, sample: np.ndarray, count: int) -> None:
-        """What ivf and pq cut space by, from a sample [n, D] of the `count` vectors to come; by default the first that are added."""
+        """What ivf and pq cut space by, from a sample [n, D] of the `count` vectors to come;
+        by default the first that are added."""
         ...
 
     def add(self, vectors: np.ndarray) -> None:
@@ -66,8 +67,8 @@ class Index(Protocol):
 def _check(index: Index, vectors: np.ndarray, what: str, k: int = 1) -> np.ndarray:
     if vectors.ndim != 2 or vectors.shape[1] != index.dimensions:
         raise DataError(
-            f"{what} of shape {vectors.shape} for an index of {index.dimensions} dimensions: encode both with one model, "
-            "pooling and whitening"
+            f"{what} of shape {vectors.shape} for an index of {index.dimensions} dimensions: encode both with one "
+            "model, pooling and whitening"
         )
     if k < 1:
         raise DataError(f"k is {k}: give 1 or more")
@@ -78,8 +79,8 @@ def _check(index: Index, vectors: np.ndarray, what: str, k: int = 1) -> np.ndarr
 class ExactIndex(Index):
     """All vectors, cut over the devices of the mesh (by default all devices): each finds the best of its own.
 
-    recall: below 1, the device's approximate maxima (jax.lax.approx_max_k, in hardware on a TPU) with this share expected
-    to be found.
+    recall: below 1, the device's approximate maxima (jax.lax.approx_max_k, in hardware on a TPU) with this share
+    expected to be found.
     """
 
     kind = "exact"

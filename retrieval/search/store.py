@@ -54,11 +54,13 @@ class BuildConfig:
     kind: Kind = "exact"
     """exact: all compared, on the devices; flat, ivf, hnsw, pq: FAISS, on a CPU."""
     pooling: Pooling | Literal["auto"] = "auto"
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto: what scripts.simcse tuned the model with, else mean."""
+    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto:
+    what scripts.simcse tuned the model with, else mean."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     whiten: int = 0
-    """Whiten the vectors, fitted on these texts, and keep so many dimensions: a third searches several times as fast. 0: no whitening."""
+    """Whiten the vectors, fitted on these texts, and keep so many dimensions: a third searches several times as fast.
+    0: no whitening."""
     field: str = "text"
     """The JSON field with a text."""
     encoding: tyro.conf.OmitArgPrefixes[Encoding] = dataclasses.field(default_factory=Encoding)
@@ -116,7 +118,8 @@ class Stored:
 
 
 def build(config: BuildConfig, say: Say = tell) -> None:
-    """Builds `config.folder`, whole or not at all; a command that ended before goes on with the vectors it had. Raises DataError."""
+    """Builds `config.folder`, whole or not at all; a command that ended before goes on with the vectors it had.
+    Raises DataError."""
     folder = Path(config.folder).resolve()  # a link's folder, not the link, is what is written
     check_new(folder)
     source = load_text_encoder(config.model, pooler=config.pooler, say=say)
@@ -166,7 +169,8 @@ def add(config: AddConfig, say: Say = tell) -> None:
         stored = read(folder, model=config.model, say=say)
         about, index = stored.about, stored.index
         encode = EmbedConfig(
-            model=about.model, input=config.texts, out=str(folder), field=config.field, pooling=about.pooling, encoding=stored.encoding
+            model=about.model, input=config.texts, out=str(folder), field=config.field, pooling=about.pooling,
+            encoding=stored.encoding,
         )  # fmt: skip
         encoded = encode_file(encode, stored.source, say)
         known, texts, numbers = {*stored.texts}, list(stored.texts), []
@@ -177,7 +181,8 @@ def add(config: AddConfig, say: Say = tell) -> None:
                 numbers.append(number)
         if len(numbers) < encoded.count:
             say(
-                f"{config.texts}: {encoded.count - len(numbers):,} of its {encoded.count:,} texts are in {folder} already"
+                f"{config.texts}: {encoded.count - len(numbers):,} of its "
+                f"{encoded.count:,} texts are in {folder} already"
             )
         if numbers:
             _add(index, open_vectors(encoded.path), np.array(numbers), stored.whitening)
@@ -225,8 +230,8 @@ def _read_about(path: Path) -> About:
 
 
 def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Say = tell) -> Stored:
-    """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does not belong
-    together."""
+    """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
+    not belong together."""
     about = _read_about(folder / ABOUT)
     vectors, lines = (folder / name for name in _names(about.version))
     try:
@@ -246,12 +251,13 @@ def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.
     source = load_text_encoder(model, pooler=about.pooler, say=say)
     if source.fingerprint != about.encoder:
         raise DataError(
-            f"{model}: its weights, config or vocabulary are not those that {folder} was built with; bring those back, or {REBUILD}"
+            f"{model}: its weights, config or vocabulary are not those that {folder} was built with; "
+            f"bring those back, or {REBUILD}"
         )
     dimensions = whitening.kernel.shape[1] if whitening else source.config.width
     if index.dimensions != dimensions or not len(index) == len(texts) == about.texts:
         raise DataError(
-            f"{folder}: {len(index):,} vectors of {index.dimensions} dimensions, {len(texts):,} texts of {about.texts:,}, and a "
-            f"model that makes {dimensions} do not belong together; {REBUILD}"
+            f"{folder}: {len(index):,} vectors of {index.dimensions} dimensions, {len(texts):,} texts of "
+            f"{about.texts:,}, and a model that makes {dimensions} do not belong together; {REBUILD}"
         )
     return Stored(about, index, texts, whitening, source)

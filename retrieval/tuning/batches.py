@@ -83,8 +83,8 @@ class Batches:
         return sentences, [pack([len(x) for x in found], self._room) for found in sentences], mine
 
     def __call__(self, first: int) -> Iterator[HostBatch]:
-        """Batch `first` and all later: this process's ids and segments [r, T], places [b, S], texts [b, S], the same number for the
-        same text, and scores [b] if there are any."""
+        """Batch `first` and all later: this process's ids and segments [r, T], places [b, S], texts [b, S], the same
+        number for the same text, and scores [b] if there are any."""
         count, texts = len(self._ids[0]) * self._views, texts_of(self._room)
         for step in itertools.count(first):
             sentences, packed, mine = self._packed(step, self._index)

@@ -1,4 +1,5 @@
-"""What pulls like sentences together: the losses of SimCSE and CoSENT over the batch of the whole mesh, and their gradient in pieces.
+"""What pulls like sentences together: the losses of SimCSE and CoSENT over the batch of the whole mesh,
+and their gradient in pieces.
 
 SimCSE (Gao, Yao, Chen 2021, arXiv 2104.08821; in Chinese: https://kexue.fm/archives/8348), CoSENT (Su,
 https://kexue.fm/archives/8847), gradient caching (Gao, Zhang, Han, Callan 2021, arXiv 2101.06983).
@@ -36,8 +37,8 @@ def simcse(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
 def pairs(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
     """The first sentence of an example is to find its second among all but the first ones of the batch: [B, S, D].
 
-    Of a third and further ones, which are hard negatives, every example sees all, but not a copy of its own first or second:
-    batch["texts"], [B, S], has the same number for the same text.
+    Of a third and further ones, which are hard negatives, every example sees all, but not a copy of its own first or
+    second: batch["texts"], [B, S], has the same number for the same text.
     """
     b, s, d = vectors.shape
     unit, texts = _normalised(vectors), batch["texts"]
@@ -97,8 +98,8 @@ def _found(scores: jax.Array, target: jax.Array) -> Sums:
 def cached_gradients(embed: Callable[[Any, Batch, jax.Array | None], jax.Array], loss: VectorLoss) -> Gradients:
     """Sums and gradient of a loss over the vectors of all microbatches together, in the memory of one.
 
-    embed: (model, microbatch, key) -> vectors [B, S, D]. Each microbatch is computed twice: for its vectors, and once the loss's
-    gradient by them is known, for the gradient by the model.
+    embed: (model, microbatch, key) -> vectors [B, S, D]. Each microbatch is computed twice: for its vectors, and once
+    the loss's gradient by them is known, for the gradient by the model.
     """
 
     def gradients(model: Any, batch: Batch, keys: jax.Array) -> tuple[Sums, Any]:

@@ -29,7 +29,8 @@ def contrastive_program(
     seed: int,
     scale: float,
 ) -> Program:
-    """Gradients are those of one batch, whatever the microbatches: it is no sum over them. steps: where the schedule ends."""
+    """Gradients are those of one batch, whatever the microbatches: it is no sum over them. steps:
+    where the schedule ends."""
     tx = make_optimizer(optimizer, steps)
 
     def vectors(arrays: roformer.RoFormer, batch: Batch, key: jax.Array | None) -> jax.Array:

@@ -1,4 +1,5 @@
-"""An encoder tuned for sentence vectors: by text alone (SimCSE), by pairs with hard negatives, or by scored pairs (CoSENT)."""
+"""An encoder tuned for sentence vectors: by text alone (SimCSE), by pairs with hard negatives,
+or by scored pairs (CoSENT)."""
 
 import dataclasses
 import hashlib
@@ -42,7 +43,8 @@ class TuningRecipe:
     """What trains: the loss, its examples and their updates. The defaults are the published Chinese recipe."""
 
     loss: Loss = "simcse"
-    """simcse: each sentence twice, with other dropout; pairs: the second sentence among all; cosent: the order of the scores."""
+    """simcse: each sentence twice, with other dropout; pairs: the second sentence among all; cosent:
+    the order of the scores."""
     pooling: Pooling = "cls"
     """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two."""
     examples: int = 10_000
@@ -120,8 +122,8 @@ class SimCSEConfig:
     model: str
     """A work folder of scripts.pretrain_encoder, or a Hugging Face folder."""
     data: tuple[str, ...]
-    """.txt, .tsv or .jsonl files, also .gz. For simcse one text a line, or all of a .tsv's columns but numbers; for pairs .tsv of
-    sentence TAB its like [TAB hard negatives]; for cosent .tsv of a TAB b TAB score."""
+    """.txt, .tsv or .jsonl files, also .gz. For simcse one text a line, or all of a .tsv's columns but numbers; for
+    pairs .tsv of sentence TAB its like [TAB hard negatives]; for cosent .tsv of a TAB b TAB score."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     folder: str = "runs/simcse"

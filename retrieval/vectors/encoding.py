@@ -47,8 +47,8 @@ Encode = Callable[[Iterable[str]], Iterator[Vectors]]
 
 
 def encoder(source: TextEncoder, poolings: Sequence[Pooling], encoding: Encoding) -> Encode:
-    """What makes vectors of texts, a window at a time, in order; under the mesh that is set, whose devices each take their
-    part of every batch."""
+    """What makes vectors of texts, a window at a time, in order; under the mesh that is set, whose devices each take
+    their part of every batch."""
     model = place(source.model, abstract(partial(init, source.config, jax.random.key(0))))
     return partial(encoder_for(source.config, source.tokenizer, poolings, encoding), model)
 
@@ -128,7 +128,8 @@ def row_length(lengths: Sequence[int], max_length: int) -> int:
 def lay_out(
     packed: Sequence[Sequence[int]], framed: Sequence[Sequence[int]], shape: tuple[int, int], pad: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and segments [rows, T] of the texts that each row has, side by side and numbered from 1; further rows are empty."""
+    """Ids and segments [rows, T] of the texts that each row has, side by side and numbered from 1;
+    further rows are empty."""
     ids, segments = np.full(shape, pad, np.int32), np.zeros(shape, np.int32)
     for row, members in enumerate(packed):
         end = 0
@@ -141,7 +142,8 @@ def lay_out(
 def _dispatch(
     texts: list[str], tokenizer: PegasusTokenizer, encoding: Encoding, compute: Callable
 ) -> tuple[np.ndarray, list[tuple[list[list[int]], jax.Array]]]:
-    """The texts' lengths, and what is being computed: of each batch, which texts its rows have and their vectors [B, S, K, D]."""
+    """The texts' lengths, and what is being computed:
+    of each batch, which texts its rows have and their vectors [B, S, K, D]."""
     ids = [tokenizer.encode(text) for text in texts]
     framed = [tokenizer.frame_source(x, encoding.max_length) for x in ids]
     lengths = [len(x) for x in framed]

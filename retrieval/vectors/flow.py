@@ -1,8 +1,9 @@
-"""BERT-flow: an invertible map of sentence vectors to a standard normal law, learned by maximum likelihood (Li et al. 2020, arXiv
-2011.05864), which whitening is measured against.
+"""BERT-flow: an invertible map of sentence vectors to a standard normal law, learned by maximum likelihood
+(Li et al. 2020, arXiv 2011.05864), which whitening is measured against.
 
-Glow (Kingma and Dhariwal 2018, arXiv 1807.03039) on vectors, with the published settings: levels of steps, each a scale and shift
-by dimension, the dimensions reversed, and an additive coupling; after each level but the last half of the dimensions leave.
+Glow (Kingma and Dhariwal 2018, arXiv 1807.03039) on vectors, with the published settings: levels of steps, each a scale
+and shift by dimension, the dimensions reversed, and an additive coupling; after each level but the last half of the
+dimensions leave.
 
 Letters: n vectors, D their dimensions, B batch.
 """
@@ -61,7 +62,8 @@ Flow = tuple[tuple[Coupling, ...], ...]  # levels of steps
 
 
 def init(config: FlowConfig, width: int, key: jax.Array) -> Flow:
-    """For vectors of `width`; each coupling begins as the identity. Raises DataError where there are too few dimensions."""
+    """For vectors of `width`; each coupling begins as the identity.
+    Raises DataError where there are too few dimensions."""
     if width < 2**config.levels:
         raise DataError(
             f"vectors of {width} dimensions: a flow of {config.levels} levels needs {2**config.levels} or more"
@@ -147,8 +149,8 @@ def fit_flow(vectors: np.ndarray, config: FlowConfig, shown: bool = True) -> Flo
         state, sums = run(state, {"x": vectors[chunk][:, None].astype(np.float32)})
         if not np.isfinite(nats := np.asarray(sums["loss"][0])).all():
             raise DataError(
-                f"the flow's likelihood is not finite at update {first + int(np.argmin(np.isfinite(nats))) + 1}: give a lower "
-                "learning rate"
+                f"the flow's likelihood is not finite at update {first + int(np.argmin(np.isfinite(nats))) + 1}: give "
+                "a lower learning rate"
             )
         bar.update(len(chunk))
     bar.close()

@@ -44,13 +44,15 @@ def embed(
     texts: int = 1,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """Ids [B, T] and segments -> float32 vectors [B, S, K, D]: of each of `texts` texts in a row (S) one for each pooling.
+    """Ids [B, T] and segments -> float32 vectors [B, S, K, D]:
+    of each of `texts` texts in a row (S) one for each pooling.
 
-    Segments number a row's texts from 1; 0 is padding. Of a text that is not there, zeros (of pooler, its bias). `key` turns dropout on.
+    Segments number a row's texts from 1; 0 is padding. Of a text that is not there, zeros (of pooler, its bias).
+    `key` turns dropout on.
 
-    cls (P1): the last state of [CLS]. pooler (P2): what the pooler's dense layer makes of it, without its tanh. mean (P3): the
-    mean of the last states, those of [CLS] and [SEP] too. first-last (P4): the mean of that and of the first layer's;
-    last-two: of that and of the last layer's but one, as the first published script has it.
+    cls (P1): the last state of [CLS]. pooler (P2): what the pooler's dense layer makes of it, without its tanh. mean
+    (P3): the mean of the last states, those of [CLS] and [SEP] too. first-last (P4): the mean of that and of the first
+    layer's; last-two: of that and of the last layer's but one, as the first published script has it.
     """
     others = {"first-last": 0, "last-two": max(config.layers - 2, 0)}
     layers = sorted({others[p] for p in poolings if p in others})

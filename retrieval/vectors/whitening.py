@@ -160,8 +160,8 @@ class Whitening:
         """float32 [..., K]. Raises DataError for vectors of another width."""
         if vectors.shape[-1:] != self.mean.shape:
             raise DataError(
-                f"vectors of {vectors.shape[-1:]} dimensions, and the whitening is of {len(self.mean)}: use the model and the "
-                "pooling that it was fitted with"
+                f"vectors of {vectors.shape[-1:]} dimensions, and the whitening is of {len(self.mean)}: use the model "
+                "and the pooling that it was fitted with"
             )
         return (np.asarray(vectors, np.float32) - self.mean) @ self.kernel
 

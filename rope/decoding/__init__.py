@@ -1,4 +1,5 @@
-"""Decoding with any decoder: what it must know is `decoder.Decoder`, what is asked of it `search.Search`; `write.write` does it.
+"""Decoding with any decoder: what it must know is `decoder.Decoder`, what is asked of it `search.Search`;
+`write.write` does it.
 
 decoder   the protocol: begin from the prompt, a cache, one step with it, logits
 cache     keys and values kept for many steps, and the path of a hypothesis through them

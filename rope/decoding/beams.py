@@ -17,8 +17,8 @@ def transformers_beams(
 ) -> tuple[jax.Array, jax.Array]:
     """Beam search with a pool of the K best finished hypotheses a row, as transformers 5 (early_stopping=False).
 
-    2 K continuations a step, so that K stay whatever ends; what ends enters the pool if it is among the K best of the step.
-    A row is closed when its best running hypothesis, were it finished now, would not enter the pool.
+    2 K continuations a step, so that K stay whatever ends; what ends enters the pool if it is among the K best of the
+    step. A row is closed when its best running hypothesis, were it finished now, would not enter the pool.
     Returns (ids [B, P], scores [B]); alive bool [B]: which rows have a prompt; penalty: see Search.length_penalty.
     """
 

@@ -1,8 +1,8 @@
 """Keys and values kept for many steps, as the products of `cached_attention` read them.
 
 The cache of a layer holds the keys of all beams where they were computed. A hypothesis is the `path` of beams that its
-tokens came through (int32 [B, K, P]), so beams change places by rewriting the path, never the cache; and what is known of a
-prompt exists once a row, not once a beam.
+tokens came through (int32 [B, K, P]), so beams change places by rewriting the path, never the cache; and what is known
+of a prompt exists once a row, not once a beam.
 
 Letters: B rows, K beams of a row, P positions, N heads, H head size, L layers.
 """

@@ -10,7 +10,8 @@ import jax
 
 from rope.decoding.cache import Cache
 
-# (cache, tokens [B, K], path [B, K, P], t) -> float32 logits [B, K, V] and the cache: a step and its logits for one prompt.
+# (cache, tokens [B, K], path [B, K, P], t) -> float32 logits [B, K, V] and the cache:
+# a step and its logits for one prompt.
 Predict = Callable[[Cache, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Cache]]
 
 
@@ -25,7 +26,8 @@ class Decoder(Protocol):
         """Columns of the logits (V)."""
 
     def begin(self, model: Any, prompt: jax.Array, segments: jax.Array) -> Any:
-        """Prompts [B, S] and their segments (1, or 0 for padding) -> what the steps read again and again, once a row."""
+        """Prompts [B, S] and their segments (1, or 0 for padding) -> what the steps read again and again,
+        once a row."""
 
     def cache(self, memory: Any, beams: int, positions: int) -> Cache:
         """What each layer keeps, before the first step."""
@@ -33,10 +35,12 @@ class Decoder(Protocol):
     def step(
         self, model: Any, memory: Any, cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array
     ) -> tuple[jax.Array, Cache]:
-        """Tokens [B, K] at position t -> hidden states [B, K, D] for the next ones, and the cache with position t in it.
+        """Tokens [B, K] at position t -> hidden states [B, K, D] for the next ones,
+        and the cache with position t in it.
 
-        path [B, K, P]: through which beam each hypothesis came at each position, its own at t. At position 0 the tokens are
-        `Marks.start`; a decoder whose prompts end with what comes before the first token written may read that instead.
+        path [B, K, P]: through which beam each hypothesis came at each position, its own at t. At position 0 the tokens
+        are `Marks.start`; a decoder whose prompts end with what comes before the first token written may read that
+        instead.
         """
 
     def logits(self, model: Any, hidden: jax.Array) -> jax.Array:

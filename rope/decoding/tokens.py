@@ -23,7 +23,8 @@ def allowed(logits: jax.Array, pad: int) -> jax.Array:
 
 
 def draw(scores: jax.Array, seeds: jax.Array, t: jax.Array, search: Search) -> jax.Array:
-    """A token a row [B] from scores [B, V], logits over the temperature; row b's depends on seeds[b] and t alone, however rows are batched."""
+    """A token a row [B] from scores [B, V], logits over the temperature;
+    row b's depends on seeds[b] and t alone, however rows are batched."""
     tokens = None
     if search.top_k or search.top_p < 1:
         scores, tokens = top_k(scores, min(search.top_k or scores.shape[-1], scores.shape[-1]))

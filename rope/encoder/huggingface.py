@@ -1,12 +1,12 @@
 """RoFormer and BERT as transformers stores them: the tensors' names, config.json, and a whole folder written.
 
 transformers' two classes compute what this package does, so reading changes names and the side of a transposition. For
-writing, rotary positions become a RoFormer (the half layout by reordering the dimensions of queries and keys), and what is
-added to the embeddings, learned or not, becomes BERT's table; the rest is refused.
+writing, rotary positions become a RoFormer (the half layout by reordering the dimensions of queries and keys), and what
+is added to the embeddings, learned or not, becomes BERT's table; the rest is refused.
 
 What a pooler ends in is not in the weights. It is tanh in BERT and none (linear) in SimBERT and RoFormer-Sim, whose
-config.json does not say so: the caller does (`pooler`), or `pooler_activation` in config.json, or our own key `pegasus_zh`
-there. transformers' RoFormer has no pooler and passes over the one that we write.
+config.json does not say so: the caller does (`pooler`), or `pooler_activation` in config.json, or our own key
+`pegasus_zh` there. transformers' RoFormer has no pooler and passes over the one that we write.
 """
 
 import json
@@ -248,11 +248,12 @@ def write_encoder(
     dtype: str = "float32",
     write_tokenizer: Callable[[Path], None] | None = None,
 ) -> str:
-    """Writes the model for transformers into the new folder `out`, whole or not at all, and returns the name of its class.
+    """Writes the model for transformers into the new folder `out`, whole or not at all,
+    and returns the name of its class.
 
     RoFormerForMaskedLM or BertForMaskedLM load it, and RoFormerModel or BertModel, where there is no head only these.
-    `write_tokenizer` adds its files to the folder. Raises DataError for a model that none of them computes or that is not of
-    this config, and where `out` exists and is not empty.
+    `write_tokenizer` adds its files to the folder. Raises DataError for a model that none of them computes or that is
+    not of this config, and where `out` exists and is not empty.
     """
     if dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype!r}: it must be {', '.join(FLOATS)}")
@@ -289,7 +290,8 @@ def write_encoder(
 def for_transformers(model: RoFormer, config: RoFormerConfig, out: Path) -> tuple[RoFormer, RoFormerConfig, Kind]:
     """The same function as a class of transformers has it: rotary and interleaved, or with a learned table, and which.
 
-    Positions that are computed are written for `max_positions`. Raises DataError, naming `out`, where there is no such class.
+    Positions that are computed are written for `max_positions`.
+    Raises DataError, naming `out`, where there is no such class.
     """
     c, e = config, model.embeddings
     rotary = c.positions == "rotary"

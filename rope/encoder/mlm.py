@@ -1,7 +1,7 @@
 """Masked language model: tokens masked and guessed (Devlin et al. 2019, arXiv 1810.04805, section 3.1).
 
-15 % of the tokens are predicted; of these 80 % are replaced by [MASK], 10 % by a random token, and 10 % stay. Whole words
-are one token in a vocabulary of words, as RoFormer's is.
+15 % of the tokens are predicted; of these 80 % are replaced by [MASK], 10 % by a random token, and 10 % stay. Whole
+words are one token in a vocabulary of words, as RoFormer's is.
 
 Letters: B rows, T positions, M predicted positions, D model, E embedding.
 """
@@ -69,7 +69,8 @@ def loss(
 ) -> Sums:
     """Sums for the engine: `loss` (minimised), `cross_entropy` and `accuracy` over the masked tokens.
 
-    batch: ids and segments [B, T]. `key` draws what is masked and turns dropout on; without it the same is masked each time.
+    batch: ids and segments [B, T]. `key` draws what is masked and turns dropout on;
+    without it the same is masked each time.
     """
     mask_key, dropout_key = (jax.random.key(0), None) if key is None else jax.random.split(key)
     masked = mask_tokens(batch["ids"], batch["segments"], vocabulary, mask_key)
@@ -81,7 +82,8 @@ def predict(
 ) -> Sums:
     """What `loss` returns, for tokens that are masked already."""
     hidden = encode(model, masked.inputs, segments, config, key=key)
-    # A product with one-hot rows, not a gather: its transpose is a product too, and costs less than a hundredth of a layer.
+    # A product with one-hot rows, not a gather:
+    # its transpose is a product too, and costs less than a hundredth of a layer.
     chosen = _onehot(masked.places, segments).astype(hidden.dtype)
     hidden = before_logits(model, jnp.einsum("BMT,BTD->BMD", chosen, hidden), config)
     table = gather(model.embeddings.word, "vocab", "embed", dtype=hidden.dtype)

@@ -1,7 +1,7 @@
 """RoFormer as a prefix language model: it reads a prompt in both directions, and writes on from left to right.
 
-UniLM's sequence to sequence mask (rope.layers.masks.unilm_mask), step by step. A prompt is of type 0 and what is written of
-type 1, which takes the positions after it; the prompt's last token predicts the first one written.
+UniLM's sequence to sequence mask (rope.layers.masks.unilm_mask), step by step. A prompt is of type 0 and what is
+written of type 1, which takes the positions after it; the prompt's last token predicts the first one written.
 
 Letters: B rows, S prompt length, K beams of a row, N heads, H head size.
 """
@@ -35,9 +35,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class PrefixDecoder:
-    """A rope.decoding.decoder.Decoder. Its prompts are padded on the right; it begins with their last token, not Marks.start.
+    """A rope.decoding.decoder.Decoder. Its prompts are padded on the right;
+    it begins with their last token, not Marks.start.
 
-    Raises ValueError for positions that are not rotary, and for those that depend on the whole row's length or distances.
+    Raises ValueError for positions that are not rotary,
+    and for those that depend on the whole row's length or distances.
     """
 
     config: RoFormerConfig
@@ -46,8 +48,8 @@ class PrefixDecoder:
         method = self.config.extension.method
         if self.config.positions != "rotary" or method not in ("none", "linear", "ntk", "yarn"):
             raise ValueError(
-                f"positions are {self.config.positions}, extension {method}: writing step by step needs rotary positions, "
-                "extended by linear, ntk, yarn or not at all"
+                f"positions are {self.config.positions}, extension {method}: writing step by step needs rotary "
+                "positions, extended by linear, ntk, yarn or not at all"
             )
 
     @property

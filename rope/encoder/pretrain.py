@@ -158,8 +158,8 @@ def pretrain_encoder(
 ) -> tuple[Trained, RoFormerConfig]:
     """Runs, or resumes, the pretraining in `config.folder`; returns what came of it and the model's config.
 
-    rows_of: makes the rows, which may take long: it is called in the lock of the folder, and once all else is known to fit. Errors are
-    those of training.loop.train, and of `rows_of`.
+    rows_of: makes the rows, which may take long: it is called in the lock of the folder, and once all else is known to
+    fit. Errors are those of training.loop.train, and of `rows_of`.
     """
     say = joined(config.launch, say)
     with held(config.folder, config.launch):
@@ -184,10 +184,12 @@ def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Say) -> t
     program.check(mesh, loop.microbatch)
     if start:
         say(
-            f"{config.start}: its shape, positions and tokenizer hold, whatever --preset, --positions and --vocabulary say"
+            f"{config.start}: its shape, positions and tokenizer hold, "
+            "whatever --preset, --positions and --vocabulary say"
         )
     say(
-        f"{config.start or recipe.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, {model.positions}, rows of {rows.length}"
+        f"{config.start or recipe.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, "
+        f"{model.positions}, rows of {rows.length}"
     )
     index, count = data_share(mesh)
     mine = {"process_index": index, "process_count": count}

@@ -1,5 +1,5 @@
-"""RoFormer and BERT: one encoder, whose positions are rotary (Su et al. 2021, arXiv 2104.09864), learned (Devlin et al. 2019,
-arXiv 1810.04805), or any other of this package.
+"""RoFormer and BERT: one encoder, whose positions are rotary (Su et al. 2021, arXiv 2104.09864), learned
+(Devlin et al. 2019, arXiv 1810.04805), or any other of this package.
 
 Letters: B batch, T positions, D model, E embedding, V vocabulary, P rows of a position table.
 """
@@ -147,13 +147,14 @@ def encode_layers(
     key: jax.Array | None = None,
     outputs: Sequence[int] = (-1,),
 ) -> tuple[jax.Array, ...]:
-    """Ids [B, T] and segments (0 padding) -> the hidden states [B, T, D] after each layer of `outputs` (0 the first, -1 the last).
+    """Ids [B, T] and segments (0 padding) -> the hidden states [B, T, D] after each layer of `outputs`
+    (0 the first, -1 the last).
 
-    Segments are 1 for the tokens of a row's one text; what BERT calls so are the types [B, T], 0 unless given. Positions [B, T]
-    restart in each segment. Who sees whom follows from the segments, unless a mask is given instead (rope.layers.masks.unilm_mask).
-    Relative buckets take the places in the row for positions. `key` turns dropout on. Raises ValueError for rows longer than a
-    learned table, for shapes that do not belong together, for a layer that is not there, and for NumPy ids that the vocabulary does not
-    have (inside a compiled program they make NaN).
+    Segments are 1 for the tokens of a row's one text; what BERT calls so are the types [B, T], 0 unless given.
+    Positions [B, T] restart in each segment. Who sees whom follows from the segments, unless a mask is given instead
+    (rope.layers.masks.unilm_mask). Relative buckets take the places in the row for positions. `key` turns dropout on.
+    Raises ValueError for rows longer than a learned table, for shapes that do not belong together, for a layer that is
+    not there, and for NumPy ids that the vocabulary does not have (inside a compiled program they make NaN).
     """
     c, p = config, model.embeddings
     if ids.ndim != 2 or not ids.size or segments.shape != ids.shape:
@@ -192,7 +193,8 @@ def encode(
     config: RoFormerConfig,
     **options: Any,
 ) -> jax.Array:
-    """Ids [B, T] and segments (0 padding) -> the last hidden states [B, T, D]; options and errors are those of `encode_layers`."""
+    """Ids [B, T] and segments (0 padding) -> the last hidden states [B, T, D];
+    options and errors are those of `encode_layers`."""
     return encode_layers(model, ids, segments, config, **options)[0]
 
 
@@ -242,7 +244,8 @@ def position_of(embeddings: Embeddings) -> jax.Array:
 
 
 def pool(model: RoFormer, hidden: jax.Array, config: RoFormerConfig) -> jax.Array:
-    """Hidden states [B, T, D] -> what the pooler makes of each row's first token: [B, D]. ValueError without a pooler."""
+    """Hidden states [B, T, D] -> what the pooler makes of each row's first token: [B, D].
+    ValueError without a pooler."""
     out = linear(hidden[:, :1], pooler_of(model), ("embed", None))[:, 0]
     return jnp.tanh(out) if config.pooler == "tanh" else out
 

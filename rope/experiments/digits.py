@@ -1,8 +1,9 @@
 """Which position encoding lets a ViT read digits where it never saw them?
 
-One small ViT is trained for each encoding and seed on images as they come, and scored on test images as they come, shifted,
-placed anywhere on a larger canvas, and enlarged. A cell is one (encoding, seed): its seed decides the initial weights and
-the order of the training images; the parts of the data, and where test images are placed, are the same for all.
+One small ViT is trained for each encoding and seed on images as they come, and scored on test images as they come,
+shifted, placed anywhere on a larger canvas, and enlarged. A cell is one (encoding, seed): its seed decides the initial
+weights and the order of the training images; the parts of the data, and where test images are placed, are the same for
+all.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -123,7 +124,8 @@ class Parts(NamedTuple):
 
 
 def digits(config: DigitsConfig, say: Say = tell) -> None:
-    """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for data or settings that cannot be."""
+    """Runs, or goes on with, the experiment in `config.folder`.
+    Raises ValueError for data or settings that cannot be."""
     images, folder, mesh = read_images(config.data), Path(config.folder), make_mesh(config.mesh)
     parts = Parts(*split_images(images, config.test_images, config.valid_images))
     sizes = [len(part.labels) for part in parts]
@@ -136,7 +138,10 @@ def digits(config: DigitsConfig, say: Say = tell) -> None:
     shares = {"width": ("embed", config.width), "heads": ("heads", config.heads)}
     check_divisible(mesh, shares | {"batch size": ("batch", config.batch_size), "images scored": ("batch", SCORED)})
     name, (height, width) = config.data or "scikit-learn's digits", images.pixels.shape[1:3]
-    note = f"{name}: {height} x {width} pixels; {sizes[2]:,} images to train on, {sizes[1]:,} to choose by, {sizes[0]:,} to test"
+    note = (
+        f"{name}: {height} x {width} pixels; "
+        f"{sizes[2]:,} images to train on, {sizes[1]:,} to choose by, {sizes[0]:,} to test"
+    )
     with experiment(folder, settings_of(config, parts)), jax.set_mesh(mesh):
         say(note)
         options = {name: getattr(config, name) for name in ("shifts", "canvases", "places")}
@@ -159,7 +164,8 @@ def settings_of(config: DigitsConfig, parts: Parts) -> dict[str, Any]:
 
 
 class Trainer:
-    """An encoding's programs, compiled once for all seeds: by the engine, which compiles, logs and saves each run, a cell took twice as long."""
+    """An encoding's programs, compiled once for all seeds:
+    by the engine, which compiles, logs and saves each run, a cell took twice as long."""
 
     def __init__(self, model: ViTConfig, config: DigitsConfig, training: Images, mesh: jax.sharding.Mesh):
         self.model, self._config, self._training, self._mesh = model, config, training, mesh

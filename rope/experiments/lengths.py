@@ -1,8 +1,8 @@
 """Which positions let an encoder read longer text than it was trained on?
 
-One encoder is trained by masked language model for each encoding and seed, on short rows. Held-out windows of long documents
-are then read in pieces of each length, the same tokens masked in all: what a longer piece adds is context, and positions that
-were never trained. A cell is one (encoding, seed).
+One encoder is trained by masked language model for each encoding and seed, on short rows. Held-out windows of long
+documents are then read in pieces of each length, the same tokens masked in all: what a longer piece adds is context,
+and positions that were never trained. A cell is one (encoding, seed).
 
 Letters: W windows, C tokens of a window, T positions of a row, V vocabulary.
 """
@@ -186,7 +186,8 @@ def continuations(model: RoFormerConfig, config: LengthsConfig) -> Iterator[tupl
 def score(
     model: RoFormer, config: RoFormerConfig, windows: Windows, pieces: int, mesh: jax.sharding.Mesh
 ) -> dict[str, list[float]]:
-    """For each window the mean cross-entropy of its masked tokens, and the share guessed right, read in so many pieces."""
+    """For each window the mean cross-entropy of its masked tokens, and the share guessed right,
+    read in so many pieces."""
     count = len(windows.labels)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     group = -(-GROUP // parts) * parts

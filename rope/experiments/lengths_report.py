@@ -50,7 +50,8 @@ def _sections(arrays: Mapping[str, Figures]) -> list[Section]:
         Section(
             "lengths",
             "Cross-entropy by length",
-            says="The same tokens are masked at all lengths: what a longer row adds is context, and positions never trained.",
+            says="The same tokens are masked at all lengths: "
+            "what a longer row adds is context, and positions never trained.",
             picture=_picture(entropies),
             table=first._replace(caption=about + first.caption),
         ),
@@ -59,8 +60,8 @@ def _sections(arrays: Mapping[str, Figures]) -> list[Section]:
     gains = {(e, n): values - entropies[e, short] for (e, n), values in entropies.items() if n != short}
     if gains:
         caption = (
-            f"Cross-entropy less that of the same model on rows of {short}, seed by seed and window by window: longer rows "
-            "help where all of the interval is below 0"
+            f"Cross-entropy less that of the same model on rows of {short}, seed by seed and window by window: longer "
+            "rows help where all of the interval is below 0"
         )
         made.append(Section("gains", "Do longer rows help?", table=_table(gains, "+", caption)))
     return made

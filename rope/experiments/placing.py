@@ -27,8 +27,8 @@ def canvas_of(size: tuple[int, int], factor: float, patch: int) -> tuple[int, in
 def conditions(
     pixels: np.ndarray, patch: int, *, shifts: Sequence[int], canvases: Sequence[float], places: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(what is done to the images, [times, n, H, W, channels]): each image once where chance plays no part, else `places`
-    times. No seed of an experiment changes them."""
+    """(what is done to the images, [times, n, H, W, channels]): each image once where chance plays no part, else
+    `places` times. No seed of an experiment changes them."""
     n, height, width, _ = pixels.shape
     size = (height, width)
 

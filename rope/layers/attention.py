@@ -31,16 +31,17 @@ def attention(
     dropout_key: jax.Array | None = None,
     implementation: Implementation = "auto",
 ) -> jax.Array:
-    """softmax(scale * query key^T + bias, where mask) value: [B, T, N, H] from query [B, T, N, H], key and value [B, S, K, H].
+    """softmax(scale * query key^T + bias, where mask) value:
+    [B, T, N, H] from query [B, T, N, H], key and value [B, S, K, H].
 
     K heads of keys and values serve N/K queries' heads each (grouped-query attention, Ainslie et al. 2023, arXiv
-    2305.13245). `rotation` turns queries and keys of the same positions first; where they differ, as in decoding, `rotate`
-    them before. A dense bias and mask broadcast to [B, N, T, S]; where many layers share them, `prepare` them once. scale is H^-0.5 by default (T5 uses 1). Scores and softmax
-    are float32.
+    2305.13245). `rotation` turns queries and keys of the same positions first; where they differ, as in decoding,
+    `rotate` them before. A dense bias and mask broadcast to [B, N, T, S]; where many layers share them, `prepare` them
+    once. scale is H^-0.5 by default (T5 uses 1). Scores and softmax are float32.
 
-    implementation: xla is legal everywhere, splash is Pallas's flash attention for TPUs, cudnn NVIDIA's; auto is splash on a
-    TPU where it is legal, and else xla. Raises ValueError for one that is not legal, with the reason, and for heads or
-    rotations that do not fit.
+    implementation: xla is legal everywhere, splash is Pallas's flash attention for TPUs, cudnn NVIDIA's; auto is splash
+    on a TPU where it is legal, and else xla. Raises ValueError for one that is not legal, with the reason, and for
+    heads or rotations that do not fit.
     """
     _check(query, key, value, rotation, bias, mask)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
@@ -73,9 +74,9 @@ def prepare(
     dropped: bool = False,
     long: bool = False,
 ) -> tuple[Bias | None, Mask | None]:
-    """bias and mask for `attention` in all layers of a stack, whose queries and keys are of these shapes: as they are for a
-    kernel that takes them so, else dense, once rather than in each layer. Raises ValueError as `attention` for a kernel that
-    is not legal; `dropped`: dropout of weights is on, `long`: the rotation is a LongRotation."""
+    """bias and mask for `attention` in all layers of a stack, whose queries and keys are of these shapes: as they are
+    for a kernel that takes them so, else dense, once rather than in each layer. Raises ValueError as `attention` for a
+    kernel that is not legal; `dropped`: dropout of weights is on, `long`: the rotation is a LongRotation."""
     chosen = choose(implementation, query, key, bias=bias, mask=mask, dropped=dropped, long=long)
     return (bias, mask) if chosen == "splash" else _dense(query, key, bias, mask)
 
@@ -127,13 +128,14 @@ def _check(
             raise ValueError(f"a rotation of {near.cos.shape[0]} rows for {rows} rows of queries")
         if not near.cos.shape[-3] == queries == keys:
             raise ValueError(
-                f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of the "
-                "positions of both; turn them by rope.positions.rotary.rotate where they differ"
+                f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of "
+                "the positions of both; turn them by rope.positions.rotary.rotate where they differ"
             )
 
 
 def share(x: jax.Array, query: jax.Array) -> jax.Array:
-    """[B, S, K, H] -> [B, S, N, H]: each head of keys or values for N/K heads of the queries [B, T, N, H], side by side."""
+    """[B, S, K, H] -> [B, S, N, H]: each head of keys or values for N/K heads of the queries [B, T, N, H],
+    side by side."""
     b, s, groups, size = x.shape
     heads = query.shape[2]
     if heads == groups:
@@ -153,8 +155,8 @@ def cached_attention(
 ) -> jax.Array:
     """`attention` for a few queries [B, T, N, H] over keys [B, N, H, S] and values [B, N, S, H] kept for many steps.
 
-    The products read keys and values as they lie there, and the second one's result is turned after it: of `attention`'s own
-    order XLA would make a copy a step, and on a CPU a naive loop of the second product.
+    The products read keys and values as they lie there, and the second one's result is turned after it: of
+    `attention`'s own order XLA would make a copy a step, and on a CPU a naive loop of the second product.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = jnp.einsum("BTNH,BNHS->BNTS", query * scale, keys, preferred_element_type=jnp.float32)

@@ -1,7 +1,8 @@
 """Token cross-entropy with the head's product, a few target positions at a time.
 
-The logits of a whole batch ([B, T, V]: gigabytes at V = 50,000) never exist: the forward pass visits chunks of positions,
-and takes each chunk's gradient while its logits are at hand, so nothing is stored and nothing computed twice.
+The logits of a whole batch ([B, T, V]: gigabytes at V = 50,000) never exist: the forward pass visits chunks of
+positions, and takes each chunk's gradient while its logits are at hand, so nothing is stored and nothing computed
+twice.
 """
 
 from functools import partial
@@ -70,8 +71,8 @@ def cross_entropy(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Sums over all positions of (objective, cross-entropy, correct predictions), float32 scalars.
 
-    hidden [B, T, D]; head (kernel [D, V], bias [V] or None); labels int [B, T]; weights float [B, T]. The objective is the
-    cross-entropy against labels smoothed with a uniform share `smoothing`, plus z_loss * log(Z)^2 (PaLM, arXiv
+    hidden [B, T, D]; head (kernel [D, V], bias [V] or None); labels int [B, T]; weights float [B, T]. The objective is
+    the cross-entropy against labels smoothed with a uniform share `smoothing`, plus z_loss * log(Z)^2 (PaLM, arXiv
     2204.02311, section 5). Only the objective has a gradient, in hidden and head.
     """
     n = _chunks(hidden, head)

@@ -1,7 +1,7 @@
 """Which keys a query may see.
 
-Tokens of a row bear the number of their segment: examples packed side by side are numbered from 1, and 0 is padding, which
-sees and is seen by padding alone.
+Tokens of a row bear the number of their segment: examples packed side by side are numbered from 1, and 0 is padding,
+which sees and is seen by padding alone.
 
 Letters: B batch, T query length, S key length.
 """
@@ -13,7 +13,8 @@ from flax import struct
 
 @struct.dataclass
 class Segments:
-    """Equal segments see each other; `causal` hides the keys right of the query too. The form that flash kernels take."""
+    """Equal segments see each other; `causal` hides the keys right of the query too.
+    The form that flash kernels take."""
 
     query: jax.Array  # [B, T]
     key: jax.Array  # [B, S]
@@ -25,7 +26,8 @@ class Segments:
 
 
 def segment_mask(query_segments: jax.Array, key_segments: jax.Array, *, causal: bool = False) -> jax.Array:
-    """bool [B, 1, T, S]: may the query see the key? Of segments [B, T] and [B, S]; `causal` also hides keys right of it."""
+    """bool [B, 1, T, S]: may the query see the key? Of segments [B, T] and [B, S];
+    `causal` also hides keys right of it."""
     mask = query_segments[:, :, None] == key_segments[:, None, :]
     if causal:
         mask &= jnp.tril(jnp.ones((1, *mask.shape[1:]), bool))

@@ -41,8 +41,8 @@ def init_norm(shape: tuple[int, ...]) -> Norm:
 def matmul(x: jax.Array, kernel: jax.Array, names: tuple[str | None, str | None]) -> jax.Array:
     """[B, T, D] and a kernel [D, F] of these logical names -> [B, T, F], summed over the devices that D is cut over.
 
-    As a product of matrices: with three dimensions XLA transposes the larger operand for the kernel's gradient, which on
-    a CPU takes as long as the product.
+    As a product of matrices: with three dimensions XLA transposes the larger operand for the kernel's gradient, which
+    on a CPU takes as long as the product.
     """
     flat = x.reshape(-1, x.shape[-1])
     cut = None if names[1] == "embed" else names[1]

@@ -111,7 +111,8 @@ def init_blocks(config: TransformerConfig, key: jax.Array) -> Block:
 def run_block(
     x: jax.Array, p: Block, config: TransformerConfig, mix: Callable[..., jax.Array], key: jax.Array | None = None
 ) -> jax.Array:
-    """One layer: [B, T, D] -> [B, T, D]. `mix` is its attention: of queries, keys and values [B, T, N, H] and a dropout's key."""
+    """One layer: [B, T, D] -> [B, T, D]. `mix` is its attention:
+    of queries, keys and values [B, T, N, H] and a dropout's key."""
     c, keys = config, jax.random.split(key, 3) if key is not None else [None] * 3
 
     def attend(x: jax.Array) -> jax.Array:

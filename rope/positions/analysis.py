@@ -1,8 +1,9 @@
 """What an encoding of positions does, in numbers: laws that hold, and how far from them a variant is.
 
-The questions are those of https://kexue.fm/archives/8231 (sinusoidal positions) and https://kexue.fm/archives/8397 (two axes),
-and of Su et al. 2021 (arXiv 2104.09864, section 3.4.3) on decay. Evidence is NumPy in float64; what the code of this package
-does is measured by differentiating that code. The frequencies are the model's own, float32 numbers taken as they are.
+The questions are those of https://kexue.fm/archives/8231 (sinusoidal positions) and https://kexue.fm/archives/8397
+(two axes), and of Su et al. 2021 (arXiv 2104.09864, section 3.4.3) on decay. Evidence is NumPy in float64; what the
+code of this package does is measured by differentiating that code. The frequencies are the model's own, float32 numbers
+taken as they are.
 
 Letters: T positions, A axes, F = H/2 frequencies, K distances.
 """
@@ -88,8 +89,8 @@ def decay(distances: Numbers, frequencies: Numbers) -> np.ndarray:
 def decay_limit(distances: np.ndarray, size: int, theta: str) -> np.ndarray:
     """What `decay` is with very many frequencies: (H/2) times the integral of cos(k theta_t) over t in [0, 1]. [K].
 
-    For theta_t = base^-t it is (H/2) [Ci(k) - Ci(k/base)] / ln base, with the cosine integral Ci; for other schedules it is
-    integrated numerically. Raises ValueError for a theta that `schedule` refuses.
+    For theta_t = base^-t it is (H/2) [Ci(k) - Ci(k/base)] / ln base, with the cosine integral Ci; for other schedules
+    it is integrated numerically. Raises ValueError for a theta that `schedule` refuses.
     """
     schedule(theta)
     k = np.abs(np.asarray(distances, np.float64))
@@ -104,7 +105,8 @@ def decay_limit(distances: np.ndarray, size: int, theta: str) -> np.ndarray:
 
 
 def decay_integral(distances: np.ndarray, theta: str) -> np.ndarray:
-    """The integral of cos(k theta_t) over t in [0, 1] for distances [K], by Gauss's rule on panels of few turns each."""
+    """The integral of cos(k theta_t) over t in [0, 1] for distances [K],
+    by Gauss's rule on panels of few turns each."""
     with jax.enable_x64(True):  # the schedule is JAX's, which is float32 otherwise
 
         def at(t: np.ndarray) -> np.ndarray:
@@ -123,7 +125,8 @@ def decay_integral(distances: np.ndarray, theta: str) -> np.ndarray:
 
 
 def crossings(distances: np.ndarray, curve: np.ndarray) -> np.ndarray:
-    """The distances where a curve [K] changes its sign, interpolated between neighbours; touching zero is no crossing."""
+    """The distances where a curve [K] changes its sign, interpolated between neighbours;
+    touching zero is no crossing."""
     keep = curve != 0
     x, y = np.asarray(distances, np.float64)[keep], np.asarray(curve, np.float64)[keep]
     before = np.flatnonzero(np.sign(y[1:]) != np.sign(y[:-1]))
@@ -143,8 +146,9 @@ def diagonal_parts(positions: np.ndarray, frequencies: Numbers, diagonal: np.nda
 
     sum_i (h_2i + h_2i+1)/2 cos((m - n) theta_i) and sum_i (h_2i+1 - h_2i)/2 cos((m + n) theta_i).
 
-    h is the diagonal of the second derivative of a model by its inputs at m and n. Only where each pair has equal ones is the
-    second part nothing, and the scores exactly relative (kexue.fm/archives/8231). Raises ValueError for an h of another size.
+    h is the diagonal of the second derivative of a model by its inputs at m and n. Only where each pair has equal ones
+    is the second part nothing, and the scores exactly relative (kexue.fm/archives/8231). Raises ValueError for an h of
+    another size.
     """
     h, phases = np.asarray(diagonal, np.float64), np.exp(1j * turns(positions, frequencies))
     if h.shape != (2 * phases.shape[-1],):
@@ -158,16 +162,18 @@ def diagonal_parts(positions: np.ndarray, frequencies: Numbers, diagonal: np.nda
 def decay_bound(distances: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     """(1/F) sum_j |S_j| with S_j = sum_{i<j} e^(i k theta_i), j = 1..F, for distances [K] (or [K, A]): [K].
 
-    Times a number of the query and the key alone it bounds a rotary score (Su et al. 2021, section 3.4.3, by summation by
-    parts). (F + 1)/2 at distance 0.
+    Times a number of the query and the key alone it bounds a rotary score
+    (Su et al. 2021, section 3.4.3, by summation by parts). (F + 1)/2 at distance 0.
     """
     return np.abs(np.exp(1j * turns(distances, frequencies)).cumsum(-1)).mean(-1)
 
 
 def turning(rotation_at: Callable[[jax.Array], Rotation | LongRotation]) -> tuple[np.ndarray, float]:
-    """The frequencies [F] by which a rotation of positions [T] turns, and its lengthening: its derivative at position 0.
+    """The frequencies [F] by which a rotation of positions [T] turns, and its lengthening:
+    its derivative at position 0.
 
-    For any extension, whichever way it makes its frequencies (rope/positions/extension.py); of ReRoPE, within its window.
+    For any extension, whichever way it makes its frequencies (rope/positions/extension.py);
+    of ReRoPE, within its window.
     """
 
     def near(positions: jax.Array) -> Rotation:
@@ -180,8 +186,9 @@ def turning(rotation_at: Callable[[jax.Array], Rotation | LongRotation]) -> tupl
 
 
 def effective_distance(extension: Extension, distances: np.ndarray) -> np.ndarray:
-    """The distance that scores see at distances [K], beside the frequencies that `turning` finds: w + (k - w) leak beyond
-    ReRoPE's window w, with leak 0, or 1 / factor of the leaky one. All others are a matter of frequencies alone: k."""
+    """The distance that scores see at distances [K], beside the frequencies that `turning` finds: w + (k - w) leak
+    beyond ReRoPE's window w, with leak 0, or 1 / factor of the leaky one. All others are a matter of frequencies alone:
+    k."""
     k, e = np.asarray(distances, np.float64), extension
     if e.method not in ("rerope", "leaky"):
         return k
@@ -219,11 +226,11 @@ def group_error(by: np.ndarray, positions: np.ndarray, others: np.ndarray) -> Er
 
 
 def recover(angles: np.ndarray, frequencies: np.ndarray, candidates: np.ndarray, tolerance: float = 1e-9) -> np.ndarray:
-    """Which of candidates [C] or [C, A] has the rotation by angles [T, F] (whole turns aside): its number [T], or -1 where
-    none or several do.
+    """Which of candidates [C] or [C, A] has the rotation by angles [T, F] (whole turns aside): its number [T], or -1
+    where none or several do.
 
-    An encoding is reversible on a grid where it recovers every cell (kexue.fm/archives/8397). tolerance: on 1 - cos, the
-    mean over the frequencies.
+    An encoding is reversible on a grid where it recovers every cell (kexue.fm/archives/8397). tolerance: on 1 - cos,
+    the mean over the frequencies.
     """
     cosines = np.exp(1j * angles) @ np.exp(-1j * turns(candidates, frequencies)).T
     fits = 1 - cosines.real / angles.shape[-1] < tolerance

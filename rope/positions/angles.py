@@ -1,7 +1,7 @@
 """Angles of positions, of which sinusoidal, rotary and axial encodings are made.
 
-An encoding of this family is a set of frequencies theta_0..theta_{F-1}: position p has the angles p theta_i. With several
-axes (x, y, ... of an image) a frequency is a vector, one component an axis, and the angle is the inner product.
+An encoding of this family is a set of frequencies theta_0..theta_{F-1}: position p has the angles p theta_i. With
+several axes (x, y, ... of an image) a frequency is a vector, one component an axis, and the angle is the inner product.
 
 Letters: T positions of a row, A axes, F = H/2 frequencies (pairs of dimensions), N heads.
 """
@@ -26,8 +26,8 @@ SCHEDULES: dict[str, Schedule] = {}  # frequencies of one's own, by the name tha
 
 
 def schedule(name: str) -> Schedule:
-    """`10000^-t` (any base above 0), `t^2` (any exponent from 0) or `t`, as https://kexue.fm/archives/8231 compares them;
-    or what SCHEDULES has under the name.
+    """`10000^-t` (any base above 0), `t^2` (any exponent from 0) or `t`, as https://kexue.fm/archives/8231 compares
+    them; or what SCHEDULES has under the name.
 
     Raises ValueError for another name.
     """
@@ -56,8 +56,8 @@ def frequencies(size: int, theta: str = SINUSOIDAL) -> jax.Array:
 def axial_frequencies(size: int, axes: int, theta: str = SINUSOIDAL) -> jax.Array:
     """[A, F]: the dimensions in `axes` equal blocks, each turned by one axis with the 1-D frequencies of its size.
 
-    For two axes it is the block-diagonal solution of https://kexue.fm/archives/8397. Raises ValueError for a size that is
-    not a multiple of 2 x axes.
+    For two axes it is the block-diagonal solution of https://kexue.fm/archives/8397. Raises ValueError for a size that
+    is not a multiple of 2 x axes.
     """
     if axes < 1 or size % (2 * axes):
         raise ValueError(f"the head size (or width) is {size}: for {axes} axes it must be a multiple of {2 * axes}")
@@ -67,8 +67,8 @@ def axial_frequencies(size: int, axes: int, theta: str = SINUSOIDAL) -> jax.Arra
 def mixed_frequencies(key: jax.Array, heads: int, size: int, axes: int = 2, theta: str = "10^-t") -> jax.Array:
     """[N, A, F] to be learned: every pair is turned by all axes, in a random direction of its own at first.
 
-    RoPE-Mixed of Heo et al. 2024 (arXiv 2403.13298, section 3.2), where the axial one cannot see diagonals; their base for
-    images is 10.
+    RoPE-Mixed of Heo et al. 2024 (arXiv 2403.13298, section 3.2), where the axial one cannot see diagonals; their base
+    for images is 10.
     """
     direction = jax.random.normal(key, (heads, axes, size // 2))
     return direction / jnp.linalg.norm(direction, axis=1, keepdims=True) * frequencies(size, theta)[None, None]
@@ -99,7 +99,8 @@ def _outer(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def grid(*lengths: int) -> jax.Array:
-    """The coordinates [T, A] of the cells of a grid, row by row (the last axis fastest): for an image grid(height, width)."""
+    """The coordinates [T, A] of the cells of a grid, row by row (the last axis fastest):
+    for an image grid(height, width)."""
     return jnp.stack(jnp.meshgrid(*map(jnp.arange, lengths), indexing="ij"), -1).reshape(-1, len(lengths))
 
 

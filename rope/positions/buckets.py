@@ -25,8 +25,8 @@ def relative_bucket(offset: jax.Array, *, bidirectional: bool, buckets: int = 32
     """The bucket, an int32 in [0, buckets), of each offset = key position - query position.
 
     Half of the buckets are exact distances, the other half grow logarithmically up to `max_distance`, beyond which all
-    distances share the last. Bidirectional: the upper half of the numbers is for keys right of the query. Otherwise such
-    keys all fall in bucket 0 (causal attention never sees them).
+    distances share the last. Bidirectional: the upper half of the numbers is for keys right of the query. Otherwise
+    such keys all fall in bucket 0 (causal attention never sees them).
     """
     side: jax.Array | int = 0
     if bidirectional:
@@ -61,7 +61,8 @@ def offset_bias(table: jax.Array, offsets: jax.Array, *, bidirectional: bool, ma
 def toeplitz(offsets: jax.Array, queries: int) -> jax.Array:
     """[N, T - 1 + S] for offsets 1-T..S-1 -> [1, N, T, S] with element (t, s) that of offset s - t.
 
-    T copies of the row, one element short each time, drift by one place a row: no gather, and no scatter in the transpose.
+    T copies of the row, one element short each time, drift by one place a row:
+    no gather, and no scatter in the transpose.
     """
     heads, width = offsets.shape
     copies = jnp.broadcast_to(jnp.pad(offsets, ((0, 0), (0, 1)))[:, None], (heads, queries, width + 1))

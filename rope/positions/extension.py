@@ -1,7 +1,7 @@
 """Positions beyond the trained length, without training.
 
-For rotary models all but ReRoPE change the frequencies alone (and YaRN the temperature of the scores); ReRoPE changes what the
-scores do with far keys: rope/positions/rerope.py. A table of learned positions is continued by its own rows.
+For rotary models all but ReRoPE change the frequencies alone (and YaRN the temperature of the scores); ReRoPE changes
+what the scores do with far keys: rope/positions/rerope.py. A table of learned positions is continued by its own rows.
 """
 
 import math
@@ -25,7 +25,8 @@ def interpolated(theta: jax.Array, factor: float) -> jax.Array:
 
 
 def ntk_aware(size: int, factor: float, base: float = 10_000.0) -> jax.Array:
-    """[F] with a larger base, so that the lowest frequency is interpolated by `factor` and the highest kept (bloc97 2023).
+    """[F] with a larger base, so that the lowest frequency is interpolated by `factor` and the highest kept
+    (bloc97 2023).
 
     base factor^(d/(d-2)) for heads of size d; of size 2 there is one frequency, and it is kept.
     """
@@ -35,17 +36,19 @@ def ntk_aware(size: int, factor: float, base: float = 10_000.0) -> jax.Array:
 
 
 def dynamic_ntk(size: int, factor: float, length: int, trained: int, base: float = 10_000.0) -> jax.Array:
-    """`ntk_aware` by what the length needs: nothing up to the trained length, then factor length / trained - (factor - 1)."""
+    """`ntk_aware` by what the length needs: nothing up to the trained length,
+    then factor length / trained - (factor - 1)."""
     return ntk_aware(size, factor * max(length, trained) / trained - (factor - 1), base)
 
 
 def yarn(
     size: int, factor: float, trained: int, base: float = 10_000.0, fast: float = 32, slow: float = 1
 ) -> jax.Array:
-    """[F] of YaRN (Peng et al. 2023, arXiv 2309.00071, section 3.2): pairs that turn more than `fast` times over the trained
-    length are kept, those that turn less than `slow` times are interpolated, a ramp between them.
+    """[F] of YaRN (Peng et al. 2023, arXiv 2309.00071, section 3.2): pairs that turn more than `fast` times over the
+    trained length are kept, those that turn less than `slow` times are interpolated, a ramp between them.
 
-    Goes with `yarn_magnitude` for the rotation. Raises ValueError for a base of 1 or less, whose pairs do not slow down.
+    Goes with `yarn_magnitude` for the rotation.
+    Raises ValueError for a base of 1 or less, whose pairs do not slow down.
     """
     if base <= 1:
         raise ValueError(f"the base is {base}: YaRN needs one above 1")
@@ -67,8 +70,8 @@ def yarn_magnitude(factor: float) -> float:
 def hierarchical(table: jax.Array, length: int, share: float = 0.4) -> jax.Array:
     """A table [P, E] continued to [length, E], up to P squared (https://kexue.fm/archives/7947).
 
-    Position i P + j is share u_i + (1 - share) u_j, where u = (table - share table_0) / (1 - share) leaves the first P rows as
-    they are. Raises ValueError for more than P squared.
+    Position i P + j is share u_i + (1 - share) u_j, where u = (table - share table_0) / (1 - share) leaves the first P
+    rows as they are. Raises ValueError for more than P squared.
     """
     rows = len(table)
     if length > rows**2:

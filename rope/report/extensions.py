@@ -93,9 +93,9 @@ def extensions(c: ReportConfig) -> Section:
     left.axhline(c.extension.trained, color="0.4", linestyle=":", linewidth=1.2)
     farthest = {name: float(x[-1]) for name, x in seen_at.items()}
     says = (
-        f"At factor {c.extension.factor:g} the farthest distance, {c.length - 1:,}, counts as {farthest['rerope']:,.0f} with "
-        f"ReRoPE and {farthest['leaky']:,.0f} with the leaky one; {c.extension.trained:,} were trained (dotted). The slowest "
-        "pair turns at "
+        f"At factor {c.extension.factor:g} the farthest distance, {c.length - 1:,}, counts as "
+        f"{farthest['rerope']:,.0f} with ReRoPE and {farthest['leaky']:,.0f} with the leaky one; "
+        f"{c.extension.trained:,} were trained (dotted). The slowest pair turns at "
         + ", ".join(f"{x[-1]:.3g} ({name})" for name, x in ratios.items())
         + " of its trained frequency."
     )

@@ -80,9 +80,10 @@ def groups(c: ReportConfig) -> Section:
     figures |= {f"{name}: share of cells recovered": x for name, x in shares.items()}
     says = (
         f"The generators of axial and mixed positions commute (to {figures['axial: commutator']:.1g} and "
-        f"{figures['mixed: commutator']:.1g}) and a score is one of the difference to {figures['axial: group law, largest error']:.1g} "
-        f"and {figures['mixed: group law, largest error']:.1g}. Those of quaternions do not ({figures['quaternion: commutator']:.1g}), "
-        f"and the law fails by {figures['quaternion: group law, largest error']:.2g}. x + y keeps the law, but only "
+        f"{figures['mixed: commutator']:.1g}) and a score is one of the difference to "
+        f"{figures['axial: group law, largest error']:.1g} and {figures['mixed: group law, largest error']:.1g}. "
+        f"Those of quaternions do not ({figures['quaternion: commutator']:.1g}), and the law fails by "
+        f"{figures['quaternion: group law, largest error']:.2g}. x + y keeps the law, but only "
         f"{100 * shares['flattened x + y']:.3g} % of the cells can be told from their rotation, against "
         f"{100 * shares['axial']:.3g} % (axial) and {100 * shares['mixed']:.3g} % (mixed)."
     )

@@ -14,7 +14,8 @@ DENSE = 2000  # points of a curve that a picture can show
 
 
 def panels(*widths: float) -> "tuple[Figure, Sequence[Axes]]":
-    """A figure of panels side by side, of these relative widths. Not pyplot's: nothing stays behind when it is forgotten."""
+    """A figure of panels side by side, of these relative widths. Not pyplot's:
+    nothing stays behind when it is forgotten."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, HEIGHT if len(widths) < 3 else 0.8 * HEIGHT), layout="constrained")
@@ -35,7 +36,8 @@ def lines(
     zero: bool = False,
     beside: bool = False,
 ) -> None:
-    """A line a curve, by name; `bold` is the one that matters most, zero draws that level, beside puts the names outside."""
+    """A line a curve, by name; `bold` is the one that matters most, zero draws that level,
+    beside puts the names outside."""
     # Of very many points those that a logarithmic axis tells apart.
     kept = np.arange(len(x))
     if xlog and len(x) > DENSE:

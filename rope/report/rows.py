@@ -75,11 +75,12 @@ def _scores(name: str, title: str, law: str, positions: np.ndarray, code: np.nda
     what = "largest deviation from the mean of a diagonal"
     lines(right, positions, curves, title=what, xlabel="position", ylog=True)
     says = (
-        f"Scores reach {most:.3g}. From the mean of their diagonal they are at most {found.largest:.2g} away as the code "
-        f"computes them up to position {last:,} in float32, and {ideal.largest:.2g} by the formula in float64: rounding, "
-        "and nothing else, sees the positions themselves."
+        f"Scores reach {most:.3g}. From the mean of their diagonal they are at most {found.largest:.2g} away as the "
+        f"code computes them up to position {last:,} in float32, and {ideal.largest:.2g} by the formula in float64: "
+        "rounding, and nothing else, sees the positions themselves."
         if found.largest < 1e-2 * most
-        else f"Scores reach {most:.3g} and are up to {found.largest:.2g} away from the mean of their diagonal: not relative."
+        else f"Scores reach {most:.3g} and are up to {found.largest:.2g} away from the mean of their diagonal: "
+        "not relative."
     )
     figures = {
         "largest score": most,
@@ -113,7 +114,8 @@ def decay_and_limit(c: ReportConfig) -> Section:
         f"At distance {k[-1]:,} the integral is {limit[-1] / half:.3f} of its value at 0. The sum of {c.size // 2} "
         f"cosines stays within {apart.max() / half:.3f} of it, {16 * c.size // 2:,} cosines within "
         f"{apart_wide.max() / half:.4f}: fewer make ripples, which cross zero {len(crossed)} times. "
-        f"The difference may be k |θ_0 − θ_1|, as much as the cosines can vary; at most {share.max():.2f} of that is used."
+        "The difference may be k |θ_0 − θ_1|, as much as the cosines can vary; "
+        f"at most {share.max():.2f} of that is used."
     )
     figures = {
         "integral at the last distance": float(limit[-1] / half),
@@ -150,8 +152,8 @@ def schedules(c: ReportConfig) -> Section:
         often = "once, at" if len(crossed) == 1 else f"{len(crossed):,} times, first at"
         words.append(f"{name} {often} {first:.1f}" if len(crossed) else f"{name} never")
     says = (
-        f"Up to distance {k[-1]:,} the integral crosses zero: {'; '.join(words)}. A curve that crosses often scores some far "
-        "positions like near ones with the sign turned."
+        f"Up to distance {k[-1]:,} the integral crosses zero: {'; '.join(words)}. A curve that crosses often scores "
+        "some far positions like near ones with the sign turned."
     )
     law = "∫ cos(k θ_t) dt over t from 0 to 1"
     return Section("schedules", "Which frequencies decay, and which cross zero?", law, says, png(figure), figures)
@@ -171,8 +173,8 @@ def unequal_diagonal(c: ReportConfig) -> Section:
     says = (
         "Where each pair of dimensions has one h, the part of m + n is "
         f"{analysis.error(parts[0].absolute).largest:.2g}. With h drawn between 0.5 and 1.5 its root mean square is "
-        f"{ratios[5]:.3f} of the part of m − n, and {ratios[-1]:.3f} with h between 0 and 2: so much of the scores is no "
-        "longer relative."
+        f"{ratios[5]:.3f} of the part of m − n, and {ratios[-1]:.3f} with h between 0 and 2: so much of the scores is "
+        "no longer relative."
     )
     law = "p_mᵀ diag(h) p_n = Σ_i ½(h_2i + h_2i+1) cos((m − n) θ_i) + ½(h_2i+1 − h_2i) cos((m + n) θ_i)"
     figures = {f"ratio at s = {grade:.1f}": float(ratio) for grade, ratio in zip(grades, ratios, strict=True)}
@@ -205,8 +207,8 @@ def buckets(c: ReportConfig) -> Section:
     right.set(xlabel="key", ylabel="query")
     says = (
         f"Of {c.buckets} buckets, {c.buckets // 2} a side, {exact} distances have one of their own, and all from "
-        f"{alike:,} on share the last (the formula allows {c.max_distance:,}). The bias depends on the difference alone: it is "
-        f"{error.largest:.2g} from its diagonals' means."
+        f"{alike:,} on share the last (the formula allows {c.max_distance:,}). The bias depends on the difference "
+        f"alone: it is {error.largest:.2g} from its diagonals' means."
     )
     figures = {
         "distances with a bucket of their own": exact,
@@ -214,5 +216,8 @@ def buckets(c: ReportConfig) -> Section:
         "largest bucket in use": int(both.max()),
         "Toeplitz error of the bias, largest": error.largest,
     }
-    law = "bucket(k) = k below B/4, else B/4 + ⌊ln(k / (B/4)) / ln(max / (B/4)) · B/4⌋, at most B/2 − 1; + B/2 for keys to the right"
+    law = (
+        "bucket(k) = k below B/4, else B/4 + ⌊ln(k / (B/4)) / ln(max / (B/4)) · B/4⌋, at most B/2 − 1; "
+        "+ B/2 for keys to the right"
+    )
     return Section("buckets", "Which distances does T5 tell apart?", law, says, png(figure), figures)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gan import critic_w1, w1
-from gan.critics import CRITICS, exact, gradient_penalty
+from gan.objectives import CRITICS, exact, gradient_penalty
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.standard_normal((40, 2)) + [3, 0], RANDOM.standard_normal((30, 2))

@@ -10,15 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from gan import critics
+from gan import objectives as critics
 from gan.critic import Shape
-from gan.critics import CRITICS
 from gan.estimate import train
 from gan.experiments import minima, samples, static, surfaces
 from gan.experiments.all import EXPERIMENTS
 from gan.experiments.gans import GansConfig
 from gan.experiments.static import StaticConfig
 from gan.laws import KINDS, law_of, squares
+from gan.objectives import CRITICS
 from gan.quality import patches
 from gan.transport import exact_w1
 from training.files.errors import DataError

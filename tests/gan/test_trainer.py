@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gan.critic import Shape
-from gan.critics import CRITICS
 from gan.metric import distances
 from gan.networks import convolve, init_transposed
+from gan.objectives import CRITICS
 from gan.trainer import Generator, Recipe
 
 SIZE = 4

@@ -16,10 +16,13 @@ SMALL = {
     "prepare": ["--data", CORPUS, "--profile"],
     "packing": ["--data", CORPUS, "--positions", "1024", "--repeats", "1"],
     "rotary": ["--rows", "1", "--length", "32", "--heads", "2", "--size", "8", "--repeats", "1"],
-    "critics": ["--dimensions", "4", "--batch", "32", "--steps", "2", "--seeds", "2", "--repeats", "1", "--points", "32"],
-    "embeddings": ["--count", "20", "--width", "64", "--layers", "1", "--batch", "4", "--vectors", "2000", "--indexed", "2000", "--repeats", "1"],
+    "critics": ["--dimensions", "4", "--batch", "32", "--steps", "2", "--seeds", "2",
+                "--repeats", "1", "--points", "32"],
+    "embeddings": ["--count", "20", "--width", "64", "--layers", "1", "--batch", "4", "--vectors", "2000",
+                   "--indexed", "2000", "--repeats", "1"],
     "training_step": ["--preset", "tiny", "--rows", "2", "--source", "32", "--target", "16", "--repeats", "1"],
-    "decoding": ["--data", CORPUS, "--field", "text", "--preset", "tiny", "--inputs", "4", "--batch-size", "4", "--torch-batches", "4", "--max-source", "32", "--max-target", "4", "--repeats", "1"],
+    "decoding": ["--data", CORPUS, "--field", "text", "--preset", "tiny", "--inputs", "4", "--batch-size", "4",
+                 "--torch-batches", "4", "--max-source", "32", "--max-target", "4", "--repeats", "1"],
 }  # fmt: skip
 
 

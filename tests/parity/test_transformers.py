@@ -29,8 +29,8 @@ SHAPES = {
     "tiny": TINY,
     "t5-pegasus-small": replace(PRESETS["t5-pegasus-small"], vocabulary=1008, layers=2),
 }
-# Where RoFormerTokenizer's ids are known to differ (see pegasus_zh/text/huggingface_tokenizer.py): special tokens in the text, and jieba's
-# two words with punctuation in them, which the vocabulary here does not have.
+# Where RoFormerTokenizer's ids are known to differ (see pegasus_zh/text/huggingface_tokenizer.py): special tokens in
+# the text, and jieba's two words with punctuation in them, which the vocabulary here does not have.
 DIFFERENT = ("[CLS]", "[SEP]", "C++")
 
 

@@ -40,7 +40,7 @@ def bytes_of(rotary):
 
 
 print(json.dumps({"without": bytes_of(False), "with": bytes_of(True), "query": B // 4 * T * config.width * 2}))
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.parametrize("attention, layout", [("xla", "interleaved"), ("xla", "half"), ("splash", "interleaved")])
@@ -54,7 +54,7 @@ def test_no_rotated_copy_beyond_query_and_key(attention, layout):
     plain, rotary, query = found["without"], found["with"], found["query"]
     more, room = ((rotary[name] - plain[name]) / query for name in ("bytes", "temporary"))
     print(
-        f"\n{attention}, {layout}: {plain['bytes'] / 2**20:.0f} MiB accessed without, {rotary['bytes'] / 2**20:.0f} with: "
-        f"{more:.1f} queries more, {rotary['bytes'] / plain['bytes'] - 1:.1%}; temporaries {room:+.2f} queries"
+        f"\n{attention}, {layout}: {plain['bytes'] / 2**20:.0f} MiB accessed without, {rotary['bytes'] / 2**20:.0f} "
+        f"with: {more:.1f} queries more, {rotary['bytes'] / plain['bytes'] - 1:.1%}; temporaries {room:+.2f} queries"
     )
     assert more < 16 and room < 1

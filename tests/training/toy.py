@@ -1,6 +1,7 @@
 """A small model with everything the engine treats in its own way, and data that is a function of the step.
 
-Its matrices are just large enough for Adafactor to factor their moments. Each token is to give the next token of a fixed permutation of the vocabulary: learnable within tens of steps.
+Its matrices are just large enough for Adafactor to factor their moments. Each token is to give the next token of a
+fixed permutation of the vocabulary: learnable within tens of steps.
 """
 
 from collections.abc import Iterator

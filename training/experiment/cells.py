@@ -20,8 +20,9 @@ Cell = TypeVar("Cell")
 
 @contextmanager
 def experiment(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Within it this process alone is at work in `folder`, whose cells are all made with `settings` (where there are any), and
-    compiled programs are kept there: dozens of cells, and a command that goes on, compile the same few."""
+    """Within it this process alone is at work in `folder`, whose cells are all made with `settings`
+    (where there are any), and compiled programs are kept there: dozens of cells, and a command that goes on, compile
+    the same few."""
     with locked(folder), remember_programs(folder / "compiled"):
         if settings:
             keep_settings(folder / "settings.json", settings)
@@ -29,14 +30,16 @@ def experiment(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 def keep_settings(path: Path, wanted: Mapping[str, Any]) -> None:
-    """Keeps what a folder's cells are made with. Raises DataError where it was another value; a new setting may come."""
+    """Keeps what a folder's cells are made with. Raises DataError where it was another value;
+    a new setting may come."""
     if not path.exists() and any((path.parent / "cells").glob("*.json")):
         raise DataError(f"{path}: lost, so nobody knows what the cells beside it were made with; {DELETE}")
     found = read_json(path, DELETE) if path.exists() else {}
     for name, value in json.loads(json.dumps(wanted)).items():
         if found.get(name, value) != value:
             raise DataError(
-                f"{path.parent}: its cells were made with {name} {found[name]}, not {value}: give that, or another --folder"
+                f"{path.parent}: its cells were made with {name} {found[name]}, not {value}: "
+                "give that, or another --folder"
             )
     write_json(path, found | dict(wanted))
 
@@ -46,8 +49,8 @@ def run_cells(
 ) -> list[dict[str, Any]]:
     """What `make` returns for each cell, in order, kept as cells/NAME.json in `folder`; where that exists it is read.
 
-    A cell that ends in ValueError, such as DataError or a loss that is not finite, does not keep the others from being made:
-    it is told of at once, and ends the whole in DataError after them.
+    A cell that ends in ValueError, such as DataError or a loss that is not finite, does not keep the others from being
+    made: it is told of at once, and ends the whole in DataError after them.
     """
     paths = {name: folder / "cells" / f"{name}.json" for name in cells}
     missing, failed = [name for name, path in paths.items() if not path.exists()], []

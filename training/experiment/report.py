@@ -28,8 +28,8 @@ def write_report(
     json: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> str:
-    """In `folder` report.html, a PNG of each section that has a picture and, of what is given, NAME.md with the sections'
-    tables, NAME.csv with the rows, NAME.json. Returns the tables, and where the page is.
+    """In `folder` report.html, a PNG of each section that has a picture and, of what is given, NAME.md with the
+    sections' tables, NAME.csv with the rows, NAME.json. Returns the tables, and where the page is.
 
     lead: a line above all on the page. notes: lines on the data, below the tables.
     """

@@ -24,10 +24,11 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
-    """Of values [seeds, examples], by a bootstrap of both: resampled seeds, and examples that are the same for all seeds.
+    """Of values [seeds, examples], by a bootstrap of both:
+    resampled seeds, and examples that are the same for all seeds.
 
-    Of differences between two methods, seed by seed and example by example, it keeps each pair together. Where a seed has one
-    number, values are [seeds, 1].
+    Of differences between two methods, seed by seed and example by example, it keeps each pair together. Where a seed
+    has one number, values are [seeds, 1].
     """
     rng = np.random.default_rng(seed)
     # How often each seed and each example is drawn is all that a resample's mean needs.
@@ -37,14 +38,16 @@ def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
 
 
 def estimate_runs(values: Sequence[float] | np.ndarray) -> Estimate:
-    """Of independent runs with one number each: Student's interval, since a bootstrap of few is too narrow. One run has none, NaN."""
+    """Of independent runs with one number each: Student's interval, since a bootstrap of few is too narrow.
+    One run has none, NaN."""
     mean, count = float(np.mean(values)), len(values)
     half = t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5 if count > 1 else np.nan
     return Estimate(mean, float(mean - half), float(mean + half))
 
 
 def bounds_of_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """[2, M]: the lower and upper bounds of the means of values [examples, M], by one bootstrap of the examples for all."""
+    """[2, M]: the lower and upper bounds of the means of values [examples, M],
+    by one bootstrap of the examples for all."""
     draws = _resampled(len(values), resamples, np.random.default_rng(seed))
     return np.percentile([counts @ values / len(values) for counts in draws], BOUNDS, axis=0)
 

@@ -1,13 +1,13 @@
 """Labelled images of few classes, such as digits, from what is at hand.
 
-| data                          | is                                                                                        |
-|-------------------------------|-------------------------------------------------------------------------------------------|
-| nothing                       | scikit-learn's 1,797 digits of 8 x 8 pixels, which come with it                           |
-| a folder                      | all pairs of IDX files in it, as MNIST comes: `*-images-idx3-ubyte[.gz]` and their labels |
-| such a file                   | that pair alone                                                                           |
-| a folder of pictures          | PNG and JPEG files in it, all of one size, labelled by the sub-folder they are in, if any    |
-| `FILE.npz`                    | its array `images` or `x_train` [n, H, W] or [n, H, W, channels], and `labels` or `y_train`  |
-| `tfds:NAME[/CONFIG][:SPLIT]`  | an already prepared dataset with the features `image` and `label`; split "train"          |
+| data                         | is                                                                                   |
+|------------------------------|--------------------------------------------------------------------------------------|
+| nothing                      | scikit-learn's 1,797 digits of 8 x 8 pixels, which come with it                      |
+| a folder                     | all pairs of IDX files in it, as MNIST comes: `*-images-idx3-ubyte[.gz]` and labels  |
+| such a file                  | that pair alone                                                                      |
+| a folder of pictures         | PNG and JPEG files in it, all of one size, labelled by their sub-folder, if any      |
+| `FILE.npz`                   | arrays `images` or `x_train` [n, H, W] or [n, H, W, channels], `labels` or `y_train` |
+| `tfds:NAME[/CONFIG][:SPLIT]` | an already prepared dataset with the features `image` and `label`; split "train"     |
 """
 
 import gzip

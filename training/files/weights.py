@@ -1,8 +1,8 @@
 """Tensors on disk, by name, and a model filled with them one at a time.
 
-Files are opened and their headers read first; nothing is allocated before every name and shape is known to fit. Then each
-tensor is read, converted and written into its place of the stacked arrays, so a model needs its own memory and that of
-its largest tensor.
+Files are opened and their headers read first; nothing is allocated before every name and shape is known to fit. Then
+each tensor is read, converted and written into its place of the stacked arrays, so a model needs its own memory and
+that of its largest tensor.
 """
 
 import json
@@ -53,8 +53,8 @@ def check_fit(
 ) -> None:
     """Raises DataError for a tensor that is missing, superfluous, of another shape, or not of floating point numbers.
 
-    slots: what the model wants, by the names of `stored`: anything with a shape. model: such as "an mT5", for the message.
-    ignored: names that may be there.
+    slots: what the model wants, by the names of `stored`: anything with a shape. model: such as "an mT5", for the
+    message. ignored: names that may be there.
     """
     if missing := [name for name in slots if name not in stored]:
         raise DataError(
@@ -91,7 +91,8 @@ def read(name: str, stored: Stored) -> np.ndarray:
 
 def fingerprint(model: Any) -> str:
     """Of a model's arrays, by which a resumed run knows what it began with."""
-    return f"{reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data, crc), jax.tree.leaves(model), 0):08x}"
+    leaves = (np.ascontiguousarray(x).view(np.uint8).data for x in jax.tree.leaves(model))
+    return f"{reduce(lambda crc, data: zlib.crc32(data, crc), leaves, 0):08x}"
 
 
 def open_weights(folder: Path) -> tuple[dict[str, Stored], Path]:

@@ -1,4 +1,5 @@
-"""The few-shot experiment: the right cells, each made once; parts that no seed changes; a paired bootstrap of seeds and examples."""
+"""The few-shot experiment: the right cells, each made once; parts that no seed changes;
+a paired bootstrap of seeds and examples."""
 
 import csv
 import hashlib

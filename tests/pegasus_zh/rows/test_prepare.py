@@ -143,7 +143,9 @@ def wait_until(condition, seconds=30):
 def test_a_script_whose_workers_would_run_it_again_is_told(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "vocabulary")
     program = (
-        "from pegasus_zh.rows.makers import ExamplesConfig\nfrom pegasus_zh.rows.prepare import *\nfrom pegasus_zh.text.tokenizers import load_tokenizer\n"
+        "from pegasus_zh.rows.makers import ExamplesConfig\n"
+        "from pegasus_zh.rows.prepare import *\n"
+        "from pegasus_zh.text.tokenizers import load_tokenizer\n"
         f"prepare(ExamplesConfig(), PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes=0.05, workers=2),"
         f" load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(tmp_path / 'set')!r})\n"
     )
@@ -160,7 +162,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
     tokenizer.save(tmp_path / "vocabulary")
     folder = tmp_path / "set"
     program = (
-        "from pegasus_zh.rows.makers import ExamplesConfig\nfrom pegasus_zh.rows.prepare import *\nfrom pegasus_zh.text.tokenizers import load_tokenizer\n"
+        "from pegasus_zh.rows.makers import ExamplesConfig\n"
+        "from pegasus_zh.rows.prepare import *\n"
+        "from pegasus_zh.text.tokenizers import load_tokenizer\n"
         "if __name__ == '__main__':\n"
         f"    config = PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes={CONFIG.shard_megabytes!r},"
         " eval_fraction=0.2, workers=2)\n"

@@ -1,4 +1,5 @@
-"""The digits experiment: images put where they should be, the right cells, each made once, and a report of their numbers."""
+"""The digits experiment: images put where they should be, the right cells, each made once,
+and a report of their numbers."""
 
 import csv
 import json

@@ -221,7 +221,10 @@ REFUSED = {
         "attention by splash has no bias",
     ),
     "a dense mask": ({"implementation": "splash", "mask": SQUARE > 0}, "needs its mask as rope.layers.masks.Segments"),
-    "in float32": ({"implementation": "cudnn", "dtype": "float32"}, "computes in bfloat16 or float16, not float32; use xla"),
+    "in float32": (
+        {"implementation": "cudnn", "dtype": "float32"},
+        "computes in bfloat16 or float16, not float32; use xla",
+    ),
     "dropped": (
         {"implementation": "cudnn", "dropout_rate": 0.1, "dropout_key": jax.random.key(0)},
         "attention by cudnn has no dropout",

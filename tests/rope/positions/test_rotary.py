@@ -169,24 +169,42 @@ def test_schedules(name, at):
 
 
 REFUSED = {
-    "an odd head": (lambda: frequencies(7), "the head size (or width) is 7: positions turn pairs of dimensions, so it must be even"),
+    "an odd head": (
+        lambda: frequencies(7),
+        "the head size (or width) is 7: positions turn pairs of dimensions, so it must be even",
+    ),
     "a head of 2-D": (lambda: axial_frequencies(6, 2), "is 6: for 2 axes it must be a multiple of 4"),
-    "a schedule": (lambda: frequencies(8, "10000-t"), "theta is '10000-t': it must be like 10000^-t, 1000^-t, t^2 or t"),
+    "a schedule": (
+        lambda: frequencies(8, "10000-t"),
+        "theta is '10000-t': it must be like 10000^-t, 1000^-t, t^2 or t",
+    ),
     "a base of 0": (lambda: frequencies(8, "0^-t"), "theta is '0^-t'"),
     "coordinates": (
         lambda: angles(jnp.zeros((5, 3)), axial_frequencies(8, 2)),
         "positions of shape (5, 3): the frequencies have 2 axes, so it must end in 2",
     ),
     "no coordinates": (lambda: angles(jnp.zeros(2), axial_frequencies(8, 2)), "positions of shape (2,)"),
-    "a layout": (lambda: sinusoidal(jnp.arange(3), frequencies(8), "llama"), "layout is 'llama': it must be interleaved"),
-    "a rotation's layout": (lambda: rotate(vectors(0, 3), rotation(jnp.arange(3), frequencies(SIZE)), "both"), "layout is"),
+    "a layout": (
+        lambda: sinusoidal(jnp.arange(3), frequencies(8), "llama"),
+        "layout is 'llama': it must be interleaved",
+    ),
+    "a rotation's layout": (
+        lambda: rotate(vectors(0, 3), rotation(jnp.arange(3), frequencies(SIZE)), "both"),
+        "layout is",
+    ),
     "another head size": (
         lambda: rotate(vectors(0, 3), rotation(jnp.arange(3), frequencies(8))),
         "a rotation of 8 dimensions cannot turn a head of 12",
     ),
-    "past a table": (lambda: lookup(jnp.zeros((4, 2)), jnp.array([0, 4])), "position 4: the table has positions 0 to 3"),
+    "past a table": (
+        lambda: lookup(jnp.zeros((4, 2)), jnp.array([0, 4])),
+        "position 4: the table has positions 0 to 3",
+    ),
     "before a table": (lambda: lookup(jnp.zeros((4, 2)), jnp.array([-1, 4])), "position -1"),
-    "heads of an odd size": (lambda: to_half(jnp.zeros((2, 9)), 3), "a last dimension of 9 is not 3 heads of an even size"),
+    "heads of an odd size": (
+        lambda: to_half(jnp.zeros((2, 9)), 3),
+        "a last dimension of 9 is not 3 heads of an even size",
+    ),
 }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""A report is of what is given: tables as Markdown and on the page, rows as CSV, figures as JSON, pictures beside them."""
+"""A report is of what is given: tables as Markdown and on the page, rows as CSV, figures as JSON,
+pictures beside them."""
 
 import json
 
@@ -6,7 +7,8 @@ from training.experiment.page import Section, Table
 from training.experiment.report import write_report
 
 SECTIONS = [
-    Section("one", "A <title>", says="As it was.", picture=b"PNG", table=Table(["a", "b"], [["x", "**1.0**"], ["y", "<0>"]])),
+    Section("one", "A <title>", says="As it was.", picture=b"PNG",
+            table=Table(["a", "b"], [["x", "**1.0**"], ["y", "<0>"]])),
     Section("two", "Another", table=Table(["a", "b"], [["x", "2"]], left=2, caption="Means\n\nOf all")),
 ]  # fmt: skip
 

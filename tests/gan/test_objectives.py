@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from gan import critics, laws, lipschitz
+from gan import laws, weight_constraints
+from gan import objectives as critics
 from gan.critic import Critic, Shape, State, kr, slope
-from gan.critics import CRITICS
 from gan.estimate import train
 from gan.metric import lengths
 from gan.networks import Layer, convolve, init_convolutions, init_mlp, mlp, sort_groups
+from gan.objectives import CRITICS
 from gan.transport import entropic, exact_w1
 
 SHAPE = Shape(size=3, hidden=(16, 16))
@@ -74,7 +75,10 @@ def of_spectral(key: jax.Array, grow: float, x, y):
     state = SPECTRAL.init(key)
     layers = jax.tree.map(lambda x: grow * x, state.nets["f"])
     return said(
-        SPECTRAL, state._replace(nets={"f": layers}, memory=lipschitz.spectral(layers, state.memory, 200)[1]), x, y
+        SPECTRAL,
+        state._replace(nets={"f": layers}, memory=weight_constraints.spectral(layers, state.memory, 200)[1]),
+        x,
+        y,
     )
 
 
@@ -95,7 +99,7 @@ def test_certified_critics_are_below_the_exact_distance(seed, grow):
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (8, 8), (1, 7), (64, 1)])
 def test_orthonormal_kernels(shape):
-    found = lipschitz.orthonormal(jax.random.normal(jax.random.key(0), shape), 40)
+    found = weight_constraints.orthonormal(jax.random.normal(jax.random.key(0), shape), 40)
     inner = found.T @ found if shape[0] >= shape[1] else found @ found.T
     np.testing.assert_allclose(inner, np.eye(min(shape)), atol=1e-3)
 
@@ -111,7 +115,9 @@ def test_the_norm_of_a_convolution_is_that_of_its_map():
 
     wanted, slope_ = jax.value_and_grad(lambda kernel: jnp.linalg.norm(matrix(kernel), 2))(layer.kernel)
     start = jax.random.normal(jax.random.key(1), (8, 8, 2))
-    found, gradient = jax.value_and_grad(lambda kernel: lipschitz.spectral_norm(kernel, start, 300)[0])(layer.kernel)
+    found, gradient = jax.value_and_grad(lambda kernel: weight_constraints.spectral_norm(kernel, start, 300)[0])(
+        layer.kernel
+    )
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
     np.testing.assert_allclose(gradient, slope_, atol=2e-2 * np.abs(slope_).max())
 
@@ -139,7 +145,7 @@ def test_a_mean_over_patches():
     state = critic.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 84))
     cut = [z[i : i + 3, j : j + 3].reshape(-1) for z in x.reshape(4, *image) for i in range(4) for j in range(5)]
-    layers = lipschitz.spectral(state.nets["f"], state.memory, 5)[0]
+    layers = weight_constraints.spectral(state.nets["f"], state.memory, 5)[0]
     wanted = mlp(layers, jnp.stack(cut), "leaky").reshape(4, 20).mean(1)
     np.testing.assert_allclose(critic.potential(state, x), wanted, atol=1e-5)
     assert critic.certified and lengths(slope(partial(critic.potential, state), x)).max() <= 1 + 1e-4
@@ -148,7 +154,7 @@ def test_a_mean_over_patches():
 
 def test_clipping_leaves_biases():
     layers = init_mlp(jax.random.key(0), (4, 5, 1))
-    for before, after in zip(layers, lipschitz.clip(layers, 0.05), strict=True):
+    for before, after in zip(layers, weight_constraints.clip(layers, 0.05), strict=True):
         np.testing.assert_array_equal(after.kernel, np.clip(before.kernel, -0.05, 0.05))
         np.testing.assert_array_equal(after.bias, before.bias)
 

@@ -1,5 +1,5 @@
-"""The critics: what each maximises, and how it is kept 1-Lipschitz. Batches are x [n, D] of P and y [n, D] of Q, and C_ij is the ground
-cost from x_i to y_j.
+"""The critics: what each maximises, and how it is kept 1-Lipschitz. Batches are x [n, D] of P and y [n, D] of Q, and
+C_ij is the ground cost from x_i to y_j.
 
 Settings are those of Korotin, Kolesov, Burnaev 2022 (arXiv 2206.07767), whose names for the critics stand in brackets.
 """
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gan import lipschitz
+from gan import weight_constraints
 from gan.critic import Critic, Draw, Readings, Shape, State, adam, critic_of, joined, kr, slope, slope_of
 from gan.metric import Metric, distances, dual_lengths, lengths
 from gan.networks import Layer, mlp
@@ -27,13 +27,15 @@ def _kr_alone(
 
 
 def weight_clipping(shape: Shape, bound: float = 0.04) -> Critic:
-    """[WC] Arjovsky, Chintala, Bottou 2017 (arXiv 1701.07875). Its scale goes with bound, width and depth: no estimate of W1."""
+    """[WC] Arjovsky, Chintala, Bottou 2017 (arXiv 1701.07875). Its scale goes with bound, width and depth:
+    no estimate of W1."""
     _above(bound=bound)
-    return critic_of(shape, _kr_alone, project=lambda layers: lipschitz.clip(layers, bound))
+    return critic_of(shape, _kr_alone, project=lambda layers: weight_constraints.clip(layers, bound))
 
 
 def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False, metric: Metric = "l2") -> Critic:
-    """[GP] Gulrajani et al. 2017 (arXiv 1704.00028); one-sided [LP]: Petzka, Fischer, Lukovnikov 2018 (arXiv 1709.08894).
+    """[GP] Gulrajani et al. 2017 (arXiv 1704.00028); one-sided [LP]:
+    Petzka, Fischer, Lukovnikov 2018 (arXiv 1709.08894).
 
     The penalty is on the gradient's dual norm, at points between pairs of x and y.
     """
@@ -52,8 +54,8 @@ def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False
 def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = False) -> Critic:
     """[SN] Miyato et al. 2018 (arXiv 1802.05957): kernels divided by their spectral norms.
 
-    detached: no gradient through the norm, as the published benchmark's code has it. Certified once the power iteration has
-    converged: it approaches the norm from below.
+    detached: no gradient through the norm, as the published benchmark's code has it. Certified once the power iteration
+    has converged: it approaches the norm from below.
     """
 
     _above(iterations=iterations)
@@ -68,29 +70,29 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
                 side = (side[0] // 2, side[1] // 2, layer.kernel.shape[-1])
             else:
                 vectors.append(jax.random.normal(now, (layer.kernel.shape[0],)))
-        return lipschitz.spectral(layers, vectors, 50)[1]
+        return weight_constraints.spectral(layers, vectors, 50)[1]
 
     def constrain(layers, vectors):
-        return lipschitz.spectral(layers, vectors, iterations, detached)
+        return weight_constraints.spectral(layers, vectors, iterations, detached)
 
     return critic_of(shape, _kr_alone, certified=shape.bounded, constrain=constrain, memory=begin)
 
 
 def orthogonal(shape: Shape, rate: float = 2e-3) -> Critic:
-    """[SO] Anil, Lucas, Grosse 2019 (arXiv 1811.05381): orthonormal kernels by Björck's iteration, and activations that keep
-    the gradient's length: groups sorted (the benchmark sorts all, at a rate of 2e-4). Raises ValueError for convolutions, and for
-    widths that no two features share."""
+    """[SO] Anil, Lucas, Grosse 2019 (arXiv 1811.05381): orthonormal kernels by Björck's iteration, and activations that
+    keep the gradient's length: groups sorted (the benchmark sorts all, at a rate of 2e-4). Raises ValueError for
+    convolutions, and for widths that no two features share."""
     if shape.image:
         raise ValueError("orthonormal kernels are those of products: the critic ortho has no convolutions")
     if odd := [width for width in shape.hidden if width % 2]:
         raise ValueError(f"hidden layers of {odd[0]} features: the critic ortho sorts groups of even layers")
     _above(rate=rate)
-    near = partial(lipschitz.orthogonal, bounded=False)
+    near = partial(weight_constraints.orthogonal, bounded=False)
 
-    # Kernels stay orthonormal, so that an update takes them little away: three iterations bring them back, and the gradient
-    # through two is that along the orthonormal ones. From anywhere it takes 30, with the gradient through all.
+    # Kernels stay orthonormal, so that an update takes them little away: three iterations bring them back, and the
+    # gradient through two is that along the orthonormal ones. From anywhere it takes 30, with the gradient through all.
     def init(layers: list[Layer]) -> list[Layer]:
-        return lipschitz.orthogonal(layers, 30)
+        return weight_constraints.orthogonal(layers, 30)
 
     def constrain(layers, memory):
         return near(layers, 2), memory
@@ -124,11 +126,11 @@ def c_transform(shape: Shape, metric: Metric = "l2", rate: float = 2e-4) -> Crit
 def soft_c_transform(
     shape: Shape, epsilon: float = 0.1, debiased: bool = False, metric: Metric = "l2", rate: float = 2e-4
 ) -> Critic:
-    """The same with a soft minimum over i, -epsilon log mean_i exp((f(x_i) - C_ij) / epsilon): above it by at most epsilon log n
-    (Mallasto et al., ibid.).
+    """The same with a soft minimum over i, -epsilon log mean_i exp((f(x_i) - C_ij) / epsilon): above it by at most
+    epsilon log n (Mallasto et al., ibid.).
 
-    debiased: less half of what x is from x and y from y, as the Sinkhorn divergence has it (Feydy et al. 2019, arXiv 1810.08278); f
-    is trained as without.
+    debiased: less half of what x is from x and y from y, as the Sinkhorn divergence has it
+    (Feydy et al. 2019, arXiv 1810.08278); f is trained as without.
     """
     _above(epsilon=epsilon, rate=rate)
     if debiased:
@@ -159,7 +161,8 @@ def _of_objective(
 
 
 def compared_c_transforms(shape: Shape, metric: Metric = "l2") -> Critic:
-    """[MM:Bv2] CoWGAN (Kwon et al. 2021, arXiv 2110.14150): where one of f's transforms is below kr, the step is on that one."""
+    """[MM:Bv2] CoWGAN (Kwon et al. 2021, arXiv 2110.14150):
+    where one of f's transforms is below kr, the step is on that one."""
 
     def loss(f, x, y, key):
         values, costs = f(joined(x, y)), distances(x, y, metric)
@@ -174,7 +177,8 @@ def compared_c_transforms(shape: Shape, metric: Metric = "l2") -> Critic:
 
 
 def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate: float = 2e-4) -> Critic:
-    """[LS] Seguy et al. 2018 (arXiv 1711.02283): f on P and g on Q, and a quadratic penalty where f(x) + g(y) is above the cost."""
+    """[LS] Seguy et al. 2018 (arXiv 1711.02283):
+    f on P and g on Q, and a quadratic penalty where f(x) + g(y) is above the cost."""
     _above(epsilon=epsilon, rate=rate)
     forward, tx = shape.forward(), adam(rate, 0.9, 0.999)
 
@@ -207,9 +211,11 @@ def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate
 
 
 def learned_mover(shape: Shape, inner: int = 12, reverse: bool = False, metric: Metric = "l2") -> Critic:
-    """[MM; reverse: MM:R] max over f, min over a map T from Q to P of E f(x) + E |T(y) - y| - f(T(y)) (Korotin et al., ibid., section 3).
+    """[MM; reverse: MM:R] max over f, min over a map T from Q to P of E f(x) + E |T(y) - y| - f(T(y))
+    (Korotin et al., ibid., section 3).
 
-    T takes `inner` steps for each of f. In reverse T goes from P to Q, f is learned on Q, and the direction is read from T.
+    T takes `inner` steps for each of f. In reverse T goes from P to Q, f is learned on Q,
+    and the direction is read from T.
     """
     if inner < 1:
         raise ValueError(f"inner is {inner}: the map takes one step or more for each of f")

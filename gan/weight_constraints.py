@@ -1,7 +1,7 @@
 """Constraints on weights under which a network is 1-Lipschitz in l2, given activations that are.
 
-A convolution's bound is that of the linear map it is, found by power iteration with the convolution and its transpose; the
-singular values of its kernel as a matrix are another thing.
+A convolution's bound is that of the linear map it is, found by power iteration with the convolution and its transpose;
+the singular values of its kernel as a matrix are another thing.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from gan.networks import Layer, convolve
 
 
 def clip(layers: Sequence[Layer], bound: float) -> list[Layer]:
-    """Every weight in [-bound, bound] (Arjovsky et al. 2017, arXiv 1701.07875); biases as they are, as the benchmark has it."""
+    """Every weight in [-bound, bound] (Arjovsky et al. 2017, arXiv 1701.07875);
+    biases as they are, as the benchmark has it."""
     return [replace(layer, kernel=jnp.clip(layer.kernel, -bound, bound)) for layer in layers]
 
 
@@ -24,8 +25,9 @@ def _unit(x: jax.Array) -> jax.Array:
 
 
 def spectral_norm(kernel: jax.Array, vector: jax.Array, iterations: int) -> tuple[jax.Array, jax.Array]:
-    """(largest singular value, the vector to go on from) by power iteration from an input `vector`: [in], or an image of the
-    layer's inputs. The gradient goes through the value and not through the vectors (Miyato et al. 2018, arXiv 1802.05957)."""
+    """(largest singular value, the vector to go on from) by power iteration from an input `vector`: [in], or an image
+    of the layer's inputs. The gradient goes through the value and not through the vectors
+    (Miyato et al. 2018, arXiv 1802.05957)."""
     forward = (lambda v: convolve(v[None], kernel)[0]) if kernel.ndim == 4 else (lambda v: v @ kernel)
     fixed = jax.lax.stop_gradient(kernel)
     there = (lambda v: convolve(v[None], fixed)[0]) if kernel.ndim == 4 else (lambda v: v @ fixed)
@@ -41,7 +43,7 @@ def spectral(
 ) -> tuple[list[Layer], list[jax.Array]]:
     """(layers whose kernels are divided by their spectral norms, the vectors to go on from).
 
-    detached: no gradient through the norm, which is how the published benchmark computes it; see gan.critics.
+    detached: no gradient through the norm, which is how the published benchmark computes it; see gan.objectives.
     """
     made = []
     for layer, vector in zip(layers, vectors, strict=True):
@@ -53,10 +55,11 @@ def spectral(
 
 
 def orthonormal(kernel: jax.Array, iterations: int, bounded: bool = True) -> jax.Array:
-    """The nearest matrix with orthonormal rows or columns, whichever are fewer (Björck, Bowie 1971): W <- W (3 - W^T W) / 2.
+    """The nearest matrix with orthonormal rows or columns, whichever are fewer (Björck, Bowie 1971):
+    W <- W (3 - W^T W) / 2.
 
-    It converges where no singular value is above sqrt(3): W is first divided by a bound, sqrt(|W|_1 |W|_inf). That is far above the norm:
-    a matrix that is nearly orthonormal needs no bound, and few iterations.
+    It converges where no singular value is above sqrt(3): W is first divided by a bound, sqrt(|W|_1 |W|_inf). That is
+    far above the norm: a matrix that is nearly orthonormal needs no bound, and few iterations.
     """
     wide = kernel.shape[0] < kernel.shape[1]
     w = kernel.T if wide else kernel  # [more, fewer]: the products are of the smaller size

@@ -5,7 +5,7 @@ import pytest
 
 from pegasus_zh.experiments.few_shot import FewShotConfig
 from pegasus_zh.pretrain import PretrainRecipe
-from pegasus_zh.rows.makers import MAKERS, ExamplesConfig, of_documents
+from pegasus_zh.rows.makers import MAKERS, ExamplesConfig, add_selector, of_documents
 from pegasus_zh.rows.pseudo_summary import SELECTORS
 from pegasus_zh.text.documents import CORPUS, read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer
@@ -44,3 +44,12 @@ def test_an_encoder_decoder_takes_pairs_alone():
         PretrainRecipe(examples=ExamplesConfig(selector="text"))
     with pytest.raises(DataError, match="objectives has 'text': it must be one of lcs"):
         FewShotConfig(documents=("some",), tasks=("some",), objectives=("lcs", "text"))
+
+
+def test_a_selector_of_ones_own_has_a_name(monkeypatch):
+    monkeypatch.setattr("pegasus_zh.rows.makers.MAKERS", dict(MAKERS))
+    add_selector("own", SELECTORS["lead"])
+    assert "own" in of_documents() and ExamplesConfig(selector="own").maker.sides == MAKERS["lead"].sides
+    with pytest.raises(ValueError, match="selector 'own' is there already"):
+        add_selector("own", SELECTORS["lead"])
+    del SELECTORS["own"]

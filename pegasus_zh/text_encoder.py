@@ -24,6 +24,7 @@ from training.files.atomic import check_new
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, parse_preset
+from training.launch import LaunchConfig
 from training.loop import LoopConfig, Trained
 from training.partition import Dtype
 from training.program import Program
@@ -56,6 +57,10 @@ class TextEncoderConfig:
     encoder: Annotated[EncoderConfig, FLAT] = field(default_factory=EncoderConfig)
     """What trains, and where it goes."""
 
+    @property
+    def launch(self) -> LaunchConfig:
+        return self.encoder.launch
+
 
 def defaults(preset: str) -> TextEncoderConfig:
     """What goes with a preset."""
@@ -80,9 +85,11 @@ def pretrain(config: TextEncoderConfig, say: Say = tell) -> Trained:
     return pretrain_encoder(where, lambda: text_rows(text, length, folder, say), say)[0]
 
 
-def plan_of(config: TextEncoderConfig) -> tuple[Program, LoopConfig]:
-    """What the command would train, for scripts.plan: a vocabulary as large as may be."""
-    return encoder.plan_of(config.encoder, vocabulary_of(config.text.vocabulary))
+def plan_of(config: TextEncoderConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
+    """What the command would train, for scripts.plan: a vocabulary as large as may be, where it is made."""
+    given = config.text.tokenizer
+    size = load_tokenizer(given).vocab_size if given else config.text.vocabulary
+    return encoder.plan_of(config.encoder, vocabulary_of(size))
 
 
 def tokenizer_folder(path: Path | str) -> Path:

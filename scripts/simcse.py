@@ -6,7 +6,7 @@ from . import prog
 
 
 def main() -> None:
-    from retrieval.tuning.simcse import simcse, parse
+    from retrieval.tuning.simcse import parse, simcse
 
     simcse(parse(prog=prog("simcse")))
 

@@ -9,7 +9,7 @@ import numpy as np
 from training.metrics import Metrics, Speed, plot_curves, progress_bar, read_metrics, shown
 from training.program import HostBatch, Program
 from training.step import Sums
-from training.telling import silent
+from training.telling import silent, tell
 
 
 class Diverged(ValueError):
@@ -74,7 +74,8 @@ class Journal:
             return
         self._metrics.write(number, {f"eval_{name}": value for name, value in values.items()})
         if not self._bar.disable:
-            self._bar.write(f"step {number}: held out " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
+            with self._bar.external_write_mode():  # takes the bar away meanwhile
+                tell(f"step {number}: held out " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self._speed.pause()
 
     def saved(self, number: int) -> None:

@@ -98,7 +98,7 @@ def test_the_same_command_does_nothing_again_and_more_seeds_go_on(finished, monk
     folder, said = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
     again = []
-    monkeypatch.setattr("rope.experiments.lengths.trained", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("rope.experiments.lengths.pretrain_on", lambda *_, **__: pytest.fail("trained again"))
     lengths(config(folder), made_rows, again.append)
     assert again[-1] == said[-1]
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before

@@ -137,7 +137,9 @@ def gans(config: GansConfig, say: Say = tell, question: str = "do better distanc
             return measure(data, recipes[cell], *cell, config, samples_of(folder, cell))
 
         cells = {samples_of(folder, cell).stem: cell for cell in recipes}
-        say(report(folder, data, run_cells(folder, cells, make, "GAN"), config, question))
+        made = run_cells(folder, cells, make, "GAN")
+        say(report(folder, data, made, config, question))
+        made.complete()
 
 
 def recipe_of(data: Data, critic: str, network: str, n_critic: int, batch: int, config: GansConfig) -> Recipe:

@@ -9,8 +9,8 @@ y_j.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from functools import partial, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,21 @@ from gan.networks import Activation, Layer, convolutions, halvings, init_convolu
 
 Readings = dict[str, jax.Array]  # kr, objective, penalty of a batch
 Draw = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> a batch
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def precise(run: Callable[Given, Found]) -> Callable[Given, Found]:
+    """`run` with the products of all that it computes, or that is compiled of it, in float32: around all that begins,
+    trains or asks critics and GANs. A certified critic's bound holds to 1e-6 a layer so, and to 0.5 % in what an
+    accelerator takes for float32 by default."""
+
+    @wraps(run)
+    def precisely(*args: Given.args, **kwargs: Given.kwargs) -> Found:
+        with jax.default_matmul_precision("highest"):
+            return run(*args, **kwargs)
+
+    return precisely
 
 
 class State(NamedTuple):
@@ -49,7 +64,7 @@ class Critic:
         """f of a state. ValueError where the critic is no function of single points."""
         if self.potential is None:
             raise ValueError("the critic is no function of single points")
-        return partial(self.potential, state)
+        return precise(partial(self.potential, state))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan.critic import Critic, State, kr, slope
+from gan.critic import Critic, State, kr, precise, slope
 from gan.laws import Law
 from gan.metric import Metric, dual_lengths, lengths
 from gan.threefry import key_of
@@ -54,10 +54,12 @@ def train(
             raise ValueError(f"{name} is {value}: it must be {least} or more")
     state, advance = program(critic, law, batch=batch, seeds=seeds, decay_steps=steps if linear_decay else None)
     score_key = seed_keys(seeds)[2]
-    look = jax.jit(
-        lambda state, key: over_seeds(partial(scores, critic, law, batch=batch, count=scored), state, key),
-        compiler_options=compiler_options(),
-    )
+
+    @partial(jax.jit, compiler_options=compiler_options())
+    @precise
+    def look(state: State, key: jax.Array) -> dict[str, jax.Array]:
+        return over_seeds(partial(scores, critic, law, batch=batch, count=scored), state, key)
+
     for first in range(0, steps, chunk):
         count = min(chunk, steps - first)
         state = advance(state, first, count)
@@ -89,6 +91,7 @@ def program(
     begin, train_key, _ = seed_keys(seeds)
 
     @partial(jax.jit, static_argnames="count", compiler_options=compiler_options())
+    @precise
     def advance(state: State, first: jax.Array, count: int) -> State:
         def one(state: State, key: jax.Array) -> State:
             def body(state, number):
@@ -103,7 +106,7 @@ def program(
 
         return over_seeds(one, state, train_key)
 
-    state = jax.vmap(critic.init)(begin)  # not compiled: its few operations are those of all critics
+    state = precise(jax.vmap(critic.init))(begin)  # not compiled: its few operations are those of all critics
     return state, advance
 
 

@@ -61,7 +61,7 @@ def shift(dimensions: int, distance: float = 1.0) -> Law:
         sample,
         distance,
         gradient=lambda x: jnp.broadcast_to(direction[None], x.shape),
-        potential=lambda x: x @ direction,
+        potential=lambda x: jnp.matmul(x, direction, precision=jax.lax.Precision.HIGHEST),
     )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from gan.critic import precise
 from gan.trainer import Gan, Recipe
 from training.partition import spec
 from training.program import Program
@@ -29,6 +30,7 @@ def gan_program(recipe: Recipe, seed: int) -> Program:
     )
 
 
+@precise
 def init(recipe: Recipe, seed: int) -> TrainState:
     first, second = jax.random.split(jax.random.key(seed, impl="rbg"))
     return TrainState(step=jnp.zeros((), jnp.int32), model=recipe.init(first), optimizer=(), key=second)
@@ -39,6 +41,7 @@ def by_compiler(run: Callable) -> Callable:
     return run if spec() is None else jax.sharding.auto_axes(run, out_sharding=PartitionSpec())
 
 
+@precise
 def step(recipe: Recipe, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
     """One of the generator and n_critic of the critic; batch [1, rows, updates, D]."""
 
@@ -52,6 +55,7 @@ def step(recipe: Recipe, state: TrainState, batch: Batch) -> tuple[TrainState, S
     return replace(state, step=state.step + 1, model=gan), sums
 
 
+@precise
 def evaluate(recipe: Recipe, gan: Gan, batch: Batch) -> Sums:
     """What the critic takes for the distance between held-out images and generated ones."""
 

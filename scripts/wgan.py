@@ -8,8 +8,6 @@ from . import prog
 
 
 def main() -> None:
-    import jax
-
     from gan.experiments.all import EXPERIMENTS
     from training.flags import parse_preset
 
@@ -30,9 +28,6 @@ def main() -> None:
         prog=f"{prog('wgan')} {name}",
         description=f"{one.question.capitalize()}\n\n{one.config.__doc__}",
     )
-    # A certified critic's bound holds to 1e-6 a layer in float32,
-    # and to 0.5 % in what an accelerator takes for it by default.
-    jax.config.update("jax_default_matmul_precision", "highest")
     one.run(config)
 
 

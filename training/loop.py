@@ -169,6 +169,9 @@ def _evaluation(
     training: Training, config: LoopConfig, mesh: jax.sharding.Mesh
 ) -> Callable[[Any, int], dict[str, float]]:
     """(model, step) -> the means over the held-out batches, and what `review` has to say."""
+    told = training.review or (lambda model, number: {})
+    if training.program.evaluate is None:
+        return told
     sums_of = jax.jit(training.program.evaluate)
 
     def evaluate(model: Any, number: int) -> dict[str, float]:
@@ -177,7 +180,7 @@ def _evaluation(
             for name, pair in sums_of(model, to_mesh(rows, mesh)).items():
                 totals[name] = totals.get(name, 0) + np.array([float(x) for x in pair])
         means = {name: s / max(w, 1.0) for name, (s, w) in totals.items()}
-        return means | (training.review(model, number) if training.review else {})
+        return means | told(model, number)
 
     return evaluate
 

@@ -24,9 +24,7 @@ Dimensions = Mapping[str, tuple[str, int]]  # what a person calls a dimension ->
 class Program:
     init: Callable[[], TrainState]  # step 0; traced
     step: Step  # see training.step.make_train_step
-    evaluate: Callable[
-        [Any, Batch], Sums
-    ]  # (model, batch) -> sums; none for a training that is evaluated by `review` alone
+    evaluate: Callable[[Any, Batch], Sums] | None = None  # (model, batch) -> sums; None: evaluated by `review` alone
     shapes: Callable[[int], Shapes]  # rows of a microbatch -> its arrays
     dimensions: Dimensions  # of the model, that a mesh cuts
     flops_per_row: int = 0  # of a training step, by the model's own convention

@@ -8,6 +8,7 @@ held-out part: by exact W1, Fréchet distance, precision, recall and blur.
 import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan.critic import Shape
+from gan.critic import Shape, precise
 from gan.estimate import over_seeds, seed_keys
 from gan.experiments.gans_report import SHOWN, VARIED, report, samples_of
 from gan.networks import halvings
@@ -136,7 +137,9 @@ def gans(config: GansConfig, say: Say = tell, question: str = "do better distanc
             return measure(data, recipes[cell], *cell, config, samples_of(folder, cell))
 
         cells = {samples_of(folder, cell).stem: cell for cell in recipes}
-        say(report(folder, data, run_cells(folder, cells, make, "GAN"), config, question))
+        made = run_cells(folder, cells, make, "GAN")
+        say(report(folder, data, made, config, question))
+        made.complete()
 
 
 def recipe_of(data: Data, critic: str, network: str, n_critic: int, batch: int, config: GansConfig) -> Recipe:
@@ -225,14 +228,18 @@ def train(
         )
 
     options = compiler_options()
-    advance = jax.jit(
-        lambda gan, first, count: over_seeds(lambda g, k: run(g, k, first, count), gan, train_keys),
-        static_argnums=2,
-        donate_argnums=0,
-        compiler_options=options,
-    )
-    look = jax.jit(lambda gan: over_seeds(ask, gan, test_keys), compiler_options=options)
-    gan = jax.jit(jax.vmap(recipe.init))(begin)
+
+    @partial(jax.jit, static_argnames="count", donate_argnames="gan", compiler_options=options)
+    @precise
+    def advance(gan: Gan, first: jax.Array, count: int) -> Gan:
+        return over_seeds(lambda g, k: run(g, k, first, count), gan, train_keys)
+
+    @partial(jax.jit, compiler_options=options)
+    @precise
+    def look(gan: Gan) -> tuple[jax.Array, ...]:
+        return over_seeds(ask, gan, test_keys)
+
+    gan = jax.jit(precise(jax.vmap(recipe.init)))(begin)
     for first in range(0, config.steps, chunk):
         gan = advance(gan, first, count := min(chunk, config.steps - first))
         kr, objective, x, y, made = map(np.asarray, look(gan))

@@ -10,6 +10,7 @@ import numpy as np
 
 from gan.experiments.pictures import Panel, grid
 from gan.quality import Data, references
+from training.experiment.cells import Made
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.experiment.statistics import Estimate, estimate_runs
@@ -20,8 +21,9 @@ MEASURES = ("ratio", "objective", "exact", "held_out", "patches", "frechet", "pr
 VARIED = ("network", "n_critic", "batch")
 
 
-def report(folder: Path, data: Data, every: Sequence[Mapping[str, Any]], config: Any, question: str) -> str:
+def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> str:
     """gans.md, .csv, .json and report.html; returns the tables."""
+    every = [*made.cells.values()]
     varied = [name for name in VARIED if len(getattr(config, name)) > 1]
     label = lambda c: ", ".join([c["critic"], *(f"{name} {c[name]}" for name in varied)])  # noqa: E731
     cells = [c for c in every if c["stopped"] is None]
@@ -101,6 +103,7 @@ def report(folder: Path, data: Data, every: Sequence[Mapping[str, Any]], config:
         columns=columns,
         rows=chain.from_iterable(map(_line, every)),
         json={"settings": settings, "cells": every},
+        missing=made.missing,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 
-from gan.critic import Shape
+from gan.critic import Shape, precise
 from gan.experiments.pictures import grid
 from gan.objectives import CRITICS
 from gan.program import by_compiler, gan_program
@@ -164,7 +164,7 @@ def recipe_of(config: ImagesConfig, data: Images) -> Recipe:
 def review(recipe: Recipe, data: Images, config: ImagesConfig, folder: Path, gan: Gan, number: int) -> dict[str, float]:
     """Measures of as many images as are held out, and a grid of them."""
     sample = lambda layers: recipe.generator.sample(layers, jax.random.key(1), len(data.test))  # noqa: E731
-    made = np.asarray(jax.jit(by_compiler(sample))(gan.average))
+    made = np.asarray(jax.jit(precise(by_compiler(sample)))(gan.average))
     if not np.isfinite(made).all():
         raise Diverged(f"step {number}: generated images hold no finite numbers; stopped. Try a lower --rate")
     if jax.process_index() == 0:

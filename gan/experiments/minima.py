@@ -9,7 +9,7 @@ import numpy as np
 
 from gan.experiments.pictures import grid
 from gan.transport import exact_plan, exact_w1
-from training.experiment.cells import experiment, run_cells
+from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.experiment.statistics import Estimate, estimate_runs
@@ -112,20 +112,22 @@ def false_minima(config: MinimaConfig, say: Say = tell) -> None:
 
     settings = {"draws": config.draws, "clusters": config.clusters, "images": fingerprint(images)}
     with experiment(folder, settings):
-        cells = run_cells(folder, {str(size): size for size in config.batch}, measure, "batch size")
+        made = run_cells(folder, {str(size): size for size in config.batch}, measure, "batch size")
         pictures = {"held-out images": test[:16]} | {
             name: np.resize(points, (16, points.shape[1]))
             for name, (points, _) in candidates(train, 16, config.clusters).items()
         }
-        say(report(folder, cells, grid(pictures, images.pixels.shape[1:]), len(images.labels), config))
+        say(report(folder, made, grid(pictures, images.pixels.shape[1:]), len(images.labels), config))
+        made.complete()
 
 
-def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, images: int, config: MinimaConfig) -> str:
+def report(folder: Path, made: Made, pictures: bytes, images: int, config: MinimaConfig) -> str:
     """minima.md, .csv, .json and report.html; returns the table. pictures: a PNG of the candidates. images:
     how many."""
+    cells = [*made.cells.values()]
     found = {c["batch"]: {name: estimate_runs(w1) for name, w1 in c["w1"].items()} for c in cells}
     names = list(cells[0]["w1"])
-    rows = [[f"{size}", *(decimals(found[size][name]) for name in names)] for size in config.batch]
+    rows = [[f"{size}", *(decimals(found[size][name]) for name in names)] for size in found]
     sections = [
         Section(
             "minima",
@@ -133,7 +135,7 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, im
             "W1(held-out batch, candidate), exact",
             "Where a candidate made of averages is below the real batch, a generator that minimises the exact distance "
             "of batches makes averages. That is the minibatch's truth: of the laws themselves, real images are at 0.",
-            _by_size(config.batch, {name: [found[size][name] for size in config.batch] for name in names}),
+            _by_size([*found], {name: [found[size][name] for size in found] for name in names}),
             table=Table(("batch", *names), rows),
         ),
         Section("candidates", "The candidates for a batch of 16", "made of the other half of the images", "", pictures),
@@ -156,6 +158,7 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], pictures: bytes, im
         columns=("batch", "draw", "candidate", "w1"),
         rows=lines,
         json={"settings": settings, "cells": cells},
+        missing=made.missing,
     )
 
 

@@ -1,6 +1,6 @@
 """How far apart are n points of each law, where the laws themselves are so far?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 
 from gan.laws import Law, law_of
 from gan.transport import exact_w1
-from training.experiment.cells import experiment, run_cells
+from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.experiment.statistics import Estimate, estimate_runs
@@ -77,13 +77,16 @@ def sample_complexity(config: SamplesConfig, say: Say = tell) -> None:
         wanted = {
             f"{law.replace(':', '-')}-{n}-{config.draws}": (law, n) for n, law in product(config.points, config.laws)
         }
-        say(report(folder, run_cells(folder, wanted, measure, "sample"), laws, config))
+        made = run_cells(folder, wanted, measure, "sample")
+        say(report(folder, made, laws, config))
+        made.complete()
 
 
-def report(folder: Path, cells: Sequence[Mapping[str, Any]], laws: Mapping[str, Law], config: SamplesConfig) -> str:
+def report(folder: Path, made: Made, laws: Mapping[str, Law], config: SamplesConfig) -> str:
     """samples.md, .csv, .json and report.html; returns the table."""
+    cells = [*made.cells.values()]
     found = {(c["law"], c["points"]): estimate_runs(c["w1"]) for c in cells}
-    rows = [[law, decimals(laws[law].w1), *(decimals(found[law, n]) for n in config.points)] for law in config.laws]
+    rows = [[law, decimals(laws[law].w1), *(decimals(found.get((law, n))) for n in config.points)] for law in laws]
     section = Section(
         "samples",
         "The exact distance of n points of each law",
@@ -104,6 +107,7 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], laws: Mapping[str, 
         columns=("law", "points", "draw", "truth", "w1"),
         rows=([c["law"], c["points"], n, c["truth"], value] for c in cells for n, value in enumerate(c["w1"])),
         json={"settings": settings, "cells": cells},
+        missing=made.missing,
     )
 
 
@@ -112,9 +116,11 @@ def _by_points(config: SamplesConfig, laws: Mapping[str, Law], found: Mapping[tu
 
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     axes = figure.subplots()
-    sizes = np.array(config.points)
     for place, name in enumerate(config.laws):
-        mean, low, high = np.array([found[name, n] for n in config.points]).T
+        sizes = np.array([n for n in config.points if (name, n) in found])
+        if not len(sizes):
+            continue
+        mean, low, high = np.array([found[name, n] for n in sizes]).T
         color, truth = f"C{place % 10}", laws[name].w1
         axes.errorbar(sizes, mean, [mean - low, high - mean], marker="o", color=color, label=name, capsize=2)
         if truth is None:
@@ -125,7 +131,7 @@ def _by_points(config: SamplesConfig, laws: Mapping[str, Law], found: Mapping[tu
                 sizes, truth + above * (sizes / sizes[0]) ** (-1 / laws[name].dimensions), color=color, linestyle=":"
             )
     axes.set(xscale="log", yscale="log", xlabel="points n", ylabel="exact W1 of n points")
-    axes.set_xticks(sizes, [str(n) for n in sizes])
+    axes.set_xticks(config.points, [str(n) for n in config.points])
     axes.minorticks_off()
     axes.set_title("dashes: the laws' distance; dots: towards it like n^(-1/D)", fontsize=9)
     axes.grid(alpha=0.3, which="both")

@@ -21,7 +21,7 @@ from gan.estimate import Reading, minibatch_w1, train
 from gan.experiments.pictures import Panel
 from gan.laws import OF_IMAGES, Law, law_of
 from gan.objectives import CRITICS
-from training.experiment.cells import experiment, run_cells
+from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.experiment.statistics import Estimate, estimate_runs
@@ -115,6 +115,7 @@ def static(config: StaticConfig, say: Say = tell) -> None:
         cells = {f"{law.replace(':', '-')}-{critic}": (law, critic) for law, critic in made}
         found = run_cells(folder, cells, lambda cell: measure(laws[cell[0]], made[cell], *cell, config), "critic")
         say(report(folder, found, config))
+        found.complete()
 
 
 def critic_for(law: Law, name: str, critic: str, config: StaticConfig) -> Critic:
@@ -165,11 +166,13 @@ def _plain(values: int | np.ndarray) -> Any:
     return values if isinstance(values, int) else [float(v) if np.isfinite(v) else None for v in values]
 
 
-def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfig) -> str:
+def report(folder: Path, made: Made, config: StaticConfig) -> str:
     """static.md, .csv, .json and report.html; returns the tables."""
-    laws = {name: [c for c in cells if c["law"] == name] for name in config.laws}
+    cells = [*made.cells.values()]
     sections = []
-    for name, its in laws.items():
+    for name in config.laws:
+        if not (its := [c for c in cells if c["law"] == name]):
+            continue
         truth = its[0]["truth"]
         known = "unknown" if truth is None else f"{truth:.4g}"
         panel = Panel(
@@ -212,6 +215,7 @@ def report(folder: Path, cells: Sequence[Mapping[str, Any]], config: StaticConfi
         columns=COLUMNS,
         rows=chain.from_iterable(map(_line, cells)),
         json={"settings": settings, "cells": cells},
+        missing=made.missing,
     )
 
 

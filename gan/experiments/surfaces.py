@@ -14,7 +14,7 @@ from gan.critic import Shape, slope
 from gan.estimate import train
 from gan.laws import TOYS, Law, law_of, toy
 from gan.objectives import CRITICS
-from training.experiment.cells import experiment, run_cells
+from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.files.images import read_images
@@ -95,28 +95,33 @@ def surfaces(config: SurfacesConfig, say: Say = tell) -> None:
         wanted = {
             f"{law.replace(':', '-')}-{critic}-{tail}": (law, critic) for law, critic in product(laws, config.critics)
         }
-        say(report(folder, run_cells(folder, wanted, measure, "critic"), laws, axis, config))
+        made = run_cells(folder, wanted, measure, "critic")
+        say(report(folder, made, laws, axis, config))
+        made.complete()
 
 
 def report(
     folder: Path,
-    cells: Sequence[Mapping[str, Any]],
+    made: Made,
     laws: Mapping[str, Law],
     axis: Mapping[str, np.ndarray],
     config: SurfacesConfig,
 ) -> str:
     """surfaces.md, .csv, .json and report.html; returns the tables."""
+    cells = [*made.cells.values()]
+    of_laws = {name: [c for c in cells if c["law"] == name] for name in laws}
     columns, settings = ("law", "critic", "kr", "truth", "steep", "cosine"), shown_settings(config)
     return write_report(
         folder,
         "surfaces",
         "Critics over the plane",
-        [_section(name, law, axis[name], [c for c in cells if c["law"] == name]) for name, law in laws.items()],
+        [_section(name, laws[name], axis[name], its) for name, its in of_laws.items() if its],
         settings,
         lead=f"{len(cells)} critics of one seed each, so there are no intervals.",
         columns=columns,
         rows=([cell.get(name) for name in columns] for cell in cells),
         json={"settings": settings, "cells": cells},
+        missing=made.missing,
     )
 
 
@@ -137,7 +142,7 @@ def _section(name: str, law: Law, axis: np.ndarray, cells: Sequence[Mapping[str,
         "f, high on P and low on Q",
         "Contours are of equal height; dots are points of P (blue) and Q (orange). An optimal f is of slope 1 along "
         "the rays on which mass moves.",
-        _planes(law, axis, heights),
+        _planes(law, axis, heights) if heights else None,
         table=Table(("critic", "estimate", "truth", "mean slope", "cosine"), rows),
     )
 

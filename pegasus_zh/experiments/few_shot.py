@@ -165,8 +165,9 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
         def make(cell: Cell) -> dict[str, Any]:
             return run_cell(config, start(cell.objective, cell.seed), cell, folder)
 
-        results = run_cells(folder, cells, make)
-        say(report(folder, results, {task.name: copied(task) for task in tasks}, notes, shown_settings(config)))
+        made, baseline = run_cells(folder, cells, make), {task.name: copied(task) for task in tasks}
+        say(report(folder, made, config.objectives, baseline, notes, shown_settings(config)))
+        made.complete()
 
 
 def read_task(path: str, config: FewShotConfig) -> FewShotTask:

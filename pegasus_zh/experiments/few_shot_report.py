@@ -7,28 +7,29 @@ from typing import Any
 import numpy as np
 
 from pegasus_zh.evaluation import METRICS
+from training.experiment.cells import Made
 from training.experiment.page import Section, Table
-from training.experiment.report import png, write_report
-from training.experiment.statistics import estimate
+from training.experiment.report import png, seeds_told, write_report
+from training.experiment.statistics import Runs, differences, estimate, over_seeds
 
-Figures = Mapping[tuple[str, int, str], np.ndarray]  # (task, examples, objective) -> Rouge-L [seeds, test examples]
+Figures = Mapping[tuple[str, int, str], Runs]  # (task, examples, objective) -> Rouge-L of the test examples
 COLUMNS = ("task", "examples", "objective", "seed")
 
 
 def report(
     folder: Path,
-    cells: Sequence[dict[str, Any]],
+    made: Made,
+    objectives: Sequence[str],
     copied: Mapping[str, float],
     notes: Sequence[str],
     settings: Mapping[str, Any],
 ) -> str:
     """few_shot.csv, few_shot.md, few_shot.png and report.html in `folder`, of the cells' files; returns the tables.
 
-    copied: for each task the Rouge-L of its sources' first characters. notes: lines on the data. settings: of the page.
+    objectives: in order, of which the first is compared with each of the others over the seeds that both have. copied:
+    for each task the Rouge-L of its sources' first characters. notes: lines on the data. settings: of the page.
     """
-    figures: dict[tuple[str, int, str], list] = {}
-    for cell in sorted(cells, key=lambda cell: cell["seed"]):
-        figures.setdefault((cell["task"], cell["examples"], cell["objective"]), []).append(cell["scores"]["rouge-l"])
+    cells = [*made.cells.values()]
     rows = (
         [
             *(cell[name] for name in COLUMNS),
@@ -42,35 +43,48 @@ def report(
         folder,
         "few_shot",
         "Which pretraining helps where examples are few?",
-        _sections({key: np.array(x) for key, x in figures.items()}, copied),
+        _sections(_figures(cells, objectives, [*copied]), objectives, copied),
         settings,
         lead=f"{len(cells)} fine-tunings; intervals are of 95 %, by a bootstrap of seeds and test examples.",
         columns=[*COLUMNS, *METRICS, "distinct", "best_step"],
         rows=rows,
         notes=notes,
+        missing=made.missing,
     )
 
 
-def _sections(figures: Figures, copied: Mapping[str, float]) -> list[Section]:
-    rows, objectives = list(dict.fromkeys(key[:2] for key in figures)), list(dict.fromkeys(key[2] for key in figures))
-    first, *others = objectives
-    seeds = len(next(iter(figures.values())))
-    absolute = [
-        [f"{100 * copied[row[0]]:.2f}", *(estimate(100 * figures[*row, x]).text(2) for x in objectives)] for row in rows
-    ]
-    caption = f"Rouge-L in percent, mean of {seeds} seed(s) and the test examples [95 % interval]"
+def _figures(cells: Sequence[Mapping[str, Any]], objectives: Sequence[str], tasks: Sequence[str]) -> Figures:
+    def place(cell: Mapping[str, Any]) -> tuple[int, ...]:
+        return tasks.index(cell["task"]), cell["examples"], objectives.index(cell["objective"]), cell["seed"]
+
+    figures: dict[tuple[str, int, str], dict[int, Sequence[float]]] = {}
+    for cell in sorted(cells, key=place):
+        key = cell["task"], cell["examples"], cell["objective"]
+        figures.setdefault(key, {})[cell["seed"]] = cell["scores"]["rouge-l"]
+    return figures
+
+
+def _sections(figures: Figures, objectives: Sequence[str], copied: Mapping[str, float]) -> list[Section]:
+    rows, (first, *others) = list(dict.fromkeys(key[:2] for key in figures)), objectives
+    at = lambda row, objective: figures.get((*row, objective), {})  # noqa: E731
+    absolute = [[f"{100 * copied[row[0]]:.2f}", *(_told(over_seeds(at(row, x))) for x in objectives)] for row in rows]
+    caption = f"Rouge-L in percent, mean of {seeds_told(figures.values())} and the test examples [95 % interval]"
     says = (
         "A line an objective in its interval, a dot a seed; "
         "dashed is what copying the source's first characters scores."
     )
     table = _table(["copied", *objectives], rows, absolute, caption)
     made = [
-        Section("few_shot", "Rouge-L by training examples", says=says, picture=_picture(figures, copied), table=table)
+        Section(
+            "few_shot",
+            "Rouge-L by training examples",
+            says=says,
+            picture=_picture(figures, objectives, copied),
+            table=table,
+        )
     ]
     if others:
-        paired = [
-            [estimate(100 * (figures[*row, first] - figures[*row, x])).text(2, "+") for x in others] for row in rows
-        ]
+        paired = [[_told(differences(at(row, first), at(row, x)), "+") for x in others] for row in rows]
         caption = (
             f"Difference, seed by seed and example by example: {first} is better where all of the interval is above 0"
         )
@@ -86,19 +100,24 @@ def _table(
     return Table(["task", "examples", *heads], lines, caption=caption)
 
 
-def _picture(figures: Figures, copied: Mapping[str, float]) -> bytes:
+def _told(values: np.ndarray, sign: str = "") -> str:
+    """A table's cell; "" where no seed is there."""
+    return estimate(100 * values).text(2, sign) if values.size else ""
+
+
+def _picture(figures: Figures, objectives: Sequence[str], copied: Mapping[str, float]) -> bytes:
     """One panel a task: Rouge-L by examples, a line an objective in its interval, a dot a seed."""
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(task for task, _, _ in figures))
-    objectives = list(dict.fromkeys(objective for _, _, objective in figures))
     figure = Figure(figsize=(5.2 * len(tasks), 4.2), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         sizes = sorted({key[1] for key in figures if key[0] == task})
         for number, objective in enumerate(objectives):
-            values = [100 * figures[task, n, objective] for n in sizes]
+            there = [n for n in sizes if (task, n, objective) in figures]
+            values = [100 * over_seeds(figures[task, n, objective]) for n in there]
             found = [estimate(x) for x in values]
-            places = np.array(sizes) * 1.06 ** (number - (len(objectives) - 1) / 2)  # beside each other
+            places = np.array(there) * 1.06 ** (number - (len(objectives) - 1) / 2)  # beside each other
             (line,) = axes.plot(places, [x.mean for x in found], "-", linewidth=1.6, label=objective)
             color = line.get_color()
             axes.fill_between(places, [x.low for x in found], [x.high for x in found], color=color, alpha=0.12, lw=0)

@@ -109,11 +109,12 @@ def similarity_grid(config: SimilarityGridConfig, say: Say = tell) -> None:
         if not cells:
             raise DataError("no cell is left: the model has no pooler; give other --poolings")
         vectors = _Vectors(config, loaded, folder / "vectors", say)
-        rows = run_cells(folder, cells, lambda cell: _run(config, loaded, vectors, cell, folder))
-        for name, row in zip(cells, rows, strict=True):
+        made = run_cells(folder, cells, lambda cell: _run(config, loaded, vectors, cell, folder))
+        for name, row in made.cells.items():
             if not row.keys() >= {"model", "pooling", "method", "task", "splits", "average", "weighted", "dimensions"}:
                 raise DataError(f"{folder / 'cells' / name}.json: not a cell of this grid; {REMAKE}")
-        say(report(folder, rows, shown_settings(config)))
+        say(report(folder, made, shown_settings(config)))
+        made.complete()
 
 
 def _named(given: str) -> tuple[str, str]:

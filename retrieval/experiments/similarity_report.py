@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from retrieval.vectors.pooling import SHORT
+from training.experiment.cells import Made
 from training.experiment.page import Section, Table
 from training.experiment.report import png, write_report
 from training.experiment.statistics import Estimate
@@ -17,8 +18,9 @@ Row = dict[str, Any]
 COLUMNS = ("model", "pooling", "method", "dimensions", "task", "split", "pairs", "spearman", "low", "high")
 
 
-def report(folder: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> str:
+def report(folder: Path, made: Made, settings: Mapping[str, Any]) -> str:
     """similarity.csv, .md, .png and report.html in `folder`; returns the table and where the page is."""
+    rows = [*made.cells.values()]
     says = "Colours are of a task alone, from its lowest correlation to its highest."
     section = Section("similarity", "Spearman's correlation", says=says, picture=png(heat_map(rows)), table=table(rows))
     return write_report(
@@ -30,6 +32,7 @@ def report(folder: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> st
         lead=f"{len(rows)} cells; intervals are of 95 %, by a bootstrap of pairs.",
         columns=COLUMNS,
         rows=_lines(rows),
+        missing=made.missing,
     )
 
 

@@ -1,7 +1,6 @@
 """The tuning of an encoder by a loss over the vectors of a whole batch."""
 
 from functools import partial
-from typing import Any
 
 import jax
 
@@ -15,7 +14,7 @@ from rope.positions.angles import rows_of
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import replicate, spec
 from training.program import Program
-from training.step import Batch, Sums, init_state, update_step
+from training.step import Batch, init_state, update_step
 
 
 def contrastive_program(
@@ -36,13 +35,9 @@ def contrastive_program(
     def vectors(arrays: roformer.RoFormer, batch: Batch, key: jax.Array | None) -> jax.Array:
         return sentence_vectors(arrays, batch, model, pooling, key)
 
-    def evaluate(arrays: Any, batch: Batch) -> Sums:
-        return {}
-
     return Program(
         init=partial(init_state, partial(roformer.init, model), tx, seed),
         step=update_step(cached_gradients(vectors, partial(LOSSES[loss], scale=scale)), tx),
-        evaluate=evaluate,
         shapes=form.shapes,
         dimensions=roformer.sizes(model),
         count=count_tokens,

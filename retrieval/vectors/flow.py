@@ -127,7 +127,10 @@ def loss(flow: Flow, batch: dict[str, jax.Array], key: jax.Array | None = None) 
 
 
 def fit_flow(vectors: np.ndarray, config: FlowConfig, shown: bool = True) -> Flow:
-    """The flow fitted to vectors [n, D]. Raises DataError for too few, for NaN, and where the likelihood diverges."""
+    """The flow fitted to vectors [n, D]. Raises DataError for too few, for NaN, and where the likelihood diverges.
+
+    Not by the engine: a flow takes seconds, so CHUNK updates are one compiled program, and nothing is kept in files.
+    """
     check_finite(vectors)
     rows = min(config.batch_size, len(vectors))
     if rows < 2:

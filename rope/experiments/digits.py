@@ -6,7 +6,7 @@ weights and the order of the training images; the parts of the data, and where t
 all.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from itertools import count, islice
@@ -31,7 +31,7 @@ from training.partition import Dtype, check_divisible
 from training.program import HostBatch
 from training.ranges import check_ranges
 from training.step import Batch, Sums, compile_step, compiler_options, init_state, make_train_step
-from training.telling import Say, silent, tell
+from training.telling import Say, tell
 
 SCORED = 256  # images at once
 LAST = 100  # steps whose mean loss is told
@@ -150,11 +150,13 @@ def digits(config: DigitsConfig, say: Say = tell) -> None:
 
         def make(cell: tuple[Positions, int]) -> dict[str, Any]:
             positions, seed = cell
-            return trainer(positions).cell(seed, parts, tests, silent)
+            return trainer(positions).cell(seed, parts, tests)
 
         cells = {f"{p}-{s}": (p, s) for s in range(config.seeds) for p in config.positions}
         examples = {name: pixels[0] for name, pixels in tests.items()}
-        say(report(folder, run_cells(folder, cells, make, "model"), examples, note, shown_settings(config)))
+        found = run_cells(folder, cells, make, "model")
+        say(report(folder, found, config.positions, examples, note, shown_settings(config)))
+        found.complete()
 
 
 def settings_of(config: DigitsConfig, parts: Parts) -> dict[str, Any]:
@@ -175,19 +177,15 @@ class Trainer:
         self._step = compile_step(step, jax.eval_shape(self._init, 0), to_mesh(batch, mesh, 1))
         self._right = jax.jit(partial(right, config=model), compiler_options=compiler_options())
 
-    def cell(
-        self, seed: int, parts: Parts, tests: Mapping[str, np.ndarray], update: Callable[[int], object]
-    ) -> dict[str, object]:
+    def cell(self, seed: int, parts: Parts, tests: Mapping[str, np.ndarray]) -> dict[str, object]:
         """Trains and scores: for each condition how often each test image was read right, over its places."""
         state, losses, config = self._init(seed), [], self._config
         for batch in islice(batches(self._training, seed, config.batch_size), config.steps):
             state, sums = self._step(state, to_mesh(batch, self._mesh, 1))
             losses.append(sums["loss"])
-            if len(losses) > 1:  # the step before: the devices do not wait, and the bar does not run ahead of them
+            if len(losses) > 1:  # the step before: the devices do not wait
                 losses[-2] = float(losses[-2][0]) / float(losses[-2][1])
-                update(1)
         losses[-1] = float(losses[-1][0]) / float(losses[-1][1])
-        update(1)
         if not np.isfinite(losses).all():
             raise ValueError(f"{self.model.positions}, seed {seed}: the loss is not a number; lower the learning rate")
         found = {name: self.score(state.model, pixels, parts.test.labels) for name, pixels in tests.items()}

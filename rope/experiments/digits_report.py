@@ -6,33 +6,33 @@ from typing import Any
 
 import numpy as np
 
+from training.experiment.cells import Made
 from training.experiment.page import Section, Table
-from training.experiment.report import png, write_report
-from training.experiment.statistics import Estimate, estimate
+from training.experiment.report import png, seeds_told, write_report
+from training.experiment.statistics import Estimate, Runs, differences, estimate, over_seeds
 
-Figures = Mapping[tuple[str, str], np.ndarray]  # (encoding, condition) -> part read right [seeds, test images]
+Figures = Mapping[tuple[str, str], Runs]  # (encoding, condition) -> the part of each test image read right
 SHOWN = 6  # images of a condition in the picture
 
 
 def report(
     folder: Path,
-    cells: Sequence[dict[str, Any]],
+    made: Made,
+    positions: Sequence[str],
     examples: Mapping[str, np.ndarray],
     note: str,
     settings: Mapping[str, Any],
 ) -> str:
     """digits.csv, .json, .md, .png and report.html in `folder`, of the cells' files; returns the tables.
 
-    examples: for each condition some images [n, H, W, channels]. note: a line on the data. settings: of the page.
+    positions: the encodings in order, of which the first is compared with each of the others over the seeds that both
+    have. examples: for each condition some images [n, H, W, channels]. note: a line on the data. settings: of the page.
     """
-    lists: dict[tuple[str, str], list] = {}
-    for cell in cells:
-        for condition, values in cell["scores"].items():
-            lists.setdefault((cell["positions"], condition), []).append(values)
-    figures = {key: np.array(values) for key, values in lists.items()}
-    first, names, seeds = cells[0]["positions"], [*cells[0]["scores"]], len(next(iter(figures.values())))
-    found = {key: estimate(values) for key, values in figures.items()}
-    less = {(x, c): estimate(figures[first, c] - values) for (x, c), values in figures.items() if x != first}
+    cells, first = [*made.cells.values()], positions[0]
+    names, figures = [*cells[0]["scores"]], _figures(cells, positions)
+    found = {key: estimate(over_seeds(runs)) for key, runs in figures.items()}
+    pairs = {(x, c): differences(figures.get((first, c), {}), runs) for (x, c), runs in figures.items() if x != first}
+    less = {key: estimate(values) for key, values in pairs.items() if values.size}
     sections = [
         Section(
             "digits",
@@ -40,7 +40,9 @@ def report(
             says="Some images of each condition; below, each encoding's mean and interval, and a dot a seed.",
             picture=_picture(figures, found, examples),
             table=_table(
-                found, "", f"Read right, in percent: mean of {seeds} seed(s) and the test images [95 % interval]"
+                found,
+                "",
+                f"Read right, in percent: mean of {seeds_told(figures.values())} and the test images [95 % interval]",
             ),
         )
     ]
@@ -62,9 +64,18 @@ def report(
         lead=f"{len(cells)} models; intervals are of 95 %, by a bootstrap of seeds and test images.",
         columns=["positions", "seed", *names, "valid", "loss"],
         rows=(_row(cell, names) for cell in cells),
-        json={"data": note, "seeds": seeds, "first": first, "rows": json_rows},
+        json={"data": note, "seeds": max(map(len, figures.values())), "first": first, "rows": json_rows},
         notes=[note],
+        missing=made.missing,
     )
+
+
+def _figures(cells: Sequence[Mapping[str, Any]], positions: Sequence[str]) -> Figures:
+    figures: dict[tuple[str, str], dict[int, Sequence[float]]] = {}
+    for cell in sorted(cells, key=lambda cell: positions.index(cell["positions"])):
+        for condition, values in cell["scores"].items():
+            figures.setdefault((cell["positions"], condition), {})[cell["seed"]] = values
+    return figures
 
 
 def _row(cell: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
@@ -94,7 +105,7 @@ def _picture(figures: Figures, found: Mapping[tuple[str, str], Estimate], exampl
         panel.axis("off")
         for number, encoding in enumerate(encodings):
             mean, low, high = (100 * x for x in found[encoding, name])
-            seeds = 100 * figures[encoding, name].mean(1)
+            seeds = 100 * over_seeds(figures[encoding, name]).mean(1)
             color = f"C{number}"
             axes.plot(number + np.linspace(-0.2, 0.2, len(seeds)), seeds, "o", color=color, markersize=3, alpha=0.5)
             axes.errorbar([number], [mean], [[mean - low], [high - mean]], fmt="_", color=color, markersize=12, lw=2)

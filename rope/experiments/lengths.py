@@ -140,7 +140,9 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Say = te
                     scores.setdefault(name, {})[str(length)] = found
             return {"encoding": encoding, "seed": seed, "scores": scores}
 
-        say(report(folder, run_cells(folder, cells, make, "model"), note, shown_settings(config)))
+        made = run_cells(folder, cells, make, "model")
+        say(report(folder, made, config.positions, note, shown_settings(config)))
+        made.complete()
 
 
 def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:

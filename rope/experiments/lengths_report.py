@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from training.experiment.cells import Made
 from training.experiment.page import Section, Table
-from training.experiment.report import png, write_report
+from training.experiment.report import png, seeds_told, write_report
 from training.experiment.statistics import Estimate, estimate
 
 Figures = Mapping[tuple[str, int], np.ndarray]  # (encoding, length) -> [seeds, windows]
 METRICS = {"cross_entropy": "Cross-entropy of the masked tokens, nats", "accuracy": "Masked tokens guessed right, %"}
 
 
-def report(folder: Path, cells: Sequence[dict[str, Any]], note: str, settings: Mapping[str, Any]) -> str:
+def report(folder: Path, made: Made, positions: Sequence[str], note: str, settings: Mapping[str, Any]) -> str:
     """lengths.csv, .json, .md, .png and report.html in `folder`, of the cells' files; returns the tables.
 
-    note: a line on the data. settings: of the page.
+    positions: the encodings in order. note: a line on the data. settings: of the page.
     """
+    cells = sorted(made.cells.values(), key=lambda cell: positions.index(cell["encoding"]))
     arrays = {metric: gather(cells, metric) for metric in METRICS}
     arrays["accuracy"] = {key: 100 * values for key, values in arrays["accuracy"].items()}
     rows = [
@@ -38,13 +40,14 @@ def report(folder: Path, cells: Sequence[dict[str, Any]], note: str, settings: M
         rows=([row[name] for name in columns] for row in rows),
         json={"data": note, "rows": rows},
         notes=[note],
+        missing=made.missing,
     )
 
 
 def _sections(arrays: Mapping[str, Figures]) -> list[Section]:
     entropies = arrays["cross_entropy"]
-    short, seeds = min(length for _, length in entropies), len(next(iter(entropies.values())))
-    about = f"Mean of {seeds} seed(s) and the windows [95 % interval]\n\n"
+    short = min(length for _, length in entropies)
+    about = f"Mean of {seeds_told(entropies.values())} and the windows [95 % interval]\n\n"
     first, second = (_table(arrays[metric], "", heading) for metric, heading in METRICS.items())
     made = [
         Section(
@@ -68,7 +71,7 @@ def _sections(arrays: Mapping[str, Figures]) -> list[Section]:
 
 
 def gather(cells: Sequence[dict[str, Any]], metric: str) -> Figures:
-    """The figures of all seeds."""
+    """The figures of the seeds there are."""
     lists: dict[tuple[str, int], list] = {}
     for cell in cells:
         for encoding, by_length in cell["scores"].items():

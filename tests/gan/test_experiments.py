@@ -13,7 +13,7 @@ import pytest
 from gan import objectives as critics
 from gan.critic import Shape
 from gan.estimate import train
-from gan.experiments import minima, samples, static, surfaces
+from gan.experiments import gans, minima, samples, static, surfaces
 from gan.experiments.all import EXPERIMENTS
 from gan.experiments.gans import GansConfig
 from gan.experiments.static import StaticConfig
@@ -21,6 +21,7 @@ from gan.laws import KINDS, law_of, squares
 from gan.objectives import CRITICS
 from gan.quality import patches
 from gan.transport import exact_w1
+from training.experiment.cells import run_cells
 from training.files.errors import DataError
 
 STATIC = StaticConfig(
@@ -108,6 +109,40 @@ def test_a_gan_that_diverges_leaves_the_others(tmp_path, monkeypatch):
     EXPERIMENTS["tradeoff"].run(config, told.append)
     assert re.search(r"\| gp \| no number at step \d+ \|", told[-1]) and "nan" not in told[-1].lower()
     assert re.search(r"\| exact \| 1.000", told[-1])
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "config", "bad", "there"),
+    [
+        (static, "static", replace(STATIC, laws=("shift:2", "halves"), critics=("exact",)), "halves-exact", "exact"),
+        (gans, "gans", GANS, "c-fc-5-8", "c, batch 16"),
+        (minima, "minima", minima.MinimaConfig(batch=(8, 9), draws=2, clusters=3), "8", "9"),
+        (samples, "samples", samples.SamplesConfig(laws=("shift:1", "shift:3"), points=(4,)), "shift-3-4-5", "shift:1"),
+        (
+            surfaces,
+            "surfaces",
+            surfaces.SurfacesConfig(laws=("shift:2", "swissroll"), critics=("wc",), steps=2, batch=8),
+            "swissroll-wc-2-8",
+            "wc",
+        ),
+    ],
+)
+def test_a_cell_that_fails_is_named_in_the_report(tmp_path, monkeypatch, module, name, config, bad, there):
+    def run(folder, cells, make, unit):
+        def failing(cell):
+            if cell == cells[bad]:
+                raise ValueError("it cannot be")
+            return make(cell)
+
+        return run_cells(folder, cells, failing, unit)
+
+    monkeypatch.setattr(module, "run_cells", run)
+    one = next(x for x in EXPERIMENTS.values() if x.config is type(config))
+    with pytest.raises(DataError, match=f"^{bad}: it cannot be; the rest is done and reported"):
+        one.run(replace(config, folder=str(tmp_path)), lambda text: None)
+    tables = (tmp_path / f"{name}.md").read_text()
+    assert f"| {there} |" in tables and f"- missing: {bad}: it cannot be" in tables
+    assert f"missing: {bad}" in (tmp_path / "report.html").read_text()
 
 
 def test_convolutions_beside_a_known_distance(tmp_path):

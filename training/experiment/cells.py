@@ -5,7 +5,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import jax
 
 from training.compiled import remember_programs
 from training.files.atomic import read_json, write_json
@@ -44,27 +46,50 @@ def keep_settings(path: Path, wanted: Mapping[str, Any]) -> None:
     write_json(path, found | dict(wanted))
 
 
-def run_cells(
-    folder: Path, cells: Mapping[str, Cell], make: Callable[[Cell], dict], unit: str = "cell"
-) -> list[dict[str, Any]]:
-    """What `make` returns for each cell, in order, kept as cells/NAME.json in `folder`; where that exists it is read.
+class Made(NamedTuple):
+    """An experiment's cells, of which some may have failed: the report is of those there are, and names the others."""
 
-    A cell that ends in ValueError, such as DataError or a loss that is not finite, does not keep the others from being
-    made: it is told of at once, and ends the whole in DataError after them.
+    cells: dict[str, dict[str, Any]]  # by name, in order
+    missing: list[str]  # a line for each of the others: its name, and why
+
+    def complete(self) -> None:
+        """After the report: raises DataError where a cell is missing."""
+        if self.missing:
+            others = f" (and {len(self.missing) - 1} more, above)" if len(self.missing) > 1 else ""
+            rest = "the rest is done" + (" and reported" if self.cells else "")
+            raise DataError(f"{self.missing[0]}{others}; {rest}, and the same command makes what is missing again")
+
+
+def run_cells(folder: Path, cells: Mapping[str, Cell], make: Callable[[Cell], dict], unit: str = "cell") -> Made:
+    """What `make` returns for each cell, kept as cells/NAME.json in `folder`; where that exists it is read.
+
+    A cell that ends in ValueError, such as DataError or a loss that is not finite, or for want of memory, does not keep
+    the others from being made: it is told of at once, and is missing from what is returned. Raises DataError where all
+    are.
     """
     paths = {name: folder / "cells" / f"{name}.json" for name in cells}
-    missing, failed = [name for name, path in paths.items() if not path.exists()], []
-    bar = progress_bar(len(paths) - len(missing), len(paths), unit=unit)
-    for name in missing:
+    wanted, missing = [name for name, path in paths.items() if not path.exists()], []
+    bar = progress_bar(len(paths) - len(wanted), len(paths), unit=unit)
+    for name in wanted:
         bar.set_description(name, refresh=sys.stderr.isatty())
         try:
             write_json(paths[name], make(cells[name]))
-        except ValueError as error:
-            failed.append(f"{name}: {error}")
-            bar.write(failed[-1], file=sys.stderr)
+        except (ValueError, MemoryError, jax.errors.JaxRuntimeError) as error:
+            missing.append(f"{name}: {_reason(error)}")
+            bar.write(missing[-1], file=sys.stderr)
         bar.update()
     bar.close()
-    if failed:
-        others = f" (and {len(failed) - 1} more, above)" if len(failed) > 1 else ""
-        raise DataError(f"{failed[0]}{others}; the rest is done, and the same command without it ends in the tables")
-    return [read_json(path, REMAKE) for path in paths.values()]
+    made = Made({name: read_json(path, REMAKE) for name, path in paths.items() if path.exists()}, missing)
+    if not made.cells:
+        made.complete()
+    return made
+
+
+def _reason(error: Exception) -> str:
+    """One line. Raises what is no failure of one cell: of XLA's errors, all but too little memory."""
+    text = next(iter(str(error).splitlines()), "")
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        raise error
+    return f"out of memory ({text}): give smaller sizes"

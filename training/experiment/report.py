@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,15 @@ def write_report(
     rows: Iterable[Sequence[Any]] = (),
     json: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> str:
     """In `folder` report.html, a PNG of each section that has a picture and, of what is given, NAME.md with the
     sections' tables, NAME.csv with the rows, NAME.json. Returns the tables, and where the page is.
 
-    lead: a line above all on the page. notes: lines on the data, below the tables.
+    lead: a line above all on the page. notes: lines on the data, below the tables. missing: a line for each cell that
+    could not be made, named below them and in the JSON.
     """
+    notes = [*notes, *(f"missing: {line}" for line in missing)]
     for section in sections:
         if section.picture is not None:
             write_bytes(folder / f"{section.name}.png", section.picture)
@@ -46,7 +49,7 @@ def write_report(
     if columns:
         write_bytes(folder / f"{name}.csv", csv_text(columns, rows).encode())
     if json is not None:
-        write_json(folder / f"{name}.json", json)
+        write_json(folder / f"{name}.json", {**json, **({"missing": list(missing)} if missing else {})})
     write_bytes(folder / "report.html", page(title, lead, settings, sections, notes).encode())
     return f"{tables}\n{folder / 'report.html'}: the same with pictures"
 
@@ -71,6 +74,12 @@ def png(figure: "Figure") -> bytes:
     file = io.BytesIO()
     figure.savefig(file, dpi=130, format="png")
     return file.getvalue()
+
+
+def seeds_told(runs: Iterable[Sized]) -> str:
+    """How many seeds the rows of a table are of: "3 seed(s)", and "2 to 3 seeds" where some cells are missing."""
+    counts = {len(one) for one in runs}
+    return f"{max(counts)} seed(s)" if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
 
 
 def decimals(value: Estimate | float | None, digits: int = 3) -> str:

@@ -1,6 +1,6 @@
 """Means with 95 % intervals: Student's over runs, and bootstraps over examples, over both, and of rank correlations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ from scipy.stats import rankdata, t
 
 RESAMPLES = 2000
 BOUNDS = [2.5, 97.5]  # percentiles
+Runs = Mapping[int, Sequence[float]]  # seed -> what it scored on each example; a seed may be missing
 
 
 class Estimate(NamedTuple):
@@ -35,6 +36,17 @@ def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
     seeds, examples = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in values.shape)
     low, high = np.percentile(np.einsum("rs,se,re->r", seeds, values, examples, optimize=True), BOUNDS)
     return Estimate(float(values.mean()), float(low), float(high))
+
+
+def over_seeds(runs: Runs) -> np.ndarray:
+    """[seeds there are, examples]."""
+    return np.array([*runs.values()])
+
+
+def differences(runs: Runs, less: Runs) -> np.ndarray:
+    """[seeds that both have, examples], perhaps none: the first less the other, in pairs."""
+    both = [seed for seed in runs if seed in less]
+    return np.array([runs[seed] for seed in both]) - np.array([less[seed] for seed in both])
 
 
 def estimate_runs(values: Sequence[float] | np.ndarray) -> Estimate:

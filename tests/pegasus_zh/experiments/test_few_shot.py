@@ -17,6 +17,7 @@ from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot, read_task, 
 from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.t5 import mt5
 from pegasus_zh.text.documents import CORPUS, read_documents
+from training.experiment.cells import Made
 from training.experiment.statistics import estimate
 from training.files.errors import DataError
 from training.mesh import make_mesh
@@ -144,9 +145,19 @@ def test_differences_are_paired(tmp_path):
         return about | {"scores": scores, "written": ["一", "二"] * 20}
 
     values = random.uniform(0.2, 0.8, (3, 40))
-    made = [cell("lcs", seed, values[seed] + 0.01) for seed in range(3)]
-    made += [cell("random", seed, values[seed]) for seed in reversed(range(3))]
-    assert "| +1.00 [+1.00, +1.00] |" in report(tmp_path, made, {"t": 0.3}, ["a note"], {})
+    made = {f"lcs-{seed}": cell("lcs", seed, values[seed] + 0.01) for seed in range(3)}
+    made |= {f"random-{seed}": cell("random", seed, values[seed]) for seed in reversed(range(3))}
+    objectives = ("lcs", "random")
+    told = report(tmp_path, Made(made, []), objectives, {"t": 0.3}, ["a note"], {})
+    assert "| +1.00 [+1.00, +1.00] |" in told and "mean of 3 seed(s)" in told
+    # Without one seed of the first the pairs are of the other two; without all there are none, nor a figure.
+    del made["lcs-0"]
+    told = report(tmp_path, Made(made, ["lcs-0: no"]), objectives, {"t": 0.3}, ["a note"], {})
+    assert "| +1.00 [+1.00, +1.00] |" in told and "mean of 2 to 3 seeds" in told
+    assert told.count("- missing: lcs-0: no") == 1 and "missing: lcs-0" in (tmp_path / "report.html").read_text()
+    del made["lcs-1"], made["lcs-2"]
+    told = report(tmp_path, Made(made, ["lcs-0: no"]), objectives, {"t": 0.3}, ["a note"], {})
+    assert "| t | 10 | 30.00 |  | " in told and "| t | 10 |  |" in told
     assert {row["distinct"] for row in csv.DictReader((tmp_path / "few_shot.csv").open())} == {"2"}
 
 

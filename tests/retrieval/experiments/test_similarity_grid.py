@@ -121,6 +121,24 @@ def test_a_folder_takes_settings_of_methods_that_it_has_not_seen(folder: Path, t
         similarity_grid(replace(given, methods=("simcse",), learning_rate=1e-4), silent)
 
 
+def test_a_cell_that_fails_is_named_in_the_report(folder: Path, tmp_path, monkeypatch) -> None:
+    def fail(*_, **__):
+        raise DataError("the flow's likelihood is not finite")
+
+    monkeypatch.setattr("retrieval.experiments.similarity_grid.fit_flow", fail)
+    with pytest.raises(DataError, match=r"^m,mean,flow,dev: the flow's likelihood is not finite; the rest is done"):
+        similarity_grid(
+            replace(
+                config(folder, methods=("flow", "none"), poolings=("mean",), tasks=(str(folder / "dev.tsv"),)),
+                folder=str(tmp_path),
+            ),
+            silent,
+        )
+    table = (tmp_path / "similarity.md").read_text()
+    assert "| m | P3 mean | none | **" in table and "- missing: m,mean,flow,dev: the flow's likelihood" in table
+    assert "missing: m,mean,flow,dev" in (tmp_path / "report.html").read_text()
+
+
 def test_a_cell_that_is_none_is_named(folder: Path) -> None:
     cell = folder / "out" / "cells" / "m,mean,none,T.json"
     before = cell.read_bytes()

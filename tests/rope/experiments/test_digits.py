@@ -16,6 +16,7 @@ from rope.experiments.digits import DigitsConfig, batches, digits
 from rope.experiments.digits_report import report
 from rope.experiments.placing import conditions, placed
 from tests.training.files.test_images import write_pair
+from training.experiment.cells import Made
 from training.experiment.statistics import estimate
 from training.files.images import Images
 from training.mesh import MeshConfig, make_mesh
@@ -103,20 +104,38 @@ def test_a_second_call_makes_what_is_missing_alone(finished, config):
 
 
 def test_a_training_without_numbers_ends_no_other(finished, config, tmp_path, monkeypatch):
-    made = json.loads((finished[0] / "cells" / "axial-0.json").read_bytes())
+    """All else is made, and reported over the seeds there are, before the command ends in the failures."""
+    figures = json.loads((finished[0] / "cells" / "axial-0.json").read_bytes())
 
     def cell(self, seed, *_):
-        if self.model.positions == "learned":
+        if (self.model.positions, seed) in bad:
             raise ValueError("the loss is not a number")
-        return made
+        return {**figures, "positions": self.model.positions, "seed": seed}
 
     monkeypatch.setattr(digits_module.Trainer, "__init__", lambda self, model, *_: setattr(self, "model", model))
     monkeypatch.setattr(digits_module.Trainer, "cell", cell)
+    wanted, bad = (
+        replace(config, folder=str(tmp_path), positions=("learned", "axial")),
+        {("learned", 0), ("learned", 1)},
+    )
     with pytest.raises(
         ValueError, match=r"^learned-0: the loss is not a number \(and 1 more, above\); the rest is done"
     ):
-        digits(replace(config, folder=str(tmp_path), positions=("learned", "axial")), lambda _: None)
+        digits(wanted, lambda _: None)
     assert cells(tmp_path).keys() == {"axial-0", "axial-1"}
+    tables, page = (tmp_path / "digits.md").read_text("utf-8"), (tmp_path / "report.html").read_text("utf-8")
+    assert "| axial |" in tables and "| learned |" not in tables and "less the others" not in tables
+    for name in ("learned-0", "learned-1"):
+        assert f"- missing: {name}: the loss is not a number" in tables and f"missing: {name}: the loss" in page
+    bad = {("learned", 0)}
+    with pytest.raises(ValueError, match=r"^learned-0: the loss is not a number; the rest is done"):
+        digits(wanted, lambda _: None)
+    tables = (tmp_path / "digits.md").read_text("utf-8")
+    assert "mean of 1 to 2 seeds" in tables and "learned less the others" in tables and "learned-1:" not in tables
+    assert "| axial | +0.0 [+0.0, +0.0] |" in tables  # of seed 1 alone, which both have
+    bad = set()
+    digits(wanted, lambda _: None)  # the same command makes what is missing again
+    assert "missing" not in (tmp_path / "digits.md").read_text("utf-8") and len(cells(tmp_path)) == 4
 
 
 def test_a_mesh_changes_no_answer(finished, config, tmp_path, monkeypatch):
@@ -203,5 +222,10 @@ def test_differences_are_paired(tmp_path):
         for name, more in (("axial", 0.01), ("flat", 0.0))
     ]
     assert "| flat | +1.0 [+1.0, +1.0] |" in report(
-        tmp_path, made, {"as trained": np.zeros((4, 2, 2, 1))}, "a note", {}
+        tmp_path,
+        Made(dict(enumerate(made)), []),
+        ("axial", "flat"),
+        {"as trained": np.zeros((4, 2, 2, 1))},
+        "a note",
+        {},
     )

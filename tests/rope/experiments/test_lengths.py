@@ -10,6 +10,7 @@ import pytest
 from rope.encoder.load import load_encoder
 from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe_of
+from rope.experiments import lengths as lengths_module
 from rope.experiments.lengths import LengthsConfig, cut_windows, lengths
 from rope.experiments.lengths_report import gather
 from tests.rope.encoder.random_encoder import one_layer_preset
@@ -102,6 +103,22 @@ def test_the_same_command_does_nothing_again_and_more_seeds_go_on(finished, monk
     lengths(config(folder), made_rows, again.append)
     assert again[-1] == said[-1]
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
+
+
+def test_a_training_without_numbers_ends_no_other(finished, tmp_path, monkeypatch):
+    once = lengths_module.trained
+
+    def trained(run, rows):
+        if run.recipe.positions == "rotary":
+            raise ValueError("the loss is not a number")
+        return once(run, rows)
+
+    monkeypatch.setattr(lengths_module, "trained", trained)
+    with pytest.raises(ValueError, match="^rotary-0: the loss is not a number; the rest is done"):
+        lengths(config(tmp_path), made_rows, lambda _: None)
+    tables = (tmp_path / "lengths.md").read_text()
+    assert "| learned, hierarchical |" in tables and "- missing: rotary-0: the loss is not a number" in tables
+    assert json.loads((tmp_path / "lengths.json").read_text())["missing"] == ["rotary-0: the loss is not a number"]
 
 
 def test_other_settings_are_refused(finished):

@@ -1,5 +1,6 @@
 """Cells go on with what is missing, a bad one ends no other, and a folder's are all made with the same settings."""
 
+import jax
 import pytest
 
 from training.experiment.cells import experiment, keep_settings, run_cells
@@ -29,11 +30,39 @@ def test_a_cell_that_fails_does_not_keep_the_others(tmp_path, capsys):
             raise DataError(f"no {cell}")
         return {"cell": cell}
 
-    with pytest.raises(DataError, match=r"^b: no B \(and 1 more, above\); the rest is done"):
-        run_cells(tmp_path, dict(zip("abcd", "ABCD", strict=True)), make)
+    made = run_cells(tmp_path, dict(zip("abcd", "ABCD", strict=True)), make)
+    assert made.cells == {"a": {"cell": "A"}, "d": {"cell": "D"}} and made.missing == ["b: no B", "c: no C"]
+    with pytest.raises(DataError, match=r"^b: no B \(and 1 more, above\); the rest is done and reported, and the same"):
+        made.complete()
     assert "c: no C" in capsys.readouterr().err
     assert [(tmp_path / "cells" / f"{name}.json").exists() for name in "abcd"] == [True, False, False, True]
-    assert run_cells(tmp_path, {"a": "A", "d": "D"}, pytest.fail) == [{"cell": "A"}, {"cell": "D"}]
+    again = run_cells(tmp_path, {"a": "A", "d": "D"}, pytest.fail)
+    assert again.cells == made.cells and not again.missing
+    again.complete()
+    with pytest.raises(DataError, match=r"^b: no B; the rest is done, and"):  # of nothing there is no report
+        run_cells(tmp_path, {"b": "B"}, make)
+
+
+@pytest.mark.parametrize(
+    "error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nof many"), MemoryError("RESOURCE_EXHAUSTED: 9 GB")]
+)
+def test_too_little_memory_is_a_cells_own_failure(tmp_path, error):
+    def make(cell: str) -> dict:
+        if cell == "large":
+            raise error
+        return {}
+
+    made = run_cells(tmp_path, {"large": "large", "small": "small"}, make)
+    assert made.missing == ["large: out of memory (RESOURCE_EXHAUSTED: 9 GB): give smaller sizes"]
+    assert [*made.cells] == ["small"]
+
+
+def test_what_no_cell_can_help_ends_all(tmp_path):
+    def make(cell: str) -> dict:
+        raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        run_cells(tmp_path, {"a": "a"}, make)
 
 
 def test_one_process_and_one_set_of_settings_a_folder(tmp_path):
@@ -43,5 +72,5 @@ def test_one_process_and_one_set_of_settings_a_folder(tmp_path):
     with pytest.raises(DataError, match="made with steps 3, not 4"), experiment(tmp_path, {"steps": 4}):
         pytest.fail("other settings")
     with experiment(tmp_path / "named", {}):  # whose cells' names say all
-        assert run_cells(tmp_path / "named", {"a": 1}, lambda cell: {"cell": cell}) == [{"cell": 1}]
+        assert run_cells(tmp_path / "named", {"a": 1}, lambda cell: {"cell": cell}).cells == {"a": {"cell": 1}}
     assert not (tmp_path / "named" / "settings.json").exists()

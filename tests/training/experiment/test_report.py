@@ -4,7 +4,7 @@ pictures beside them."""
 import json
 
 from training.experiment.page import Section, Table
-from training.experiment.report import write_report
+from training.experiment.report import seeds_told, write_report
 
 SECTIONS = [
     Section("one", "A <title>", says="As it was.", picture=b"PNG",
@@ -46,6 +46,16 @@ def test_everything_is_written(tmp_path):
     ):
         assert part in page
     assert page.count("<img") == 1 and page.count("<table>") == 2
+
+
+def test_what_is_missing_is_named_wherever_the_figures_are(tmp_path):
+    missing = ["a-0: the loss is not a number", "b-1: out of memory"]
+    write_report(tmp_path, "all", "Why?", SECTIONS, {}, lead="", json={"rows": []}, notes=["data"], missing=missing)
+    lines = [f"missing: {line}" for line in missing]
+    assert (tmp_path / "all.md").read_text().endswith("- data\n" + "".join(f"- {line}\n" for line in lines))
+    assert all(f'<p class="quiet">{line}</p>' in (tmp_path / "report.html").read_text() for line in lines)
+    assert json.loads((tmp_path / "all.json").read_text()) == {"rows": [], "missing": missing}
+    assert seeds_told([[0, 1], [0, 1]]) == "2 seed(s)" and seeds_told([[0, 1, 2], [1]]) == "1 to 3 seeds"
 
 
 def test_nothing_is_written_of_what_is_not_given(tmp_path):

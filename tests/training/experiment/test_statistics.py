@@ -10,6 +10,7 @@ from training.experiment.statistics import (
     _pearson,
     _Ranks,
     bounds_of_means,
+    differences,
     estimate,
     estimate_correlations,
     estimate_runs,
@@ -44,6 +45,12 @@ def test_bounds_of_several_means_are_of_the_same_draws():
     low, high = bounds_of_means(np.concatenate([values, values + 1], 1))
     assert (high - low) / 2 == pytest.approx([1.96 / 20] * 2, rel=0.15)
     assert [low[1] - low[0], high[1] - high[0]] == pytest.approx([1, 1])
+
+
+def test_differences_are_over_the_seeds_that_both_have():
+    one, other = {0: [1.0, 2.0], 2: [5.0, 6.0]}, {1: [7.0, 7.0], 2: [1.0, 4.0]}
+    np.testing.assert_array_equal(differences(one, other), [[4, 2]])
+    assert not differences(one, {1: [7.0, 7.0]}).size and not differences({}, {}).size
 
 
 @given(

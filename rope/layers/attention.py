@@ -110,6 +110,10 @@ def _check(
         raise ValueError(f"queries {query.shape}, keys {key.shape} and values {value.shape} do not belong together")
     if isinstance(bias, RelativeBias) and bias.table.shape[1:] != (heads,):
         raise ValueError(f"a bias of a table {bias.table.shape} for {heads} heads: it must be [buckets, heads]")
+    if isinstance(bias, RelativeBias):
+        for name, at, length in (("queries", bias.query_positions, queries), ("keys", bias.key_positions, keys)):
+            if at is not None and at.shape != (rows, length):
+                raise ValueError(f"a bias of positions {at.shape} of {name}: they must be {(rows, length)}")
     dense = (None if isinstance(bias, RelativeBias) else bias, None if isinstance(mask, Segments) else mask)
     for name, x in zip(("bias", "mask"), dense, strict=True):
         wanted = (rows, heads, queries, keys)

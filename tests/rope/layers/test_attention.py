@@ -174,6 +174,21 @@ def test_a_relative_bias_is_its_dense_form_to_the_bit(bidirectional):
     jax.tree.map(np.testing.assert_array_equal, *(step(table, (query, key, value), dense) for dense in (True, False)))
 
 
+def test_a_relative_bias_of_packed_rows_is_that_of_their_segments():
+    """Where two examples lie side by side, positions are those in the segments, of queries and of keys."""
+    query, key, value, _, _ = arrays(keys=7)
+    table = jax.random.normal(jax.random.key(1), (8, 4))
+    at = {"query_positions": segment_positions(SEGMENTS), "key_positions": segment_positions(KEYS)}
+    bias, mask = RelativeBias(table, bidirectional=False, max_distance=6, **at), Segments(SEGMENTS, KEYS)
+    out = attention(query, key, value, bias=bias, mask=mask)
+    np.testing.assert_array_equal(out, attention(query, key, value, bias=bias.dense(5, 7), mask=mask))
+    plain = RelativeBias(table, bidirectional=False, max_distance=6)
+    for row, segment in np.ndindex(2, 2):
+        mine, theirs = (np.flatnonzero(x[row] == segment + 1) for x in (SEGMENTS, KEYS))
+        alone = attention(query[row, mine][None], *(x[row, theirs][None] for x in (key, value)), bias=plain)
+        np.testing.assert_allclose(out[row, mine], alone[0], atol=1e-6)
+
+
 def test_what_xla_serves_is_prepared_dense_and_what_a_kernel_takes_stays():
     like = jax.ShapeDtypeStruct((2, 128, 4, 64), jnp.bfloat16)
     segments = row_segments(length=128)
@@ -289,6 +304,10 @@ BAD = {
     "a table of other heads": (
         {"bias": RelativeBias(jnp.zeros((32, 3)), bidirectional=True)},
         "a bias of a table (32, 3) for 4 heads",
+    ),
+    "positions of other rows": (
+        {"bias": RelativeBias(jnp.zeros((32, 4)), bidirectional=True, key_positions=jnp.zeros((1, 5), int))},
+        "a bias of positions (1, 5) of keys: they must be (4, 5)",
     ),
     "other rows": ({"bias": jnp.zeros((3, 1, 5, 5))}, "a bias of shape (3, 1, 5, 5)"),
     "another length": ({"rotation": rotation(jnp.arange(1), frequencies(4))}, "a rotation of 1 positions, 5 queries"),

@@ -21,12 +21,13 @@ import torch
 import tyro
 from transformers import MT5ForConditionalGeneration
 
-from pegasus_zh.generation import Writing, generate
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.mt5 import PRESETS, init, with_vocabulary
 from pegasus_zh.text.pairs import read_pairs
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from pegasus_zh.writing import Writing, generate
 from rope.decoding.search import Search
 
 
@@ -93,7 +94,7 @@ def main() -> None:
             batch_size=config.batch_size,
             search=Search(beams=beams),
         )
-        return list(generate(model, model_config, tokenizer, sources, writing))
+        return list(generate(model, MT5Decoder(model_config), tokenizer, sources, writing))
 
     for beams in config.beams:
         sides = {"ours": partial(ours, beams)}

@@ -12,11 +12,13 @@ import numpy as np
 
 from pegasus_zh import pretrain as t5
 from pegasus_zh import text_encoder
-from pegasus_zh.generation import Writing, bucket, placed, write_texts
+from pegasus_zh.generation import placed
 from pegasus_zh.t5 import mt5
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.text.lists import listed
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder, rows_of_texts
+from pegasus_zh.writing import Writing, bucket, write_texts
 from rope.decoding.search import Search
 from rope.encoder import roformer
 from rope.encoder.huggingface import Pooler
@@ -157,8 +159,9 @@ class Writer:
             seed=seed,
             search=search if isinstance(search, Search) else SEARCHES[search],
         )
+        model, config, tokenizer = self._loaded.model, self._loaded.config, self._loaded.tokenizer
         with jax.set_mesh(self._mesh):
-            return list(write_texts(self._loaded, writing, found))
+            return list(write_texts(model, MT5Decoder(config), tokenizer, writing, found))
 
 
 def _rows(batch_size: int, texts: int) -> int:

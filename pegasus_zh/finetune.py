@@ -19,16 +19,17 @@ import numpy as np
 import tyro
 
 from pegasus_zh.evaluation import scores
-from pegasus_zh.generation import Writing, generate
 from pegasus_zh.rows.makers import MAKERS, PAIR
 from pegasus_zh.rows.packing import Example, decode_rows, encode_row
 from pegasus_zh.rows.prepared_set import id_dtype
 from pegasus_zh.t5 import mt5
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import Semantics, Start, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.pairs import read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
+from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
@@ -232,7 +233,7 @@ def tune(
         if step == 0:  # a new run: what an earlier one in the same place left counts no more
             best.found = {}
             return {}
-        written = list(generate(arrays, model, tokenizer, [list(source) for source, _ in held], writing))
+        written = list(generate(arrays, MT5Decoder(model), tokenizer, [list(source) for source, _ in held], writing))
         found = {name: 100 * float(x.mean()) for name, x in scores([r for _, r in valid], written).items()}
         best.offer(arrays, step, found, list(zip(valid, written, strict=True)))
         return found

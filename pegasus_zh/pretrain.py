@@ -10,17 +10,18 @@ import jax
 import tyro
 from jax.experimental import multihost_utils
 
-from pegasus_zh.generation import Writing, generate
 from pegasus_zh.rows.dataset import eval_batches, train_batches
 from pegasus_zh.rows.makers import PAIR, ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.documents import CORPUS
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.text.vocabulary import VocabularyKind, make_tokenizer
+from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
@@ -294,7 +295,7 @@ def show_samples(
     number = range(len(batch["source"]))
     sources = [first("source", row) for row in number]
     writing = Writing(max_source=max(map(len, sources)), max_target=128, batch_size=len(sources))
-    written = generate(model, config, tokenizer, sources, writing)
+    written = generate(model, MT5Decoder(config), tokenizer, sources, writing)
     text = ""
     for row, output in zip(number, written, strict=False):
         text += f"source     {tokenizer.decode(sources[row])[:120]}…\n"

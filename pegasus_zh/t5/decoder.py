@@ -13,7 +13,6 @@ from pegasus_zh.t5.mt5 import (
     MT5,
     Block,
     MT5Config,
-    cross_attention_bias,
     embed,
     encode,
     feed_forward,
@@ -25,7 +24,7 @@ from pegasus_zh.t5.mt5 import (
 from rope.decoding.cache import Cache, append, empty, laid, path_mask, unstacked
 from rope.layers.attention import cached_attention
 from rope.layers.primitives import rms_norm
-from rope.positions.buckets import offset_bias
+from rope.positions.buckets import RelativeBias, offset_bias
 
 
 @struct.dataclass
@@ -70,7 +69,8 @@ class MT5Decoder:
         table, far = model.decoder.relative_bias, c.max_distance
         bias = offset_bias(table, jnp.repeat(places, beams) - t, bidirectional=False, max_distance=far)[None, :, None]
         if c.cross_bias:
-            cross_bias = cross_attention_bias(model, (jnp.arange(memory.seen.shape[1]) - t)[None, None], c)
+            at = RelativeBias(table, bidirectional=False, max_distance=far, query_positions=t[None, None])
+            cross_bias = at.dense(1, memory.seen.shape[1])
         x, updated = embed(model, tokens, c), []
         for p, kept, *remembered in zip(memory.layers, cache, memory.keys, memory.values, strict=True):
             h, own, (cross_norm, cross) = rms_norm(x, p.self_norm, c.epsilon), p.self_attention, p.cross

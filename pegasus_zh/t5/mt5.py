@@ -20,7 +20,7 @@ from rope.layers.dropout import dropout
 from rope.layers.kernels import Bias, Implementation, Mask
 from rope.layers.masks import Segments, segment_positions
 from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads
-from rope.positions.buckets import RelativeBias, relative_bucket
+from rope.positions.buckets import RelativeBias
 from training.partition import Dtype, gather, normal, on_one_cpu, ones, size_of, spec
 from training.ranges import check_ranges
 
@@ -206,15 +206,20 @@ def run_stack(
     key: jax.Array | None,
     encoded: jax.Array | None = None,
     cross_mask: Segments | None = None,
-    cross_bias: jax.Array | None = None,
 ) -> jax.Array:
     """All layers of the encoder, or with `encoded` [B, S, D] of the decoder, then the final norm: [B, T, D]."""
     c = config
-    bias = RelativeBias(stack.relative_bias, bidirectional=encoded is None, max_distance=c.max_distance)
+    bias = partial(RelativeBias, stack.relative_bias, bidirectional=encoded is None, max_distance=c.max_distance)
     like = lambda x: jax.ShapeDtypeStruct((*x.shape[:2], c.heads, c.head_size), x.dtype)  # noqa: E731
     prepared = partial(prepare, c.attention, like(x), dropped=c.dropout > 0 and key is not None)
-    seen = prepared(like(x), bias=bias, mask=mask)
-    cross_seen = (None, None) if encoded is None else prepared(like(encoded), bias=cross_bias, mask=cross_mask)
+    seen = prepared(like(x), bias=bias(), mask=mask)
+    cross_seen: tuple[Bias | None, Mask | None] = (None, None)
+    if encoded is not None and cross_mask is not None:
+        cross_bias = None
+        if c.cross_bias:  # by the buckets of causal self-attention: all keys right of the query fall in bucket 0
+            target, source = segment_positions(cross_mask.query), segment_positions(cross_mask.key)
+            cross_bias = bias(query_positions=target, key_positions=source)
+        cross_seen = prepared(like(encoded), bias=cross_bias, mask=cross_mask)
     first, last, layer_key = jax.random.split(key, 3) if key is not None else (None, None, None)
 
     def attend(
@@ -271,22 +276,9 @@ def decode(
 ) -> jax.Array:
     """Target inputs [B, T] (labels shifted right) and what `encode` made -> hidden states [B, T, D],
     before the head."""
-    mask, cross_mask, cross_bias = Segments(segments, segments, causal=True), Segments(segments, source_segments), None
-    if config.cross_bias:
-        offsets = segment_positions(source_segments)[:, None, :] - segment_positions(segments)[:, :, None]
-        cross_bias = cross_attention_bias(model, offsets, config)
-    x = run_stack(model.decoder, embed(model, inputs, config), mask, config, key, encoded, cross_mask, cross_bias)
+    mask, cross_mask = Segments(segments, segments, causal=True), Segments(segments, source_segments)
+    x = run_stack(model.decoder, embed(model, inputs, config), mask, config, key, encoded, cross_mask)
     return scale_output(x, config)
-
-
-def cross_attention_bias(model: MT5, offsets: jax.Array, config: MT5Config) -> jax.Array:
-    """The decoder's relative bias [B, N, T, S] at offsets [B, T, S] = source position - target position.
-
-    The buckets are those of causal self-attention: all keys right of the query fall in bucket 0.
-    """
-    table = model.decoder.relative_bias
-    buckets = relative_bucket(offsets, bidirectional=False, buckets=len(table), max_distance=config.max_distance)
-    return jnp.moveaxis(table.at[buckets].get(out_sharding=spec("batch", None, None, "heads")), -1, 1)
 
 
 def scale_output(hidden: jax.Array, config: MT5Config) -> jax.Array:

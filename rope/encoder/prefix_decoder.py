@@ -64,7 +64,7 @@ class PrefixDecoder:
         def mix(query: jax.Array, key: jax.Array, value: jax.Array, _: None) -> jax.Array:
             query, key = rotate(query, turn, c.layout), rotate(key, turn, c.layout)
             cache.append(laid(key, value))
-            return attention(query, key, value, mask=mask, implementation="xla")  # no kernel can be cut in Auto mode
+            return attention(query, key, value, mask=mask)
 
         x, layers = embed(model.embeddings, prompt, None, positions, c), unstacked(model.blocks, c.layers)
         for p in layers:

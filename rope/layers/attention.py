@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rope.layers.dropout import dropout
-from rope.layers.kernels import Bias, Implementation, Mask, Shaped, choose, cudnn, splash
+from rope.layers.kernels import Asked, Bias, Implementation, Kernel, Mask, Shaped, choose
 from rope.layers.masks import Segments
 from rope.positions.angles import Layout
 from rope.positions.buckets import RelativeBias
@@ -47,14 +47,12 @@ def attention(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     long = isinstance(rotation, LongRotation)
     dropped = dropout_rate > 0 and dropout_key is not None
-    chosen = choose(implementation, query, key, bias=bias, mask=mask, dropped=dropped, long=long)
+    kernel = choose(implementation, Asked(query=query, key=key, bias=bias, mask=mask, dropped=dropped, long=long))
     if isinstance(rotation, Rotation):
         query, key = rotate(query, rotation, layout), rotate(key, rotation, layout)
-    if chosen == "splash":
-        return splash(query, key, value, mask, scale)
+    if kernel is not None:
+        return kernel.run(query, key, value, *_taken(kernel, query, key, bias, mask), scale)
     dense_bias, dense_mask = _dense(query, key, bias, mask)
-    if chosen == "cudnn":
-        return cudnn(query, key, value, dense_bias, dense_mask, scale)
     key, value = share(key, query), share(value, query)
     if isinstance(rotation, LongRotation):
         scores = long_scores(query * scale, key, rotation, layout)
@@ -77,8 +75,15 @@ def prepare(
     """bias and mask for `attention` in all layers of a stack, whose queries and keys are of these shapes: as they are
     for a kernel that takes them so, else dense, once rather than in each layer. Raises ValueError as `attention` for a
     kernel that is not legal; `dropped`: dropout of weights is on, `long`: the rotation is a LongRotation."""
-    chosen = choose(implementation, query, key, bias=bias, mask=mask, dropped=dropped, long=long)
-    return (bias, mask) if chosen == "splash" else _dense(query, key, bias, mask)
+    kernel = choose(implementation, Asked(query=query, key=key, bias=bias, mask=mask, dropped=dropped, long=long))
+    return _taken(kernel, query, key, bias, mask)
+
+
+def _taken(
+    kernel: Kernel | None, query: Shaped, key: Shaped, bias: Bias | None, mask: Mask | None
+) -> tuple[Bias | None, Mask | None]:
+    """bias and mask in the form that the kernel, or without one XLA, takes."""
+    return (bias, mask) if kernel is not None and kernel.takes_values else _dense(query, key, bias, mask)
 
 
 def _dense(
@@ -105,6 +110,10 @@ def _check(
         raise ValueError(f"queries {query.shape}, keys {key.shape} and values {value.shape} do not belong together")
     if isinstance(bias, RelativeBias) and bias.table.shape[1:] != (heads,):
         raise ValueError(f"a bias of a table {bias.table.shape} for {heads} heads: it must be [buckets, heads]")
+    if isinstance(bias, RelativeBias):
+        for name, at, length in (("queries", bias.query_positions, queries), ("keys", bias.key_positions, keys)):
+            if at is not None and at.shape != (rows, length):
+                raise ValueError(f"a bias of positions {at.shape} of {name}: they must be {(rows, length)}")
     dense = (None if isinstance(bias, RelativeBias) else bias, None if isinstance(mask, Segments) else mask)
     for name, x in zip(("bias", "mask"), dense, strict=True):
         wanted = (rows, heads, queries, keys)

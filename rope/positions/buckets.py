@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from training.partition import spec
+
 
 @struct.dataclass
 class RelativeBias:
@@ -14,11 +16,19 @@ class RelativeBias:
     table: jax.Array  # [buckets, N]
     bidirectional: bool = struct.field(pytree_node=False)
     max_distance: int = struct.field(pytree_node=False, default=128)
+    query_positions: jax.Array | None = None  # [B, T]; None: the places in the row, 0..T-1
+    key_positions: jax.Array | None = None  # [B, S]; None: 0..S-1
 
     def dense(self, queries: int, keys: int) -> jax.Array:
-        """[1, N, T, S], for queries 0..T-1 and keys 0..S-1."""
-        far = self.max_distance
-        return relative_bias(self.table, queries, keys, bidirectional=self.bidirectional, max_distance=far)
+        """[1, N, T, S], or with positions [B, N, T, S]."""
+        table, far, both = self.table, self.max_distance, self.bidirectional
+        if self.query_positions is None and self.key_positions is None:
+            return relative_bias(table, queries, keys, bidirectional=both, max_distance=far)
+        query = jnp.arange(queries)[None] if self.query_positions is None else self.query_positions
+        key = jnp.arange(keys)[None] if self.key_positions is None else self.key_positions
+        offsets = key[:, None, :] - query[:, :, None]
+        bucket = relative_bucket(offsets, bidirectional=both, buckets=len(table), max_distance=far)
+        return jnp.moveaxis(table.at[bucket].get(out_sharding=spec("batch", None, None, "heads")), -1, 1)
 
 
 def relative_bucket(offset: jax.Array, *, bidirectional: bool, buckets: int = 32, max_distance: int = 128) -> jax.Array:

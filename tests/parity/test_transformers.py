@@ -11,7 +11,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MT5ForConditionalGeneration
 
-from pegasus_zh.generation import Writing, generate
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.t5.mt5 import PRESETS, MT5Config, decode, encode, logits
@@ -19,6 +18,7 @@ from pegasus_zh.t5.objective import loss
 from pegasus_zh.text.documents import CORPUS, read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import train_sentencepiece
+from pegasus_zh.writing import Writing, generate
 from rope.decoding.search import Marks, Search
 from rope.decoding.write import write
 from tests.parity.reference import reference_model, reference_outputs
@@ -151,7 +151,7 @@ def test_exported_folder(make, tmp_path):
     written = reference.generate(**theirs(sources, padding=True, return_tensors="pt"))
     framed = [tokenizer.frame_source(tokenizer.encode(line), 384) for line in sources]
     ours = list(
-        generate(model, config, tokenizer, framed, Writing(max_source=64, max_target=127, batch_size=4))
+        generate(model, MT5Decoder(config), tokenizer, framed, Writing(max_source=64, max_target=127, batch_size=4))
     )  # and the start token
     assert any(ours)
     assert [tokenizer.decode(row[1:]) for row in written.tolist()] == ours

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 from pegasus_zh import Encoder, Search, Writer, load_encoder, load_writer, pretrain_encoder, pretrain_t5
-from pegasus_zh.generation import Writing, generate, write_texts
 from pegasus_zh.pretrain import defaults
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import Loaded
 from pegasus_zh.text.documents import CORPUS
 from pegasus_zh.text_encoder import rows_of_texts
+from pegasus_zh.writing import Writing, generate, write_texts
 from rope.encoder.roformer import encode_layers
-from tests.pegasus_zh.test_generation import CONFIG, MODEL, TEXTS, TOKENIZER
+from tests.pegasus_zh.test_writing import CONFIG, MODEL, TEXTS, TOKENIZER
 from tests.retrieval.vectors import test_encoding as encoders
 from tests.rope.encoder.random_encoder import BERT, ROFORMER, one_layer_preset
 from training.files.errors import DataError
@@ -34,7 +35,7 @@ def source(request):
 
 def by_hand(search: Search, seed: int = 0) -> list[str]:
     framed = [TOKENIZER.frame_source(TOKENIZER.encode(text), 12) for text in TEXTS]
-    return list(generate(MODEL, CONFIG, TOKENIZER, framed, Writing(**LENGTHS, search=search, seed=seed)))
+    return list(generate(MODEL, MT5Decoder(CONFIG), TOKENIZER, framed, Writing(**LENGTHS, search=search, seed=seed)))
 
 
 def test_a_writer_writes_what_the_command_does(write):
@@ -58,7 +59,7 @@ def test_a_writer_refuses(write):
         with pytest.raises(ValueError, match=r"is one text: give a list of texts, \[text\]"):
             write(given)
     with pytest.raises(ValueError, match="'带老人看病' is one text"):
-        write_texts(write._loaded, Writing(), "带老人看病")
+        write_texts(MODEL, MT5Decoder(CONFIG), TOKENIZER, Writing(), "带老人看病")
     with pytest.raises(ValueError, match="no texts: give one or more"):
         write([])
     with pytest.raises(ValueError, match="text 1 is None, not a str"):

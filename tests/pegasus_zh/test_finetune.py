@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe, _epochs, finetune, read_data
-from pegasus_zh.generation import Writing, generate
+from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import load
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
+from pegasus_zh.writing import Writing, generate
 from tests.pegasus_zh.t5.random_model import TINY, random_model
 from training.checkpoints import Checkpoints
 from training.files.errors import DataError
@@ -84,7 +85,8 @@ def test_it_learns_and_keeps_the_best_epoch(finished, config):
     kept = [json.loads(line) for line in (folder / "best" / "validation.jsonl").read_text("utf-8").splitlines()]
     assert [(row["source"], row["reference"]) for row in kept] == read_data(config)[1]
     sources = [TOKENIZER.frame_source(TOKENIZER.encode(row["source"]), 16) for row in kept]
-    written = generate(loaded.model, loaded.config, TOKENIZER, sources, Writing(max_source=16, max_target=8))
+    writing = Writing(max_source=16, max_target=8)
+    written = generate(loaded.model, MT5Decoder(loaded.config), TOKENIZER, sources, writing)
     assert list(written) == [row["written"] for row in kept]
 
 

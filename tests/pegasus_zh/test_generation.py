@@ -1,4 +1,4 @@
-"""Texts in, texts out: order, buckets, files, kills."""
+"""The command: files, standard input, a prompt, kills."""
 
 import gzip
 import io
@@ -7,99 +7,23 @@ import shutil
 from dataclasses import replace
 
 import jax
-import numpy as np
 import pytest
 
-from pegasus_zh.generation import GenerateConfig, Writing, bucket, generate, run_generation
-from pegasus_zh.t5.decoder import MT5Decoder
+from pegasus_zh.generation import GenerateConfig, run_generation
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.text.pairs import Pair, read_pairs
-from pegasus_zh.text.tokenizers import PegasusTokenizer
-from pegasus_zh.text.vocabulary import SPECIALS
-from rope.decoding.search import Marks, Search
+from pegasus_zh.writing import generate
+from rope.decoding.search import Search
 from rope.decoding.write import write
-from tests.pegasus_zh.t5.random_model import TINY, on_mesh, random_model
+from tests.pegasus_zh.t5.random_model import random_model
+from tests.pegasus_zh.test_writing import CONFIG, DECODER, MODEL, TEXTS, TOKENIZER, WRITING
 from training.files.errors import DataError
-from training.mesh import MeshConfig, make_mesh
-
-CHARACTERS = [chr(c) for c in range(0x4E00, 0x4E00 + 55)]
-TOKENIZER = PegasusTokenizer(SPECIALS + CHARACTERS)
-CONFIG = replace(TINY, vocabulary=176)
-MODEL = random_model(CONFIG, seed=1)
-MODEL = MODEL.replace(head=MODEL.head.at[:, : TOKENIZER.eos_id].multiply(0.1))  # few special tokens
-TEXTS = ["".join(CHARACTERS[(7 * i) % 40 : (7 * i) % 40 + 2 + i % 13]) for i in range(11)]
-WRITING = Writing(max_source=12, max_target=10, batch_size=4)
 
 
 @pytest.fixture(scope="module")
-def framed():
-    return [TOKENIZER.frame_source(TOKENIZER.encode(text), 12) for text in TEXTS]
-
-
-@pytest.fixture(scope="module")
-def written(framed):
-    return list(generate(MODEL, CONFIG, TOKENIZER, framed, WRITING))
-
-
-def test_text_to_text(framed, written):
-    ids, _ = write(
-        MODEL,
-        np.array([source + [0] * (12 - len(source)) for source in framed]),
-        np.zeros(len(framed), np.uint32),
-        decoder=MT5Decoder(CONFIG),
-        search=Search(),
-        marks=Marks(start=TOKENIZER.start_id, end=TOKENIZER.eos_id),
-        length=10,
-    )
-    assert written == [TOKENIZER.decode(row.tolist()) for row in np.asarray(ids)]
-    assert len(set(written) - {""}) > 2
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_batches_and_windows_change_nothing(monkeypatch, framed, batch_size):
-    search = Search(temperature=0.9)
-    drawn = list(generate(MODEL, CONFIG, TOKENIZER, framed, replace(WRITING, search=search)))
-    monkeypatch.setattr("pegasus_zh.generation.WINDOW", 2)
-    writing = replace(WRITING, search=search, batch_size=batch_size)
-    assert list(generate(MODEL, CONFIG, TOKENIZER, iter(framed), writing)) == drawn
-    rest = generate(MODEL, CONFIG, TOKENIZER, framed[5:], writing, first=5)
-    assert list(rest) == drawn[5:]
-    assert list(generate(MODEL, CONFIG, TOKENIZER, framed, replace(writing, seed=1))) != drawn
-
-
-def test_batches_that_the_mesh_cannot_cut(framed, written):
-    with jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:8])):
-        assert (
-            list(generate(on_mesh(MODEL, CONFIG), CONFIG, TOKENIZER, framed, replace(WRITING, batch_size=3))) == written
-        )
-
-
-def test_lengths_of_several_buckets_change_nothing():
-    random = np.random.default_rng(0)
-    texts = [random.choice(CHARACTERS, n).tolist() for n in (70, 3, 40, 20, 31, 66, 5)]
-    sources = [TOKENIZER.frame_source(TOKENIZER.encode("".join(text)), 80) for text in texts]
-    writing = replace(WRITING, max_source=80, batch_size=2)
-    assert len({bucket(len(source), 80) for source in sources}) == 3
-    alone = [next(generate(MODEL, CONFIG, TOKENIZER, [x], replace(writing, batch_size=1))) for x in sources]
-    assert list(generate(MODEL, CONFIG, TOKENIZER, sources, writing)) == alone and len(set(alone)) > 3
-
-
-def test_a_longer_source_is_cut(framed, written):
-    longer = [source + [110] * 5 if len(source) == 12 else source for source in framed]
-    assert longer != framed
-    assert list(generate(MODEL, CONFIG, TOKENIZER, longer, WRITING)) == written
-
-
-def test_no_source_no_text():
-    assert list(generate(MODEL, CONFIG, TOKENIZER, [], WRITING)) == []
-
-
-def test_buckets_are_few_and_hold_what_is_in_them():
-    lengths = range(1, 1025)
-    buckets = [bucket(n, 1024) for n in lengths]
-    assert all(n <= b for n, b in zip(lengths, buckets, strict=True)) and buckets == sorted(buckets)
-    assert len(set(buckets)) == 4 + 6 + 4 and bucket(200, 210) == 210
-    assert all(b / n < 1.5 for n, b in zip(lengths, buckets, strict=True) if n > 64)
+def written():
+    framed = [TOKENIZER.frame_source(TOKENIZER.encode(text), 12) for text in TEXTS]
+    return list(generate(MODEL, DECODER, TOKENIZER, framed, WRITING))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +41,7 @@ def run(folder, path, tmp_path, **changes):
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
 
 
-def test_a_file_is_written_for_and_a_killed_run_goes_on(monkeypatch, folder, framed, written, tmp_path):
+def test_a_file_is_written_for_and_a_killed_run_goes_on(monkeypatch, folder, written, tmp_path):
     path = tmp_path / "in.tsv.gz"
     path.write_bytes(gzip.compress("".join(f"题{i}\t{text}\n" for i, text in enumerate(TEXTS)).encode()))
     expected = [
@@ -125,7 +49,7 @@ def test_a_file_is_written_for_and_a_killed_run_goes_on(monkeypatch, folder, fra
         for i, (text, w) in enumerate(zip(TEXTS, written, strict=True))
     ]
     assert run(folder, path, tmp_path) == expected
-    monkeypatch.setattr("pegasus_zh.generation.WINDOW", 1)
+    monkeypatch.setattr("pegasus_zh.writing.WINDOW", 1)
     (tmp_path / "out.jsonl").unlink()
     calls = []
 
@@ -135,14 +59,14 @@ def test_a_file_is_written_for_and_a_killed_run_goes_on(monkeypatch, folder, fra
             raise KeyboardInterrupt
         return write(*args, **fields)
 
-    monkeypatch.setattr("pegasus_zh.generation.write", killed)
+    monkeypatch.setattr("pegasus_zh.writing.write", killed)
     with pytest.raises(KeyboardInterrupt):
         run(folder, path, tmp_path)
     (partial,) = tmp_path.glob(".out.jsonl.*.partial")
     assert len(partial.read_text("utf-8").splitlines()) == 8 and not (tmp_path / "out.jsonl").exists()
     partial.write_bytes(partial.read_bytes() + b'{"source": "cut')
     sizes = []
-    monkeypatch.setattr("pegasus_zh.generation.write", lambda *a, **k: sizes.append(1) or write(*a, **k))
+    monkeypatch.setattr("pegasus_zh.writing.write", lambda *a, **k: sizes.append(1) or write(*a, **k))
     assert run(folder, path, tmp_path) == expected
     assert len(sizes) == 1 and not list(tmp_path.glob("*.partial"))
 
@@ -186,7 +110,7 @@ def test_another_model_or_process_does_not_go_on_with_the_same_file(monkeypatch,
     path, mine = tmp_path / "in.txt", tmp_path / "model"
     path.write_text("\n".join(TEXTS), "utf-8")
     shutil.copytree(folder, mine)
-    monkeypatch.setattr("pegasus_zh.generation.WINDOW", 1)
+    monkeypatch.setattr("pegasus_zh.writing.WINDOW", 1)
     calls = []
 
     def killed(*args, **fields):
@@ -197,15 +121,15 @@ def test_another_model_or_process_does_not_go_on_with_the_same_file(monkeypatch,
         calls.append(1)
         return write(*args, **fields)
 
-    monkeypatch.setattr("pegasus_zh.generation.write", killed)
+    monkeypatch.setattr("pegasus_zh.writing.write", killed)
     with pytest.raises(KeyboardInterrupt):
         run(mine, path, tmp_path)
-    monkeypatch.setattr("pegasus_zh.generation.write", write)
+    monkeypatch.setattr("pegasus_zh.writing.write", write)
     other = random_model(CONFIG, seed=5)
     write_folder(mine, jax.device_get(other), CONFIG, TOKENIZER, overwrite=True)
     framed = [TOKENIZER.frame_source(TOKENIZER.encode(text), 12) for text in TEXTS]
     assert [row["written"] for row in run(mine, path, tmp_path)] == list(
-        generate(other, CONFIG, TOKENIZER, framed, WRITING)
+        generate(other, DECODER, TOKENIZER, framed, WRITING)
     )
 
 

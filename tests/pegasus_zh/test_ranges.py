@@ -6,11 +6,11 @@ import pytest
 
 from pegasus_zh.experiments.few_shot import FewShotConfig
 from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe
-from pegasus_zh.generation import Writing
 from pegasus_zh.pretrain import PretrainConfig, PretrainRecipe
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.prepare import PrepareConfig
 from pegasus_zh.t5.mt5 import MT5Config
+from pegasus_zh.writing import Writing
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig
 

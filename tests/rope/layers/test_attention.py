@@ -1,11 +1,15 @@
 """Attention, by XLA and by kernels, and masks, against float64 NumPy and their laws."""
 
+from functools import partial
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rope.layers.attention import attention, prepare
+from rope.layers.kernels import KERNELS, Asked, Implementation, choose
 from rope.layers.masks import Segments, segment_mask, segment_positions, unilm_mask
 from rope.positions.angles import frequencies
 from rope.positions.buckets import RelativeBias
@@ -170,6 +174,21 @@ def test_a_relative_bias_is_its_dense_form_to_the_bit(bidirectional):
     jax.tree.map(np.testing.assert_array_equal, *(step(table, (query, key, value), dense) for dense in (True, False)))
 
 
+def test_a_relative_bias_of_packed_rows_is_that_of_their_segments():
+    """Where two examples lie side by side, positions are those in the segments, of queries and of keys."""
+    query, key, value, _, _ = arrays(keys=7)
+    table = jax.random.normal(jax.random.key(1), (8, 4))
+    at = {"query_positions": segment_positions(SEGMENTS), "key_positions": segment_positions(KEYS)}
+    bias, mask = RelativeBias(table, bidirectional=False, max_distance=6, **at), Segments(SEGMENTS, KEYS)
+    out = attention(query, key, value, bias=bias, mask=mask)
+    np.testing.assert_array_equal(out, attention(query, key, value, bias=bias.dense(5, 7), mask=mask))
+    plain = RelativeBias(table, bidirectional=False, max_distance=6)
+    for row, segment in np.ndindex(2, 2):
+        mine, theirs = (np.flatnonzero(x[row] == segment + 1) for x in (SEGMENTS, KEYS))
+        alone = attention(query[row, mine][None], *(x[row, theirs][None] for x in (key, value)), bias=plain)
+        np.testing.assert_allclose(out[row, mine], alone[0], atol=1e-6)
+
+
 def test_what_xla_serves_is_prepared_dense_and_what_a_kernel_takes_stays():
     like = jax.ShapeDtypeStruct((2, 128, 4, 64), jnp.bfloat16)
     segments = row_segments(length=128)
@@ -201,6 +220,37 @@ def test_sharded_equals_unsharded(implementation):
         cut = [jax.device_put(x, jax.P(("data", "fsdp"), None, "tensor")) for x in (query, key, value)]
         rows = jax.device_put((segments, by), jax.P(("data", "fsdp")))
         np.testing.assert_allclose(of(*cut, *rows), alone, atol=1e-6)
+
+
+def test_the_names_of_kernels_are_what_a_config_may_say():
+    assert get_args(Implementation) == ("auto", "xla", *KERNELS)
+
+
+def test_pallas_is_not_run_where_the_compiler_cuts(monkeypatch):
+    """On a mesh of Auto axes auto is XLA, on a TPU too; alone, in Explicit mode and within shard_map it is splash."""
+    monkeypatch.setattr("rope.layers.kernels.device_kind", lambda: "TPU v5 lite")
+    like = jax.ShapeDtypeStruct((8, 128, 4, 64), jnp.bfloat16)
+    asked = Asked(query=like, key=like, bias=None, mask=None, dropped=False, long=False)
+    found = []
+
+    def of(x, wanted="auto"):
+        found.append(choose(wanted, asked))
+        return x
+
+    def traced(devices, wanted="auto", how=lambda f: f):
+        with jax.set_mesh(jax.make_mesh((devices, 1), ("data", "fsdp"), devices=jax.devices()[:devices])):
+            jax.eval_shape(how(partial(of, wanted=wanted)), jax.device_put(np.zeros(8), jax.P("data")))
+        return found.pop()
+
+    auto = partial(jax.sharding.auto_axes, out_sharding=jax.P("data"))
+    by_hand = partial(jax.shard_map, in_specs=jax.P("data"), out_specs=jax.P("data"))
+    assert traced(8, how=auto) is None and traced(8, "xla", auto) is None
+    assert traced(8, "cudnn", auto) is KERNELS["cudnn"]
+    with pytest.raises(ValueError, match=r"attention by splash cannot be cut over a mesh of Auto axes \(data, fsdp\)"):
+        traced(8, "splash", auto)
+    assert traced(8) is traced(1, how=auto) is traced(8, how=by_hand) is KERNELS["splash"]
+    of(None)
+    assert found.pop() is KERNELS["splash"]
 
 
 def lowered(platform: str, implementation: str, dtype="bfloat16", **arguments) -> str:
@@ -254,6 +304,10 @@ BAD = {
     "a table of other heads": (
         {"bias": RelativeBias(jnp.zeros((32, 3)), bidirectional=True)},
         "a bias of a table (32, 3) for 4 heads",
+    ),
+    "positions of other rows": (
+        {"bias": RelativeBias(jnp.zeros((32, 4)), bidirectional=True, key_positions=jnp.zeros((1, 5), int))},
+        "a bias of positions (1, 5) of keys: they must be (4, 5)",
     ),
     "other rows": ({"bias": jnp.zeros((3, 1, 5, 5))}, "a bias of shape (3, 1, 5, 5)"),
     "another length": ({"rotation": rotation(jnp.arange(1), frequencies(4))}, "a rotation of 1 positions, 5 queries"),

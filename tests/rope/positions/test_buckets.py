@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rope.positions.buckets import offset_bias, relative_bias, relative_bucket
+from rope.positions.buckets import RelativeBias, offset_bias, relative_bias, relative_bucket
 
 
 def plain_bucket(offset: int, bidirectional: bool, buckets: int = 32, far: int = 128) -> int:
@@ -46,6 +46,18 @@ def test_gradient_counts_the_offsets_of_each_bucket():
     gradient = jax.grad(lambda table: relative_bias(table, 5, 6, bidirectional=True).sum())(jnp.zeros((32, 2)))
     counts = np.bincount([plain_bucket(s - t, True) for s in range(6) for t in range(5)], minlength=32)
     np.testing.assert_allclose(gradient, np.stack([counts, counts], 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("given", [("query",), ("key",), ("query", "key")], ids="-".join)
+def test_a_bias_at_positions_is_the_tables_entry_of_each_offset(given):
+    table = jax.random.normal(jax.random.key(0), (32, 3))
+    places = {"query": np.arange(4)[None], "key": np.arange(6)[None]}
+    places |= {name: np.random.default_rng(1).integers(0, 300, (2, places[name].size)) for name in given}
+    positions = {f"{name}_positions": jnp.asarray(places[name]) for name in given}
+    ours = RelativeBias(table, bidirectional=False, **positions).dense(4, 6)
+    offsets = places["key"][:, None, :] - places["query"][:, :, None]
+    bucket = np.vectorize(lambda offset: plain_bucket(int(offset), False))(offsets)
+    np.testing.assert_array_equal(ours, np.asarray(table)[bucket].transpose(0, 3, 1, 2))
 
 
 def test_offset_bias_of_one_query_is_a_row_of_the_whole():

@@ -12,13 +12,14 @@ from jax.experimental import multihost_utils
 
 from pegasus_zh.generation import Writing, generate
 from pegasus_zh.rows.dataset import eval_batches, train_batches
-from pegasus_zh.rows.makers import PAIR, ExamplesConfig, pairs_of_documents
+from pegasus_zh.rows.makers import PAIR, ExamplesConfig, making_pairs
 from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.documents import CORPUS
+from pegasus_zh.text.readers import DOCUMENTS
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.text.vocabulary import VocabularyKind, make_tokenizer
 from rope.layers.computation import Computation
@@ -58,7 +59,7 @@ class PretrainRecipe:
 
     def __post_init__(self):
         check_ranges(self, dropout=(0, 1), label_smoothing=(0, 1), z_loss=0)
-        if (given := self.examples.selector) not in (known := pairs_of_documents()):
+        if (given := self.examples.selector) not in (known := making_pairs()):
             raise DataError(f"selector is {given!r}, which makes no pairs: give one of {', '.join(known)}")
 
     def model(self, vocabulary: int, start: mt5.MT5Config | None = None) -> mt5.MT5Config:
@@ -148,6 +149,8 @@ def tokenizer_of(config: PretrainConfig, folder: Path, say: Say = tell) -> Token
     which is first made from the documents if it is not there."""
     if config.tokenizer:
         return load_tokenizer(config.tokenizer)
+    if config.recipe.examples.maker.reads is not DOCUMENTS:
+        raise DataError("a vocabulary is made of documents: give --tokenizer, or --start, which has one")
     given = config.prepare
     return make_tokenizer(
         config.tokenizer_kind,
@@ -241,11 +244,10 @@ def _prepared(
             tokenizer = tokenizer or tokenizer_of(config, folder / "tokenizer", say)
             documents = replace(config.prepare, eval_fraction=0) if eval_data else config.prepare
             data = prepare(config.recipe.examples, documents, tokenizer, place)
-        if {*data.manifest.row} != {*PAIR}:
+        if {*data.manifest.row} != {side.name for side in PAIR}:
             raise DataError(f"{place} has rows of {', '.join(data.manifest.row)}: give a set of sources and targets")
         if eval_data:  # in rows of the same shape, so that the evaluation compiles once
-            row = data.manifest.row
-            examples = replace(config.recipe.examples, row_source=row["source"], row_target=row["target"])
+            examples = config.recipe.examples.of_row(data.manifest.row)
             documents = replace(config.prepare, data=eval_data, eval_fraction=0)
             heldout = prepare(examples, documents, load_tokenizer(place / "tokenizer"), folder / "heldout").train
         if not (folder / "tokenizer" / "made.json").exists():

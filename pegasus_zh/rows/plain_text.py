@@ -13,8 +13,8 @@ from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.text.documents import CORPUS, OnBadRecord
-from pegasus_zh.text.tokenizers import MASK, PegasusTokenizer, keep_tokenizer, load_tokenizer
-from pegasus_zh.text.vocabulary import SPECIALS, make_tokenizer
+from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.text.vocabulary import make_tokenizer
 from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import Rows
 from training.files.errors import DataError
@@ -60,20 +60,22 @@ def text_rows(config: TextConfig, length: int, folder: Path, say: Say = tell) ->
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("rows prepared")
     rows = made or open_rows(place)
-    tokenizer = rows.manifest.tokenizer
+    tokenizer = load_tokenizer(place / "tokenizer")
     return Rows(
         length=length,
-        vocabulary=vocabulary_of(tokenizer["vocab_size"]),
+        vocabulary=vocabulary_of(tokenizer),
         fingerprint=rows.manifest.fingerprint,
-        tokenizer=tokenizer["fingerprint"],
+        tokenizer=tokenizer.fingerprint,
         train=partial(train_batches, rows.train),
         heldout=partial(eval_batches, rows.heldout) if rows.heldout else None,
     )
 
 
-def vocabulary_of(size: int) -> Vocabulary:
-    """What masking knows of a tokenizer of so many entries."""
-    return Vocabulary(size, SPECIALS.index(MASK), len(SPECIALS))
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """What masking knows of a tokenizer. Raises DataError for one without [MASK]."""
+    if tokenizer.mask_id is None:
+        raise DataError(f"{tokenizer.kind} has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
+    return Vocabulary(tokenizer.vocab_size, tokenizer.mask_id, tokenizer.specials)
 
 
 def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: Say) -> PreparedRows:
@@ -97,8 +99,7 @@ def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: S
             on_bad_record=config.on_bad_record,
             say=say,
         )
-    if not isinstance(tokenizer, PegasusTokenizer):
-        raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
+    vocabulary_of(tokenizer)  # before anything is prepared
     if config.tokenizer:
         keep_tokenizer(tokenizer, folder / "tokenizer")
     return prepare(examples, documents, tokenizer, place)

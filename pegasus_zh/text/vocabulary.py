@@ -19,11 +19,8 @@ from tokenizers import models, trainers
 
 from pegasus_zh.text.documents import OnBadRecord, find_sources, read_documents, stamps
 from pegasus_zh.text.tokenizers import (
-    CLS,
     LONGEST_WORD,
-    MASK,
-    PAD,
-    SEP,
+    SPECIALS,
     UNK,
     PegasusTokenizer,
     SentencePieceTokenizer,
@@ -38,7 +35,6 @@ from training.files.errors import DataError
 from training.telling import Say, tell
 
 VocabularyKind = Literal["pegasus", "characters", "sentencepiece"]
-SPECIALS = [PAD, *(f"[unused{i}]" for i in range(1, 100)), UNK, CLS, SEP, MASK, "<S>", "<T>"]
 _LETTERS = [*string.digits, *string.ascii_lowercase]
 _LETTER_PIECES = [*_LETTERS, *("##" + letter for letter in _LETTERS)]
 _ASCII = [*string.punctuation, *_LETTER_PIECES]  # with these no ASCII text is ever [UNK]

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from pegasus_zh.rows.plain_text import TextConfig
+from pegasus_zh.rows.plain_text import TextConfig, vocabulary_of
+from pegasus_zh.text.tokenizers import Tokenizer
+from pegasus_zh.text.vocabulary import train_sentencepiece
 from pegasus_zh.text_encoder import (
     ExportEncoderConfig,
     TextEncoderConfig,
@@ -92,6 +94,34 @@ def test_a_tokenizer_of_another_model(run, tmp_path):
         file.writelines(f"token{n}\n" for n in range(100))
     with pytest.raises(DataError, match="put the vocab.txt there that belongs to the model"):
         load_text_encoder(out, say=silent)
+
+
+def test_a_tokenizer_without_a_mask(run, tmp_path):
+    """An encoder's is any with a [MASK], by what it says of itself, and no other."""
+    out = tmp_path / "out"
+    export_encoder(ExportEncoderConfig(model=run[0].folder, folder=str(out)), silent)
+    (out / "vocab.txt").unlink()
+    (out / "spiece.model").write_bytes(train_sentencepiece(TEXTS, 300))
+    with pytest.raises(DataError, match="a sentencepiece model; an encoder's tokenizer is its vocab.txt"):
+        load_text_encoder(out, say=silent)
+
+
+class Numbers(Tokenizer):
+    """Anonymised ids: a text is numbers with spaces between."""
+
+    kind, vocab_size, fingerprint = "numbers", 50, "numbers"
+    pad_id, unk_id, start_id, eos_id, mask_id, specials = 0, 1, 2, 3, 4, 5
+
+    def encode(self, text):
+        return [int(number) + self.specials for number in text.split()]
+
+    def frame_source(self, ids, max_length):
+        return [self.start_id, *ids[: max_length - 2], self.eos_id]
+
+
+def test_a_vocabulary_of_numbers():
+    assert vocabulary_of(Numbers()) == (50, 4, 5)
+    assert rows_of_texts(Numbers(), ["7 30", "1"], 8)[0].tolist() == [[2, 12, 35, 3], [2, 6, 3, 0]]
 
 
 def test_refused_before_anything_is_made(run, tmp_path):

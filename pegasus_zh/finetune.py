@@ -33,7 +33,7 @@ from rope.layers.computation import Computation
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
 from training.flags import FLAT
-from training.launch import LaunchConfig, held, joined
+from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Stopped, Training, train
 from training.mesh import data_share, make_mesh
 from training.optimizer import OptimizerConfig
@@ -141,18 +141,26 @@ def finetune(config: FinetuneConfig, say: Say = tell) -> dict[str, float]:
     loaded = load(config.model, semantics=config.semantics, say=say)
     say(loaded.source)
     training, valid = read_data(config)
-    with held(config.folder, config.launch):
+    with hold(config.folder, config.launch):
         try:
             return tune(config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), Path(config.folder), say)
         except Stopped:
             return {}
 
 
-def plan_of(config: FinetuneConfig) -> tuple[Program, LoopConfig]:
+def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.finetune") -> FinetuneConfig:
+    """The command line's config."""
+    return tyro.cli(FinetuneConfig, prog=prog, args=args)
+
+
+def plan_of(config: FinetuneConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
     """What the command would train, for scripts.plan: rows as long as may be."""
     recipe, loaded = config.recipe, load(config.model, semantics=config.semantics)
     training, valid = read_data(config)
-    loop, shape = recipe.loop(len(training), len(valid), 1), (recipe.max_source, recipe.max_target)
+    loop, shape = (
+        recipe.loop(len(training), len(valid), parts_of("batch", mesh)),
+        (recipe.max_source, recipe.max_target),
+    )
     return recipe.program(recipe.model(loaded.config), shape, loop.steps), loop
 
 

@@ -26,7 +26,7 @@ from rope.layers.computation import Computation
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
 from training.flags import FLAT, one_of, parse_preset
-from training.launch import LaunchConfig, held, joined
+from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import data_share, make_mesh
 from training.optimizer import OptimizerConfig
@@ -136,12 +136,17 @@ def parse(args: list[str] | None = None, prog: str = "python -m scripts.pretrain
     return config
 
 
-def plan_of(config: PretrainConfig) -> tuple[Program, LoopConfig]:
-    """What the command would train, for scripts.plan: a vocabulary as large as may be, rows of 512 + 160 where they are
-    chosen by the documents."""
-    start = load(config.start).config if config.start else None
-    shape = (config.recipe.examples.row_source or 512, config.recipe.examples.row_target or 160)
-    return config.recipe.program(config.recipe.model(config.vocabulary, start), shape), config.recipe.loop
+def plan_of(config: PretrainConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
+    """What the command would train, for scripts.plan: rows of 512 + 160 where documents choose them, and a vocabulary
+    as large as may be where it is made of them."""
+    start, row = load(config.start).config if config.start else None, config.recipe.examples.row
+    shape, vocabulary = (row["source"] or 512, row["target"] or 160), config.vocabulary
+    if config.prepared:
+        manifest = open_rows(config.prepared).manifest
+        shape, vocabulary = (manifest.row["source"], manifest.row["target"]), manifest.tokenizer["vocab_size"]
+    elif config.tokenizer:
+        vocabulary = load_tokenizer(config.tokenizer).vocab_size
+    return config.recipe.program(config.recipe.model(vocabulary, start), shape), config.recipe.loop
 
 
 def tokenizer_of(config: PretrainConfig, folder: Path, say: Say = tell) -> Tokenizer:
@@ -166,12 +171,12 @@ def tokenizer_of(config: PretrainConfig, folder: Path, say: Say = tell) -> Token
 def pretrain(config: PretrainConfig, say: Say = tell) -> Trained:
     """Runs, or resumes, the whole of it in `config.folder`. Errors as prepare and train raise."""
     say = joined(config.launch, say)
-    with held(config.folder, config.launch):
+    with hold(config.folder, config.launch):
         return _pretrain(config, say)
 
 
 def _pretrain(config: PretrainConfig, say: Say) -> Trained:
-    folder, recipe, loop = Path(config.folder), config.recipe, config.recipe.loop
+    folder = Path(config.folder)
     config, eval_data = _with_corpus(config)
     mesh = make_mesh(config.launch.mesh)
     start = load(config.start, say=say) if config.start else None
@@ -180,13 +185,34 @@ def _pretrain(config: PretrainConfig, say: Say) -> Trained:
     _check(config, start, mesh)
 
     data, heldout = _prepared(config, start.tokenizer if start else None, eval_data, folder, say)
-    tokenizer = start.tokenizer if start else load_tokenizer(data.folder / "tokenizer")
+    trained, model, tokenizer = pretrain_on(config.recipe, data, heldout, mesh, folder, start=start, say=say)
+    if config.samples and heldout and trained.finished:
+        with jax.set_mesh(mesh):
+            show_samples(trained.state.model, model, tokenizer, heldout, config.samples, folder / "samples.txt", say)
+    return trained
+
+
+def pretrain_on(
+    recipe: PretrainRecipe,
+    data: PreparedRows,
+    heldout: PackedRows | None,
+    mesh: jax.sharding.Mesh,
+    folder: Path,
+    *,
+    start: Loaded | None = None,
+    say: Say = tell,
+) -> tuple[Trained, mt5.MT5Config, Tokenizer]:
+    """Trains on prepared rows in `folder`, which is then a model for pegasus_zh.t5.load. Errors as train raises."""
+    loop, tokenizer = recipe.loop, start.tokenizer if start else load_tokenizer(data.folder / "tokenizer")
     model = recipe.model(tokenizer.vocab_size, start.config if start else None)
     program = recipe.program(model, (data.manifest.row["source"], data.manifest.row["target"]))
     program.check(mesh, loop.microbatch)
-    say(
-        f"{config.start or recipe.preset}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {data.manifest.shape}"
-    )
+    what = "as the start" if start else recipe.preset
+    say(f"{what}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {data.manifest.shape}")
+    if not heldout:
+        say("no document is held out, so nothing is evaluated: give --eval-data, or a larger --eval-fraction")
+    if jax.process_index() == 0 and not (folder / "tokenizer" / "made.json").exists():
+        keep_tokenizer(tokenizer, folder / "tokenizer")
     index, count = data_share(mesh)
     mine = {"process_index": index, "process_count": count}
     rows = Data(
@@ -196,15 +222,9 @@ def _pretrain(config: PretrainConfig, say: Say) -> Trained:
         heldout=lambda: eval_batches(heldout, batch_size=loop.microbatch, **mine) if heldout else (),
         identity={"data": data.manifest.fingerprint, "start": start and start.fingerprint},
     )
-    if not heldout:
-        say("no document is held out, so nothing is evaluated: give --eval-data, or a larger --eval-fraction")
     about = {"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": recipe.preset}
     training = Training(program=program, data=rows, about=about, start=start and start.model)
-    trained = train(training, loop, mesh, folder, say)
-    if config.samples and heldout and trained.finished:
-        with jax.set_mesh(mesh):
-            show_samples(trained.state.model, model, tokenizer, heldout, config.samples, folder / "samples.txt", say)
-    return trained
+    return train(training, loop, mesh, folder, say), model, tokenizer
 
 
 def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...]]:
@@ -250,8 +270,6 @@ def _prepared(
             examples = config.recipe.examples.of_row(data.manifest.row)
             documents = replace(config.prepare, data=eval_data, eval_fraction=0)
             heldout = prepare(examples, documents, load_tokenizer(place / "tokenizer"), folder / "heldout").train
-        if not (folder / "tokenizer" / "made.json").exists():
-            keep_tokenizer(load_tokenizer(place / "tokenizer"), folder / "tokenizer")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepared")
     data = data or open_rows(place, fingerprint)

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import jax
 import numpy as np
 
-from pegasus_zh.rows.plain_text import TextConfig, text_recipe, text_rows
+from pegasus_zh.rows.plain_text import TextConfig, text_recipe, text_rows, vocabulary_of
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
 from rope.encoder import pretrain as encoder
@@ -25,6 +25,7 @@ from training.files.atomic import check_new
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, parse_preset
+from training.launch import LaunchConfig
 from training.loop import LoopConfig, Trained
 from training.partition import Dtype
 from training.program import Program
@@ -57,6 +58,10 @@ class TextEncoderConfig:
     encoder: Annotated[EncoderConfig, FLAT] = field(default_factory=EncoderConfig)
     """What trains, and where it goes."""
 
+    @property
+    def launch(self) -> LaunchConfig:
+        return self.encoder.launch
+
 
 def defaults(preset: str) -> TextEncoderConfig:
     """What goes with a preset."""
@@ -81,10 +86,11 @@ def pretrain(config: TextEncoderConfig, say: Say = tell) -> Trained:
     return pretrain_encoder(where, lambda: text_rows(text, length, folder, say), say)[0]
 
 
-def plan_of(config: TextEncoderConfig) -> tuple[Program, LoopConfig]:
-    """What the command would train, for scripts.plan: a vocabulary as large as may be."""
-    vocabulary = Vocabulary(config.text.vocabulary, PegasusTokenizer.mask_id, PegasusTokenizer.specials)
-    return encoder.plan_of(config.encoder, vocabulary)
+def plan_of(config: TextEncoderConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
+    """What the command would train, for scripts.plan: a vocabulary as large as may be, where it is made."""
+    made = Vocabulary(config.text.vocabulary, PegasusTokenizer.mask_id, PegasusTokenizer.specials)
+    given = config.text.tokenizer
+    return encoder.plan_of(config.encoder, vocabulary_of(load_tokenizer(given)) if given else made)
 
 
 def tokenizer_folder(path: Path | str) -> Path:

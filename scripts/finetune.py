@@ -6,11 +6,9 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
+    from pegasus_zh.finetune import finetune, parse
 
-    from pegasus_zh.finetune import FinetuneConfig, finetune
-
-    finetune(tyro.cli(FinetuneConfig, prog=prog("finetune")))
+    finetune(parse(prog=prog("finetune")))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,9 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
+    from retrieval.tuning.simcse import parse, simcse
 
-    from retrieval.tuning.simcse import SimCSEConfig, simcse
-
-    simcse(tyro.cli(SimCSEConfig, prog=prog("simcse")))
+    simcse(parse(prog=prog("simcse")))
 
 
 if __name__ == "__main__":

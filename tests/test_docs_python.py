@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gan.objectives import CRITICS
+from pegasus_zh.rows.makers import MAKERS
+from pegasus_zh.rows.pseudo_summary import SELECTORS
+from rope.positions.angles import SCHEDULES
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "python.md"
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
@@ -35,8 +40,19 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-len(told()) :] == told()
 
 
+@pytest.fixture
+def tables_as_before():
+    """What an example registers is gone after it."""
+    tables = [MAKERS, SELECTORS, CRITICS, SCHEDULES]
+    before = [dict(table) for table in tables]
+    yield
+    for table, kept in zip(tables, before, strict=True):
+        table.clear()
+        table.update(kept)
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
-def test_an_example_runs(path, tmp_path, monkeypatch, capsys):
+def test_an_example_runs(path, tmp_path, monkeypatch, capsys, tables_as_before):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out and len(path.read_text("utf-8").splitlines()) <= 60

@@ -12,7 +12,7 @@ from training.step import Sums
 from training.telling import silent
 
 
-class TrainingStopped(ValueError):
+class Diverged(ValueError):
     """Training cannot go on: the loss is not a number. The message says where the last good checkpoint is."""
 
 
@@ -49,7 +49,7 @@ class Journal:
         self._pending = (number, sums, host)
 
     def settle(self) -> None:
-        """Reads the numbers of the step that was dispatched last, if they were not read. Raises TrainingStopped."""
+        """Reads the numbers of the step that was dispatched last, if they were not read. Raises Diverged."""
         if self._pending is None:
             return
         (number, sums, host), self._pending = self._pending, None
@@ -61,9 +61,7 @@ class Journal:
                 if self._saved
                 else "Nothing was saved yet"
             )
-            raise TrainingStopped(
-                f"step {number}: {', '.join(wrong)}; stopped. {saved}. Try a lower learning rate or float32"
-            )
+            raise Diverged(f"step {number}: {', '.join(wrong)}; stopped. {saved}. Try a lower learning rate or float32")
         if number % self._log_every == 0 or number == self._steps:
             values |= self._speed.values()
             self._metrics.write(number, values)

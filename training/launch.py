@@ -33,7 +33,7 @@ def joined(launch: LaunchConfig, say: Say = tell) -> Callable:
 
 
 @contextmanager
-def held(folder: Path | str, launch: LaunchConfig) -> Iterator[None]:
+def hold(folder: Path | str, launch: LaunchConfig) -> Iterator[None]:
     """Holds the folder for this run alone. Raises ValueError where another run is at work in it."""
     folder = Path(folder)
     with (

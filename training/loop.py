@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from training.checkpoints import Checkpoints
-from training.journal import Journal, TrainingStopped
+from training.journal import Diverged, Journal
 from training.mesh import data_share
 from training.partition import RULES, abstract, place
 from training.program import Data, HostBatch, Program
@@ -23,7 +23,7 @@ from training.step import TrainState, compile_step
 from training.stopping import told_to_stop
 from training.telling import Say, tell
 
-__all__ = ["LoopConfig", "Stopped", "Trained", "Training", "TrainingStopped", "to_mesh", "train"]
+__all__ = ["LoopConfig", "Stopped", "Trained", "Training", "Diverged", "to_mesh", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Stopped(KeyboardInterrupt):
 def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path, say: Say = tell) -> Trained:
     """Trains until `config.steps`, from the newest good checkpoint in `folder` if there is one.
 
-    Raises TrainingStopped where the loss is not finite, and ValueError where the folder's run had another model,
+    Raises Diverged where the loss is not finite, and ValueError where the folder's run had another model,
     optimizer or order of the data. On SIGTERM or Ctrl-C it saves and returns early.
     """
     program, data = training.program, training.data

@@ -1,6 +1,6 @@
 """One GAN on images by the engine: on a mesh, resumed after a kill, with grids of samples as it goes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ from gan.quality import Data as Images
 from gan.quality import measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from training.files.atomic import write_bytes
-from training.flags import FLAT, one_of
-from training.launch import LaunchConfig, held, joined
-from training.loop import LoopConfig, Trained, Training, TrainingStopped, train
+from training.flags import FLAT, one_of, parse_preset
+from training.launch import LaunchConfig, hold, joined
+from training.loop import Diverged, LoopConfig, Trained, Training, train
 from training.mesh import data_share, make_mesh
 from training.partition import check_divisible
 from training.program import Data, HostBatch, Program
@@ -87,11 +87,21 @@ def images(config: ImagesConfig, say: Say = tell) -> Trained:
     Raises ValueError for data or settings that cannot be, and what training.loop.train raises.
     """
     say = joined(config.launch, say)
-    with held(config.folder, config.launch):
+    with hold(config.folder, config.launch):
         return _run(config, say)
 
 
-def plan_of(config: ImagesConfig) -> tuple[Program, LoopConfig]:
+def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.wgan images") -> ImagesConfig:
+    """The command line's config: the flags given, and for the rest what goes with the --preset given."""
+    return parse_preset(ImagesConfig, PRESETS, defaults, "smoke", args=args, prog=prog)
+
+
+def defaults(preset: str) -> ImagesConfig:
+    """What goes with a preset."""
+    return ImagesConfig(**{"preset": preset, "folder": f"runs/wgan/images-{preset}"} | PRESETS[preset])
+
+
+def plan_of(config: ImagesConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
     """What the command would train, for scripts.plan."""
     return gan_program(recipe_of(config, read_data(config.data, config.scored)), config.loop.seed), config.loop
 
@@ -156,7 +166,7 @@ def review(recipe: Recipe, data: Images, config: ImagesConfig, folder: Path, gan
     sample = lambda layers: recipe.generator.sample(layers, jax.random.key(1), len(data.test))  # noqa: E731
     made = np.asarray(jax.jit(by_compiler(sample))(gan.average))
     if not np.isfinite(made).all():
-        raise TrainingStopped(f"step {number}: generated images hold no finite numbers; stopped. Try a lower --rate")
+        raise Diverged(f"step {number}: generated images hold no finite numbers; stopped. Try a lower --rate")
     if jax.process_index() == 0:
         panels = {"held out": data.test[:SHOWN], f"step {number}": made[:SHOWN]}
         write_bytes(folder / f"samples-{number}.png", grid(panels, data.image))

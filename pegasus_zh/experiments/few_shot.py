@@ -9,7 +9,7 @@ what chooses the epoch are the same for all.
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import product
@@ -23,8 +23,9 @@ from pegasus_zh.evaluation import scores
 from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
 from pegasus_zh.generation import Writing, writer
-from pegasus_zh.pretrain import PretrainConfig, defaults, pretrain, tokenizer_of
+from pegasus_zh.pretrain import PretrainRecipe, defaults, pretrain_on, tokenizer_of
 from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
+from pegasus_zh.rows.packed_rows import PreparedRows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Start, load
@@ -36,7 +37,6 @@ from training.experiment.report import shown_settings
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
 from training.flags import one_of
-from training.launch import LaunchConfig
 from training.mesh import MeshConfig, make_mesh
 from training.partition import Dtype
 from training.ranges import check_ranges
@@ -141,16 +141,16 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
     tasks = [read_task(path, config) for path in config.tasks]
     if len({task.name for task in tasks}) < len(tasks):
         raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
-    rows = {
+    examples = {
         objective: ExamplesConfig(selector=objective, **PAIRS) for objective in config.objectives if objective != NONE
     }
     with experiment(folder, settings_of(config, tasks)):
-        recipe = replace(basis.recipe, computation=Computation(dtype=config.dtype))
-        basis = replace(basis, recipe=recipe, launch=LaunchConfig(mesh=config.mesh), samples=0)
         documents = PrepareConfig(data=config.documents)
         tokenizer = tokenizer_of(replace(basis, prepare=documents), folder / "tokenizer", say)
-        for objective, given in rows.items():
-            prepare(given, documents, tokenizer, folder / "data" / objective)
+        rows = {
+            objective: prepare(given, documents, tokenizer, folder / "data" / objective)
+            for objective, given in examples.items()
+        }
         seen = share_seen(config.documents, tasks, folder / "seen.json")
         notes = [
             f"{task.name}: {len(task.training):,} pairs to train on, {len(task.valid)} to choose by, "
@@ -160,7 +160,7 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
         say("\n".join(notes))
         cells = {cell.name: cell for cell in _cells(config, tasks, say)}
         # The cells of a pretraining follow each other, so that one model is in memory at a time.
-        start = lru_cache(1)(partial(begin, config, basis, tokenizer))
+        start = lru_cache(1)(partial(begin, config, basis.recipe, rows, tokenizer))
 
         def make(cell: Cell) -> dict[str, Any]:
             return run_cell(config, start(cell.objective, cell.seed), cell, folder)
@@ -220,15 +220,24 @@ def _cells(config: FewShotConfig, tasks: Sequence[FewShotTask], say: Say) -> Ite
         yield from (Cell(task, n, objective, seed) for n in sorted(sizes) if n <= len(task.training))
 
 
-def begin(config: FewShotConfig, basis: PretrainConfig, tokenizer: Tokenizer, objective: str, seed: int) -> Start:
+def begin(
+    config: FewShotConfig,
+    basis: PretrainRecipe,
+    rows: Mapping[str, PreparedRows],
+    tokenizer: Tokenizer,
+    objective: str,
+    seed: int,
+) -> Start:
     """The pretrained model, or for none the weights that this seed's pretrainings begin with."""
+    recipe = replace(
+        basis,
+        computation=Computation(dtype=config.dtype),
+        loop=replace(basis.loop, steps=config.pretrain_steps, save_every=1000, seed=seed),
+    )
     if objective == NONE:
-        return Start(None, basis.recipe.model(tokenizer.vocab_size), tokenizer, NONE)
-    folder = Path(config.folder)
-    run = folder / "pretrained" / f"{objective}-{seed}"
-    loop = replace(basis.recipe.loop, steps=config.pretrain_steps, save_every=1000, seed=seed)
-    command = replace(basis, folder=str(run), prepared=str(folder / "data" / objective))
-    pretrain(replace(command, recipe=replace(basis.recipe, loop=loop)), silent).complete()
+        return Start(None, recipe.model(tokenizer.vocab_size), tokenizer, NONE)
+    run, data = Path(config.folder) / "pretrained" / f"{objective}-{seed}", rows[objective]
+    pretrain_on(recipe, data, data.heldout, make_mesh(config.mesh), run, say=silent)[0].complete()
     return load(run, say=silent)
 
 

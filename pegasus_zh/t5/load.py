@@ -73,7 +73,9 @@ def load(
     kind = _kind(path)
     if kind == "run":
         number, about, model = read_model(path, run_init, step, say)
-        config, tokenizer = MT5Config(**about["model"]), _run_tokenizer(path, about["tokenizer"])
+        # What computed attention in the training is no part of the model.
+        config = MT5Config(**about["model"] | {"attention": "auto"})
+        tokenizer = _run_tokenizer(path, about["tokenizer"])
         _check_vocabulary(config, tokenizer, path)
         what, why = f"step {number} of a run", "as it was trained"
     elif kind == "huggingface":

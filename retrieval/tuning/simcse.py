@@ -29,7 +29,7 @@ from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT
-from training.launch import LaunchConfig, held, joined
+from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import make_mesh
 from training.optimizer import OptimizerConfig
@@ -152,7 +152,7 @@ class Examples(NamedTuple):
 def simcse(config: SimCSEConfig, say: Say = tell) -> Trained:
     """Runs, or goes on with, the tuning in `config.folder`. Raises DataError and ValueError."""
     say = joined(config.launch, say)
-    with held(config.folder, config.launch):
+    with hold(config.folder, config.launch):
         source = load_text_encoder(config.model, pooler=config.pooler, say=say)
         valid = read_task("valid", [config.valid]) if config.valid else None
         examples, mesh = read_examples(config), make_mesh(config.launch.mesh)
@@ -161,7 +161,12 @@ def simcse(config: SimCSEConfig, say: Say = tell) -> Trained:
         return trained
 
 
-def plan_of(config: SimCSEConfig) -> tuple[Program, LoopConfig]:
+def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.simcse") -> SimCSEConfig:
+    """The command line's config."""
+    return tyro.cli(SimCSEConfig, prog=prog, args=args)
+
+
+def plan_of(config: SimCSEConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
     """What the command would train, for scripts.plan: every sentence as long as may be."""
     recipe, source = config.recipe, load_text_encoder(config.model, pooler=config.pooler)
     examples = read_examples(config)

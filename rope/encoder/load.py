@@ -43,7 +43,8 @@ def load_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = 
 def _config(about: dict[str, Any], where: Path) -> RoFormerConfig:
     try:
         saved = about["encoder"]
-        return RoFormerConfig(**saved | {"extension": Extension(**saved["extension"])})
+        # What computed attention in the training is no part of the model.
+        return RoFormerConfig(**saved | {"extension": Extension(**saved["extension"]), "attention": "auto"})
     except (KeyError, TypeError):
         raise DataError(
             f"{where}: not a checkpoint of an encoder; give the work folder of scripts.pretrain_encoder"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 
 from rope.encoder import roformer
@@ -18,14 +19,14 @@ from rope.positions.angles import SINUSOIDAL
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, one_of
-from training.launch import LaunchConfig, held, joined
+from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import data_share, make_mesh
 from training.optimizer import OptimizerConfig
 from training.partition import check_divisible
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
-from training.telling import Say, silent, tell
+from training.telling import Say, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +146,13 @@ def defaults(preset: str) -> EncoderConfig:
 
 
 def plan_of(config: EncoderConfig, vocabulary: Vocabulary) -> tuple[Program, LoopConfig]:
-    """What the command would train on text of such a vocabulary, for scripts.plan."""
+    """What the command would train on text of such a vocabulary (of a start: its own), for scripts.plan."""
     recipe = config.recipe
-    start = load_encoder(config.start).config if config.start else None
-    size = vocabulary.size
-    model = recipe.model_from(start, size, config.start) if start else recipe.model(size)
-    return recipe.program(model, vocabulary), recipe.loop
+    if not config.start:
+        return recipe.program(recipe.model(vocabulary.size), vocabulary), recipe.loop
+    start = load_encoder(config.start).config
+    model = recipe.model_from(start, start.vocabulary, config.start)
+    return recipe.program(model, vocabulary._replace(size=start.vocabulary)), recipe.loop
 
 
 def pretrain_encoder(
@@ -162,7 +164,7 @@ def pretrain_encoder(
     fit. Errors are those of training.loop.train, and of `rows_of`.
     """
     say = joined(config.launch, say)
-    with held(config.folder, config.launch):
+    with hold(config.folder, config.launch):
         return _pretrain(config, rows_of, say)
 
 
@@ -179,22 +181,35 @@ def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Say) -> t
     check_divisible(mesh, sizes)
 
     rows = rows_of()
-    model = model_of(rows.vocabulary.size)
-    program = recipe.program(model, rows.vocabulary)
-    program.check(mesh, loop.microbatch)
     if start:
         say(
             f"{config.start}: its shape, positions and tokenizer hold, "
             "whatever --preset, --positions and --vocabulary say"
         )
-    say(
-        f"{config.start or recipe.preset}: {roformer.parameters(model) / 1e6:.1f}M parameters, "
-        f"{model.positions}, rows of {rows.length}"
-    )
-    index, count = data_share(mesh)
-    mine = {"process_index": index, "process_count": count}
+    model = model_of(rows.vocabulary.size)
+    return pretrain_on(recipe, model, rows, mesh, Path(config.folder), start=start, say=say), model
+
+
+def pretrain_on(
+    recipe: EncoderRecipe,
+    model: RoFormerConfig,
+    rows: Rows,
+    mesh: jax.sharding.Mesh,
+    folder: Path,
+    *,
+    start: RoFormer | None = None,
+    say: Say = tell,
+) -> Trained:
+    """Trains `model` on rows in `folder`, which is then an encoder for rope.encoder.load. Errors as train raises."""
+    loop, program = recipe.loop, recipe.program(model, rows.vocabulary)
+    program.check(mesh, loop.microbatch)
+    size = roformer.parameters(model) / 1e6
+    what = "as the start" if start else recipe.preset
+    say(f"{what}: {size:.1f}M parameters, {model.positions}, rows of {rows.length}")
     if rows.heldout is None:
         say("no document is held out, so nothing is evaluated: give a larger --eval-fraction and another --folder")
+    index, count = data_share(mesh)
+    mine = {"process_index": index, "process_count": count}
     data = Data(
         train=lambda first: rows.train(batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine),
         heldout=lambda: rows.heldout(batch_size=loop.microbatch, **mine) if rows.heldout else (),
@@ -207,12 +222,4 @@ def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Say) -> t
     )
     about = {"encoder": dataclasses.asdict(model), "tokenizer": rows.tokenizer, "preset": recipe.preset}
     training = Training(program=program, data=data, about=about, start=start)
-    return train(training, loop, mesh, Path(config.folder), say), model
-
-
-def trained(
-    config: EncoderConfig, rows_of: Callable[[], Rows], say: Callable = silent
-) -> tuple[RoFormer, RoFormerConfig]:
-    """The model of a run that is finished, or finished now. Raises Stopped where it was told to stop."""
-    run, model = pretrain_encoder(config, rows_of, say)
-    return run.complete().model, model
+    return train(training, loop, mesh, folder, say)

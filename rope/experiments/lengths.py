@@ -19,7 +19,7 @@ import numpy as np
 
 from rope.encoder import roformer
 from rope.encoder.mlm import mask_tokens
-from rope.encoder.pretrain import EncoderConfig, Rows, recipe_of, trained
+from rope.encoder.pretrain import EncoderRecipe, Rows, pretrain_on, recipe_of
 from rope.encoder.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
 from rope.experiments.lengths_report import report
 from rope.layers.computation import Computation
@@ -29,13 +29,12 @@ from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
 from training.files.errors import DataError
 from training.flags import one_of
-from training.launch import LaunchConfig
 from training.loop import LoopConfig, to_mesh
 from training.mesh import MeshConfig, make_mesh
 from training.partition import Dtype, to_host
 from training.ranges import check_ranges
 from training.step import Batch, compiler_options
-from training.telling import Say, tell
+from training.telling import Say, silent, tell
 
 Method = Literal["linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
 FRAME = 2  # [CLS] and [SEP] of a row
@@ -82,11 +81,11 @@ class LengthsConfig:
         if "learned" in self.positions and self.lengths[-1] > least**2:
             raise ValueError(f"lengths are {self.lengths}: learned positions of {least} can be continued to {least**2}")
 
-    def run(self, encoding: Positions, seed: int) -> EncoderConfig:
-        """The training of a cell."""
+    def recipe(self, encoding: Positions, seed: int) -> EncoderRecipe:
+        """What trains a cell's model."""
         basis = recipe_of(self.preset)
         each = min(self.steps, 500)
-        recipe = replace(
+        return replace(
             basis,
             positions=encoding,
             length=self.lengths[0],
@@ -101,8 +100,6 @@ class LengthsConfig:
                 warmup=max(self.steps // 10, 1),
             ),
         )
-        folder = Path(self.folder) / "trained" / f"{encoding}-{seed}"
-        return EncoderConfig(recipe=recipe, folder=str(folder), launch=LaunchConfig(mesh=self.mesh))
 
 
 class Windows(NamedTuple):
@@ -133,7 +130,9 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Say = te
 
         def make(cell: tuple[Positions, int]) -> dict[str, Any]:
             encoding, seed = cell
-            model, made = trained(config.run(encoding, seed), lambda: rows)
+            recipe, place = config.recipe(encoding, seed), folder / "trained" / f"{encoding}-{seed}"
+            made = recipe.model(rows.vocabulary.size)
+            model = pretrain_on(recipe, made, rows, mesh, place, say=silent).complete().model
             scores: dict[str, dict[str, Any]] = {}
             with jax.set_mesh(mesh):
                 for name, length, continued in continuations(made, config):

@@ -17,7 +17,7 @@ from pegasus_zh.text.vocabulary import SPECIALS
 from tests.pegasus_zh.t5.random_model import TINY, random_model
 from training.checkpoints import Checkpoints
 from training.files.errors import DataError
-from training.loop import TrainingStopped
+from training.loop import Diverged
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig
 
@@ -91,7 +91,7 @@ def test_it_learns_and_keeps_the_best_epoch(finished, config):
 def test_a_stopped_run_resumes_to_the_bit(finished, config, tmp_path, monkeypatch):
     monkeypatch.setattr("pegasus_zh.finetune.scores", fail_at(3))
     config = replace(config, folder=str(tmp_path / "run"))
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(Diverged):
         finetune(config)
     monkeypatch.undo()
     assert finetune(config) == finished[1]
@@ -107,7 +107,7 @@ def fail_at(call: int):
     def failing(*args):
         calls.append(1)
         if len(calls) == call:
-            raise TrainingStopped("the power went")
+            raise Diverged("the power went")
         return scores(*args)
 
     return failing
@@ -198,11 +198,11 @@ def test_a_kill_between_the_best_model_and_its_checkpoint(finished, config, tmp_
     def fail(self, *args):
         calls.append(1)
         if len(calls) == 2:
-            raise TrainingStopped("the power went")
+            raise Diverged("the power went")
         return save(self, *args)
 
     monkeypatch.setattr(Checkpoints, "save", fail)
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(Diverged):
         finetune(config)
     monkeypatch.undo()
     assert finetune(config) == finished[1] and rows(tmp_path / "run") == rows(finished[0])

@@ -10,14 +10,14 @@ import tyro
 
 from training.command import run
 from training.flags import one_of
-from training.loop import TrainingStopped
+from training.loop import Diverged
 
 
 def fail(error: BaseException) -> None:
     raise error
 
 
-@pytest.mark.parametrize("error", [ValueError("no such mesh"), OSError("disk full"), TrainingStopped("step 8: nan")])
+@pytest.mark.parametrize("error", [ValueError("no such mesh"), OSError("disk full"), Diverged("step 8: nan")])
 def test_what_a_user_can_mend_is_one_line(error):
     with pytest.raises(SystemExit) as left:
         run(lambda: fail(error))

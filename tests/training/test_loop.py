@@ -16,7 +16,7 @@ import pytest
 
 from tests.training import toy, train_toy
 from training.checkpoints import Checkpoints
-from training.loop import LoopConfig, TrainingStopped, train
+from training.loop import Diverged, LoopConfig, train
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig, make_optimizer
@@ -163,7 +163,7 @@ def test_a_gradient_that_is_no_number_stops_the_run(undisturbed, tmp_path):
         for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first), first):
             yield batch | ({"weights": np.full_like(batch["weights"], np.nan)} if number == 7 else {})
 
-    with pytest.raises(TrainingStopped, match=r"^step 8: .*loss is nan.* Last good checkpoint: step 6 in .*lower") as e:
+    with pytest.raises(Diverged, match=r"^step 8: .*loss is nan.* Last good checkpoint: step 6 in .*lower") as e:
         run(tmp_path, train=batches)
     assert "\n" not in str(e.value)
     assert steps_logged(tmp_path) == list(range(1, 8))
@@ -177,7 +177,7 @@ def test_a_broken_state_is_never_saved(tmp_path):
     """The loss of a step comes from the parameters before it, so the update is looked at too."""
     wild = replace(OPTIMIZER, learning_rate=1e30, warmup=1, clip=0)
     config = replace(CONFIG, save_every=1)
-    with pytest.raises(TrainingStopped, match=r"^step 1: update_norm is inf; stopped. Nothing was saved yet"):
+    with pytest.raises(Diverged, match=r"^step 1: update_norm is inf; stopped. Nothing was saved yet"):
         run(tmp_path, config, optimizer=wild)
 
 

@@ -8,7 +8,15 @@ import pytest
 from pegasus_zh.experiments.few_shot import FewShotConfig
 from pegasus_zh.pretrain import PretrainRecipe
 from pegasus_zh.rows import makers
-from pegasus_zh.rows.makers import MAKERS, ExamplesConfig, Maker, add_maker, making_pairs, pairs_of_documents
+from pegasus_zh.rows.makers import (
+    MAKERS,
+    ExamplesConfig,
+    Maker,
+    add_maker,
+    add_selector,
+    making_pairs,
+    pairs_of_documents,
+)
 from pegasus_zh.rows.packed_rows import open_rows
 from pegasus_zh.rows.packing import IDS, Side
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
@@ -53,6 +61,15 @@ def test_an_encoder_decoder_takes_pairs_alone():
         PretrainRecipe(examples=ExamplesConfig(selector="text"))
     with pytest.raises(DataError, match="objectives has 'text': it must be one of lcs"):
         FewShotConfig(documents=("some",), tasks=("some",), objectives=("lcs", "text"))
+
+
+def test_a_selector_of_ones_own_has_a_name(monkeypatch):
+    monkeypatch.setattr("pegasus_zh.rows.makers.MAKERS", dict(MAKERS))
+    add_selector("own", SELECTORS["lead"])
+    assert "own" in pairs_of_documents() and ExamplesConfig(selector="own").maker.sides == MAKERS["lead"].sides
+    with pytest.raises(ValueError, match="selector 'own' is there already"):
+        add_selector("own", SELECTORS["lead"])
+    del SELECTORS["own"]
 
 
 def two_sentences(texts, tokenizer, *, max_source):

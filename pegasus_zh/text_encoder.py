@@ -77,19 +77,19 @@ def pretrain(config: TextEncoderConfig, say: Say = tell) -> Trained:
     """Runs, or resumes, the pretraining of an encoder on documents.
     Raises DataError, as `text_rows` and the training do."""
     text, where = config.text, config.encoder
-    if where.start and text.tokenizer:
+    if where.start and text.tokens.tokenizer:
         raise DataError("--start has its own tokenizer: leave out --tokenizer")
     if where.start:
         load_tokenizer(tokenizer_folder(where.start))  # before anything is made
-        text = replace(text, tokenizer=str(tokenizer_folder(where.start)))
+        text = replace(text, tokens=replace(text.tokens, tokenizer=str(tokenizer_folder(where.start))))
     length, folder = where.recipe.length, Path(where.folder)
     return pretrain_encoder(where, lambda: text_rows(text, length, folder, say), say)[0]
 
 
 def plan_of(config: TextEncoderConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
     """What the command would train, for scripts.plan: a vocabulary as large as may be, where it is made."""
-    made = Vocabulary(config.text.vocabulary, PegasusTokenizer.mask_id, PegasusTokenizer.specials)
-    given = config.text.tokenizer
+    made = Vocabulary(config.text.tokens.vocabulary, PegasusTokenizer.mask_id, PegasusTokenizer.specials)
+    given = config.text.tokens.tokenizer
     return encoder.plan_of(config.encoder, vocabulary_of(load_tokenizer(given)) if given else made)
 
 

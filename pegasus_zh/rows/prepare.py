@@ -42,7 +42,7 @@ from pegasus_zh.rows.prepared_set import (
 )
 from pegasus_zh.rows.workers import in_processes
 from pegasus_zh.text.documents import (
-    OnBadRecord,
+    DocumentsConfig,
     Record,
     Source,
     find_sources,
@@ -64,27 +64,17 @@ KEPT = "then run the same command again; finished shards are kept"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
+class PrepareConfig(DocumentsConfig):
     """Which documents are prepared, and how the work is done."""
 
-    data: tuple[str, ...] = ()
-    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet. Pairs: .tsv
-    (reference TAB source) and .jsonl (both also .gz)."""
-    field: str = "text"
-    """The JSON field or Parquet column with a document's text."""
     pair_fields: tuple[str, str] = ("source", "reference")
-    """The JSON fields of a pair, where the selector is pairs."""
+    """Of pairs: their JSON fields. Where the selector is pairs, --data is .jsonl, or .tsv (reference TAB source)."""
     shard_megabytes: float = 0
     """Raw input of a shard, held in memory and lost by a kill; 0: 1/256 of all, 2 to 32."""
-    eval_fraction: float = 0.0
-    """Documents held out for evaluation, by a hash of their text."""
-    workers: int = 0
-    """Processes; 0: one a core, 1: none beside this one."""
-    on_bad_record: OnBadRecord = "stop"
-    """skip: leave bad documents out and count them by reason."""
 
     def __post_init__(self):
-        check_ranges(self, shard_megabytes=(0, 4096), eval_fraction=(0, 1), workers=(0, 1024))
+        super().__post_init__()
+        check_ranges(self, shard_megabytes=(0, 4096))
 
 
 @dataclass(frozen=True)

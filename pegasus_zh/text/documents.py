@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from training.files.datasets import open_dataset
 from training.files.errors import DataError
+from training.ranges import check_ranges
 from training.telling import tell
 
 CORPUS = Path(__file__).parents[1] / "corpus"  # that comes with the project: train.jsonl and heldout.jsonl
@@ -37,6 +38,25 @@ IDEOGRAPHIC_SPACE = "\u3000".encode()
 SKIP = "use --on-bad-record skip to go on without such documents"
 OnBadRecord = Literal["stop", "skip"]
 Text = TypeVar("Text")  # a document, or a pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentsConfig:
+    """Which documents are read."""
+
+    data: tuple[str, ...] = ()
+    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet."""
+    field: str = "text"
+    """The JSON field or Parquet column with a document's text."""
+    eval_fraction: float = 0.0
+    """Documents held out for evaluation, by a hash of their text."""
+    workers: int = 0
+    """Processes that prepare; 0: one a core, 1: none beside this one."""
+    on_bad_record: OnBadRecord = "stop"
+    """skip: leave bad documents out and count them by reason."""
+
+    def __post_init__(self):
+        check_ranges(self, eval_fraction=(0, 1), workers=(0, 1024))
 
 
 class BadRecord(DataError):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pegasus_zh.rows.plain_text import TextConfig, vocabulary_of
+from pegasus_zh.text.documents import DocumentsConfig
 from pegasus_zh.text.tokenizers import Tokenizer
-from pegasus_zh.text.vocabulary import train_sentencepiece
+from pegasus_zh.text.vocabulary import TokenizerConfig, train_sentencepiece
 from pegasus_zh.text_encoder import (
     ExportEncoderConfig,
     TextEncoderConfig,
@@ -42,7 +43,8 @@ def run(one_layer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     documents = folder / "documents.jsonl"
     documents.write_text("".join(json.dumps({"text": f"{n}{t}"}) + "\n" for t in TEXTS for n in range(9)), "utf-8")
-    text = TextConfig(data=(str(documents),), vocabulary=300, eval_fraction=0, workers=1)
+    documents = DocumentsConfig(data=(str(documents),), workers=1)
+    text = TextConfig(documents=documents, tokens=TokenizerConfig(vocabulary=300))
     basis = defaults("tiny").recipe
     recipe = replace(basis, length=16, loop=replace(basis.loop, steps=1, batch_size=8))
     config = EncoderConfig(recipe=recipe, folder=str(folder / "run"))
@@ -128,7 +130,10 @@ def test_refused_before_anything_is_made(run, tmp_path):
     config, text, _ = run
     fresh = replace(config, start=config.folder, folder=str(tmp_path / "fresh"))
     with pytest.raises(DataError, match="--start has its own tokenizer"):
-        pretrain(TextEncoderConfig(text=replace(text, tokenizer=config.folder), encoder=fresh), silent)
+        pretrain(
+            TextEncoderConfig(text=replace(text, tokens=TokenizerConfig(tokenizer=config.folder)), encoder=fresh),
+            silent,
+        )
     with pytest.raises(ValueError, match="cannot be cut into 3 microbatches"):
         pretrain(
             TextEncoderConfig(
@@ -148,7 +153,10 @@ def test_a_runs_own_tokenizer_is_kept(run, tmp_path):
     (kept / "tokenizer" / "made.json").unlink()
     with pytest.raises(DataError, match="the run there has another tokenizer"):
         pretrain(
-            TextEncoderConfig(text=replace(text, vocabulary=220), encoder=replace(config, folder=str(kept))), silent
+            TextEncoderConfig(
+                text=replace(text, tokens=TokenizerConfig(vocabulary=220)), encoder=replace(config, folder=str(kept))
+            ),
+            silent,
         )
     assert load_text_encoder(kept, say=silent).tokenizer.vocab_size > 220
     (kept / "tokenizer" / "vocab.txt").write_text(

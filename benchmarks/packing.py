@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from pegasus_zh.rows.makers import ExamplesConfig
-from pegasus_zh.rows.packing import decode_rows, encode_row
+from pegasus_zh.rows.packing import SOURCE, TARGET, decode_rows, encode_row
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5.mt5 import PRESETS, with_vocabulary
 from pegasus_zh.t5.program import t5_program
@@ -52,7 +52,7 @@ def main() -> None:
     ]
     alone = max(1, config.positions // (384 + 128))
     records = [encode_row([pair], manifest.dtype) for pair in pairs[:alone]]
-    padded = decode_rows(records, manifest.dtype, {"source": 384, "target": 128}, tokenizer.pad_id, tokenizer.start_id)
+    padded = decode_rows(records, manifest.dtype, {SOURCE: 384, TARGET: 128}, tokenizer.pad_id, tokenizer.start_id)
     model = with_vocabulary(PRESETS[config.preset], tokenizer.vocab_size)
 
     def make(batch):

@@ -73,7 +73,7 @@ def _profile(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokeniz
         (source,) = find_sources(config.data)
         records = list(islice(read_records(source, config.field), PROFILED))
     with stage("parse"):
-        texts = list(parse_records(records, config.field, "skip", Counter()))
+        texts = list(parse_records(records, examples.maker.reads.of(config), "skip", Counter()))
     with stage("split"):
         most = 3 * (examples.max_source + examples.max_target) // 2
         split = (split_sentences(text, faithful=examples.faithful) for text in texts)

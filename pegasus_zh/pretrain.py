@@ -8,10 +8,9 @@ from typing import Annotated
 
 import jax
 import tyro
-from jax.experimental import multihost_utils
 
 from pegasus_zh.rows.dataset import eval_batches, train_batches
-from pegasus_zh.rows.makers import PAIR, ExamplesConfig, pairs_of_documents
+from pegasus_zh.rows.makers import PAIR, ExamplesConfig, making_pairs
 from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.t5 import mt5
@@ -19,14 +18,15 @@ from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.documents import CORPUS
+from pegasus_zh.text.readers import DOCUMENTS
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
-from pegasus_zh.text.vocabulary import VocabularyKind, make_tokenizer
+from pegasus_zh.text.vocabulary import TokenizerConfig
 from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
 from training.flags import FLAT, one_of, parse_preset
-from training.launch import LaunchConfig, hold, joined
+from training.launch import LaunchConfig, by_first, hold, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import data_share, make_mesh
 from training.optimizer import OptimizerConfig
@@ -59,7 +59,7 @@ class PretrainRecipe:
 
     def __post_init__(self):
         check_ranges(self, dropout=(0, 1), label_smoothing=(0, 1), z_loss=0)
-        if (given := self.examples.selector) not in (known := pairs_of_documents()):
+        if (given := self.examples.selector) not in (known := making_pairs()):
             raise DataError(f"selector is {given!r}, which makes no pairs: give one of {', '.join(known)}")
 
     def model(self, vocabulary: int, start: mt5.MT5Config | None = None) -> mt5.MT5Config:
@@ -92,12 +92,8 @@ class PretrainConfig:
     """Held-out documents; by default --eval-fraction of --data (of the built-in corpus: its own held-out part)."""
     prepared: str = ""
     """A set that scripts.prepare made, instead of --data."""
-    tokenizer: str = ""
-    """A folder with vocab.txt or spiece.model, or such a file; by default a vocabulary is made from --data."""
-    tokenizer_kind: VocabularyKind = "pegasus"
-    """Which vocabulary is made: words and wordpieces (T5-PEGASUS), the same without words, or SentencePiece (mT5)."""
-    vocabulary: int = 50_000
-    """Entries of the vocabulary that is made, at most."""
+    tokens: Annotated[TokenizerConfig, FLAT] = field(default_factory=TokenizerConfig)
+    """What the documents are cut into."""
     samples: int = 5
     """Held-out pseudo-summaries written and shown at the end."""
     prepare: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=lambda: PrepareConfig(eval_fraction=0.01))
@@ -106,7 +102,7 @@ class PretrainConfig:
     """On what it runs."""
 
     def __post_init__(self):
-        check_ranges(self, vocabulary=1, samples=0)
+        check_ranges(self, samples=0)
 
 
 def defaults(preset: str) -> PretrainConfig:
@@ -116,7 +112,7 @@ def defaults(preset: str) -> PretrainConfig:
         return config
     return replace(
         config,
-        vocabulary=4000,
+        tokens=TokenizerConfig(vocabulary=4000),
         recipe=replace(
             config.recipe,
             # Short rows: with long ones few documents fill few, and their attention costs a laptop a third more.
@@ -140,30 +136,13 @@ def plan_of(config: PretrainConfig, mesh: jax.sharding.Mesh) -> tuple[Program, L
     """What the command would train, for scripts.plan: rows of 512 + 160 where documents choose them, and a vocabulary
     as large as may be where it is made of them."""
     start, row = load(config.start).config if config.start else None, config.recipe.examples.row
-    shape, vocabulary = (row["source"] or 512, row["target"] or 160), config.vocabulary
+    shape, vocabulary = (row["source"] or 512, row["target"] or 160), config.tokens.vocabulary
     if config.prepared:
         manifest = open_rows(config.prepared).manifest
         shape, vocabulary = (manifest.row["source"], manifest.row["target"]), manifest.tokenizer["vocab_size"]
-    elif config.tokenizer:
-        vocabulary = load_tokenizer(config.tokenizer).vocab_size
+    elif config.tokens.tokenizer:
+        vocabulary = load_tokenizer(config.tokens.tokenizer).vocab_size
     return config.recipe.program(config.recipe.model(vocabulary, start), shape), config.recipe.loop
-
-
-def tokenizer_of(config: PretrainConfig, folder: Path, say: Say = tell) -> Tokenizer:
-    """The tokenizer that is given, or the one in `folder`,
-    which is first made from the documents if it is not there."""
-    if config.tokenizer:
-        return load_tokenizer(config.tokenizer)
-    given = config.prepare
-    return make_tokenizer(
-        config.tokenizer_kind,
-        config.vocabulary,
-        given.data,
-        folder,
-        field=given.field,
-        on_bad_record=given.on_bad_record,
-        say=say,
-    )
 
 
 def pretrain(config: PretrainConfig, say: Say = tell) -> Trained:
@@ -228,10 +207,13 @@ def pretrain_on(
 def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...]]:
     """The config with the documents it means, and the held-out ones.
     Raises DataError for flags that contradict each other."""
-    if config.start and config.tokenizer:
+    if config.start and config.tokens.tokenizer:
         raise DataError("--start has its own tokenizer: leave out --tokenizer")
-    if config.prepared and (config.prepare.data or config.tokenizer):
+    if config.prepared and (config.prepare.data or config.tokens.tokenizer):
         raise DataError("--prepared names a set with its tokenizer: leave out --data and --tokenizer")
+    has_tokenizer = config.start or config.prepared or config.tokens.tokenizer
+    if config.recipe.examples.maker.reads is not DOCUMENTS and not has_tokenizer:
+        raise DataError("a vocabulary is made of documents, not of pairs: give --tokenizer, or --start, which has one")
     if config.prepare.data or config.prepared:
         return config, config.eval_data
     if config.eval_data:
@@ -242,8 +224,8 @@ def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...
 
 def _check(config: PretrainConfig, start: Loaded | None, mesh: jax.sharding.Mesh) -> None:
     """What can be known before anything is prepared. Raises ValueError for what the mesh cannot cut."""
-    sizes = mt5.sizes(config.recipe.model(config.vocabulary, start.config if start else None))
-    if config.tokenizer or config.prepared:
+    sizes = mt5.sizes(config.recipe.model(config.tokens.vocabulary, start.config if start else None))
+    if config.tokens.tokenizer or config.prepared:
         del sizes["vocabulary"]  # not known yet
     check_divisible(mesh, {"batch_size / accumulate": ("batch", config.recipe.loop.microbatch)} | sizes)
 
@@ -254,27 +236,27 @@ def _prepared(
     """The prepared rows, and the held-out ones if there are any; made by the first process if need be."""
     place = Path(config.prepared) if config.prepared else folder / "data"
     fingerprint = tokenizer.fingerprint if tokenizer else None
-    data = heldout = None
-    if jax.process_index() == 0:  # the others find what the first has prepared on the storage they share
+
+    def make() -> tuple[PreparedRows, PackedRows | None]:
         if config.prepared:
             data = open_rows(place, fingerprint)
         else:
-            tokenizer = tokenizer or tokenizer_of(config, folder / "tokenizer", say)
+            given = tokenizer or config.tokens.of(config.prepare, folder / "tokenizer", say)
             documents = replace(config.prepare, eval_fraction=0) if eval_data else config.prepare
-            data = prepare(config.recipe.examples, documents, tokenizer, place)
-        if {*data.manifest.row} != {*PAIR}:
+            data = prepare(config.recipe.examples, documents, given, place)
+        if {*data.manifest.row} != {side.name for side in PAIR}:
             raise DataError(f"{place} has rows of {', '.join(data.manifest.row)}: give a set of sources and targets")
-        if eval_data:  # in rows of the same shape, so that the evaluation compiles once
-            row = data.manifest.row
-            examples = replace(config.recipe.examples, row_source=row["source"], row_target=row["target"])
-            documents = replace(config.prepare, data=eval_data, eval_fraction=0)
-            heldout = prepare(examples, documents, load_tokenizer(place / "tokenizer"), folder / "heldout").train
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("prepared")
-    data = data or open_rows(place, fingerprint)
-    if eval_data:
-        return data, heldout or open_rows(folder / "heldout").train
-    return data, data.heldout
+        if not eval_data:
+            return data, data.heldout
+        examples = config.recipe.examples.of_row(data.manifest.row)  # so that the evaluation compiles once
+        documents = replace(config.prepare, data=eval_data, eval_fraction=0)
+        return data, prepare(examples, documents, load_tokenizer(place / "tokenizer"), folder / "heldout").train
+
+    def reopen() -> tuple[PreparedRows, PackedRows | None]:
+        data = open_rows(place, fingerprint)
+        return data, open_rows(folder / "heldout").train if eval_data else data.heldout
+
+    return by_first(make, reopen, what="prepared")
 
 
 def show_samples(

@@ -13,11 +13,12 @@ import numpy as np
 
 from pegasus_zh.rows.plain_text import TextConfig, text_recipe, text_rows, vocabulary_of
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
-from pegasus_zh.text.tokenizers import PegasusTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
 from rope.encoder import pretrain as encoder
 from rope.encoder import roformer
 from rope.encoder.huggingface import Pooler, write_encoder
 from rope.encoder.load import load_encoder
+from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import EncoderConfig, pretrain_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig
 from training.files.atomic import check_new
@@ -34,7 +35,7 @@ from training.telling import Say, tell
 class TextEncoder(NamedTuple):
     model: RoFormer  # of float32 NumPy arrays
     config: RoFormerConfig
-    tokenizer: PegasusTokenizer
+    tokenizer: Tokenizer
     pooling: str | None = None  # what scripts.simcse trained its vectors with
 
     @property
@@ -76,20 +77,20 @@ def pretrain(config: TextEncoderConfig, say: Say = tell) -> Trained:
     """Runs, or resumes, the pretraining of an encoder on documents.
     Raises DataError, as `text_rows` and the training do."""
     text, where = config.text, config.encoder
-    if where.start and text.tokenizer:
+    if where.start and text.tokens.tokenizer:
         raise DataError("--start has its own tokenizer: leave out --tokenizer")
     if where.start:
         load_tokenizer(tokenizer_folder(where.start))  # before anything is made
-        text = replace(text, tokenizer=str(tokenizer_folder(where.start)))
+        text = replace(text, tokens=replace(text.tokens, tokenizer=str(tokenizer_folder(where.start))))
     length, folder = where.recipe.length, Path(where.folder)
     return pretrain_encoder(where, lambda: text_rows(text, length, folder, say), say)[0]
 
 
 def plan_of(config: TextEncoderConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
     """What the command would train, for scripts.plan: a vocabulary as large as may be, where it is made."""
-    given = config.text.tokenizer
-    size = load_tokenizer(given).vocab_size if given else config.text.vocabulary
-    return encoder.plan_of(config.encoder, vocabulary_of(size))
+    made = Vocabulary(config.text.tokens.vocabulary, PegasusTokenizer.mask_id, PegasusTokenizer.specials)
+    given = config.text.tokens.tokenizer
+    return encoder.plan_of(config.encoder, vocabulary_of(load_tokenizer(given)) if given else made)
 
 
 def tokenizer_folder(path: Path | str) -> Path:
@@ -106,8 +107,8 @@ def load_text_encoder(
     """As rope.encoder.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
     model, config, of_tokenizer, pooling = load_encoder(path, step=step, pooler=pooler, say=say)
     tokenizer = load_tokenizer(where := tokenizer_folder(path))
-    if not isinstance(tokenizer, PegasusTokenizer):
-        raise DataError(f"{where}: a sentencepiece model; an encoder's tokenizer is its vocab.txt: put that there")
+    if tokenizer.mask_id is None:
+        raise DataError(f"{where}: a {tokenizer.kind} model; an encoder's tokenizer is its vocab.txt: put that there")
     if of_tokenizer not in (None, tokenizer.fingerprint):
         raise DataError(f"{where}: not the tokenizer that the checkpoint was trained with; put that one there")
     if tokenizer.vocab_size > config.vocabulary:
@@ -118,7 +119,7 @@ def load_text_encoder(
     return TextEncoder(model, config, tokenizer, pooling)
 
 
-def rows_of_texts(tokenizer: PegasusTokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+def rows_of_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
     """(ids, segments) int32 [texts, T] for rope.encoder.roformer.encode: a row a text between [CLS] and [SEP], its end
     left out beyond `length`, T of the longest."""
     if length < 3 or not texts:

@@ -5,13 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import jax
+from jax.experimental import multihost_utils
 
 from training.compiled import remember_programs
 from training.files.locks import locked
 from training.mesh import MeshConfig, join_processes
 from training.telling import Say, silent, tell
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +45,12 @@ def hold(folder: Path | str, launch: LaunchConfig) -> Iterator[None]:
         remember_programs(folder / "compiled") if launch.keep_compiled else nullcontext(),
     ):
         yield
+
+
+def by_first(make: Callable[[], Made], reopen: Callable[[], Made], what: str) -> Made:
+    """What the first process makes on the storage that all share, and the others open once it is there."""
+    if jax.process_index() == 0:
+        made = make()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+    return made if jax.process_index() == 0 else reopen()

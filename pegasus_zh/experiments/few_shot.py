@@ -23,7 +23,7 @@ from pegasus_zh.evaluation import scores
 from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
 from pegasus_zh.generation import writer
-from pegasus_zh.pretrain import PretrainRecipe, defaults, pretrain_on, tokenizer_of
+from pegasus_zh.pretrain import PretrainRecipe, defaults, pretrain_on
 from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.packed_rows import PreparedRows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
@@ -147,7 +147,7 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
     }
     with experiment(folder, settings_of(config, tasks)):
         documents = PrepareConfig(data=config.documents)
-        tokenizer = tokenizer_of(replace(basis, prepare=documents), folder / "tokenizer", say)
+        tokenizer = basis.tokens.of(documents, folder / "tokenizer", say)
         rows = {
             objective: prepare(given, documents, tokenizer, folder / "data" / objective)
             for objective, given in examples.items()

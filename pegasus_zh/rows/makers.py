@@ -1,28 +1,28 @@
 """Where examples come from: a table of makers, each one name, one function and the settings that it reads.
 
-An example is a tuple of ids, an array for each side that its maker names: (source, target) for an encoder-decoder,
-(ids,) for an encoder.
+An example is a tuple of ids, an array for each side of its maker: (source, target) for an encoder-decoder, (ids,) for
+an encoder.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from pegasus_zh.rows.packing import Example
+from pegasus_zh.rows.packing import IDS, SOURCE, TARGET, Example, Side
 from pegasus_zh.rows.prepared_set import id_dtype
 from pegasus_zh.rows.pseudo_summary import SELECTORS, Selector, Unit, pseudo_summary
 from pegasus_zh.rows.span_corruption import corrupt
+from pegasus_zh.text.readers import DOCUMENTS, PAIRS, Reader
 from pegasus_zh.text.sentences import group_sentences, split_sentences
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.files.errors import DataError
 from training.ranges import check_ranges
 
-PAIR = ("source", "target")
-PLAIN = ("ids",)
+PAIR = (SOURCE, TARGET)
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,11 @@ class Maker:
 
     make: Callable[..., list[list[Example]]]  # (texts, tokenizer, **settings) -> the examples of each text
     settings: tuple[str, ...]  # what else `make` takes, by name: fields of a config
-    sides: tuple[str, ...] = PAIR  # of an example, in order
-    reads: Literal["documents", "pairs"] = "documents"  # what a text is: a document, or (source, reference)
+    sides: tuple[Side, ...] = PAIR  # of an example, in order
+    reads: Reader = DOCUMENTS  # what a text is: a document, or (source, reference)
     needs: str = "three sentences"  # what a text must have for an example
-    kinds: tuple[str, ...] = ("pegasus", "sentencepiece")  # of tokenizers that will do
+    kinds: tuple[str, ...] = ()  # of tokenizers that will do; (): any
+    reason: str = ""  # why no other will, and what will
     positions: int = 0  # of a row for each example in it, but for the first four; 0: any
 
     def examples(self, texts: Sequence, tokenizer: Tokenizer, config: Any) -> list[list[Example]]:
@@ -130,33 +131,55 @@ def _of_selector(name: str) -> Maker:
 
 MAKERS: dict[str, Maker] = {
     **{name: _of_selector(name) for name in SELECTORS},
-    "span-corruption": Maker(span_pairs, _GROUPS, kinds=("pegasus",)),
+    "span-corruption": Maker(
+        span_pairs, _GROUPS, kinds=("pegasus",), reason="marks by [unused1], [unused2], …: use a vocab.txt"
+    ),
     # A piece for eight positions at most: a row closes before dozens of very short texts share it.
-    "text": Maker(pieces, ("max_source",), sides=PLAIN, needs="text", positions=8),
-    "pairs": Maker(given_pairs, _LENGTHS, reads="pairs", needs="a source and a reference"),
+    "text": Maker(pieces, ("max_source",), sides=(IDS,), needs="text", positions=8),
+    "pairs": Maker(given_pairs, _LENGTHS, reads=PAIRS, needs="a source and a reference"),
 }
 
 
-def of_documents() -> list[str]:
-    """What --selector may be."""
-    return [name for name, maker in MAKERS.items() if maker.reads == "documents"]
+def making_pairs() -> list[str]:
+    """The makers of what T5 trains on."""
+    return [name for name, maker in MAKERS.items() if maker.sides == PAIR]
 
 
 def pairs_of_documents() -> list[str]:
-    """Of these, what T5 trains on."""
-    return [name for name in of_documents() if MAKERS[name].sides == PAIR]
+    """Those of them that need no more than documents."""
+    return [name for name in making_pairs() if MAKERS[name].reads is DOCUMENTS]
 
 
-def add_selector(name: str, selector: Selector) -> None:
-    """A rule of one's own for pseudo-summaries: from now on --selector may be `name`, in this process.
+def _sides() -> dict[str, Side]:
+    return {side.name: side for maker in MAKERS.values() for side in maker.sides}
+
+
+def known_sides(row: Mapping[str, int]) -> dict[Side, int]:
+    """A row's positions by side instead of its name. Raises DataError for a side that no maker here has."""
+    known = _sides()
+    if new := [name for name in row if name not in known]:
+        raise DataError(f"rows have a side {new[0]!r}: add the maker that made them first (makers.add_maker)")
+    return {known[name]: positions for name, positions in row.items()}
+
+
+def add_maker(name: str, maker: Maker) -> None:
+    """A maker of one's own: from now on --selector may be `name`, in this process.
 
     Where several processes prepare, the script that starts them adds it outside of `if __name__ == "__main__":`. Raises
-    ValueError for a name that is taken: prepared sets are known by it.
+    ValueError for a name that is taken, also of a side that differs: prepared sets are known by them.
     """
     if name in MAKERS:
         raise ValueError(f"selector {name!r} is there already, and prepared sets are known by the name: give another")
+    known = _sides()
+    if other := [side.name for side in maker.sides if known.get(side.name, side) != side]:
+        raise ValueError(f"side {other[0]!r} is there already, and is not the same: give another name")
+    MAKERS[name] = maker
+
+
+def add_selector(name: str, selector: Selector) -> None:
+    """A rule of one's own for pseudo-summaries, as add_maker adds a maker."""
+    add_maker(name, _of_selector(name))
     SELECTORS[name] = selector
-    MAKERS[name] = _of_selector(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +188,7 @@ class ExamplesConfig:
 
     selector: str = "lcs"
     """Rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as
-    T5; or text: no pairs, the text in pieces."""
+    T5; or text: no pairs, the text in pieces; or pairs: of files of pairs."""
     unit: Unit = "character"
     """What the selector compares."""
     faithful: bool = False
@@ -186,8 +209,8 @@ class ExamplesConfig:
     def __post_init__(self):
         lengths, rows = dict.fromkeys(_LENGTHS, (4, 1 << 15)), dict.fromkeys(("row_source", "row_target"), (0, 1 << 16))
         check_ranges(self, ratio=0, selector_seed=(0, 1 << 32), **lengths, **rows)
-        if self.selector not in (known := of_documents()):
-            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(known)}")
+        if self.selector not in MAKERS:
+            raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(MAKERS)}")
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:
             raise DataError(
                 f"a row must hold the longest pair, so --row-source {self.row_source} may not be below --max-source "
@@ -206,11 +229,14 @@ class ExamplesConfig:
     @property
     def row(self) -> dict[str, int]:
         """Positions of each side of a packed row; 0: not given."""
-        given = {"source": self.row_source, "target": self.row_target, "ids": self.row_source}
-        return {side: given[side] for side in self.maker.sides}
+        return {side.name: getattr(self, side.row) for side in self.maker.sides}
+
+    def of_row(self, row: Mapping[str, int]) -> "ExamplesConfig":
+        """The same examples in rows of another set's shape."""
+        given: dict[str, Any] = {side.row: row[side.name] for side in self.maker.sides}
+        return replace(self, **given)
 
     @property
     def longest(self) -> list[int]:
-        """Ids of an example on each side, at most; a target's start is none of its labels."""
-        most = {"source": self.max_source, "target": self.max_target - 1, "ids": self.max_source}
-        return [most[side] for side in self.maker.sides]
+        """Ids of an example on each side, at most; the start of a decoder's inputs is none of its labels."""
+        return [getattr(self, side.longest) - bool(side.inputs) for side in self.maker.sides]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from pegasus_zh.rows.makers import known_sides
 from pegasus_zh.rows.packing import decode_rows
 from pegasus_zh.rows.prepared_set import Manifest, Split, checksum, read_manifest
 from training.files.errors import DataError
@@ -19,7 +20,7 @@ class PackedRows:
     """The rows of one split of a prepared set, by random access."""
 
     def __init__(self, folder: Path, manifest: Manifest, split: Split):
-        self.manifest, self._name = manifest, f"{folder} ({split})"
+        self.manifest, self._name, self._row = manifest, f"{folder} ({split})", known_sides(manifest.row)
         files = [f"{folder / file.name}[0:{file.rows}]" for file in manifest.files(split)]
         self._records = ArrayRecordDataSource(files)
 
@@ -28,7 +29,7 @@ class PackedRows:
 
     def batch(self, indices: Iterable[int]) -> Batch:
         """The arrays of these rows, see decode_rows; an index past the last gives an empty row."""
-        manifest, tokenizer = self.manifest, self.manifest.tokenizer
+        tokenizer, dtype = self.manifest.tokenizer, self.manifest.dtype
         try:
             records = [self._records[index] if index < len(self) else b"" for index in indices]
         except RuntimeError as error:  # ArrayRecord checks a hash of each record
@@ -36,7 +37,7 @@ class PackedRows:
                 f"{self._name}: a row cannot be read ({error}); "
                 "delete manifest.json and run scripts/prepare.py again, which replaces damaged shards"
             ) from error
-        return decode_rows(records, manifest.dtype, manifest.row, tokenizer["pad_id"], tokenizer["start_id"])
+        return decode_rows(records, dtype, self._row, tokenizer["pad_id"], tokenizer["start_id"])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ inside an example by segment numbers, as in T5X.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import chain, product
 from math import prod
@@ -17,6 +18,22 @@ Example = tuple[np.ndarray, ...]  # ids of each side
 MOST_PADDING = 0.04  # of all positions: what choose_row_shape aims at
 MULTIPLE = 32  # of which every side of a chosen row is
 WINDOW = 64  # candidates compared two by two; half as many cost 0.3% more padding, twice as many double the time
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the sequences of ids that an example is. A prepared set knows it by its name."""
+
+    name: str  # of its ids in a batch
+    segments: str  # and of their segments
+    longest: str  # the setting that says how many ids it has at most
+    row: str  # the setting that says how many positions of a row it has; 0: chosen by the texts
+    inputs: str = ""  # of a decoder's labels: what they are called behind their start, which `longest` counts too
+
+
+SOURCE = Side("source", "source_segments", "max_source", "row_source")
+TARGET = Side("target", "target_segments", "max_target", "row_target", inputs="target_inputs")
+IDS = Side("ids", "segments", "max_source", "row_source")
 
 
 def pack(lengths: np.ndarray, row: Sequence[int], most: int | None = None) -> list[list[int]]:
@@ -114,18 +131,20 @@ def encode_row(examples: Sequence[Example], dtype: str) -> bytes:
 
 
 def decode_rows(
-    records: Sequence[bytes], dtype: str, row: Mapping[str, int], pad_id: int, start_id: int
+    records: Sequence[bytes], dtype: str, row: Mapping[Side, int], pad_id: int, start_id: int
 ) -> dict[str, np.ndarray]:
     """int32 arrays of B records, for a `row` of so many positions on each side, in the records' order.
 
-    For each side its ids and its segments [B, positions]: `source` and `source_segments`, but `ids` and plain
-    `segments`. Segments number a row's examples from 1; 0 is padding. A side `target` holds labels, and comes with
-    `target_inputs`: the labels shifted one to the right inside each segment, which starts with `start_id`. An empty
-    record gives a row of padding.
+    For each side its ids and its segments [B, positions], as it calls them. Segments number a row's examples from 1; 0
+    is padding. Labels come with a decoder's inputs: the labels shifted one to the right inside each segment, which
+    starts with `start_id`. An empty record gives a row of padding.
     """
-    batch = {side: np.full((len(records), positions), pad_id, np.int32) for side, positions in row.items()}
-    segments = {side: np.zeros_like(ids) for side, ids in batch.items()}
-    inputs = np.full_like(batch["target"], pad_id) if "target" in row else None
+    batch = {
+        name: np.full((len(records), positions), pad_id, np.int32)
+        for side, positions in row.items()
+        for name in filter(None, (side.name, side.inputs))
+    }
+    segments = {side.segments: np.zeros_like(batch[side.name]) for side in row}
     for number, record in enumerate(records):
         if not record:
             continue
@@ -137,16 +156,9 @@ def decode_rows(
         for side, own in zip(row, lengths, strict=True):
             used = int(own.sum())
             ids, begin = values[begin : begin + used], begin + used
-            batch[side][number, :used] = ids
-            segments[side][number, :used] = numbers.repeat(own)
-            if side == "target" and inputs is not None:
-                inputs[number, 1:used] = ids[:-1]
-                inputs[number, own.cumsum() - own] = start_id
-    if inputs is not None:
-        batch["target_inputs"] = inputs
-    return batch | {segments_of(side): found for side, found in segments.items()}
-
-
-def segments_of(side: str) -> str:
-    """What the segments of a side are called in a batch."""
-    return "segments" if side == "ids" else f"{side}_segments"
+            batch[side.name][number, :used] = ids
+            segments[side.segments][number, :used] = numbers.repeat(own)
+            if side.inputs:
+                batch[side.inputs][number, 1:used] = ids[:-1]
+                batch[side.inputs][number, own.cumsum() - own] = start_id
+    return batch | segments

@@ -1,52 +1,46 @@
 """Rows of plain text for encoders: documents -> vocabulary -> prepared set -> batches of ids and segments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
-
-import jax
-from jax.experimental import multihost_utils
+from typing import Annotated
 
 from pegasus_zh.rows.dataset import eval_batches, train_batches
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
-from pegasus_zh.text.documents import CORPUS, OnBadRecord
-from pegasus_zh.text.tokenizers import MASK, PegasusTokenizer, keep_tokenizer, load_tokenizer
-from pegasus_zh.text.vocabulary import SPECIALS, make_tokenizer
+from pegasus_zh.text.documents import CORPUS, DocumentsConfig
+from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.text.vocabulary import TokenizerConfig
 from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import Rows
 from training.files.errors import DataError
+from training.flags import FLAT
+from training.launch import by_first
 from training.telling import Say, tell
+
+_NO_MASK = "{} has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    data: tuple[str, ...] = (str(CORPUS / "train.jsonl"),)
-    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet. Default: the
-    built-in corpus."""
-    field: str = "text"
-    """The JSON field or Parquet column with a document's text."""
-    tokenizer: str = ""
-    """A folder with vocab.txt, or such a file; by default a vocabulary is made from the documents."""
-    tokenizer_kind: Literal["pegasus", "characters"] = "pegasus"
-    """Which vocabulary is made: words (RoFormer, WoBERT), or characters (BERT, RoFormer-char)."""
-    vocabulary: int = 4000
-    """Entries of the vocabulary that is made, at most."""
-    eval_fraction: float = 0.02
-    """Documents held out for evaluation, by a hash of their text."""
-    on_bad_record: OnBadRecord = "stop"
-    """skip: leave bad documents out and count them by reason."""
-    workers: int = 0
-    """Processes that prepare; 0: one a core."""
+    documents: Annotated[DocumentsConfig, FLAT] = field(
+        default_factory=lambda: DocumentsConfig(data=(str(CORPUS / "train.jsonl"),), eval_fraction=0.02)
+    )
+    """Those of --data; by default the built-in corpus."""
+    tokens: Annotated[TokenizerConfig, FLAT] = field(default_factory=lambda: TokenizerConfig(vocabulary=4000))
+    """What they are cut into."""
+
+    def __post_init__(self):
+        if self.tokens.tokenizer_kind == "sentencepiece":  # before one is made
+            raise DataError(_NO_MASK.format("sentencepiece"))
 
 
 def text_recipe(preset: str) -> TextConfig:
     """The defaults that go with a preset of rope.encoder.roformer:
     BERT's and RoFormer-char's vocabularies are of characters."""
     if "char" in preset or preset.startswith("bert"):
-        return TextConfig(tokenizer_kind="characters", vocabulary=6000)
+        return TextConfig(tokens=TokenizerConfig(tokenizer_kind="characters", vocabulary=6000))
     return TextConfig()
 
 
@@ -56,49 +50,31 @@ def text_rows(config: TextConfig, length: int, folder: Path, say: Say = tell) ->
     Raises DataError for a tokenizer without [MASK], and as pegasus_zh.rows.prepare does.
     """
     place = folder / f"rows-{length}"
-    made = _prepared(config, length, folder, place, say) if jax.process_index() == 0 else None
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("rows prepared")
-    rows = made or open_rows(place)
-    tokenizer = rows.manifest.tokenizer
+    rows = by_first(
+        lambda: _prepared(config, length, folder, place, say), lambda: open_rows(place), what="rows prepared"
+    )
+    tokenizer = load_tokenizer(place / "tokenizer")
     return Rows(
         length=length,
-        vocabulary=vocabulary_of(tokenizer["vocab_size"]),
+        vocabulary=vocabulary_of(tokenizer),
         fingerprint=rows.manifest.fingerprint,
-        tokenizer=tokenizer["fingerprint"],
+        tokenizer=tokenizer.fingerprint,
         train=partial(train_batches, rows.train),
         heldout=partial(eval_batches, rows.heldout) if rows.heldout else None,
     )
 
 
-def vocabulary_of(size: int) -> Vocabulary:
-    """What masking knows of a tokenizer of so many entries."""
-    return Vocabulary(size, SPECIALS.index(MASK), len(SPECIALS))
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """What masking knows of a tokenizer. Raises DataError for one without [MASK]."""
+    if tokenizer.mask_id is None:
+        raise DataError(_NO_MASK.format(tokenizer.kind))
+    return Vocabulary(tokenizer.vocab_size, tokenizer.mask_id, tokenizer.specials)
 
 
 def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: Say) -> PreparedRows:
     examples = ExamplesConfig(selector="text", max_source=length, row_source=length)
-    documents = PrepareConfig(
-        data=config.data,
-        eval_fraction=config.eval_fraction,
-        workers=config.workers,
-        field=config.field,
-        on_bad_record=config.on_bad_record,
-    )
-    if config.tokenizer:
-        tokenizer = load_tokenizer(config.tokenizer)
-    else:
-        tokenizer = make_tokenizer(
-            config.tokenizer_kind,
-            config.vocabulary,
-            config.data,
-            folder / "tokenizer",
-            field=config.field,
-            on_bad_record=config.on_bad_record,
-            say=say,
-        )
-    if not isinstance(tokenizer, PegasusTokenizer):
-        raise DataError("sentencepiece has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters")
-    if config.tokenizer:
+    tokenizer = config.tokens.of(config.documents, folder / "tokenizer", say)
+    vocabulary_of(tokenizer)  # before anything is prepared
+    if config.tokens.tokenizer:
         keep_tokenizer(tokenizer, folder / "tokenizer")
-    return prepare(examples, documents, tokenizer, place)
+    return prepare(examples, PrepareConfig(**vars(config.documents)), tokenizer, place)

@@ -42,7 +42,7 @@ from pegasus_zh.rows.prepared_set import (
 )
 from pegasus_zh.rows.workers import in_processes
 from pegasus_zh.text.documents import (
-    OnBadRecord,
+    DocumentsConfig,
     Record,
     Source,
     find_sources,
@@ -64,24 +64,17 @@ KEPT = "then run the same command again; finished shards are kept"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
+class PrepareConfig(DocumentsConfig):
     """Which documents are prepared, and how the work is done."""
 
-    data: tuple[str, ...] = ()
-    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet."""
-    field: str = "text"
-    """The JSON field or Parquet column with a document's text."""
+    pair_fields: tuple[str, str] = ("source", "reference")
+    """Of pairs: their JSON fields. Where the selector is pairs, --data is .jsonl, or .tsv (reference TAB source)."""
     shard_megabytes: float = 0
     """Raw input of a shard, held in memory and lost by a kill; 0: 1/256 of all, 2 to 32."""
-    eval_fraction: float = 0.0
-    """Documents held out for evaluation, by a hash of their text."""
-    workers: int = 0
-    """Processes; 0: one a core, 1: none beside this one."""
-    on_bad_record: OnBadRecord = "stop"
-    """skip: leave bad documents out and count them by reason."""
 
     def __post_init__(self):
-        check_ranges(self, shard_megabytes=(0, 4096), eval_fraction=(0, 1), workers=(0, 1024))
+        super().__post_init__()
+        check_ranges(self, shard_megabytes=(0, 4096))
 
 
 @dataclass(frozen=True)
@@ -99,13 +92,14 @@ class ShardMaker:
         config, skipped = self.config, Counter[str]()
         counts = Counter(documents=0, without_examples=0, bytes=0)
         examples: dict[Split, list[Example]] = {"train": [], "eval": []}
-        texts = parse_records(records, config.field, config.on_bad_record, skipped)
+        texts = parse_records(records, self.examples.maker.reads.of(config), config.on_bad_record, skipped)
         while block := list(islice(texts, BLOCK)):
             for text, found in zip(block, self.examples.make(block, self.tokenizer), strict=True):
-                content = text.encode()
+                # By its source alone is a pair held out: so are then all the references of that source.
+                content, *others = [part.encode() for part in ((text,) if isinstance(text, str) else text)]
                 digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
                 examples["eval" if digest < config.eval_fraction * 2**64 else "train"] += found
-                counts.update(documents=1, without_examples=not found, bytes=len(content))
+                counts.update(documents=1, without_examples=not found, bytes=len(content) + sum(map(len, others)))
         try:
             files = [self._write(split, index, examples[split]) for split in examples if examples[split]]
             shard = Contents(files=files, skipped=dict(sorted(skipped.items())), **counts)
@@ -144,9 +138,10 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports its parent's script
         sys.exit('the script that calls prepare needs the line `if __name__ == "__main__":` before it')
-    folder, sources = Path(folder), find_sources(config.data)
-    if tokenizer.kind not in examples.maker.kinds:
-        raise DataError(f"{examples.selector} marks by [unused1], [unused2], …: use a vocab.txt, not {tokenizer.kind}")
+    maker = examples.maker
+    folder, sources = Path(folder), find_sources(config.data, maker.reads.files)
+    if maker.kinds and tokenizer.kind not in maker.kinds:
+        raise DataError(f"{examples.selector} {maker.reason}, not {tokenizer.kind}")
     settings = settings_of(examples, config, tokenizer, sources)
     with locked(folder, wait=True):
         try:
@@ -162,7 +157,7 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
                 raise DataError(
                     f"{', '.join(config.data)}: no example from {contents.documents} documents "
                     f"({sum(contents.skipped.values())} more skipped); "
-                    f"each needs {examples.maker.needs}, and --field its name"
+                    f"each needs {maker.needs}, and --field its name"
                 )
             identity = {name: getattr(tokenizer, name) for name in TOKENIZER_FIELDS}
             manifest = Manifest(FORMAT, settings, identity, found["row"], contents)
@@ -181,9 +176,11 @@ def settings_of(
     examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer, sources: Sequence[Source]
 ) -> dict:
     """All that decides the bytes of a prepared set."""
-    settings = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, **asdict(examples), **asdict(config)}
-    for name in ("data", "workers", "on_bad_record"):  # a run stopped by a bad document may go on without it
-        del settings[name]
+    settings = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, **asdict(examples)}
+    # Not on_bad_record: a run stopped by a bad document may go on without it.
+    for name in (*examples.maker.reads.settings, "shard_megabytes", "eval_fraction"):
+        value = getattr(config, name)
+        settings[name] = list(value) if isinstance(value, tuple) else value  # as JSON gives it back
     return settings | {"sources": stamps(sources)}
 
 
@@ -195,7 +192,7 @@ def _choose_row(
     if all(row.values()):
         return row
     records = next(record_chunks(mixed_records(sources, config.field), SAMPLE_BYTES), ())
-    texts = [text[:SAMPLE_BYTES] for text in parse_records(records, config.field, "skip", Counter())]
+    texts = [text[:SAMPLE_BYTES] for text in parse_records(records, examples.maker.reads.of(config), "skip", Counter())]
     sample = [*chain.from_iterable(examples.make(texts, tokenizer))]
     lengths = lengths_of(sample) if sample else np.array([examples.longest])
     return dict(zip(row, choose_row_shape(lengths, examples.longest, [*row.values()]), strict=True))

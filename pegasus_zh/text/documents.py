@@ -19,22 +19,44 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from training.files.datasets import open_dataset
 from training.files.errors import DataError
+from training.ranges import check_ranges
 from training.telling import tell
 
 CORPUS = Path(__file__).parents[1] / "corpus"  # that comes with the project: train.jsonl and heldout.jsonl
 TEXT_SUFFIXES, JSON_SUFFIXES = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+TABLE_SUFFIXES = (".tsv", ".tsv.gz")
 MAX_TEXT_BLOCK = 1 << 24  # bytes; longer blocks mean that the file does not separate documents by blank lines
 IDEOGRAPHIC_SPACE = "\u3000".encode()
 SKIP = "use --on-bad-record skip to go on without such documents"
 OnBadRecord = Literal["stop", "skip"]
+Text = TypeVar("Text")  # a document, or a pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentsConfig:
+    """Which documents are read."""
+
+    data: tuple[str, ...] = ()
+    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet."""
+    field: str = "text"
+    """The JSON field or Parquet column with a document's text."""
+    eval_fraction: float = 0.0
+    """Documents held out for evaluation, by a hash of their text."""
+    workers: int = 0
+    """Processes that prepare; 0: one a core, 1: none beside this one."""
+    on_bad_record: OnBadRecord = "stop"
+    """skip: leave bad documents out and count them by reason."""
+
+    def __post_init__(self):
+        check_ranges(self, eval_fraction=(0, 1), workers=(0, 1024))
 
 
 class BadRecord(DataError):
@@ -65,7 +87,22 @@ class Source:
     modified: int  # nanoseconds since the epoch
 
 
-def find_sources(data: Sequence[str]) -> list[Source]:
+class Files(NamedTuple):
+    """What may be given to read from."""
+
+    suffixes: tuple[str, ...]
+    told: str
+    datasets: bool  # tfds: too
+
+
+DOCUMENT_FILES = Files(
+    (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet"),
+    "documents come as .txt, .jsonl (both may be .gz) or .parquet",
+    datasets=True,
+)
+
+
+def find_sources(data: Sequence[str], files: Files = DOCUMENT_FILES) -> list[Source]:
     """The files behind paths, globs and `tfds:` names, in the order given (a glob's matches sorted), each once.
 
     Raises DataError for a missing or empty file, a glob without a match, a folder and an unknown kind of file.
@@ -74,14 +111,14 @@ def find_sources(data: Sequence[str]) -> list[Source]:
         raise DataError("no documents given: pass --data with files, globs or tfds:NAME:FIELD")
     sources: dict[str, Source] = {}
     for name in data:
-        if name.startswith("tfds:"):
+        if name.startswith("tfds:") and files.datasets:
             sources[name] = _dataset_source(name)
             continue
         paths = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
         if not paths and glob.has_magic(name):
             raise DataError(f"{name}: no file matches this pattern (quote it, and check the folder)")
         for path in paths or [name]:
-            sources.setdefault(os.path.realpath(path), _file_source(path))
+            sources.setdefault(os.path.realpath(path), _file_source(path, files))
     return list(sources.values())
 
 
@@ -92,7 +129,7 @@ def stamps(sources: Sequence[Source]) -> list[list]:
     return [[name, source.size, source.modified] for name, source in zip(names, sources, strict=True)]
 
 
-def _file_source(path: str) -> Source:
+def _file_source(path: str, files: Files) -> Source:
     if os.path.isdir(path):
         raise DataError(
             f"{path} is a folder: name its files with a pattern, such as '{os.path.join(path, '*.jsonl.gz')}'"
@@ -101,8 +138,8 @@ def _file_source(path: str) -> Source:
         status = os.stat(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error} (check the path)") from error
-    if not path.endswith((*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")):
-        raise DataError(f"{path}: unknown kind of file; documents come as .txt, .jsonl (both may be .gz) or .parquet")
+    if not path.endswith(files.suffixes):
+        raise DataError(f"{path}: unknown kind of file; {files.told}")
     if status.st_size == 0:
         raise DataError(f"{path} is empty: remove it, or fetch it again")
     return Source(path, status.st_size, status.st_mtime_ns)
@@ -115,7 +152,7 @@ def read_records(source: Source, field: str = "text") -> Iterator[Record]:
     elif source.path.endswith(".parquet"):
         yield from _parquet_records(source.path, field)
     else:
-        records = _json_lines if source.path.endswith(JSON_SUFFIXES) else _text_blocks
+        records = _lines if source.path.endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES)) else _text_blocks
         try:
             with gzip.open(source.path) if source.path.endswith(".gz") else open(source.path, "rb") as lines:
                 yield from records(source.path, _without_byte_order_mark(lines))
@@ -129,7 +166,7 @@ def _without_byte_order_mark(lines: Iterator[bytes]) -> Iterator[bytes]:
     return chain([next(lines, b"").removeprefix(b"\xef\xbb\xbf")], lines)
 
 
-def _json_lines(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
+def _lines(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
         if line and not line.isspace():
             yield Record(path, number, line)
@@ -297,12 +334,13 @@ def parse_record(record: Record, field: str = "text") -> str:
 
 
 def parse_records(
-    records: Iterable[Record], field: str, on_bad_record: OnBadRecord, skipped: Counter[str]
-) -> Iterator[str]:
-    """The texts of records, in order; with "skip", bad records are left out and counted by reason in `skipped`."""
+    records: Iterable[Record], parse: Callable[[Record], Text], on_bad_record: OnBadRecord, skipped: Counter[str]
+) -> Iterator[Text]:
+    """What `parse` finds in the records, in order; with "skip", bad ones are left out and counted by reason in
+    `skipped`."""
     for record in records:
         try:
-            yield parse_record(record, field)
+            yield parse(record)
         except BadRecord as error:
             if on_bad_record == "stop":
                 raise
@@ -325,4 +363,5 @@ def read_documents(
     sources = find_sources(data)
     in_order = chain.from_iterable(read_records(source, field) for source in sources)
     records = mixed_records(sources, field) if mixed else in_order
-    yield from parse_records(records, field, on_bad_record, Counter() if skipped is None else skipped)
+    parse = functools.partial(parse_record, field=field)
+    yield from parse_records(records, parse, on_bad_record, Counter() if skipped is None else skipped)

@@ -9,7 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from pegasus_zh.text.documents import JSON_SUFFIXES, SKIP, TABLE_SUFFIXES, BadRecord, Files, Record
 from training.files.errors import DataError
+
+PAIR_FILES = Files((*TABLE_SUFFIXES, *JSON_SUFFIXES), "pairs come as .tsv or .jsonl (both may be .gz)", datasets=False)
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,26 @@ def read_pairs(path: str, field: str = "source", reference_field: str = "referen
         if kind == ".jsonl":
             yield _of_json(line, place, field, reference_field)
         elif kind == ".tsv":
-            *before, source = line.split("\t")
-            if len(before) > 1:
-                raise DataError(f"{place}: {len(before)} tabs; a line is reference TAB source")
-            yield Pair(source, before[0] if before else None)
+            yield _of_table(line, place)
         else:
             yield Pair(line, None)
+
+
+def parse_pair(record: Record, pair_fields: tuple[str, str]) -> tuple[str, str]:
+    """(source, reference) of one record of such a .jsonl or .tsv file. Raises BadRecord, with file, line and remedy,
+    where one of the two is missing."""
+    place = f"{record.path}, line {record.line}"
+    try:
+        line = (record.data or b"").decode().rstrip("\r\n")
+        table = record.path.endswith(TABLE_SUFFIXES)
+        pair = _of_table(line, place) if table else _of_json(line, place, *pair_fields, option="--pair-fields")
+    except UnicodeDecodeError as error:
+        raise BadRecord("not UTF-8", f"{place}: not UTF-8 ({error.reason}); convert the file, or {SKIP}") from error
+    except DataError as error:
+        raise BadRecord("not a pair", f"{error}, or {SKIP}") from error
+    if not (pair.source.strip() and pair.reference and pair.reference.strip()):
+        raise BadRecord("half a pair", f"{place}: no {'reference' if pair.source.strip() else 'source'}; {SKIP}")
+    return pair.source, pair.reference
 
 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
@@ -67,7 +84,14 @@ def _opened(path: str) -> AbstractContextManager[Iterable[bytes]]:
     return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
 
 
-def _of_json(line: str, place: str, field: str, reference_field: str) -> Pair:
+def _of_table(line: str, place: str) -> Pair:
+    *before, source = line.split("\t")
+    if len(before) > 1:
+        raise DataError(f"{place}: {len(before)} tabs; a line is reference TAB source")
+    return Pair(source, before[0] if before else None)
+
+
+def _of_json(line: str, place: str, field: str, reference_field: str, option: str = "--field") -> Pair:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -75,7 +99,7 @@ def _of_json(line: str, place: str, field: str, reference_field: str) -> Pair:
     if not isinstance(fields, dict):
         raise DataError(f"{place}: not a JSON object; write one a line")
     if not isinstance(fields.get(field), str):
-        raise DataError(f"{place}: no text in field {field!r}; give --field one of: {', '.join(fields)}")
+        raise DataError(f"{place}: no text in field {field!r}; give {option} one of: {', '.join(fields)}")
     reference = fields.get(reference_field)
     pair = Pair(fields[field], reference if isinstance(reference, str) else None)
     try:

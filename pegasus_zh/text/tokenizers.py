@@ -24,6 +24,7 @@ from training.files.errors import DataError
 PEGASUS_FILE = "vocab.txt"
 SENTENCEPIECE_FILE = "spiece.model"
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIALS = [PAD, *(f"[unused{i}]" for i in range(1, 100)), UNK, CLS, SEP, MASK, "<S>", "<T>"]  # Chinese BERT's first
 _BERT_LAYOUT = {PAD: 0, UNK: 100, CLS: 101, SEP: 102, MASK: 103}
 LONGEST_WORD = 200  # characters; bert4keras's `word_maxlen`, beyond which a word is [UNK]
 _REMEMBERED_WORDS = 1 << 18  # about 50 MB: the vocabulary, and the first 200,000 other words of a corpus
@@ -47,6 +48,8 @@ class Tokenizer(Protocol):
     unk_id: int
     eos_id: int
     start_id: int  # what the decoder is started with
+    mask_id: int | None  # what a masked token is replaced by, if there is such an id
+    specials: int  # ids below are special tokens
     fingerprint: str  # sha256 over all that decides the ids
 
     def encode(self, text: str) -> list[int]:
@@ -79,6 +82,7 @@ class PegasusTokenizer(Tokenizer):
 
     kind = "pegasus"
     pad_id, unk_id, start_id, eos_id = (_BERT_LAYOUT[token] for token in (PAD, UNK, CLS, SEP))
+    mask_id, specials = _BERT_LAYOUT[MASK], len(SPECIALS)
 
     def __init__(self, vocabulary: Sequence[str], source: str = "vocabulary") -> None:
         self.vocabulary = list(vocabulary)
@@ -121,6 +125,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     kind = "sentencepiece"
     pad_id, eos_id, unk_id, start_id = 0, 1, 2, 0
+    mask_id, specials = None, 3
 
     def __init__(self, model: bytes, source: str = "sentencepiece model") -> None:
         self._model = model

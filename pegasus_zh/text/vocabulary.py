@@ -10,6 +10,7 @@ import itertools
 import string
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +18,10 @@ import sentencepiece
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, trainers
 
-from pegasus_zh.text.documents import OnBadRecord, find_sources, read_documents, stamps
+from pegasus_zh.text.documents import DocumentsConfig, OnBadRecord, find_sources, read_documents, stamps
 from pegasus_zh.text.tokenizers import (
-    CLS,
     LONGEST_WORD,
-    MASK,
-    PAD,
-    SEP,
+    SPECIALS,
     UNK,
     PegasusTokenizer,
     SentencePieceTokenizer,
@@ -35,10 +33,10 @@ from pegasus_zh.text.tokenizers import (
 )
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
+from training.ranges import check_ranges
 from training.telling import Say, tell
 
 VocabularyKind = Literal["pegasus", "characters", "sentencepiece"]
-SPECIALS = [PAD, *(f"[unused{i}]" for i in range(1, 100)), UNK, CLS, SEP, MASK, "<S>", "<T>"]
 _LETTERS = [*string.digits, *string.ascii_lowercase]
 _LETTER_PIECES = [*_LETTERS, *("##" + letter for letter in _LETTERS)]
 _ASCII = [*string.punctuation, *_LETTER_PIECES]  # with these no ASCII text is ever [UNK]
@@ -46,6 +44,36 @@ _COVERAGE = 0.9995  # of all character occurrences; also sentencepiece's advice 
 _MAX_DISTINCT_WORDS = 5_000_000  # bounds the memory of counting, about 100 bytes a word
 _LATIN_SAMPLE = 2_000_000  # word occurrences shown to the wordpiece trainer
 _LINE = 1000  # characters; sentencepiece drops lines of more than 4192 bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Which tokenizer."""
+
+    tokenizer: str = ""
+    """A folder with vocab.txt or spiece.model, or such a file; by default a vocabulary is made from --data."""
+    tokenizer_kind: VocabularyKind = "pegasus"
+    """Which vocabulary is made: words and wordpieces (T5-PEGASUS, RoFormer, WoBERT), the same without words (BERT,
+    RoFormer-char), or SentencePiece (mT5 alone)."""
+    vocabulary: int = 50_000
+    """Entries of the vocabulary that is made, at most."""
+
+    def __post_init__(self):
+        check_ranges(self, vocabulary=1)
+
+    def of(self, documents: DocumentsConfig, folder: Path, say: Say = tell) -> Tokenizer:
+        """The one that is given, or that in `folder`, which is first made from the documents if it is not there."""
+        if self.tokenizer:
+            return load_tokenizer(self.tokenizer)
+        return make_tokenizer(
+            self.tokenizer_kind,
+            self.vocabulary,
+            documents.data,
+            folder,
+            field=documents.field,
+            on_bad_record=documents.on_bad_record,
+            say=say,
+        )
 
 
 def make_tokenizer(

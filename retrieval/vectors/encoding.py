@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import get_mesh
 
 from pegasus_zh.text.lists import many
-from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.tokenizers import Tokenizer
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.vectors.pooling import Pooling, check_poolings, embed
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init, sizes
@@ -54,7 +54,7 @@ def encoder(source: TextEncoder, poolings: Sequence[Pooling], encoding: Encoding
 
 
 def encoder_for(
-    config: RoFormerConfig, tokenizer: PegasusTokenizer, poolings: Sequence[Pooling], encoding: Encoding
+    config: RoFormerConfig, tokenizer: Tokenizer, poolings: Sequence[Pooling], encoding: Encoding
 ) -> Callable[[RoFormer, Iterable[str]], Iterator[Vectors]]:
     """The same of any model of this shape, which lies on the mesh, such as one that is being trained."""
     check_length(config, encoding.max_length)
@@ -140,7 +140,7 @@ def lay_out(
 
 
 def _dispatch(
-    texts: list[str], tokenizer: PegasusTokenizer, encoding: Encoding, compute: Callable
+    texts: list[str], tokenizer: Tokenizer, encoding: Encoding, compute: Callable
 ) -> tuple[np.ndarray, list[tuple[list[list[int]], jax.Array]]]:
     """The texts' lengths, and what is being computed:
     of each batch, which texts its rows have and their vectors [B, S, K, D]."""

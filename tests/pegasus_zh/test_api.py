@@ -141,7 +141,7 @@ def test_settings_are_the_flags_of_the_command():
     assert (recipe.loop.batch_size, recipe.optimizer.learning_rate, recipe.dropout) == (16, 1, 0.1)
     assert (recipe.examples.selector, config.prepare.data, config.launch.mesh.fsdp) == ("lead", ("a", "b"), 2)
     assert recipe.computation.dtype == "bfloat16" and config.folder == "runs/tiny"
-    assert config.vocabulary == 4000
+    assert config.tokens.vocabulary == 4000
 
 
 def test_the_mesh_that_is_set_holds(source):

@@ -10,6 +10,7 @@ from pegasus_zh.pretrain import PretrainConfig, PretrainRecipe
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.prepare import PrepareConfig
 from pegasus_zh.t5.mt5 import MT5Config
+from pegasus_zh.text.vocabulary import TokenizerConfig
 from pegasus_zh.writing import Writing
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig
@@ -29,6 +30,7 @@ RANGES = {
     MT5Config: {"dropout": (0, 1), "epsilon": (0, None)},
     ExamplesConfig: {"ratio": (0, None), "selector_seed": (0, 2**32), "max_source": (4, 2**15)},
     PrepareConfig: {"eval_fraction": (0, 1)},
+    TokenizerConfig: {"vocabulary": (1, None)},
     PretrainConfig: {"samples": (0, None)},
     PretrainRecipe: {"dropout": (0, 1), "label_smoothing": (0, 1), "z_loss": (0, None)},
     FinetuneConfig: {"valid_examples": (1, None), "examples": (0, None)},

@@ -8,7 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from pegasus_zh.rows.plain_text import TextConfig
+from pegasus_zh.rows.plain_text import TextConfig, vocabulary_of
+from pegasus_zh.text.documents import DocumentsConfig
+from pegasus_zh.text.tokenizers import Tokenizer
+from pegasus_zh.text.vocabulary import TokenizerConfig, train_sentencepiece
 from pegasus_zh.text_encoder import (
     ExportEncoderConfig,
     TextEncoderConfig,
@@ -40,7 +43,8 @@ def run(one_layer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     documents = folder / "documents.jsonl"
     documents.write_text("".join(json.dumps({"text": f"{n}{t}"}) + "\n" for t in TEXTS for n in range(9)), "utf-8")
-    text = TextConfig(data=(str(documents),), vocabulary=300, eval_fraction=0, workers=1)
+    documents = DocumentsConfig(data=(str(documents),), workers=1)
+    text = TextConfig(documents=documents, tokens=TokenizerConfig(vocabulary=300))
     basis = defaults("tiny").recipe
     recipe = replace(basis, length=16, loop=replace(basis.loop, steps=1, batch_size=8))
     config = EncoderConfig(recipe=recipe, folder=str(folder / "run"))
@@ -94,11 +98,42 @@ def test_a_tokenizer_of_another_model(run, tmp_path):
         load_text_encoder(out, say=silent)
 
 
+def test_a_tokenizer_without_a_mask(run, tmp_path):
+    """An encoder's is any with a [MASK], by what it says of itself, and no other."""
+    out = tmp_path / "out"
+    export_encoder(ExportEncoderConfig(model=run[0].folder, folder=str(out)), silent)
+    (out / "vocab.txt").unlink()
+    (out / "spiece.model").write_bytes(train_sentencepiece(TEXTS, 300))
+    with pytest.raises(DataError, match="a sentencepiece model; an encoder's tokenizer is its vocab.txt"):
+        load_text_encoder(out, say=silent)
+
+
+class Numbers(Tokenizer):
+    """Anonymised ids: a text is numbers with spaces between."""
+
+    kind, vocab_size, fingerprint = "numbers", 50, "numbers"
+    pad_id, unk_id, start_id, eos_id, mask_id, specials = 0, 1, 2, 3, 4, 5
+
+    def encode(self, text):
+        return [int(number) + self.specials for number in text.split()]
+
+    def frame_source(self, ids, max_length):
+        return [self.start_id, *ids[: max_length - 2], self.eos_id]
+
+
+def test_a_vocabulary_of_numbers():
+    assert vocabulary_of(Numbers()) == (50, 4, 5)
+    assert rows_of_texts(Numbers(), ["7 30", "1"], 8)[0].tolist() == [[2, 12, 35, 3], [2, 6, 3, 0]]
+
+
 def test_refused_before_anything_is_made(run, tmp_path):
     config, text, _ = run
     fresh = replace(config, start=config.folder, folder=str(tmp_path / "fresh"))
     with pytest.raises(DataError, match="--start has its own tokenizer"):
-        pretrain(TextEncoderConfig(text=replace(text, tokenizer=config.folder), encoder=fresh), silent)
+        pretrain(
+            TextEncoderConfig(text=replace(text, tokens=TokenizerConfig(tokenizer=config.folder)), encoder=fresh),
+            silent,
+        )
     with pytest.raises(ValueError, match="cannot be cut into 3 microbatches"):
         pretrain(
             TextEncoderConfig(
@@ -118,7 +153,10 @@ def test_a_runs_own_tokenizer_is_kept(run, tmp_path):
     (kept / "tokenizer" / "made.json").unlink()
     with pytest.raises(DataError, match="the run there has another tokenizer"):
         pretrain(
-            TextEncoderConfig(text=replace(text, vocabulary=220), encoder=replace(config, folder=str(kept))), silent
+            TextEncoderConfig(
+                text=replace(text, tokens=TokenizerConfig(vocabulary=220)), encoder=replace(config, folder=str(kept))
+            ),
+            silent,
         )
     assert load_text_encoder(kept, say=silent).tokenizer.vocab_size > 220
     (kept / "tokenizer" / "vocab.txt").write_text(

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pegasus_zh.rows.packing import MULTIPLE, choose_row_shape, decode_rows, encode_row, pack, padding
+from pegasus_zh.rows.packing import (
+    IDS,
+    MULTIPLE,
+    SOURCE,
+    TARGET,
+    choose_row_shape,
+    decode_rows,
+    encode_row,
+    pack,
+    padding,
+)
 
 LONGEST = (384, 127)
 lengths_up_to_40_and_16 = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 16)), max_size=150)
@@ -119,7 +129,7 @@ def test_decoded_arrays():
     pairs = [(np.array([7, 8, 9]), np.array([4, 2])), (np.array([5]), np.array([6, 6, 2]))]
     row = {
         name: array[0].tolist()
-        for name, array in decode_rows([encode_row(pairs, "<u2")], "<u2", {"source": 6, "target": 7}, 0, 101).items()
+        for name, array in decode_rows([encode_row(pairs, "<u2")], "<u2", {SOURCE: 6, TARGET: 7}, 0, 101).items()
     }
     assert row == {
         "source": [7, 8, 9, 5, 0, 0],
@@ -135,7 +145,7 @@ def test_a_row_of_one_side():
     examples = [(np.array([7, 8, 9]),), (np.array([5]),)]
     record = encode_row(examples, "<u2")
     assert record == bytes([2, 0, 3, 0, 1, 0, 7, 0, 8, 0, 9, 0, 5, 0])
-    batch = decode_rows([record, b""], "<u2", {"ids": 6}, 0, 101)
+    batch = decode_rows([record, b""], "<u2", {IDS: 6}, 0, 101)
     assert {name: array.tolist() for name, array in batch.items()} == {
         "ids": [[7, 8, 9, 5, 0, 0], [0] * 6],
         "segments": [[1, 1, 1, 2, 0, 0], [0] * 6],
@@ -149,7 +159,7 @@ ids = st.lists(st.integers(0, 250_000), min_size=1, max_size=20).map(lambda valu
 @given(st.lists(st.lists(st.tuples(ids, ids), max_size=5), min_size=1, max_size=4), st.integers(0, 3))
 def test_records_decode_to_the_pairs(rows, spare):
     records = [encode_row(row, "<u4") if row else b"" for row in rows]
-    batch = decode_rows(records, "<u4", {"source": 100 + spare, "target": 100 + spare}, 0, 9)
+    batch = decode_rows(records, "<u4", {SOURCE: 100 + spare, TARGET: 100 + spare}, 0, 9)
     assert all(array.dtype == np.int32 and array.shape == (len(rows), 100 + spare) for array in batch.values())
     for i, row in enumerate(rows):
         here = {name: array[i] for name, array in batch.items()}

@@ -1,6 +1,7 @@
 """Rows of plain text: nothing lost, held-out documents apart, special tokens known."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 
 from pegasus_zh.rows.packed_rows import open_rows
 from pegasus_zh.rows.plain_text import TextConfig, text_rows
+from pegasus_zh.text.documents import DocumentsConfig
 from pegasus_zh.text.tokenizers import load_tokenizer
+from pegasus_zh.text.vocabulary import TokenizerConfig, train_sentencepiece
 from training.files.errors import DataError
 
 LENGTH = 24
@@ -23,7 +26,8 @@ def made(request, tmp_path_factory):
     documents = folder / "documents.jsonl"
     documents.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), encoding="utf-8")
     config = TextConfig(
-        data=(str(documents),), tokenizer_kind=request.param, vocabulary=400, eval_fraction=0.3, workers=1
+        documents=DocumentsConfig(data=(str(documents),), eval_fraction=0.3, workers=1),
+        tokens=TokenizerConfig(tokenizer_kind=request.param, vocabulary=400),
     )
     return config, folder, text_rows(config, LENGTH, folder, lambda _: None)
 
@@ -69,13 +73,17 @@ def test_what_masking_knows(made):
     assert (rows.vocabulary.size, rows.vocabulary.mask, rows.vocabulary.specials) == (tokenizer.vocab_size, 103, 106)
     assert rows.tokenizer == tokenizer.fingerprint
     words = [token for token in tokenizer.vocabulary[106:] if len(token) > 1 and not token.isascii()]
-    assert bool(words) == (config.tokenizer_kind == "pegasus")
+    assert bool(words) == (config.tokens.tokenizer_kind == "pegasus")
 
 
 def test_sentencepiece_is_refused(made, tmp_path):
-    config = TextConfig(data=made[0].data, tokenizer_kind="sentencepiece", vocabulary=400)
-    with pytest.raises(DataError, match="has no \\[MASK\\]"):
-        text_rows(config, LENGTH, tmp_path, lambda _: None)
+    """One is not even made, and one that is given is not taken."""
+    with pytest.raises(DataError, match="sentencepiece has no \\[MASK\\]"):
+        replace(made[0], tokens=TokenizerConfig(tokenizer_kind="sentencepiece", vocabulary=400))
+    (tmp_path / "spiece.model").write_bytes(train_sentencepiece(TEXTS, 400))
+    config = replace(made[0], tokens=TokenizerConfig(tokenizer=str(tmp_path)))
+    with pytest.raises(DataError, match="sentencepiece has no \\[MASK\\]"):
+        text_rows(config, LENGTH, tmp_path / "run", lambda _: None)
 
 
 def test_rows_have_one_side_and_the_pieces_a_limit(tmp_path):
@@ -84,7 +92,10 @@ def test_rows_have_one_side_and_the_pieces_a_limit(tmp_path):
     documents.write_text(
         "".join(json.dumps({"text": f"{a}{b}"}) + "\n" for a in "天气很好" for b in "花草风雨"), "utf-8"
     )
-    config = TextConfig(data=(str(documents),), tokenizer_kind="characters", vocabulary=400, eval_fraction=0, workers=1)
+    config = TextConfig(
+        documents=DocumentsConfig(data=(str(documents),), workers=1),
+        tokens=TokenizerConfig(tokenizer_kind="characters", vocabulary=400),
+    )
     rows = text_rows(config, 48, tmp_path, lambda _: None)
     opened = open_rows(tmp_path / "rows-48", verify=True)
     assert opened.manifest.row == {"ids": 48} and rows.heldout is None

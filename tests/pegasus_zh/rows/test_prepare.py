@@ -18,7 +18,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 import pegasus_zh
-from pegasus_zh.rows.makers import ExamplesConfig
+from pegasus_zh.rows.makers import ExamplesConfig, known_sides
 from pegasus_zh.rows.packing import decode_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import Manifest, finished_shard, read_manifest
@@ -58,7 +58,7 @@ def pairs_in(folder: Path, manifest: Manifest, split: str) -> list[tuple]:
     for file in manifest.files(split):
         reader = ArrayRecordReader(str(folder / file.name))
         assert reader.num_records() == file.rows
-        rows = decode_rows(reader.read_all(), manifest.dtype, manifest.row, 0, 101)
+        rows = decode_rows(reader.read_all(), manifest.dtype, known_sides(manifest.row), 0, 101)
         for i in range(file.rows):
             row = {name: array[i] for name, array in rows.items()}
             for segment in range(1, row["source_segments"].max() + 1):
@@ -357,3 +357,64 @@ def test_span_corruption(tokenizer, tmp_path):
             )
     with pytest.raises(DataError, match="use a vocab.txt, not sentencepiece"):
         prepare(examples, CONFIG, SentencePieceTokenizer(train_sentencepiece(texts, 2000)), tmp_path)
+
+
+PAIRS = [(f"今天天气很好，我们去公园散步{'。' * (n % 5 + 1)}", f"公园散步{'啊' * (n % 7)}") for n in range(90)]
+PAIR_FILES = {
+    "a.tsv": "".join(f"{reference}\t{source}\r\n" for source, reference in PAIRS),
+    "a.jsonl": "".join(json.dumps({"title": title, "body": body}) + "\n" for body, title in PAIRS),
+}
+
+
+@pytest.mark.parametrize("name", PAIR_FILES)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pairs(tokenizer, tmp_path, name, workers):
+    """Of files of pairs, each one example; those of one source are all held out, or none of them is."""
+    (tmp_path / name).write_text(PAIR_FILES[name], "utf-8", newline="")
+    examples = ExamplesConfig(selector="pairs")
+    config = PrepareConfig(
+        data=(str(tmp_path / name),),
+        pair_fields=("body", "title"),
+        shard_megabytes=0.001,
+        eval_fraction=0.4,
+        workers=workers,
+    )
+    manifest = prepare(examples, config, tokenizer, tmp_path / "set").manifest
+    assert prepare(examples, config, tokenizer, tmp_path / "set").manifest == manifest  # known again
+    found = {split: pairs_in(tmp_path / "set", manifest, split) for split in ("train", "eval")}
+    wanted = [tuple(tuple(side.tolist()) for side in pair) for (pair,) in examples.make(PAIRS, tokenizer)]
+    assert sorted(found["train"] + found["eval"]) == sorted(wanted)
+    train, heldout = ({source for source, _ in pairs} for pairs in found.values())
+    assert train and heldout and not train & heldout
+    assert manifest.contents.bytes == sum(len(text.encode()) for pair in PAIRS for text in pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "reason", "message"),
+    [
+        ("a.tsv", "只有正文\n", "half a pair", "a.tsv, line 91: no reference; use --on-bad-record skip"),
+        ("a.tsv", "标题\t \n", "half a pair", "a.tsv, line 91: no source; use --on-bad-record skip"),
+        ("a.tsv", "甲\t乙\t丙\n", "not a pair", "a.tsv, line 91: 2 tabs"),
+        (
+            "a.jsonl",
+            '{"text": "甲"}\n',
+            "not a pair",
+            "line 91: no text in field 'body'; give --pair-fields one of",
+        ),
+    ],
+)
+def test_what_is_no_pair_stops_or_is_counted(tokenizer, tmp_path, name, line, reason, message):
+    (tmp_path / name).write_text(PAIR_FILES[name] + line, "utf-8", newline="")
+    examples = ExamplesConfig(selector="pairs")
+    config = PrepareConfig(data=(str(tmp_path / name),), pair_fields=("body", "title"), workers=1)
+    with pytest.raises(DataError, match=message):
+        prepare(examples, config, tokenizer, tmp_path / "set")
+    manifest = prepare(examples, replace(config, on_bad_record="skip"), tokenizer, tmp_path / "set").manifest
+    assert manifest.contents.documents == 90 and manifest.contents.skipped == {reason: 1}
+
+
+def test_files_of_no_pairs_are_refused(tokenizer, tmp_path):
+    (tmp_path / "a.txt").write_text("甲", "utf-8")
+    config = PrepareConfig(data=(str(tmp_path / "a.txt"),))
+    with pytest.raises(DataError, match="pairs come as .tsv or .jsonl"):
+        prepare(ExamplesConfig(selector="pairs"), config, tokenizer, tmp_path / "set")

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from pegasus_zh.rows.packing import decode_rows, encode_row
+from pegasus_zh.rows.packing import SOURCE, TARGET, decode_rows, encode_row
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 
 # No two sizes are equal, so that a wrong axis cannot pass; heads x head_size is not the width.
@@ -55,7 +55,7 @@ def random_pairs(count: int, config: MT5Config, seed: int = 0, source: int = 20,
 def rows(pairs: Sequence[Sequence[Pair]], source: int, target: int) -> dict[str, np.ndarray]:
     """One row for each list of pairs, `source` + `target` positions long."""
     records = [encode_row(row, "<u2") if row else b"" for row in pairs]
-    return decode_rows(records, "<u2", {"source": source, "target": target}, pad_id=0, start_id=START)
+    return decode_rows(records, "<u2", {SOURCE: source, TARGET: target}, pad_id=0, start_id=START)
 
 
 def token_of_some_rows(outputs) -> int:

@@ -106,14 +106,14 @@ def test_the_same_command_does_nothing_again_and_more_seeds_go_on(finished, monk
 
 
 def test_a_training_without_numbers_ends_no_other(finished, tmp_path, monkeypatch):
-    once = lengths_module.trained
+    once = lengths_module.pretrain_on
 
-    def trained(run, rows):
-        if run.recipe.positions == "rotary":
+    def diverging(recipe, *arguments, **options):
+        if recipe.positions == "rotary":
             raise ValueError("the loss is not a number")
-        return once(run, rows)
+        return once(recipe, *arguments, **options)
 
-    monkeypatch.setattr(lengths_module, "trained", trained)
+    monkeypatch.setattr(lengths_module, "pretrain_on", diverging)
     with pytest.raises(ValueError, match="^rotary-0: the loss is not a number; the rest is done"):
         lengths(config(tmp_path), made_rows, lambda _: None)
     tables = (tmp_path / "lengths.md").read_text()

@@ -187,7 +187,10 @@ def pretrain_on(
     what = "as the start" if start else recipe.preset
     say(f"{what}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {data.manifest.shape}")
     if not heldout:
-        say("no document is held out, so nothing is evaluated: give --eval-data, or a larger --eval-fraction")
+        say(
+            "no document is held out, so nothing is evaluated: give --eval-data, or a larger "
+            "--eval-fraction (of scripts.prepare, where a set is given), and another --folder"
+        )
     if jax.process_index() == 0 and not (folder / "tokenizer" / "made.json").exists():
         keep_tokenizer(tokenizer, folder / "tokenizer")
     index, count = data_share(mesh)

@@ -18,9 +18,9 @@ COMMANDS = {
 }
 USAGE = """usage: {} COMMAND [--topology v5e:4x4] [the flags of COMMAND]
 
-Compiles the training step of a command for a TPU slice that is not here (v5e:4x4, v5p:2x2x2, v6e:8x8, …), arranged by \
---mesh.data,
---mesh.fsdp and --mesh.tensor, and says what memory each chip needs. COMMAND --help shows its flags.
+Compiles the training step of a command for a TPU slice that is not here (v5e:4x4, v5p:2x2x2, v6e:8x8, …), arranged
+by --mesh.data, --mesh.fsdp and --mesh.tensor, and says what memory each chip needs. It needs libtpu, which
+`make plan ARGS=…` sees to. COMMAND --help shows its flags.
 
   pretrain          T5-PEGASUS, such as --preset t5-pegasus-base --dtype bfloat16 --batch-size 128 --mesh.fsdp 4
   finetune          on pairs, such as --model runs/tiny --data pairs.tsv --folder runs/pairs

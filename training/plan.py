@@ -40,8 +40,8 @@ def tpu_mesh(topology: str, config: MeshConfig) -> Mesh:
         devices = topologies.get_topology_desc(topology, platform="tpu").devices
     except Exception as error:
         raise ValueError(
-            f"no TPU topology {topology!r} ({str(error).splitlines()[0][:120]}); names are like v5e:4x4, "
-            "and libtpu must be there (`make plan` sees to it)"
+            f"no TPU topology {topology!r}: names are like v5e:4x4, and libtpu must be there, which `make plan ARGS=…` "
+            f"sees to ({str(error).splitlines()[0][:120]})"
         ) from error
     return make_mesh(config, list(devices))
 

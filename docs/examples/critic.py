@@ -1,6 +1,6 @@
 """A critic of one's own: what it maximises, and what keeps it from being steep, set beside the exact distance.
 
-Run it: python docs/examples/critic.py. Then: gan/critic.py for what a critic is,
+Run it: PYTHONPATH=. python docs/examples/critic.py (or install the project). Then: gan/critic.py for what a critic is,
 gan/objectives.py for fourteen of them.
 """
 

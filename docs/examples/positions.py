@@ -1,6 +1,6 @@
 """A position encoding of one's own: other frequencies for rotary (and sinusoidal) positions, of RoFormer and of ViT.
 
-Run it: python docs/examples/positions.py. Then:
+Run it: PYTHONPATH=. python docs/examples/positions.py (or install the project). Then:
 rope/positions/angles.py, and scripts.position_report for what an encoding does.
 """
 

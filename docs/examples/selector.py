@@ -1,6 +1,7 @@
 """A selector of one's own: which sentences of a document become the pseudo-summary that T5 is taught to write.
 
-Run it: python docs/examples/selector.py. Then: pegasus_zh/rows/pseudo_summary.py, and docs/prepare.md on selectors.
+Run it: PYTHONPATH=. python docs/examples/selector.py (or install the project). Then:
+pegasus_zh/rows/pseudo_summary.py, and docs/prepare.md on selectors.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ def main() -> None:
     source, target = pseudo_summary(["天阴。", "风起。", "云来。", "雨落。"], selector="ends", ratio=0.25)
     print("of four sentences", source, "stay and", target, "are to be written")
 
-    # The name is a value of `selector` like any other: of the command line's --selector too.
+    # In this process the name is a value of `selector` like any other.
     short: dict[str, Any] = {"max_source": 64, "max_target": 32, "row_source": 64, "row_target": 32}
     run = pretrain_t5(selector="ends", steps=4, folder="runs/ends", batch_size=8, samples=0, **short)
     print(f"loss {run.metrics['loss']:.2f} after {run.metrics['step']} steps")

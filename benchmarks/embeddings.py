@@ -51,7 +51,7 @@ from rope.encoder.huggingface import write_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from training.files.weights import empty
 from training.loop import to_mesh
-from training.mesh import MeshConfig, make_mesh
+from training.mesh import WHOLE, MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig
 from training.step import compile_step
 
@@ -157,7 +157,7 @@ def step(config: Config) -> None:
         ids = [[source.tokenizer.frame_source(source.tokenizer.encode(x), 64) for x in pair] for pair in chosen]
         mesh = make_mesh(MeshConfig())
         made = Batches(ids, None, recipe.loop(len(ids)), 64, 1, source.tokenizer.pad_id, mesh)
-        program, batches = recipe.program(source.config, made.form, 1000), made(0)
+        program, batches = recipe.program(source.config, made.form, 1000), made(0, WHOLE)
         with jax.set_mesh(mesh):
             state = jax.jit(program.init)()
             state = state.replace(model=jax.tree.map(jax.numpy.asarray, source.model))

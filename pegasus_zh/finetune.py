@@ -36,7 +36,7 @@ from training.files.errors import DataError
 from training.flags import FLAT
 from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Stopped, Training, train
-from training.mesh import data_share, make_mesh
+from training.mesh import Share, make_mesh
 from training.optimizer import OptimizerConfig
 from training.partition import parts_of, to_host
 from training.program import Data, HostBatch, Program
@@ -225,7 +225,7 @@ def tune(
     say(
         f"{len(ids):,} pairs to train on, {len(held):,} to choose by; rows of {shape[0]} + {shape[1]}, {rows} an update"
     )
-    batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows, share=data_share(mesh))
+    batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows)
     best = _Best(folder, model, tokenizer)
     writing = Writing(max_source=recipe.max_source, max_target=recipe.max_target, batch_size=rows)
 
@@ -239,8 +239,8 @@ def tune(
         return found
 
     data = Data(
-        train=lambda first: map(batch, _epochs(ids, rows, recipe.seed, first)),
-        heldout=lambda: (batch(held[i : i + rows]) for i in range(0, len(held), rows)),
+        train=lambda first, share: (batch(pairs, share) for pairs in _epochs(ids, rows, recipe.seed, first)),
+        heldout=lambda share: (batch(held[i : i + rows], share) for i in range(0, len(held), rows)),
         identity={
             "model": loaded.fingerprint,
             "tokenizer": tokenizer.fingerprint,
@@ -287,15 +287,12 @@ def _epochs(ids: list[Example], rows: int, seed: int, first: int) -> Iterator[li
         first += 1
 
 
-def _batch(
-    pairs: list[Example], tokenizer: Tokenizer, shape: tuple[int, int], rows: int, share: tuple[int, int]
-) -> HostBatch:
-    """This process's share of a batch, one pair a row, empty rows at its end."""
-    dtype, (index, count) = id_dtype(tokenizer.vocab_size), share
+def _batch(pairs: list[Example], share: Share, tokenizer: Tokenizer, shape: tuple[int, int], rows: int) -> HostBatch:
+    """A process's share of a batch, one pair a row, empty rows at its end."""
+    dtype = id_dtype(tokenizer.vocab_size)
     records = [encode_row([pair], dtype) for pair in pairs] + [b""] * (rows - len(pairs))
-    mine = records[index * rows // count : (index + 1) * rows // count]
     row = dict(zip(PAIR, shape, strict=True))
-    return decode_rows(mine, dtype, row, tokenizer.pad_id, tokenizer.start_id)
+    return decode_rows(share.of(records), dtype, row, tokenizer.pad_id, tokenizer.start_id)
 
 
 class _Best:

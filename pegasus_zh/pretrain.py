@@ -28,7 +28,7 @@ from training.files.errors import DataError
 from training.flags import FLAT, one_of, parse_preset
 from training.launch import LaunchConfig, by_first, hold, joined
 from training.loop import LoopConfig, Trained, Training, train
-from training.mesh import data_share, make_mesh
+from training.mesh import make_mesh
 from training.optimizer import OptimizerConfig
 from training.partition import check_divisible
 from training.program import Data, Program
@@ -193,13 +193,11 @@ def pretrain_on(
         )
     if jax.process_index() == 0 and not (folder / "tokenizer" / "made.json").exists():
         keep_tokenizer(tokenizer, folder / "tokenizer")
-    index, count = data_share(mesh)
-    mine = {"process_index": index, "process_count": count}
     rows = Data(
-        train=lambda first: train_batches(
-            data.train, batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine
+        train=lambda first, share: train_batches(
+            data.train, batch_size=loop.batch_size, seed=loop.seed, start_step=first, share=share
         ),
-        heldout=lambda: eval_batches(heldout, batch_size=loop.microbatch, **mine) if heldout else (),
+        heldout=lambda share: eval_batches(heldout, batch_size=loop.microbatch, share=share) if heldout else (),
         identity={"data": data.manifest.fingerprint, "start": start and start.fingerprint},
     )
     about = {"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": recipe.preset}

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from training.mesh import Share
 from training.metrics import Metrics, Speed, plot_curves, progress_bar, read_metrics, shown
 from training.program import HostBatch, Program
 from training.step import Sums
@@ -24,6 +25,7 @@ class Journal:
         program: Program,
         folder: Path,
         mesh: jax.sharding.Mesh,
+        share: Share,
         first: int,
         steps: int,
         batch_size: int,
@@ -33,7 +35,7 @@ class Journal:
         self._folder, self._steps, self._log_every = folder, steps, log_every
         self._metrics = Metrics(folder, first_step=first)
         self._bar = progress_bar(first, steps, shown=say is not silent)
-        self._speed = Speed(program, batch_size, mesh)
+        self._speed = Speed(program, batch_size, mesh, share.parts)
         self._saved = first  # the newest checkpoint, 0 for none
         self._pending: tuple[int, Sums, HostBatch] | None = None
 

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from training.checkpoints import Checkpoints
 from training.journal import Diverged, Journal
-from training.mesh import data_share
+from training.mesh import Share, data_share
 from training.partition import RULES, abstract, place
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
@@ -105,11 +105,14 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
         if first >= config.steps:
             return Trained(state, finished=True)
 
-        batches = data.train(first)
+        share = data_share(mesh)
+        batches = data.train(first, share)
         batch = to_mesh(host := next(batches), mesh, config.accumulate)
         say("compiling the training step")
-        step, evaluate = compile_step(program.step, state, batch), _evaluation(training, config, mesh)
-        with Journal(program, folder, mesh, first, config.steps, config.batch_size, config.log_every, say) as journal:
+        step, evaluate = compile_step(program.step, state, batch), _evaluation(training, config, mesh, share)
+        with Journal(
+            program, folder, mesh, share, first, config.steps, config.batch_size, config.log_every, say
+        ) as journal:
             if first == 0:
                 journal.evaluated(0, evaluate(state.model, 0))
             for number in range(first + 1, config.steps + 1):
@@ -166,7 +169,7 @@ def _check_identity(folder: Path, saved: dict[str, Any], wanted: dict[str, Any])
 
 
 def _evaluation(
-    training: Training, config: LoopConfig, mesh: jax.sharding.Mesh
+    training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, share: Share
 ) -> Callable[[Any, int], dict[str, float]]:
     """(model, step) -> the means over the held-out batches, and what `review` has to say."""
     told = training.review or (lambda model, number: {})
@@ -176,7 +179,7 @@ def _evaluation(
 
     def evaluate(model: Any, number: int) -> dict[str, float]:
         totals: dict[str, np.ndarray] = {}
-        for rows in islice(training.data.heldout(), config.eval_batches):
+        for rows in islice(training.data.heldout(share), config.eval_batches):
             for name, pair in sums_of(model, to_mesh(rows, mesh)).items():
                 totals[name] = totals.get(name, 0) + np.array([float(x) for x in pair])
         means = {name: s / max(w, 1.0) for name, (s, w) in totals.items()}
@@ -188,7 +191,6 @@ def _evaluation(
 def to_mesh(batch: HostBatch, mesh: jax.sharding.Mesh, microbatches: int | None = None) -> dict[str, jax.Array]:
     """This process's rows [b, ...] of every array -> global arrays cut over the mesh,
     [microbatches, rows, ...] if given."""
-    _, parts = data_share(mesh)
 
     def place(x: np.ndarray) -> jax.Array:
         lead: tuple = ()
@@ -197,9 +199,6 @@ def to_mesh(batch: HostBatch, mesh: jax.sharding.Mesh, microbatches: int | None 
             x, lead = x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), (None,)
         rest = (None,) * (x.ndim - len(lead) - 1)
         sharding = NamedSharding(mesh, PartitionSpec(*lead, RULES["batch"], *rest))
-        rows = x.shape[len(lead)] * parts
-        return jax.make_array_from_process_local_data(
-            sharding, x, (*x.shape[: len(lead)], rows, *x.shape[len(lead) + 1 :])
-        )
+        return jax.make_array_from_process_local_data(sharding, x)
 
     return {name: place(x) for name, x in batch.items()}

@@ -8,12 +8,15 @@ crossed by `data` alone.
 import math
 import os
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 AXES = ("data", "fsdp", "tensor")
+Rows = TypeVar("Rows", np.ndarray, list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,22 @@ def mesh_of(given: Mesh | MeshConfig | None = None) -> Mesh:
     return mesh
 
 
-def data_share(mesh: Mesh) -> tuple[int, int]:
-    """(index, count): this process holds part `index` of `count` equal parts of every batch.
+class Share(NamedTuple):
+    """What a process holds of every batch: part number `part` of `parts` equal ones."""
+
+    part: int = 0
+    parts: int = 1
+
+    def of(self, rows: Rows) -> Rows:
+        """This part of all rows of a batch."""
+        return rows[self.part * len(rows) // self.parts : (self.part + 1) * len(rows) // self.parts]
+
+
+WHOLE = Share()  # one process alone
+
+
+def data_share(mesh: Mesh) -> Share:
+    """Which part of every batch this process holds.
 
     Processes whose devices hold the same rows, as where `tensor` crosses hosts, have the same part. Raises ValueError
     for a mesh that gives the processes unequal or scattered parts.
@@ -93,7 +110,7 @@ def data_share(mesh: Mesh) -> tuple[int, int]:
                 f"impossible mesh {tuple(mesh.shape.values())}: the processes would hold unequal parts of a batch; "
                 "choose a tensor that divides the devices of a process, or is a multiple of them"
             )
-    return min(held[jax.process_index()]) // size, len(shards) // size
+    return Share(min(held[jax.process_index()]) // size, len(shards) // size)
 
 
 def join_processes() -> None:

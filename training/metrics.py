@@ -17,7 +17,6 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from training.files.atomic import atomic_write, write_bytes
-from training.mesh import data_share
 from training.program import HostBatch, Program
 
 # Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets.
@@ -84,10 +83,11 @@ class Speed:
     """Tokens per second, padding and utilisation since the last row of metrics;
     pauses (evaluation, saving) left out."""
 
-    def __init__(self, program: Program, batch_size: int, mesh: jax.sharding.Mesh):
+    def __init__(self, program: Program, batch_size: int, mesh: jax.sharding.Mesh, parts: int):
+        """parts: of a batch, of which this process sees one."""
         self._count = program.count
         self._step_flops = program.flops_per_row * batch_size
-        self._parts = data_share(mesh)[1]
+        self._parts = parts
         self._peak = peak_flops(mesh.devices.flat[0].device_kind) * mesh.size if self._step_flops else 0
         if mesh.devices.flat[0].platform == "cpu":
             self._peak /= mesh.size  # fake devices share one processor

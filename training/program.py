@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 
+from training.mesh import Share
 from training.partition import check_divisible
 from training.step import Batch, LossFn, Step, Sums, TrainState, init_state, make_train_step
 
@@ -57,6 +58,6 @@ def int32(**shapes: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
 class Data:
     """Batches by step number, this process's rows of each, so that the position in the data is the step number."""
 
-    train: Callable[[int], Iterator[HostBatch]]  # first step -> that batch and all later
-    heldout: Callable[[], Iterable[HostBatch]] = tuple  # the held-out batches
+    train: Callable[[int, Share], Iterator[HostBatch]]  # (first step, share) -> that batch and all later
+    heldout: Callable[[Share], Iterable[HostBatch]] = lambda share: ()  # the held-out batches
     identity: Mapping[str, Any]  # of data and start: what may not change when a run is resumed

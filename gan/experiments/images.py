@@ -20,7 +20,7 @@ from training.files.atomic import write_bytes
 from training.flags import FLAT, one_of, parse_preset
 from training.launch import LaunchConfig, hold, joined
 from training.loop import Diverged, LoopConfig, Trained, Training, train
-from training.mesh import data_share, make_mesh
+from training.mesh import Share, make_mesh
 from training.partition import check_divisible
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
@@ -118,7 +118,7 @@ def _run(config: ImagesConfig, say: Say) -> Trained:
     about = {name: value for name, value in asdict(config).items() if name not in ("loop", "launch", "folder")}
     training = Training(
         program=gan_program(recipe, loop.seed),
-        data=_batches(data, config, mesh),
+        data=_batches(data, config),
         about=about,
         review=partial(review, recipe, data, config, folder),
     )
@@ -130,21 +130,18 @@ def _run(config: ImagesConfig, say: Say) -> Trained:
     return trained
 
 
-def _batches(data: Images, config: ImagesConfig, mesh: jax.sharding.Mesh) -> Data:
-    loop, updates, (index, count) = config.loop, config.n_critic + 1, data_share(mesh)
+def _batches(data: Images, config: ImagesConfig) -> Data:
+    loop, updates = config.loop, config.n_critic + 1
 
-    def mine(rows: np.ndarray) -> HostBatch:
-        return {"images": rows[index * len(rows) // count : (index + 1) * len(rows) // count]}
-
-    def batches(first: int) -> Iterator[HostBatch]:
+    def batches(first: int, share: Share) -> Iterator[HostBatch]:
         while True:
             rows = np.random.default_rng([loop.seed, first]).integers(0, len(data.train), (loop.batch_size, updates))
-            yield {name: data.train[x] for name, x in mine(rows).items()}
+            yield {"images": data.train[share.of(rows)]}
             first += 1
 
-    def heldout() -> Iterator[HostBatch]:
+    def heldout(share: Share) -> Iterator[HostBatch]:
         for begin in range(0, len(data.test) - loop.batch_size + 1, loop.batch_size):
-            yield mine(data.test[begin : begin + loop.batch_size])
+            yield {"images": share.of(data.test[begin : begin + loop.batch_size])}
 
     identity = {"images": data.fingerprint, "critic": config.critic, "n_critic": config.n_critic}
     return Data(train=batches, heldout=heldout, identity=identity)

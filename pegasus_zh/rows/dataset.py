@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import grain
 
 from pegasus_zh.rows.packed_rows import Batch, PackedRows
+from training.mesh import WHOLE, Share
 
 READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)  # batches; decoding one takes about a millisecond
 
@@ -19,33 +20,29 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: Share = WHOLE,
 ) -> Iterator[Batch]:
-    """Endless batches from number `start_step` on, this process's share of each; every epoch is a new global shuffle.
+    """Endless batches from number `start_step` on, a process's share of each; every epoch is a new global shuffle.
 
-    Arrays are int32 (batch_size / process_count, row length), see packing.decode_rows: of pairs source,
+    Arrays are int32 (batch_size / share.parts, row length), see packing.decode_rows: of pairs source,
     source_segments, target (the labels), target_inputs and target_segments; of plain text ids and segments. Raises
     ValueError for a batch size that does not divide among the processes.
     """
     order = grain.MapDataset.range(len(rows)).shuffle(seed=seed % 2**32).repeat()
-    return _batches(rows, order, batch_size, start_step, process_index, process_count)
+    return _batches(rows, order, batch_size, start_step, share)
 
 
-def eval_batches(
-    rows: PackedRows, *, batch_size: int, process_index: int = 0, process_count: int = 1
-) -> Iterator[Batch]:
+def eval_batches(rows: PackedRows, *, batch_size: int, share: Share = WHOLE) -> Iterator[Batch]:
     """Every row once, in order, as train_batches gives them; the last batch is filled with empty rows."""
     batches = -(-len(rows) // batch_size)
     order = grain.MapDataset.range(batches * batch_size)
-    return _batches(rows, order, batch_size, 0, process_index, process_count)
+    return _batches(rows, order, batch_size, 0, share)
 
 
-def _batches(
-    rows: PackedRows, order: grain.MapDataset, batch_size: int, start: int, process: int, processes: int
-) -> Iterator[Batch]:
-    if batch_size < 1 or batch_size % processes:
-        raise ValueError(f"batch size {batch_size} does not divide among {processes} processes")
-    # In batches of one process's size, number n * processes + p is process p's share of batch n.
-    shares = order.batch(batch_size // processes)[start * processes + process :: processes].map(rows.batch)
+def _batches(rows: PackedRows, order: grain.MapDataset, batch_size: int, start: int, share: Share) -> Iterator[Batch]:
+    part, parts = share
+    if batch_size < 1 or batch_size % parts:
+        raise ValueError(f"batch size {batch_size} does not divide among {parts} processes")
+    # In batches of one process's size, number n * parts + p is process p's share of batch n.
+    shares = order.batch(batch_size // parts)[start * parts + part :: parts].map(rows.batch)
     return iter(shares.to_iter_dataset(READING))

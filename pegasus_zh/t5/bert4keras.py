@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 
-from pegasus_zh.t5.mt5 import MT5, MT5Config
+from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from training.files.atomic import read_json
 from training.files.errors import AGAIN, DataError
-from training.files.weights import Stored
+from training.files.weights import Stored, read_tensors
 
 TENSORFLOW = "pip install tensorflow (on a CPU: tensorflow-cpu)"
 # Beside the weights: the state of Adafactor and of Adam, and the number of the step.
@@ -63,6 +63,16 @@ def tensorflow_tensors(model: MT5, stored: Mapping[str, Any]) -> Iterator[tuple[
                 yield name, array[i]
         yield norm(stack_name), stack.final_norm
     yield "decoder/logits/kernel", model.head
+
+
+def read_checkpoint(folder: Path, step: int | None = None) -> tuple[MT5, MT5Config, str]:
+    """(the model, its config, what was read) of the one checkpoint in a folder, or of that of `step`.
+    Raises DataError."""
+    stored, index = open_checkpoint(folder, step)
+    config = read_config(folder, stored, index)
+    names = partial(tensorflow_tensors, stored=stored)
+    model = read_tensors(partial(init, config), names, stored, index, "an mT5")
+    return model, config, f"TensorFlow checkpoint {index.name}"
 
 
 def open_checkpoint(folder: Path, step: int | None = None) -> tuple[dict[str, Stored], Path]:

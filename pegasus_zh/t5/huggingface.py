@@ -13,18 +13,19 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from pegasus_zh.t5.mt5 import MT5, MT5Config
+from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.tokenizers import Tokenizer
-from training.files.atomic import atomic_write
+from training.files.atomic import atomic_write, read_json
 from training.files.errors import DataError
-from training.files.weights import write_safetensors
+from training.files.weights import open_weights, read, read_tensors, write_safetensors
 
 MAX_LENGTH = 128  # of what `generate` writes unless told otherwise: T5-PEGASUS's target length, start token included
 OWN_KEY = "pegasus_zh"
@@ -35,8 +36,8 @@ SWITCHES = {
     "cross_bias": (False, True),
 }  # and what they may be
 # Copies of shared.weight that files of torch hold, and an array that T5 once had and never used.
-COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
+_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+_UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 # What transformers calls the two functions; "gelu" after "gated-" is the one by tanh there,
 # "gelu_python" the exact one.
 _GATES = {"tanh": "gated-gelu", "erf": "gated-gelu_python"}
@@ -92,6 +93,20 @@ def huggingface_tensors(model: MT5) -> Iterator[tuple[str, Any]]:
                 yield f"{stack_name}.block.{i}.{name}", array[i].T
         yield f"{stack_name}.final_layer_norm.weight", stack.final_norm
     yield "lm_head.weight", model.head.T
+
+
+def read_folder(folder: Path) -> tuple[MT5, MT5Config, bool, str]:
+    """(the model, its config, whether our own key says its switches, what was read) of a folder. Raises DataError."""
+    file = folder / "config.json"
+    about = read_json(file)
+    config, is_own = read_config(about, file)
+    stored, weights = open_weights(folder)
+    ignored = (*_COPIES, *_UNUSED)
+    model = read_tensors(partial(init, config), huggingface_tensors, stored, weights, "an mT5", ignored)
+    for name in _COPIES:
+        if name in stored and not np.array_equal(read(name, stored[name]).astype(np.float32), model.embedding):
+            raise DataError(f"{stored[name].file}: {name!r} is not shared.weight again; mT5 has one embedding for both")
+    return model, config, is_own, f"{about['model_type']} in {stored['shared.weight'].dtype} of {weights.name}"
 
 
 def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
 from pegasus_zh.t5 import bert4keras, huggingface
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from pegasus_zh.text.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer, load_tokenizer
 from training.checkpoints import read_model
-from training.files.atomic import read_json
 from training.files.errors import DataError
-from training.files.weights import WEIGHT_FILES, check_fit, empty, fill, fingerprint, hollow, open_weights, read
+from training.files.weights import WEIGHT_FILES, fingerprint
 from training.telling import Say, tell
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
@@ -32,7 +30,6 @@ SEMANTICS: dict[str, dict[str, Any]] = {
 # Rows that no token has: T5's 100 <extra_id>s that lie beside its sentencepiece model,
 # and padding to a multiple of 128.
 _SPARE_ROWS = 256
-_MODEL = "an mT5"  # in messages
 
 
 @dataclass(frozen=True)
@@ -76,14 +73,18 @@ def load(
         # What computed attention in the training is no part of the model.
         config = MT5Config(**about["model"] | {"attention": "auto"})
         tokenizer = _run_tokenizer(path, about["tokenizer"])
-        _check_vocabulary(config, tokenizer, path)
         what, why = f"step {number} of a run", "as it was trained"
-    elif kind == "huggingface":
-        if step is not None:
-            raise DataError(f"{path}: a Hugging Face folder holds one model; leave out --step")
-        model, config, tokenizer, what, why = _read_huggingface(path)
     else:
-        model, config, tokenizer, what, why = _read_tensorflow(path, step)
+        if kind == "tensorflow":
+            model, config, what = bert4keras.read_checkpoint(path, step)
+            is_own = False
+        elif step is None:
+            model, config, is_own, what = huggingface.read_folder(path)
+        else:
+            raise DataError(f"{path}: a Hugging Face folder holds one model; leave out --step")
+        tokenizer = load_tokenizer(path)
+        config, why = _as_trained(config, kind, is_own, isinstance(tokenizer, PegasusTokenizer))
+    _check_vocabulary(config, tokenizer, path)
     if semantics != "auto":
         config, why = replace(config, **SEMANTICS[semantics]), f"as asked for: {semantics}"
     size = sum(x.size for x in jax.tree.leaves(model)) / 1e6
@@ -110,47 +111,19 @@ def _kind(path: Path) -> str:
     )
 
 
-def _read_huggingface(folder: Path) -> tuple[MT5, MT5Config, Tokenizer, str, str]:
-    file = folder / "config.json"
-    about = read_json(file)
-    config, is_own = huggingface.read_config(about, file)
-    stored, weights = open_weights(folder)
-    names = huggingface.huggingface_tensors
-    ignored = (*huggingface.COPIES, *huggingface.UNUSED)
-    check_fit(dict(names(hollow(partial(init, config)))), stored, weights, _MODEL, ignored)
-    tokenizer = _tokenizer(folder, config)
-    model = empty(partial(init, config))
-    fill(dict(names(model)), stored)
-    for name in huggingface.COPIES:
-        if name in stored and not np.array_equal(read(name, stored[name]).astype(np.float32), model.embedding):
-            raise DataError(f"{stored[name].file}: {name!r} is not shared.weight again; mT5 has one embedding for both")
-    why = "by config.json"
+def _as_trained(config: MT5Config, kind: str, is_own: bool, is_pegasus: bool) -> tuple[MT5Config, str]:
+    """The config with the switches that the weights were trained for, and what says so."""
     if is_own:
-        why = f"by {huggingface.OWN_KEY} in config.json"
-    elif isinstance(tokenizer, PegasusTokenizer):
-        config = replace(config, **SEMANTICS["bert4keras"])
-        why = f"{PEGASUS_FILE} without {SENTENCEPIECE_FILE}: a port of T5-PEGASUS"
-    return model, config, tokenizer, f"{about['model_type']} in {stored['shared.weight'].dtype} of {weights.name}", why
-
-
-def _read_tensorflow(folder: Path, step: int | None) -> tuple[MT5, MT5Config, Tokenizer, str, str]:
-    stored, index = bert4keras.open_checkpoint(folder, step)
-    config = bert4keras.read_config(folder, stored, index)
-    names = partial(bert4keras.tensorflow_tensors, stored=stored)
-    check_fit(dict(names(hollow(partial(init, config)))), stored, index, _MODEL)
-    tokenizer = _tokenizer(folder, config)
-    model = empty(partial(init, config))
-    fill(dict(names(model)), stored)
-    is_pegasus = isinstance(tokenizer, PegasusTokenizer)
-    config = replace(config, **SEMANTICS["bert4keras" if is_pegasus else "mt5"])
-    why = f"{PEGASUS_FILE}: trained by bert4keras" if is_pegasus else f"{SENTENCEPIECE_FILE}: Google's own weights"
-    return model, config, tokenizer, f"TensorFlow checkpoint {index.name}", why
-
-
-def _tokenizer(folder: Path, config: MT5Config) -> Tokenizer:
-    tokenizer = load_tokenizer(folder)
-    _check_vocabulary(config, tokenizer, folder)
-    return tokenizer
+        return config, f"by {huggingface.OWN_KEY} in config.json"
+    if is_pegasus:
+        why = {
+            "tensorflow": f"{PEGASUS_FILE}: trained by bert4keras",
+            "huggingface": f"{PEGASUS_FILE} without {SENTENCEPIECE_FILE}: a port of T5-PEGASUS",
+        }
+        return replace(config, **SEMANTICS["bert4keras"]), why[kind]
+    if kind == "tensorflow":
+        return replace(config, **SEMANTICS["mt5"]), f"{SENTENCEPIECE_FILE}: Google's own weights"
+    return config, "by config.json"
 
 
 def _check_vocabulary(config: MT5Config, tokenizer: Tokenizer, folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval.vectors.encoding import lay_out, pack, row_length, texts_of
 from training.loop import LoopConfig
-from training.mesh import data_share
+from training.mesh import Share, data_share
 from training.partition import parts_of
 from training.program import HostBatch
 
@@ -57,7 +57,7 @@ class Batches:
         self._ids, self._scores, self._loop, self._views, self._pad = ids, scores, loop, views, pad
         known: dict[tuple[int, ...], int] = {}
         self._texts = np.array([[known.setdefault(tuple(x), len(known)) for x in example] for example in ids], np.int32)
-        self._index, self._parts = data_share(mesh)
+        self._parts = data_share(mesh).parts
         self._order = lru_cache(2)(lambda epoch: np.random.default_rng([loop.seed, epoch]).permutation(len(ids)))
         self._per_epoch = len(ids) // loop.batch_size
         self._room = row_length([len(x) for example in ids for x in example], max_length)
@@ -82,17 +82,17 @@ class Batches:
         sentences = [[x for i in group for x in self._ids[i] * self._views] for group in groups]
         return sentences, [pack([len(x) for x in found], self._room) for found in sentences], mine
 
-    def __call__(self, first: int) -> Iterator[HostBatch]:
-        """Batch `first` and all later: this process's ids and segments [r, T], places [b, S], texts [b, S], the same
+    def __call__(self, first: int, share: Share) -> Iterator[HostBatch]:
+        """Batch `first` and all later: a process's ids and segments [r, T], places [b, S], texts [b, S], the same
         number for the same text, and scores [b] if there are any."""
         count, texts = len(self._ids[0]) * self._views, texts_of(self._room)
         for step in itertools.count(first):
-            sentences, packed, mine = self._packed(step, self._index)
+            sentences, packed, mine = self._packed(step, share.part)
             laid, places = [], []
             for found, rows in zip(sentences, packed, strict=True):
                 laid.append(lay_out(rows, found, (self._rows, self._room), self._pad))
                 place = np.empty(len(found), np.int32)
-                for row, members in enumerate(rows, self._index * self._rows):
+                for row, members in enumerate(rows, share.part * self._rows):
                     place[members] = row * texts + np.arange(len(members))
                 places.append(place.reshape(-1, count))
             # Interleaved: row r goes to microbatch r % accumulate.

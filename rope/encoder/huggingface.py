@@ -30,12 +30,10 @@ from training.files.errors import DataError
 from training.files.weights import (
     FLOATS,
     Stored,
-    check_fit,
-    empty,
-    fill,
     hollow,
     open_weights,
     read,
+    read_tensors,
     write_safetensors,
 )
 
@@ -161,12 +159,10 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
     ignored += [table] if kind == "roformer" else []
     ignored += [f"{_DECODER}.weight", f"{_DECODER}.bias"] if has_head else []
     ignored += pools if chosen == "none" else []
-    make = partial(init, config)
-    check_fit(dict(encoder_tensors(hollow(make), names)), stored, where, f"a {_CLASSES[kind]} model", ignored)
     if kind == "roformer" and table in stored:
         _check_sinusoids(table, stored[table], config.head_size)
-    model = empty(make)
-    fill(dict(encoder_tensors(model, names)), stored)
+    tensors = partial(encoder_tensors, names=names)
+    model = read_tensors(partial(init, config), tensors, stored, where, f"a {_CLASSES[kind]} model", ignored)
     if has_head:
         _check_copy(f"{_DECODER}.weight", stored, model.embeddings.word, "the embedding")
         _check_copy(f"{_DECODER}.bias", stored, model.head.bias, names.head_bias)

@@ -21,7 +21,7 @@ from training.files.weights import fingerprint
 from training.flags import FLAT, one_of
 from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Trained, Training, train
-from training.mesh import data_share, make_mesh
+from training.mesh import make_mesh
 from training.optimizer import OptimizerConfig
 from training.partition import check_divisible
 from training.program import Data, HostBatch, Program
@@ -33,15 +33,15 @@ from training.telling import Say, tell
 class Rows:
     """Rows of ids and how to read them, the same on any number of hosts; the position in the data is the step number.
 
-    A batch is {"ids": int32 [b, T], "segments": int32 [b, T]}, this process's share; a segment of 0 is padding.
+    A batch is {"ids": int32 [b, T], "segments": int32 [b, T]}, a process's share; a segment of 0 is padding.
     """
 
     length: int
     vocabulary: Vocabulary
     fingerprint: str  # of documents, settings and tokenizer
     tokenizer: str  # the tokenizer's fingerprint
-    train: Callable[..., Iterator[HostBatch]]  # (batch_size, seed, start_step, process_index, process_count)
-    heldout: Callable[..., Iterable[HostBatch]] | None  # (batch_size, process_index, process_count)
+    train: Callable[..., Iterator[HostBatch]]  # (batch_size, seed, start_step, share)
+    heldout: Callable[..., Iterable[HostBatch]] | None  # (batch_size, share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,11 +208,11 @@ def pretrain_on(
     say(f"{what}: {size:.1f}M parameters, {model.positions}, rows of {rows.length}")
     if rows.heldout is None:
         say("no document is held out, so nothing is evaluated: give a larger --eval-fraction and another --folder")
-    index, count = data_share(mesh)
-    mine = {"process_index": index, "process_count": count}
     data = Data(
-        train=lambda first: rows.train(batch_size=loop.batch_size, seed=loop.seed, start_step=first, **mine),
-        heldout=lambda: rows.heldout(batch_size=loop.microbatch, **mine) if rows.heldout else (),
+        train=lambda first, share: rows.train(
+            batch_size=loop.batch_size, seed=loop.seed, start_step=first, share=share
+        ),
+        heldout=lambda share: rows.heldout(batch_size=loop.microbatch, share=share) if rows.heldout else (),
         identity={
             "data": rows.fingerprint,
             "positions": model.positions,

@@ -30,7 +30,7 @@ from training.experiment.report import shown_settings
 from training.files.errors import DataError
 from training.flags import one_of
 from training.loop import LoopConfig, to_mesh
-from training.mesh import MeshConfig, make_mesh
+from training.mesh import WHOLE, MeshConfig, make_mesh
 from training.partition import Dtype, to_host
 from training.ranges import check_ranges
 from training.step import Batch, compiler_options
@@ -150,7 +150,7 @@ def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:
     if rows.heldout is None:
         raise DataError("no document is held out: give a larger --eval-fraction, or more documents")
     found, frame = [], (0, 0)
-    for batch in rows.heldout(batch_size=1, process_index=0, process_count=1):
+    for batch in rows.heldout(batch_size=1, share=WHOLE):
         ids, segments = batch["ids"][0], batch["segments"][0]
         if (segments == 1).all():
             frame = int(ids[0]), int(ids[-1])

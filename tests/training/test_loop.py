@@ -17,7 +17,7 @@ import pytest
 from tests.training import toy, train_toy
 from training.checkpoints import Checkpoints
 from training.loop import Diverged, LoopConfig, train
-from training.mesh import MeshConfig, make_mesh
+from training.mesh import MeshConfig, Share, make_mesh
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.step import TrainState
@@ -113,8 +113,8 @@ def test_a_cut_line_of_metrics_is_survived(undisturbed, tmp_path):
 
 
 def test_sigterm_saves_and_the_rest_equals_the_whole(undisturbed, tmp_path):
-    def batches(first: int) -> Iterator[toy.HostBatch]:
-        for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first), first):
+    def batches(first: int, share: Share) -> Iterator[toy.HostBatch]:
+        for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first, share), first):
             if number == 5:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
@@ -159,8 +159,8 @@ def test_kills_at_any_time_change_nothing(tmp_path):
 def test_a_gradient_that_is_no_number_stops_the_run(undisturbed, tmp_path):
     """A batch of broken weights: the good checkpoint stays, no row tells of the step, and the message says it all."""
 
-    def batches(first: int) -> Iterator[toy.HostBatch]:
-        for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first), first):
+    def batches(first: int, share: Share) -> Iterator[toy.HostBatch]:
+        for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first, share), first):
             yield batch | ({"weights": np.full_like(batch["weights"], np.nan)} if number == 7 else {})
 
     with pytest.raises(Diverged, match=r"^step 8: .*loss is nan.* Last good checkpoint: step 6 in .*lower") as e:
@@ -219,8 +219,8 @@ def test_nothing_compiles_after_the_first_steps(tmp_path):
 
     seen: list[tuple[int, int]] = []
 
-    def batches(first: int) -> Iterator[toy.HostBatch]:
-        for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first), first):
+    def batches(first: int, share: Share) -> Iterator[toy.HostBatch]:
+        for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first, share), first):
             seen.append((number, len(compiled)))
             yield batch
 

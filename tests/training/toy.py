@@ -16,6 +16,7 @@ from flax import struct
 
 from rope.layers.dropout import dropout
 from training.loop import LoopConfig, Training
+from training.mesh import Share
 from training.partition import gather, normal, ones, spec
 from training.program import Data, HostBatch, Program, int32
 from training.step import Batch, Sums, init_state, make_train_step
@@ -87,19 +88,17 @@ class Rows:
     size: int
     asked: list[int]
 
-    def share(self, step: int) -> HostBatch:
-        part, count = jax.process_index(), jax.process_count()
-        rows = slice(part * self.size // count, (part + 1) * self.size // count)
-        return {name: x[rows] for name, x in batch(self.size, step).items()}
+    def share(self, step: int, share: Share) -> HostBatch:
+        return {name: share.of(x) for name, x in batch(self.size, step).items()}
 
-    def train(self, first: int) -> Iterator[HostBatch]:
+    def train(self, first: int, share: Share) -> Iterator[HostBatch]:
         self.asked.append(first)
         while True:
-            yield self.share(first)
+            yield self.share(first, share)
             first += 1
 
-    def held_out(self) -> list[HostBatch]:
-        return [self.share(10**6 + n) for n in range(2)]
+    def held_out(self, share: Share) -> list[HostBatch]:
+        return [self.share(10**6 + n, share) for n in range(2)]
 
 
 def training(config: LoopConfig, tx: optax.GradientTransformation, *, init=init, loss=loss, **changes) -> Training:

@@ -82,6 +82,24 @@ def fill(slots: Mapping[str, np.ndarray], stored: Mapping[str, Stored]) -> None:
         slot[...] = read(name, stored[name])
 
 
+def read_tensors(
+    init: Callable[[jax.Array], Any],
+    names: Callable[[Any], Iterable[tuple[str, Any]]],
+    stored: Mapping[str, Stored],
+    where: Path,
+    model: str,
+    ignored: Iterable[str] = (),
+) -> Any:
+    """What `init` makes, as float32 NumPy arrays, with the stored tensors in it. Raises DataError as `check_fit`.
+
+    names: every array of such a model under its name among `stored`; of NumPy arrays views, to write to.
+    """
+    check_fit(dict(names(hollow(init))), stored, where, model, ignored)
+    made = empty(init)
+    fill(dict(names(made)), stored)
+    return made
+
+
 def read(name: str, stored: Stored) -> np.ndarray:
     try:
         return stored.read()

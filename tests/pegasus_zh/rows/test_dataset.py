@@ -23,6 +23,7 @@ from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
 from training.files.errors import DataError
+from training.mesh import Share
 
 CORPUS = str(Path(pegasus_zh.__file__).parent / "corpus" / "train.jsonl")
 CONFIG = PrepareConfig(
@@ -81,10 +82,7 @@ def test_arrays(prepared):
 def test_processes_share_one_batch(prepared, processes, seed, step):
     """The shares, one after another, are the batch that one process alone would read: at any step, at once."""
     position = {"batch_size": 8, "seed": seed, "start_step": step}
-    shares = [
-        next(train_batches(prepared.train, **position, process_index=p, process_count=processes))
-        for p in range(processes)
-    ]
+    shares = [next(train_batches(prepared.train, **position, share=Share(p, processes))) for p in range(processes)]
     assert_equal(joined(shares), next(train_batches(prepared.train, **position)))
 
 
@@ -111,10 +109,7 @@ def test_every_epoch_has_each_row_once_in_another_order(prepared):
 @pytest.mark.parametrize(("processes", "size"), [(1, 8), (2, 12), (4, 28), (4, 1000)])
 def test_evaluation_reads_every_row_once_in_order(prepared, processes, size):
     rows = prepared.heldout
-    shares = [
-        eval_batches(prepared.heldout, batch_size=size, process_index=p, process_count=processes)
-        for p in range(processes)
-    ]
+    shares = [eval_batches(prepared.heldout, batch_size=size, share=Share(p, processes)) for p in range(processes)]
     batches = [joined(list(step)) for step in zip(*shares, strict=True)]
     assert len(batches) == -(-len(rows) // size)
     everything = joined(batches)
@@ -146,7 +141,7 @@ def test_a_missing_unfinished_or_foreign_set_is_refused(folder, tokenizer, tmp_p
     with pytest.raises(DataError, match="another tokenizer .*pegasus, 3000 ids.*prepare"):
         open_rows(folder, "0" * 64)
     with pytest.raises(ValueError, match="9 does not divide among 2"):
-        train_batches(open_rows(folder).train, batch_size=9, seed=0, process_count=2)
+        train_batches(open_rows(folder).train, batch_size=9, seed=0, share=Share(0, 2))
 
 
 def test_damaged_shards_are_refused(tokenizer, tmp_path):

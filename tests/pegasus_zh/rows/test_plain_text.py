@@ -13,6 +13,7 @@ from pegasus_zh.text.documents import DocumentsConfig
 from pegasus_zh.text.tokenizers import load_tokenizer
 from pegasus_zh.text.vocabulary import TokenizerConfig, train_sentencepiece
 from training.files.errors import DataError
+from training.mesh import WHOLE
 
 LENGTH = 24
 RANDOM = np.random.default_rng(0)
@@ -42,13 +43,9 @@ def pieces(batch) -> list[tuple[int, ...]]:
 def test_every_token_of_every_document_is_in_a_row(made):
     config, folder, rows = made
     tokenizer = load_tokenizer(folder / "tokenizer")
-    heldout = [p for b in rows.heldout(batch_size=4, process_index=0, process_count=1) for p in pieces(b)]
+    heldout = [p for b in rows.heldout(batch_size=4, share=WHOLE) for p in pieces(b)]
     epoch = 200  # more than all rows
-    train = {
-        p
-        for b in islice(rows.train(batch_size=4, seed=0, start_step=0, process_index=0, process_count=1), epoch)
-        for p in pieces(b)
-    }
+    train = {p for b in islice(rows.train(batch_size=4, seed=0, start_step=0, share=WHOLE), epoch) for p in pieces(b)}
     assert not train & {*heldout}
     room = LENGTH - 2
     wanted = set()
@@ -60,7 +57,7 @@ def test_every_token_of_every_document_is_in_a_row(made):
 
 def test_batches_are_those_of_their_step(made):
     rows = made[2]
-    which = {"batch_size": 4, "seed": 3, "process_index": 0, "process_count": 1}
+    which = {"batch_size": 4, "seed": 3, "share": WHOLE}
     all_steps, later = (rows.train(start_step=n, **which) for n in (0, 2))
     third = [*islice(all_steps, 3)][2]
     np.testing.assert_array_equal(next(later)["ids"], third["ids"])

@@ -19,7 +19,7 @@ from tests.retrieval.vectors.test_encoding import CHARACTERS, TOKENIZER, source
 from tests.rope.encoder.random_encoder import BERT
 from training.files.errors import DataError
 from training.loop import to_mesh
-from training.mesh import MeshConfig, make_mesh
+from training.mesh import WHOLE, MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig
 from training.partition import spec
 
@@ -51,7 +51,7 @@ def gradient(given: TuningRecipe, mesh: jax.sharding.Mesh) -> tuple[float, dict]
     """Of the first batch, without dropout."""
     model = source(replace(BERT, dropout=0.0, attention_dropout=0.0))
     ids = [[TOKENIZER.frame_source(TOKENIZER.encode(x), 20) for x in example] for example in pairs().sentences]
-    batch = next(batches_of(ids, given, mesh)(0))
+    batch = next(batches_of(ids, given, mesh)(0, WHOLE))
     with jax.set_mesh(mesh):
         run = cached_gradients(
             lambda arrays, rows, _: sentence_vectors(arrays, rows, model.config, "mean", None), LOSSES["pairs"]
@@ -78,7 +78,7 @@ def test_the_packed_vectors_are_those_of_each_sentence(tmp_path) -> None:
     given = recipe(loss="pairs", accumulate=2)
     ids = [[TOKENIZER.frame_source(TOKENIZER.encode(x), 20) for x in example] for example in examples.sentences]
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    batch = to_mesh(next(batches_of(ids, given, mesh)(0)), mesh, 2)
+    batch = to_mesh(next(batches_of(ids, given, mesh)(0, WHOLE)), mesh, 2)
     order = np.random.default_rng([0, 0]).permutation(16)
     with jax.set_mesh(mesh):
         for m in range(2):

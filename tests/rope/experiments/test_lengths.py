@@ -29,13 +29,13 @@ def made_rows(length: int) -> Rows:
         ids[:, 0], ids[:, -1] = CLS, SEP
         return {"ids": ids.astype(np.int32), "segments": np.ones((count, length), np.int32)}
 
-    def train(batch_size, seed, start_step, process_index, process_count):
+    def train(batch_size, seed, start_step, share):
         step = start_step
         while True:
             yield rows([seed, step], batch_size)
             step += 1
 
-    def heldout(batch_size, process_index, process_count):
+    def heldout(batch_size, share):
         yield from (rows([99, n], batch_size) for n in range(6))
 
     return Rows(

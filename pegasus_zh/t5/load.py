@@ -22,7 +22,6 @@ from training.checkpoints import read_model
 from training.files.atomic import read_json
 from training.files.errors import DataError
 from training.files.weights import WEIGHT_FILES, check_fit, empty, fill, fingerprint, hollow, open_weights, read
-from training.telling import Say, tell
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
 SEMANTICS: dict[str, dict[str, Any]] = {
@@ -62,17 +61,16 @@ def load(
     *,
     semantics: Semantics = "auto",
     step: int | None = None,
-    say: Say = tell,
 ) -> Loaded:
     """The model in a folder, whatever wrote it.
 
     Arrays are float32. semantics: instead of what the source tells; see above. step: which checkpoint of several, of a
-    run by default the newest undamaged one; `say` is told of damaged ones. Raises DataError for whatever does not fit.
+    run by default the newest undamaged one; damaged ones are told of. Raises DataError for whatever does not fit.
     """
     path = Path(path)
     kind = _kind(path)
     if kind == "run":
-        number, about, model = read_model(path, run_init, step, say)
+        number, about, model = read_model(path, run_init, step)
         # What computed attention in the training is no part of the model.
         config = MT5Config(**about["model"] | {"attention": "auto"})
         tokenizer = _run_tokenizer(path, about["tokenizer"])

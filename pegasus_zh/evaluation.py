@@ -29,7 +29,7 @@ from pegasus_zh.text.documents import JSON_SUFFIXES, Source, find_sources, read_
 from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json
 from training.files.errors import DataError
-from training.telling import Say, tell
+from training.telling import silent, tell
 
 METRICS = {"rouge-1": "Rouge-1", "rouge-2": "Rouge-2", "rouge-l": "Rouge-L", "bleu": "BLEU"}  # and their headings
 Scores = Mapping[str, np.ndarray]  # metric -> one figure per example, 0 to 1
@@ -53,7 +53,7 @@ class EvaluateTextsConfig:
     """A file for the figures, as fractions of 1."""
 
 
-def evaluate(config: EvaluateTextsConfig, say: Say = tell) -> list[dict]:
+def evaluate(config: EvaluateTextsConfig) -> list[dict]:
     """Prints a table in percent and returns its figures, those of `--json`. Raises DataError."""
     if strange := [name for name in config.files if not name.endswith(JSON_SUFFIXES)]:
         raise DataError(f"{strange[0]}: not JSON lines by its name; give files that end with .jsonl or .jsonl.gz")
@@ -65,19 +65,19 @@ def evaluate(config: EvaluateTextsConfig, say: Say = tell) -> list[dict]:
     systems = [read_pairs(source, config.reference_field, config.written_field) for source in sources]
     paths = [source.path for source in sources]
     width = max(map(len, paths)) + 2  # the line of a difference is indented
-    say(f"{'':{width}}  {'n':>7}" + "".join(f"  {heading:<22}" for heading in METRICS.values()).rstrip())
+    tell(f"{'':{width}}  {'n':>7}" + "".join(f"  {heading:<22}" for heading in METRICS.values()).rstrip())
     report: list[dict] = []
     for path, (references, written) in zip(paths, systems, strict=True):
         found = scores(references, written)
         row = {"file": path, "examples": len(references), "scores": (figures := _figures(found))}
-        say(f"{path:{width}}  {len(references):7,}" + _line(figures, ""))
+        tell(f"{path:{width}}  {len(references):7,}" + _line(figures, ""))
         if not report:
             first = found
         elif references == systems[0][0]:
             row["difference"] = difference = _figures(found, first)
-            say(f"{'  - ' + paths[0]:{width}}  {'':7}" + _line(difference, "+"))
+            tell(f"{'  - ' + paths[0]:{width}}  {'':7}" + _line(difference, "+"))
         else:
-            say(f"  not the references of {paths[0]}: no difference")
+            tell(f"  not the references of {paths[0]}: no difference")
         report.append(row)
     if config.json:
         write_json(Path(config.json), {"files": report})
@@ -119,7 +119,7 @@ def read_pairs(source: Source, reference_field: str, written_field: str) -> tupl
 def scores(references: Sequence[str], candidates: Sequence[str]) -> dict[str, np.ndarray]:
     """Rouge-1, Rouge-2, Rouge-L (F) and BLEU of each candidate, from 0 to 1."""
     pairs = zip(references, candidates, strict=True)
-    progress = tqdm(pairs, "evaluate", len(references), unit="example", delay=3, leave=False, disable=None)
+    progress = tqdm(pairs, "evaluate", len(references), unit="example", delay=3, leave=False, disable=silent() or None)
     table = np.array([_score(*pair) for pair in progress]).reshape(-1, len(METRICS))
     return dict(zip(METRICS, table.T, strict=True))
 

@@ -41,7 +41,7 @@ from training.optimizer import OptimizerConfig
 from training.partition import parts_of, to_host
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,18 +133,18 @@ class FinetuneConfig:
         check_ranges(self, valid_examples=1, examples=0)
 
 
-def finetune(config: FinetuneConfig, say: Say = tell) -> dict[str, float]:
+def finetune(config: FinetuneConfig) -> dict[str, float]:
     """Runs, or resumes, the whole of it; returns the best epoch's validation scores, nothing where it was told to stop.
 
     Raises DataError and ValueError.
     """
-    say = joined(config.launch, say)
-    loaded = load(config.model, semantics=config.semantics, say=say)
-    say(loaded.source)
+    joined(config.launch)
+    loaded = load(config.model, semantics=config.semantics)
+    tell(loaded.source)
     training, valid = read_data(config)
     with hold(config.folder, config.launch):
         try:
-            return tune(config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), Path(config.folder), say)
+            return tune(config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), Path(config.folder))
         except Stopped:
             return {}
 
@@ -209,7 +209,6 @@ def tune(
     valid: Sequence[tuple[str, str]],
     mesh: jax.sharding.Mesh,
     folder: Path,
-    say: Say = tell,
 ) -> dict[str, float]:
     """Trains on the pairs in `folder`, keeping the best epoch in `best/`; returns its validation scores.
 
@@ -222,7 +221,7 @@ def tune(
     rows, shape = loop.batch_size, _row_shape([*ids, *held])
     program = recipe.program(model, shape, loop.steps)
     program.check(mesh, loop.microbatch)
-    say(
+    tell(
         f"{len(ids):,} pairs to train on, {len(held):,} to choose by; rows of {shape[0]} + {shape[1]}, {rows} an update"
     )
     batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows)
@@ -253,11 +252,11 @@ def tune(
         keep_tokenizer(tokenizer, folder / "tokenizer")
     about = {"model": asdict(model), "tokenizer": tokenizer.fingerprint}
     run = Training(program=program, data=data, about=about, start=loaded.model, review=review)
-    train(run, loop, mesh, folder, say).complete()
+    train(run, loop, mesh, folder).complete()
     if not best.found or not (folder / "best").is_dir():
         raise DataError(f"{folder}: finished, but the best model is gone from it; give another --folder")
     found = best.found
-    say(
+    tell(
         f"{folder / 'best'}: step {found['step']:.0f}; "
         + ", ".join(f"{k} {found[k]:.2f}" for k in found if k != "step")
     )

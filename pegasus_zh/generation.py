@@ -72,7 +72,7 @@ class GenerateConfig:
     """Lengths, batch and search."""
 
 
-def run_generation(config: GenerateConfig, say: Callable = print) -> None:
+def run_generation(config: GenerateConfig) -> None:
     """Reads, decodes and writes as `config` says, to standard output where no file is named.
     Raises DataError and ValueError."""
     out = Path(config.out)
@@ -81,7 +81,7 @@ def run_generation(config: GenerateConfig, say: Callable = print) -> None:
     if config.out and (out.is_dir() or (out.exists() and config.input != "-" and out.samefile(config.input))):
         raise DataError(f"--out {out}: {'a folder' if out.is_dir() else 'the input'}; name a new file")
     inputs = list(read_pairs(config.input, config.field, config.reference_field)) if config.input else None
-    loaded = load(config.model, semantics=config.semantics, step=config.step, say=tell)
+    loaded = load(config.model, semantics=config.semantics, step=config.step)
     tell(f"{loaded.source}; each length is compiled as it comes")
     # No more rows than there are texts: a prompt has one.
     rows = min(config.writing.batch_size, 1 if inputs is None else max(len(inputs), 1))
@@ -94,7 +94,7 @@ def run_generation(config: GenerateConfig, say: Callable = print) -> None:
             _write_file(config, loaded.fingerprint, inputs, written)
         else:
             for text in written(x.source for x in inputs):
-                say(text)
+                print(text)
 
 
 def _prompt(answer: Callable[[str], str]) -> None:

@@ -33,7 +33,7 @@ from training.optimizer import OptimizerConfig
 from training.partition import check_divisible
 from training.program import Data, Program
 from training.ranges import check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,27 +145,27 @@ def plan_of(config: PretrainConfig, mesh: jax.sharding.Mesh) -> tuple[Program, L
     return config.recipe.program(config.recipe.model(vocabulary, start), shape), config.recipe.loop
 
 
-def pretrain(config: PretrainConfig, say: Say = tell) -> Trained:
+def pretrain(config: PretrainConfig) -> Trained:
     """Runs, or resumes, the whole of it in `config.folder`. Errors as prepare and train raise."""
-    say = joined(config.launch, say)
+    joined(config.launch)
     with hold(config.folder, config.launch):
-        return _pretrain(config, say)
+        return _pretrain(config)
 
 
-def _pretrain(config: PretrainConfig, say: Say) -> Trained:
+def _pretrain(config: PretrainConfig) -> Trained:
     folder = Path(config.folder)
     config, eval_data = _with_corpus(config)
     mesh = make_mesh(config.launch.mesh)
-    start = load(config.start, say=say) if config.start else None
+    start = load(config.start) if config.start else None
     if start:
-        say(start.source)
+        tell(start.source)
     _check(config, start, mesh)
 
-    data, heldout = _prepared(config, start.tokenizer if start else None, eval_data, folder, say)
-    trained, model, tokenizer = pretrain_on(config.recipe, data, heldout, mesh, folder, start=start, say=say)
+    data, heldout = _prepared(config, start.tokenizer if start else None, eval_data, folder)
+    trained, model, tokenizer = pretrain_on(config.recipe, data, heldout, mesh, folder, start=start)
     if config.samples and heldout and trained.finished:
         with jax.set_mesh(mesh):
-            show_samples(trained.state.model, model, tokenizer, heldout, config.samples, folder / "samples.txt", say)
+            show_samples(trained.state.model, model, tokenizer, heldout, config.samples, folder / "samples.txt")
     return trained
 
 
@@ -177,7 +177,6 @@ def pretrain_on(
     folder: Path,
     *,
     start: Loaded | None = None,
-    say: Say = tell,
 ) -> tuple[Trained, mt5.MT5Config, Tokenizer]:
     """Trains on prepared rows in `folder`, which is then a model for pegasus_zh.t5.load. Errors as train raises."""
     loop, tokenizer = recipe.loop, start.tokenizer if start else load_tokenizer(data.folder / "tokenizer")
@@ -185,9 +184,9 @@ def pretrain_on(
     program = recipe.program(model, (data.manifest.row["source"], data.manifest.row["target"]))
     program.check(mesh, loop.microbatch)
     what = "as the start" if start else recipe.preset
-    say(f"{what}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {data.manifest.shape}")
+    tell(f"{what}: {mt5.parameters(model) / 1e6:.1f}M parameters, rows of {data.manifest.shape}")
     if not heldout:
-        say(
+        tell(
             "no document is held out, so nothing is evaluated: give --eval-data, or a larger "
             "--eval-fraction (of scripts.prepare, where a set is given), and another --folder"
         )
@@ -202,7 +201,7 @@ def pretrain_on(
     )
     about = {"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": recipe.preset}
     training = Training(program=program, data=rows, about=about, start=start and start.model)
-    return train(training, loop, mesh, folder, say), model, tokenizer
+    return train(training, loop, mesh, folder), model, tokenizer
 
 
 def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...]]:
@@ -232,7 +231,7 @@ def _check(config: PretrainConfig, start: Loaded | None, mesh: jax.sharding.Mesh
 
 
 def _prepared(
-    config: PretrainConfig, tokenizer: Tokenizer | None, eval_data: tuple[str, ...], folder: Path, say: Say
+    config: PretrainConfig, tokenizer: Tokenizer | None, eval_data: tuple[str, ...], folder: Path
 ) -> tuple[PreparedRows, PackedRows | None]:
     """The prepared rows, and the held-out ones if there are any; made by the first process if need be."""
     place = Path(config.prepared) if config.prepared else folder / "data"
@@ -242,7 +241,7 @@ def _prepared(
         if config.prepared:
             data = open_rows(place, fingerprint)
         else:
-            given = tokenizer or config.tokens.of(config.prepare, folder / "tokenizer", say)
+            given = tokenizer or config.tokens.of(config.prepare, folder / "tokenizer")
             documents = replace(config.prepare, eval_fraction=0) if eval_data else config.prepare
             data = prepare(config.recipe.examples, documents, given, place)
         if {*data.manifest.row} != {side.name for side in PAIR}:
@@ -267,7 +266,6 @@ def show_samples(
     heldout: PackedRows,
     count: int,
     path: Path,
-    say: Say,
 ) -> None:
     """Shows what the model writes for the first held-out sources beside their pseudo-summaries; kept in `path`."""
     batch = heldout.batch(range(min(count, len(heldout))))
@@ -283,6 +281,6 @@ def show_samples(
     for row, output in zip(number, written, strict=False):
         text += f"source     {tokenizer.decode(sources[row])[:120]}…\n"
         text += f"reference  {tokenizer.decode(first('target', row))}\nwritten    {output}\n\n"
-    say("\n" + text.rstrip())
+    tell("\n" + text.rstrip())
     if jax.process_index() == 0:
         write_bytes(path, text.encode())

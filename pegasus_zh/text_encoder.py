@@ -29,7 +29,7 @@ from training.launch import LaunchConfig
 from training.loop import LoopConfig, Trained
 from training.partition import Dtype
 from training.program import Program
-from training.telling import Say, tell
+from training.telling import tell
 
 
 class TextEncoder(NamedTuple):
@@ -73,7 +73,7 @@ def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.pret
     return parse_preset(TextEncoderConfig, roformer.PRESETS, defaults, "tiny", args=args, prog=prog)
 
 
-def pretrain(config: TextEncoderConfig, say: Say = tell) -> Trained:
+def pretrain(config: TextEncoderConfig) -> Trained:
     """Runs, or resumes, the pretraining of an encoder on documents.
     Raises DataError, as `text_rows` and the training do."""
     text, where = config.text, config.encoder
@@ -83,7 +83,7 @@ def pretrain(config: TextEncoderConfig, say: Say = tell) -> Trained:
         load_tokenizer(tokenizer_folder(where.start))  # before anything is made
         text = replace(text, tokens=replace(text.tokens, tokenizer=str(tokenizer_folder(where.start))))
     length, folder = where.recipe.length, Path(where.folder)
-    return pretrain_encoder(where, lambda: text_rows(text, length, folder, say), say)[0]
+    return pretrain_encoder(where, lambda: text_rows(text, length, folder))[0]
 
 
 def plan_of(config: TextEncoderConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
@@ -101,11 +101,9 @@ def tokenizer_folder(path: Path | str) -> Path:
     return path / "tokenizer" if (path / "checkpoints").is_dir() else path
 
 
-def load_text_encoder(
-    path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Say = tell
-) -> TextEncoder:
+def load_text_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = "auto") -> TextEncoder:
     """As rope.encoder.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
-    model, config, of_tokenizer, pooling = load_encoder(path, step=step, pooler=pooler, say=say)
+    model, config, of_tokenizer, pooling = load_encoder(path, step=step, pooler=pooler)
     tokenizer = load_tokenizer(where := tokenizer_folder(path))
     if tokenizer.mask_id is None:
         raise DataError(f"{where}: a {tokenizer.kind} model; an encoder's tokenizer is its vocab.txt: put that there")
@@ -145,15 +143,15 @@ class ExportEncoderConfig:
     """Of the weights."""
 
 
-def export_encoder(config: ExportEncoderConfig, say: Say = tell) -> Path:
+def export_encoder(config: ExportEncoderConfig) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises DataError as loading and writing do."""
     out = Path(config.folder)
     check_new(out)
-    model, about, tokenizer, _ = load_text_encoder(config.model, step=config.step, say=say)
+    model, about, tokenizer, _ = load_text_encoder(config.model, step=config.step)
     kind = write_encoder(out, model, about, dtype=config.dtype, write_tokenizer=partial(write_tokenizer, tokenizer))
     size = sum(x.size for x in jax.tree.leaves(model)) / 1e6
-    say(f"{out}: {size:.1f}M parameters in {config.dtype}; load it with")
-    say(f"from transformers import AutoTokenizer, {kind}")
-    say(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})  # needs: pip install transformers torch rjieba")
-    say(f"model = {kind}.from_pretrained({str(out)!r})")
+    tell(f"{out}: {size:.1f}M parameters in {config.dtype}; load it with")
+    tell(f"from transformers import AutoTokenizer, {kind}")
+    tell(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})  # needs: pip install transformers torch rjieba")
+    tell(f"model = {kind}.from_pretrained({str(out)!r})")
     return out

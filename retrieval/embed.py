@@ -29,7 +29,7 @@ from training.files.atomic import atomic_write, resumable_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
-from training.telling import Say, tell
+from training.telling import tell
 
 FORMATS = (".npy", ".parquet", ".array_record")
 GROUP = 1 << 14  # rows read, or written to Parquet, at a time
@@ -68,7 +68,7 @@ class EmbedConfig:
     """The devices' arrangement."""
 
 
-def embed_file(config: EmbedConfig, say: Say = tell) -> tuple[int, int]:
+def embed_file(config: EmbedConfig) -> tuple[int, int]:
     """Writes `config.out`, whole or not at all, and returns the number of its vectors and their width.
 
     Raises DataError for texts and models that cannot be used, and for a vector with NaN, with the line.
@@ -78,7 +78,7 @@ def embed_file(config: EmbedConfig, say: Say = tell) -> tuple[int, int]:
         raise DataError(f"--out {out}: vectors are written as {', '.join(FORMATS)}")
     if out.is_dir():
         raise DataError(f"--out {out}: a folder; name a new file in it")
-    made = encode_file(config, load_text_encoder(config.model, step=config.step, pooler=config.pooler, say=say), say)
+    made = encode_file(config, load_text_encoder(config.model, step=config.step, pooler=config.pooler))
     _CONVERT[out.suffix](made.path, out, config)
     return made.count, made.width
 
@@ -96,7 +96,7 @@ class Encoded:
     width: int
 
 
-def encode_file(config: EmbedConfig, source: TextEncoder, say: Say) -> Encoded:
+def encode_file(config: EmbedConfig, source: TextEncoder) -> Encoded:
     """The vectors of the input, in a file that is named by what they are made of:
     one that is there is whole, and taken."""
     pooling = pooling_of(source, config.pooling)
@@ -119,7 +119,7 @@ def encode_file(config: EmbedConfig, source: TextEncoder, say: Say) -> Encoded:
     if not path.exists():
         with resumable_write(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
             encode = encoder(source, [pooling], config.encoding)
-            _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), texts.digest, say)
+            _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), texts.digest)
     return Encoded(path, identity, count, width)
 
 
@@ -144,7 +144,6 @@ def _encode(
     file: IO[bytes],
     shape: tuple[int, int],
     digest: str,
-    say: Say,
 ) -> None:
     """Writes what is missing of the .npy file."""
     count, width = shape
@@ -167,7 +166,7 @@ def _encode(
         raise DataError(
             f"{config.input}: it was changed while it was read; let it be, and the same command begins anew"
         )
-    long.tell(say)
+    long.report()
 
 
 class _Long:
@@ -189,10 +188,10 @@ class _Long:
         self._first = self._first or line
         self._found += len(long)
 
-    def tell(self, say: Say) -> None:
+    def report(self) -> None:
         if self._found:
             since = f" from line {self._begin + 1:,} on" if self._begin else ""
-            say(
+            tell(
                 f"{self._config.input}: {self._found:,} texts{since} were cut to {self._config.encoding.max_length} "
                 f"ids, the first of them on line {self._first}"
             )

@@ -46,3 +46,12 @@ def shown(capsys):
     show()
     yield capsys
     logger.handlers, logger.propagate = [], True
+
+
+@pytest.fixture
+def said():
+    """The lines that the library tells, in their order."""
+    from tests.listening import listening
+
+    with listening() as lines:
+        yield lines

@@ -8,7 +8,7 @@ checkpoints, journal  what a run keeps, and what it tells as it goes (metrics: r
 launch, stopping      how a run begins, on one process or several, and how it is told to stop; compiled: programs kept
 plan                  the step compiled for TPUs that are not here: does it fit?
 command, flags        how a script ends; command lines out of dataclasses; ranges: what numbers of a config may be
-telling               what the library has to say, to a logger
+telling               what the library has to say, to a logger, and how it is silenced
 files/                written whole or not at all, one process a folder; tensors, datasets, images
 experiment/           many cells, each a file, and the page that they end in
 """

@@ -25,7 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from training.files.errors import DataError
 from training.partition import spec
 from training.step import TrainState
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @jax.jit
@@ -125,10 +125,10 @@ class Checkpoints:
         """The config that the checkpoint of this step was saved with. Raises DamagedCheckpoint."""
         return self._metadata(step).custom_metadata["config"]
 
-    def restore(self, abstract: TrainState, say: Say = tell) -> TrainState | None:
+    def restore(self, abstract: TrainState) -> TrainState | None:
         """The newest undamaged checkpoint in the shardings of `abstract`; None where nothing was saved yet.
 
-        A damaged one is reported through `say` and the one before it tried. Raises ValueError where a checkpoint is
+        A damaged one is told of and the one before it tried. Raises ValueError where a checkpoint is
         sound but of another model or optimizer, and where all are damaged.
         """
         target = replace(abstract, key=jax.eval_shape(jax.random.key_data, abstract.key))
@@ -142,7 +142,7 @@ class Checkpoints:
             # One process alone must not go on from another step than the rest.
             sound = _true_on_every_process(state is not None)
             if state is None or not sound:
-                say(f"{damage}; trying the one before it")
+                tell(f"{damage}; trying the one before it")
                 continue
             return replace(state, key=jax.random.wrap_key_data(state.key, impl="rbg"))
         if self.steps:
@@ -200,14 +200,14 @@ class Checkpoints:
     def _damaged(self, step: int, error: Exception) -> DamagedCheckpoint:
         return DamagedCheckpoint(f"{self.folder / str(step)}: damaged checkpoint ({_line(error)})")
 
-    def set_aside_after(self, step: int, say: Say = tell) -> None:
+    def set_aside_after(self, step: int) -> None:
         """Moves the (damaged) checkpoints of later steps out of the folder, so that the run can write them again."""
         later = [s for s in self.steps if s > step]
         for number in later if jax.process_index() == 0 else []:
             aside = self.folder.with_name(f"damaged-checkpoint-{number}")
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(self.folder / str(number), aside)
-            say(f"{self.folder / str(number)}: moved to {aside}; delete it when you have looked at it")
+            tell(f"{self.folder / str(number)}: moved to {aside}; delete it when you have looked at it")
         if later:
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices("set aside")
@@ -218,7 +218,6 @@ def read_model(
     run: Path,
     init_of: Callable[[dict[str, Any], Path], Callable[[jax.Array], Any]],
     step: int | None = None,
-    say: Say = tell,
 ) -> tuple[int, dict[str, Any], Any]:
     """(step, the checkpoint's config, the model as NumPy arrays) of a run's newest undamaged checkpoint, or of `step`.
 
@@ -238,7 +237,7 @@ def read_model(
             except DamagedCheckpoint as error:
                 if step is not None:
                     raise DataError(f"{error}; leave out --step for the newest undamaged one") from None
-                say(f"{error}; trying the one before it")
+                tell(f"{error}; trying the one before it")
     raise DataError(f"{folder}: no undamaged checkpoint here; give the work folder of a finished or running training")
 
 

@@ -1,6 +1,5 @@
 """What a run tells as it goes: rows of metrics, its speed, the bar; and whether its numbers are still numbers."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -10,7 +9,7 @@ from training.mesh import Share
 from training.metrics import Metrics, Speed, plot_curves, progress_bar, read_metrics, shown
 from training.program import HostBatch, Program
 from training.step import Sums
-from training.telling import silent, tell
+from training.telling import tell
 
 
 class Diverged(ValueError):
@@ -30,11 +29,10 @@ class Journal:
         steps: int,
         batch_size: int,
         log_every: int,
-        say: Callable,
     ):
         self._folder, self._steps, self._log_every = folder, steps, log_every
         self._metrics = Metrics(folder, first_step=first)
-        self._bar = progress_bar(first, steps, shown=say is not silent)
+        self._bar = progress_bar(first, steps)
         self._speed = Speed(program, batch_size, mesh, share.parts)
         self._saved = first  # the newest checkpoint, 0 for none
         self._pending: tuple[int, Sums, HostBatch] | None = None

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from training.compiled import remember_programs
 from training.files.locks import locked
 from training.mesh import MeshConfig, join_processes
-from training.telling import Say, silent, tell
+from training.telling import fall_silent
 
 Made = TypeVar("Made")
 
@@ -28,12 +28,13 @@ class LaunchConfig:
     """Keep compiled programs in the folder, for the next run of the same shapes to begin sooner."""
 
 
-def joined(launch: LaunchConfig, say: Say = tell) -> Callable:
-    """Joins the processes if there are several; returns what this one speaks through.
+def joined(launch: LaunchConfig) -> None:
+    """Joins the processes if there are several; all but the first are silent from then on.
     Raises ValueError where they cannot be found."""
     if launch.distributed:
         join_processes()
-    return say if jax.process_index() == 0 else silent
+    if jax.process_index() != 0:
+        fall_silent()
 
 
 @contextmanager

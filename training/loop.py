@@ -21,7 +21,7 @@ from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
 from training.step import TrainState, compile_step
 from training.stopping import told_to_stop
-from training.telling import Say, tell
+from training.telling import tell
 
 __all__ = ["LoopConfig", "Stopped", "Trained", "Training", "Diverged", "to_mesh", "train"]
 
@@ -87,7 +87,7 @@ class Stopped(KeyboardInterrupt):
     """A training within something larger was told to stop: so is that."""
 
 
-def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path, say: Say = tell) -> Trained:
+def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path) -> Trained:
     """Trains until `config.steps`, from the newest good checkpoint in `folder` if there is one.
 
     Raises Diverged where the loss is not finite, and ValueError where the folder's run had another model,
@@ -100,7 +100,7 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
         Checkpoints(folder / "checkpoints", keep=config.keep) as checkpoints,
         told_to_stop() as asked,
     ):
-        state = _begin(training, checkpoints, identity, config.steps, folder, say)
+        state = _begin(training, checkpoints, identity, config.steps, folder)
         first = int(state.step)
         if first >= config.steps:
             return Trained(state, finished=True)
@@ -108,11 +108,9 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
         share = data_share(mesh)
         batches = data.train(first, share)
         batch = to_mesh(host := next(batches), mesh, config.accumulate)
-        say("compiling the training step")
+        tell("compiling the training step")
         step, evaluate = compile_step(program.step, state, batch), _evaluation(training, config, mesh, share)
-        with Journal(
-            program, folder, mesh, share, first, config.steps, config.batch_size, config.log_every, say
-        ) as journal:
+        with Journal(program, folder, mesh, share, first, config.steps, config.batch_size, config.log_every) as journal:
             if first == 0:
                 journal.evaluated(0, evaluate(state.model, 0))
             for number in range(first + 1, config.steps + 1):
@@ -136,22 +134,22 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
                     break
         checkpoints.wait()
         if stop:
-            say(f"stopped: saved step {number} in {folder / 'checkpoints'}; the same command goes on from there")
+            tell(f"stopped: saved step {number} in {folder / 'checkpoints'}; the same command goes on from there")
     journal.plot()
     return Trained(state, finished=number >= config.steps)
 
 
 def _begin(
-    training: Training, checkpoints: Checkpoints, identity: dict[str, Any], steps: int, folder: Path, say: Say
+    training: Training, checkpoints: Checkpoints, identity: dict[str, Any], steps: int, folder: Path
 ) -> TrainState:
     """The state of the newest good checkpoint, or that of step 0."""
     target = abstract(training.program.init)
-    state = checkpoints.restore(target, say)
+    state = checkpoints.restore(target)
     first = int(state.step) if state is not None else 0
-    checkpoints.set_aside_after(first, say)
+    checkpoints.set_aside_after(first)
     if state is not None and first:
         _check_identity(folder, checkpoints.config(first).get("fixed", {}), identity)
-        say(f"{folder}: {'finished' if first >= steps else 'resumed'} at step {first} of {steps}")
+        tell(f"{folder}: {'finished' if first >= steps else 'resumed'} at step {first} of {steps}")
     if state is None:
         state = jax.jit(training.program.init)()
         if training.start is not None:

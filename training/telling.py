@@ -3,19 +3,39 @@ which commands show and a program treats as it likes."""
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
-Say = Callable[[str], None]
 logger = logging.getLogger("pegasus_zh")
+
+# Of the process, not of a thread's context: what a silent training starts in other threads is silent too. One entry a
+# silence, since those of two threads may overlap, and a list's append and pop need no lock.
+_silences: list[None] = []
 
 
 def tell(text: str) -> None:
-    logger.info(text)
+    if not silent():
+        logger.info(text)
 
 
-def silent(*_: object) -> None:
-    """What is given to say nothing: by a process that is not the first, and within a larger run."""
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing is told within, and bars that begin there are off: around a training within a larger run."""
+    fall_silent()
+    try:
+        yield
+    finally:
+        _silences.pop()
+
+
+def fall_silent() -> None:
+    """The same from now on: of a process that is not the first."""
+    _silences.append(None)
+
+
+def silent() -> bool:
+    return bool(_silences)
 
 
 def show(stream: TextIO | None = None) -> None:

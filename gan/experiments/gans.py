@@ -29,7 +29,7 @@ from training.experiment.cells import experiment, run_cells
 from training.files.atomic import write_bytes
 from training.ranges import check_lists, check_ranges
 from training.step import compiler_options
-from training.telling import Say, tell
+from training.telling import tell
 
 Network = Literal["fc", "conv", "patches"]
 ASKED = 8  # minibatches of which the estimate and the exact distance are the mean
@@ -119,7 +119,7 @@ DISCRETE: dict[str, dict[str, Any]] = {
 }
 
 
-def gans(config: GansConfig, say: Say = tell, question: str = "do better distances make better images?") -> None:
+def gans(config: GansConfig, question: str = "do better distances make better images?") -> None:
     """Runs, or goes on with, the experiment in `config.folder`.
     Raises ValueError for data or settings that cannot be."""
     data, folder = read_data(config.data, config.scored), Path(config.folder)
@@ -138,7 +138,7 @@ def gans(config: GansConfig, say: Say = tell, question: str = "do better distanc
 
         cells = {samples_of(folder, cell).stem: cell for cell in recipes}
         made = run_cells(folder, cells, make, "GAN")
-        say(report(folder, data, made, config, question))
+        tell(report(folder, data, made, config, question))
         made.complete()
 
 

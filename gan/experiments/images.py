@@ -24,7 +24,7 @@ from training.mesh import Share, make_mesh
 from training.partition import check_divisible
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 SHOWN = 64
 
@@ -81,14 +81,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def images(config: ImagesConfig, say: Say = tell) -> Trained:
+def images(config: ImagesConfig) -> Trained:
     """Runs, or resumes, the training in `config.folder`.
 
     Raises ValueError for data or settings that cannot be, and what training.loop.train raises.
     """
-    say = joined(config.launch, say)
+    joined(config.launch)
     with hold(config.folder, config.launch):
-        return _run(config, say)
+        return _run(config)
 
 
 def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.wgan images") -> ImagesConfig:
@@ -106,7 +106,7 @@ def plan_of(config: ImagesConfig, mesh: jax.sharding.Mesh) -> tuple[Program, Loo
     return gan_program(recipe_of(config, read_data(config.data, config.scored)), config.loop.seed), config.loop
 
 
-def _run(config: ImagesConfig, say: Say) -> Trained:
+def _run(config: ImagesConfig) -> Trained:
     loop, mesh, folder = config.loop, make_mesh(config.launch.mesh), Path(config.folder)
     check_divisible(mesh, {"batch size": ("batch", loop.batch_size)})
     data = read_data(config.data, config.scored)
@@ -114,7 +114,7 @@ def _run(config: ImagesConfig, say: Say) -> Trained:
         raise ValueError(f"{len(data.train)} images to train on: fewer than --loop.batch-size {loop.batch_size}")
     recipe = recipe_of(config, data)
     jax.eval_shape(recipe.init, jax.random.key(0))  # whether the images have sides that convolutions can halve
-    say(f"{len(data.train):,} images of {' x '.join(map(str, data.image))} to train on, {len(data.test):,} held out")
+    tell(f"{len(data.train):,} images of {' x '.join(map(str, data.image))} to train on, {len(data.test):,} held out")
     about = {name: value for name, value in asdict(config).items() if name not in ("loop", "launch", "folder")}
     training = Training(
         program=gan_program(recipe, loop.seed),
@@ -122,8 +122,8 @@ def _run(config: ImagesConfig, say: Say) -> Trained:
         about=about,
         review=partial(review, recipe, data, config, folder),
     )
-    trained = train(training, loop, mesh, folder, say)
-    say(
+    trained = train(training, loop, mesh, folder)
+    tell(
         f"{folder}: samples-STEP.png, metrics.jsonl, and loss.png, "
         "where the loss is the critic's estimate of the distance"
     )

@@ -15,7 +15,7 @@ from training.experiment.report import decimals, png, shown_settings, write_repo
 from training.experiment.statistics import Estimate, estimate_runs
 from training.files.images import fingerprint, read_images, split_images
 from training.ranges import check_lists, check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def candidates(x: np.ndarray, size: int, clusters: int) -> dict[str, tuple[np.nd
     }
 
 
-def false_minima(config: MinimaConfig, say: Say = tell) -> None:
+def false_minima(config: MinimaConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`.
     Raises ValueError for data or settings that cannot be."""
     images, folder = read_images(config.data), Path(config.folder)
@@ -117,7 +117,7 @@ def false_minima(config: MinimaConfig, say: Say = tell) -> None:
             name: np.resize(points, (16, points.shape[1]))
             for name, (points, _) in candidates(train, 16, config.clusters).items()
         }
-        say(report(folder, made, grid(pictures, images.pixels.shape[1:]), len(images.labels), config))
+        tell(report(folder, made, grid(pictures, images.pixels.shape[1:]), len(images.labels), config))
         made.complete()
 
 

@@ -17,7 +17,7 @@ from training.experiment.report import decimals, png, shown_settings, write_repo
 from training.experiment.statistics import Estimate, estimate_runs
 from training.files.images import read_images
 from training.ranges import check_lists, check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def sample_complexity(config: SamplesConfig, say: Say = tell) -> None:
+def sample_complexity(config: SamplesConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for settings that cannot be."""
     folder = Path(config.folder)
     laws = {name: law_of(name, lambda: read_images(None)) for name in config.laws}
@@ -78,7 +78,7 @@ def sample_complexity(config: SamplesConfig, say: Say = tell) -> None:
             f"{law.replace(':', '-')}-{n}-{config.draws}": (law, n) for n, law in product(config.points, config.laws)
         }
         made = run_cells(folder, wanted, measure, "sample")
-        say(report(folder, made, laws, config))
+        tell(report(folder, made, laws, config))
         made.complete()
 
 

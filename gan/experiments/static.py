@@ -27,7 +27,7 @@ from training.experiment.report import decimals, png, shown_settings, write_repo
 from training.experiment.statistics import Estimate, estimate_runs
 from training.files.images import fingerprint, read_images
 from training.ranges import check_choices, check_lists, check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 # Of the published benchmark (Korotin, Kolesov, Burnaev 2022, arXiv 2206.07767, and its notebooks);
 # c-soft and c-debiased have none there.
@@ -101,7 +101,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def static(config: StaticConfig, say: Say = tell) -> None:
+def static(config: StaticConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`.
     Raises ValueError for data or settings that cannot be."""
     images, folder = cache(partial(read_images, config.data)), Path(config.folder)
@@ -114,7 +114,7 @@ def static(config: StaticConfig, say: Say = tell) -> None:
     with experiment(folder, settings):
         cells = {f"{law.replace(':', '-')}-{critic}": (law, critic) for law, critic in made}
         found = run_cells(folder, cells, lambda cell: measure(laws[cell[0]], made[cell], *cell, config), "critic")
-        say(report(folder, found, config))
+        tell(report(folder, found, config))
         found.complete()
 
 

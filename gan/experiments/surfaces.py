@@ -19,7 +19,7 @@ from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.files.images import read_images
 from training.ranges import check_lists, check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 SIDE = 60  # points a side of a surface
 
@@ -63,7 +63,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def surfaces(config: SurfacesConfig, say: Say = tell) -> None:
+def surfaces(config: SurfacesConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for settings that cannot be."""
     folder = Path(config.folder)
     laws = {name: toy(name) if name in TOYS else law_of(name, lambda: read_images(None)) for name in config.laws}
@@ -96,7 +96,7 @@ def surfaces(config: SurfacesConfig, say: Say = tell) -> None:
             f"{law.replace(':', '-')}-{critic}-{tail}": (law, critic) for law, critic in product(laws, config.critics)
         }
         made = run_cells(folder, wanted, measure, "critic")
-        say(report(folder, made, laws, axis, config))
+        tell(report(folder, made, laws, axis, config))
         made.complete()
 
 

@@ -41,7 +41,7 @@ from training.flags import one_of
 from training.mesh import MeshConfig, make_mesh
 from training.partition import Dtype
 from training.ranges import check_ranges
-from training.telling import Say, silent, tell
+from training.telling import silence, tell
 
 NONE = "none"  # the objective of a model that is not pretrained
 
@@ -136,7 +136,7 @@ class Cell:
         return f"{self.task.name}-{self.examples}-{self.objective}-{self.seed}"
 
 
-def few_shot(config: FewShotConfig, say: Say = tell) -> None:
+def few_shot(config: FewShotConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError as what it calls."""
     folder, basis = Path(config.folder), defaults(config.preset)
     tasks = [read_task(path, config) for path in config.tasks]
@@ -147,7 +147,7 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
     }
     with experiment(folder, settings_of(config, tasks)):
         documents = PrepareConfig(data=config.documents)
-        tokenizer = basis.tokens.of(documents, folder / "tokenizer", say)
+        tokenizer = basis.tokens.of(documents, folder / "tokenizer")
         rows = {
             objective: prepare(given, documents, tokenizer, folder / "data" / objective)
             for objective, given in examples.items()
@@ -158,8 +158,8 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
             f"{len(task.test)} to test; {seen[task.name]:.0%} of the test sources stand in the documents"
             for task in tasks
         ]
-        say("\n".join(notes))
-        cells = {cell.name: cell for cell in _cells(config, tasks, say)}
+        tell("\n".join(notes))
+        cells = {cell.name: cell for cell in _cells(config, tasks)}
         # The cells of a pretraining follow each other, so that one model is in memory at a time.
         start = lru_cache(1)(partial(begin, config, basis.recipe, rows, tokenizer))
 
@@ -167,7 +167,7 @@ def few_shot(config: FewShotConfig, say: Say = tell) -> None:
             return run_cell(config, start(cell.objective, cell.seed), cell, folder)
 
         made, baseline = run_cells(folder, cells, make), {task.name: copied(task) for task in tasks}
-        say(report(folder, made, config.objectives, baseline, notes, shown_settings(config)))
+        tell(report(folder, made, config.objectives, baseline, notes, shown_settings(config)))
         made.complete()
 
 
@@ -211,10 +211,10 @@ def _dense(text: str) -> str:
     return "".join(text.split())
 
 
-def _cells(config: FewShotConfig, tasks: Sequence[FewShotTask], say: Say) -> Iterator[Cell]:
+def _cells(config: FewShotConfig, tasks: Sequence[FewShotTask]) -> Iterator[Cell]:
     for task, size in product(tasks, config.examples):
         if size > len(task.training):
-            say(f"{task.name}: no {size:,} examples to train on; left out")
+            tell(f"{task.name}: no {size:,} examples to train on; left out")
     if min(config.examples, key=lambda n: n or -1) > max(len(task.training) for task in tasks):
         raise DataError(f"examples is {config.examples}: no task has so many to train on; give fewer, or 0 for all")
     for seed, objective, task in product(range(config.seeds), config.objectives, tasks):
@@ -239,8 +239,9 @@ def begin(
     if objective == NONE:
         return Start(None, recipe.model(tokenizer.vocab_size), tokenizer, NONE)
     run, data = Path(config.folder) / "pretrained" / f"{objective}-{seed}", rows[objective]
-    pretrain_on(recipe, data, data.heldout, make_mesh(config.mesh), run, say=silent)[0].complete()
-    return load(run, say=silent)
+    with silence():
+        pretrain_on(recipe, data, data.heldout, make_mesh(config.mesh), run)[0].complete()
+        return load(run)
 
 
 def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> dict[str, Any]:
@@ -258,8 +259,9 @@ def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> d
     )
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=config.learning_rate))
     mesh = make_mesh(config.mesh)
-    found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning, silent)
-    best = load(tuning / "best", say=silent)
+    with silence():
+        found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning)
+        best = load(tuning / "best")
     with jax.set_mesh(mesh):
         written = [*writer(best, Writing(batch_size=BATCH, **LENGTHS), config.dtype)(source for source, _ in task.test)]
     figures = scores([reference for _, reference in task.test], written)

@@ -17,7 +17,6 @@ from rope.encoder.pretrain import Rows
 from training.files.errors import DataError
 from training.flags import FLAT
 from training.launch import by_first
-from training.telling import Say, tell
 
 _NO_MASK = "{} has no [MASK]: use a vocab.txt, or --tokenizer-kind pegasus or characters"
 
@@ -44,15 +43,13 @@ def text_recipe(preset: str) -> TextConfig:
     return TextConfig()
 
 
-def text_rows(config: TextConfig, length: int, folder: Path, say: Say = tell) -> Rows:
+def text_rows(config: TextConfig, length: int, folder: Path) -> Rows:
     """The documents in rows of `length`, prepared in `folder` by the first process if they are not there.
 
     Raises DataError for a tokenizer without [MASK], and as pegasus_zh.rows.prepare does.
     """
     place = folder / f"rows-{length}"
-    rows = by_first(
-        lambda: _prepared(config, length, folder, place, say), lambda: open_rows(place), what="rows prepared"
-    )
+    rows = by_first(lambda: _prepared(config, length, folder, place), lambda: open_rows(place), what="rows prepared")
     tokenizer = load_tokenizer(place / "tokenizer")
     return Rows(
         length=length,
@@ -71,9 +68,9 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary(tokenizer.vocab_size, tokenizer.mask_id, tokenizer.specials)
 
 
-def _prepared(config: TextConfig, length: int, folder: Path, place: Path, say: Say) -> PreparedRows:
+def _prepared(config: TextConfig, length: int, folder: Path, place: Path) -> PreparedRows:
     examples = ExamplesConfig(selector="text", max_source=length, row_source=length)
-    tokenizer = config.tokens.of(config.documents, folder / "tokenizer", say)
+    tokenizer = config.tokens.of(config.documents, folder / "tokenizer")
     vocabulary_of(tokenizer)  # before anything is prepared
     if config.tokens.tokenizer:
         keep_tokenizer(tokenizer, folder / "tokenizer")

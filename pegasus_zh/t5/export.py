@@ -12,7 +12,7 @@ from pegasus_zh.t5.stablehlo import write_serving
 from training.files.atomic import check_new
 from training.files.errors import DataError
 from training.partition import Dtype
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class ExportConfig:
     """Write the encoder and one decoding step as StableHLO instead, to serve the model without this code."""
 
 
-def export(config: ExportConfig, say: Say = tell) -> Path:
+def export(config: ExportConfig) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises what `load` and `write_folder` raise."""
     out = Path(config.folder)
     if config.stablehlo and (config.overwrite or config.without_cross_bias):
@@ -46,11 +46,11 @@ def export(config: ExportConfig, say: Say = tell) -> Path:
             "--stablehlo keeps the model as it is, in a new folder: no --overwrite, no --without-cross-bias"
         )
     check_new(out) if config.stablehlo else check_free(out, config.overwrite)
-    loaded = load(config.model, semantics=config.semantics, step=config.step, say=say)
-    say(loaded.source)
+    loaded = load(config.model, semantics=config.semantics, step=config.step)
+    tell(loaded.source)
     if config.stablehlo:
         write_serving(out, loaded, config.dtype)
-        say(f"{out}: encoder.stablehlo, decode_step.stablehlo and weights.safetensors; docs/export.md shows their use")
+        tell(f"{out}: encoder.stablehlo, decode_step.stablehlo and weights.safetensors; docs/export.md shows their use")
         return out
     write_folder(
         out,
@@ -64,8 +64,8 @@ def export(config: ExportConfig, say: Say = tell) -> Path:
     changes = ["the scale of the output is in lm_head"] if loaded.config.scaled_output else []
     changes += ["the cross-attention's bias is left out"] if loaded.config.cross_bias else []
     size = sum(x.size for x in jax.tree.leaves(loaded.model)) / 1e6
-    say("; ".join([f"{out}: {size:.1f}M parameters in {config.dtype}", *changes, "load it with"]))
-    say("from transformers import AutoTokenizer, MT5ForConditionalGeneration")
-    say(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})")
-    say(f"model = MT5ForConditionalGeneration.from_pretrained({str(out)!r})")
+    tell("; ".join([f"{out}: {size:.1f}M parameters in {config.dtype}", *changes, "load it with"]))
+    tell("from transformers import AutoTokenizer, MT5ForConditionalGeneration")
+    tell(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})")
+    tell(f"model = MT5ForConditionalGeneration.from_pretrained({str(out)!r})")
     return out

@@ -20,7 +20,6 @@ from pegasus_zh.text.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, Pegasus
 from training.checkpoints import read_model
 from training.files.errors import DataError
 from training.files.weights import WEIGHT_FILES, fingerprint
-from training.telling import Say, tell
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
 SEMANTICS: dict[str, dict[str, Any]] = {
@@ -59,17 +58,16 @@ def load(
     *,
     semantics: Semantics = "auto",
     step: int | None = None,
-    say: Say = tell,
 ) -> Loaded:
     """The model in a folder, whatever wrote it.
 
     Arrays are float32. semantics: instead of what the source tells; see above. step: which checkpoint of several, of a
-    run by default the newest undamaged one; `say` is told of damaged ones. Raises DataError for whatever does not fit.
+    run by default the newest undamaged one; damaged ones are told of. Raises DataError for whatever does not fit.
     """
     path = Path(path)
     kind = _kind(path)
     if kind == "run":
-        number, about, model = read_model(path, run_init, step, say)
+        number, about, model = read_model(path, run_init, step)
         # What computed attention in the training is no part of the model.
         config = MT5Config(**about["model"] | {"attention": "auto"})
         tokenizer = _run_tokenizer(path, about["tokenizer"])

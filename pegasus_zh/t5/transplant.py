@@ -19,7 +19,7 @@ from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer, SentencePiece
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
 from training.files.errors import DataError
 from training.partition import Dtype
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +54,19 @@ class Transplant:
     approximate: int  # of `means`, how many have a piece that is not among `kept`
 
 
-def transplant(config: TransplantConfig, say: Say = tell) -> Path:
+def transplant(config: TransplantConfig) -> Path:
     """Writes the new model's folder, whole or not at all, and returns it. Raises DataError."""
     out = Path(config.folder)
     check_free(out, config.overwrite)
     if bool(config.tokenizer) == bool(config.data):
         raise DataError("give the vocabulary by --tokenizer, or documents to make one from by --data")
-    loaded = load(config.model, say=say)
-    say(loaded.source)
+    loaded = load(config.model)
+    tell(loaded.source)
     if not isinstance(loaded.tokenizer, SentencePieceTokenizer):
         raise DataError(
             f"{config.model}: has a vocab.txt already; a transplant begins with an mT5 and its spiece.model"
         )
-    plan = make_plan(_vocabulary(config, say), loaded.tokenizer)
+    plan = make_plan(_vocabulary(config), loaded.tokenizer)
     new = with_vocabulary(loaded.config, len(plan.vocabulary))
     tokenizer = PegasusTokenizer(plan.vocabulary)
     write_folder(
@@ -77,7 +77,7 @@ def transplant(config: TransplantConfig, say: Say = tell) -> Path:
         dtype=config.dtype,
         overwrite=config.overwrite,
     )
-    say(
+    tell(
         f"{out}: {new.vocabulary:,} rows: {len(SPECIALS)} special ones from <unk>, {len(plan.kept) - len(SPECIALS):,} "
         f"from mT5's own pieces, {len(plan.means):,} means of pieces ({plan.approximate:,} with <unk> for some), "
         f"{new.vocabulary - len(plan.vocabulary)} of padding"
@@ -123,9 +123,9 @@ def move_rows(model: MT5, plan: Transplant, rows: int) -> MT5:
     return replace(model, embedding=embedding, head=head.T)
 
 
-def _vocabulary(config: TransplantConfig, say: Say) -> list[str]:
+def _vocabulary(config: TransplantConfig) -> list[str]:
     if not config.tokenizer:
-        say(f"making a vocabulary of at most {config.vocabulary:,} entries from the documents")
+        tell(f"making a vocabulary of at most {config.vocabulary:,} entries from the documents")
         return train_pegasus_vocabulary(read_documents(config.data, field=config.field, mixed=True), config.vocabulary)
     tokenizer = load_tokenizer(config.tokenizer)
     if not isinstance(tokenizer, PegasusTokenizer) or tokenizer.vocab_size < len(SPECIALS):

@@ -191,12 +191,12 @@ def _text_blocks(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
             )
     if block:
         if len(block) == number > 100:
-            _say_once(f"{path}: no blank line, so its {number:,} lines are one document; put one between documents")
+            _tell_once(f"{path}: no blank line, so its {number:,} lines are one document; put one between documents")
         yield Record(path, number - len(block) + 1, b"\n".join(block))
 
 
 @functools.cache
-def _say_once(text: str) -> None:
+def _tell_once(text: str) -> None:
     tell(text)
 
 

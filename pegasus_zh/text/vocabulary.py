@@ -34,7 +34,7 @@ from pegasus_zh.text.tokenizers import (
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
 from training.ranges import check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 VocabularyKind = Literal["pegasus", "characters", "sentencepiece"]
 _LETTERS = [*string.digits, *string.ascii_lowercase]
@@ -61,7 +61,7 @@ class TokenizerConfig:
     def __post_init__(self):
         check_ranges(self, vocabulary=1)
 
-    def of(self, documents: DocumentsConfig, folder: Path, say: Say = tell) -> Tokenizer:
+    def of(self, documents: DocumentsConfig, folder: Path) -> Tokenizer:
         """The one that is given, or that in `folder`, which is first made from the documents if it is not there."""
         if self.tokenizer:
             return load_tokenizer(self.tokenizer)
@@ -72,7 +72,6 @@ class TokenizerConfig:
             folder,
             field=documents.field,
             on_bad_record=documents.on_bad_record,
-            say=say,
         )
 
 
@@ -84,7 +83,6 @@ def make_tokenizer(
     *,
     field: str = "text",
     on_bad_record: OnBadRecord = "stop",
-    say: Say = tell,
 ) -> Tokenizer:
     """The tokenizer in `folder`, which is first made from the documents (see documents.read_documents)
     if it is not there.
@@ -94,7 +92,7 @@ def make_tokenizer(
     asked = {"kind": kind, "vocabulary": size, "field": field, "documents": stamps(find_sources(data))}
     made = folder / "made.json"
     if not made.exists():  # written last
-        say(f"{folder}: making a vocabulary of at most {size:,} entries from the documents")
+        tell(f"{folder}: making a vocabulary of at most {size:,} entries from the documents")
         texts = read_documents(data, field=field, on_bad_record=on_bad_record, mixed=True)
         tokenizer: Tokenizer
         if kind == "sentencepiece":

@@ -37,7 +37,7 @@ from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.ranges import check_lists, check_ranges
-from training.telling import Say, silent, tell
+from training.telling import silence, tell
 
 SEPARATOR = ","  # in the names of files, and so in none of models and tasks
 METHOD = re.compile(r"none|flow|simcse|whitening|(whitening|projection)-[1-9]\d*")
@@ -93,7 +93,7 @@ class Cell:
         return SEPARATOR.join((self.model, self.pooling, self.method, self.task.name))
 
 
-def similarity_grid(config: SimilarityGridConfig, say: Say = tell) -> None:
+def similarity_grid(config: SimilarityGridConfig) -> None:
     """Runs, or goes on with, the grid in `config.folder`. Raises DataError and ValueError."""
     folder = Path(config.folder)
     tasks = [task_of(given) for given in config.tasks]
@@ -103,17 +103,17 @@ def similarity_grid(config: SimilarityGridConfig, say: Say = tell) -> None:
             raise DataError(f"{kind} {', '.join(names)}: they are told apart by name; write NAME=… for some")
         if wrong := [name for name in names if not re.fullmatch(rf"[^./\\{SEPARATOR}][^/\\{SEPARATOR}]*", name)]:
             raise DataError(f"{kind}: {wrong[0]!r} is no name of a file, or has a comma; write NAME=… for it")
-    loaded = {name: load_text_encoder(path, pooler=config.pooler, say=say) for name, path in sources.items()}
+    loaded = {name: load_text_encoder(path, pooler=config.pooler) for name, path in sources.items()}
     with experiment(folder, _settings(config, loaded, tasks)):
-        cells = {cell.name: cell for cell in _cells(config, loaded, tasks, say)}
+        cells = {cell.name: cell for cell in _cells(config, loaded, tasks)}
         if not cells:
             raise DataError("no cell is left: the model has no pooler; give other --poolings")
-        vectors = _Vectors(config, loaded, folder / "vectors", say)
+        vectors = _Vectors(config, loaded, folder / "vectors")
         made = run_cells(folder, cells, lambda cell: _run(config, loaded, vectors, cell, folder))
         for name, row in made.cells.items():
             if not row.keys() >= {"model", "pooling", "method", "task", "splits", "average", "weighted", "dimensions"}:
                 raise DataError(f"{folder / 'cells' / name}.json: not a cell of this grid; {REMAKE}")
-        say(report(folder, made, shown_settings(config)))
+        tell(report(folder, made, shown_settings(config)))
         made.complete()
 
 
@@ -145,7 +145,7 @@ def _digest(task: SimilarityTask) -> str:
 
 
 def _cells(
-    config: SimilarityGridConfig, loaded: dict[str, TextEncoder], tasks: Sequence[SimilarityTask], say: Say
+    config: SimilarityGridConfig, loaded: dict[str, TextEncoder], tasks: Sequence[SimilarityTask]
 ) -> Iterator[Cell]:
     widths = {source.config.width for source in loaded.values()}
     if wrong := [m for m in config.methods if m.partition("-")[2] and int(m.partition("-")[2]) > min(widths)]:
@@ -154,7 +154,7 @@ def _cells(
         for pooling, method in product(config.poolings, config.methods):
             if pooling == "pooler" and source.config.pooler == "none":
                 if task is tasks[0] and method == config.methods[0]:
-                    say(f"{model}: it has no pooler, so P2 is left out")
+                    tell(f"{model}: it has no pooler, so P2 is left out")
                 continue
             yield Cell(model, pooling, method, task)
 
@@ -162,8 +162,8 @@ def _cells(
 class _Vectors:
     """The vectors of a model and a task by all its poolings, made once and kept in a file."""
 
-    def __init__(self, config: SimilarityGridConfig, loaded: dict[str, TextEncoder], folder: Path, say: Say):
-        self._config, self._loaded, self._folder, self._say = config, loaded, folder, say
+    def __init__(self, config: SimilarityGridConfig, loaded: dict[str, TextEncoder], folder: Path):
+        self._config, self._loaded, self._folder = config, loaded, folder
 
     def of(self, cell: Cell) -> np.ndarray:
         """float32 [texts, D]."""
@@ -218,9 +218,13 @@ def _mapped(config: SimilarityGridConfig, method: str, vectors: np.ndarray) -> n
     if kind == "none":
         return np.asarray(vectors)
     if kind == "flow":
-        return flowed(fit_flow(np.asarray(vectors), config.flow, shown=False))(vectors)
+        with silence():
+            flow = fit_flow(np.asarray(vectors), config.flow)
+        return flowed(flow)(vectors)
     of_all = {"beta": 0.0, "gamma": 0.0} if kind == "projection" else {}
-    return whiten(moments([vectors]), int(dimensions) if dimensions else None, say=silent, **of_all)(vectors)
+    with silence():
+        whitening = whiten(moments([vectors]), int(dimensions) if dimensions else None, **of_all)
+    return whitening(vectors)
 
 
 def _simcse(config: SimilarityGridConfig, source: TextEncoder, cell: Cell, folder: Path) -> np.ndarray:
@@ -236,7 +240,8 @@ def _simcse(config: SimilarityGridConfig, source: TextEncoder, cell: Cell, folde
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=config.learning_rate))
     texts, mesh = cell.task.texts, make_mesh(config.mesh)
     examples = Examples(cell.task.name, [(text,) for text in texts])
-    state = tune(recipe, source, examples, None, mesh, folder, silent).complete()
+    with silence():
+        state = tune(recipe, source, examples, None, mesh, folder).complete()
     with jax.set_mesh(mesh):
         encode = encoder_for(source.config, source.tokenizer, [cell.pooling], config.encoding)
         found = np.concatenate([part.vectors[:, 0] for part in encode(state.model, texts)])

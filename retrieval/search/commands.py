@@ -17,7 +17,7 @@ from retrieval.vectors.encoding import encoder
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.ranges import check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +109,10 @@ class Searcher:
         ]
 
 
-def open_searcher(
-    folder: Path | str, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Say = tell
-) -> Searcher:
+def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, recall: float = 1.0) -> Searcher:
     """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
     not belong together."""
-    stored = read(Path(folder), model=model, breadth=breadth, recall=recall, say=say)
+    stored = read(Path(folder), model=model, breadth=breadth, recall=recall)
     mesh = make_mesh(MeshConfig())
     with jax.set_mesh(mesh):
         encode = encoder(stored.source, [stored.about.pooling], stored.encoding)
@@ -130,7 +128,7 @@ def open_as_asked(config: AskConfig) -> Searcher:
     return open_searcher(config.folder, model=config.model, breadth=config.breadth, recall=config.recall)
 
 
-def query(config: QueryConfig, say: Say = tell) -> None:
+def query(config: QueryConfig) -> None:
     """Answers each question, or asks for them at a prompt. Raises DataError."""
     if given := config.input or ("" if sys.stdin.isatty() else "-"):
         questions = list(read_texts(given, config.field))
@@ -138,11 +136,11 @@ def query(config: QueryConfig, say: Say = tell) -> None:
             raise DataError(f"{given}: no question in it")
         searcher = open_as_asked(config)
         for question, hits in zip(questions, searcher.search(questions, config.k), strict=True):
-            say(question)
-            say("\n".join(_line(hit) for hit in hits))
+            tell(question)
+            tell("\n".join(_line(hit) for hit in hits))
         return
     searcher = open_as_asked(config)
-    say("Ctrl-D ends it")
+    tell("Ctrl-D ends it")
     while True:
         try:
             question = input("? ")
@@ -150,7 +148,7 @@ def query(config: QueryConfig, say: Say = tell) -> None:
             return
         if question.strip():
             for hit in searcher.search([question], config.k)[0]:
-                say(_line(hit))
+                tell(_line(hit))
 
 
 def _line(hit: Hit) -> str:
@@ -165,7 +163,7 @@ class Scores(NamedTuple):
     milliseconds: float  # of a question, many searched at once
 
 
-def evaluate(config: EvaluateIndexConfig, say: Say = tell) -> Scores:
+def evaluate(config: EvaluateIndexConfig) -> Scores:
     """Scores the index. Raises DataError for a text that it does not have, with its line."""
     searcher = open_as_asked(config)
     places: dict[str, int] = {}
@@ -196,12 +194,12 @@ def evaluate(config: EvaluateIndexConfig, say: Say = tell) -> Scores:
     mrr, recall = ranking(same[found.places], np.array(wanted))
     overlap = 1.0
     if searcher.index.kind not in ("exact", "flat") or config.recall < 1:
-        say(f"{len(searcher.texts):,} texts are encoded again, to be searched exactly")
+        tell(f"{len(searcher.texts):,} texts are encoded again, to be searched exactly")
         exact = make_index("exact", searcher.index.dimensions)
         exact.add(searcher.vectors(searcher.texts))
         both = zip(same[found.places], same[exact.search(vectors, config.k).places], strict=True)
         overlap = float(np.mean([len({*a} & {*b}) / len({*b}) for a, b in both]))
-    say(
+    tell(
         f"{len(questions):,} questions, {len(searcher.texts):,} texts: MRR@{config.k} {mrr:.4f}, "
         f"recall@{config.k} {recall:.4f}, {overlap:.1%} of what exact search finds; {milliseconds:.3f} ms a question, "
         "its encoding not counted"

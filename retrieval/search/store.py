@@ -34,7 +34,7 @@ from training.files.locks import locked
 from training.mesh import MeshConfig, make_mesh
 from training.partition import Dtype
 from training.ranges import check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 WHITENING, ABOUT = "whitening.safetensors", "about.json"
 PIECE = 1 << 16  # vectors in memory at a time
@@ -117,21 +117,21 @@ class Stored:
         return Encoding(max_length=self.about.max_length, dtype=self.about.dtype)
 
 
-def build(config: BuildConfig, say: Say = tell) -> None:
+def build(config: BuildConfig) -> None:
     """Builds `config.folder`, whole or not at all; a command that ended before goes on with the vectors it had.
     Raises DataError."""
     folder = Path(config.folder).resolve()  # a link's folder, not the link, is what is written
     check_new(folder)
-    source = load_text_encoder(config.model, pooler=config.pooler, say=say)
+    source = load_text_encoder(config.model, pooler=config.pooler)
     if config.whiten > source.config.width:
         raise DataError(
             f"--whiten {config.whiten}: the model's vectors have {source.config.width} dimensions; give fewer"
         )
     make_index(config.kind, source.config.width)  # raises where its library is missing
     same = {name: getattr(config, name) for name in ("model", "pooling", "field", "encoding", "mesh")}
-    encoded = encode_file(EmbedConfig(input=config.texts, out=str(folder), **same), source, say)
+    encoded = encode_file(EmbedConfig(input=config.texts, out=str(folder), **same), source)
     vectors = open_vectors(encoded.path)
-    whitening = whiten(moments([vectors]), config.whiten, say=say) if config.whiten else None
+    whitening = whiten(moments([vectors]), config.whiten) if config.whiten else None
     dimensions = whitening.kernel.shape[1] if whitening else vectors.shape[1]
     index = make_index(config.kind, dimensions, mesh=make_mesh(config.mesh))
     step = -(-len(vectors) // SAMPLE)  # over the whole file, which may be sorted
@@ -158,21 +158,21 @@ def build(config: BuildConfig, say: Say = tell) -> None:
         check_new(folder)  # another command may have built it meanwhile
     encoded.path.unlink(missing_ok=True)
     size = (folder / "index.0").stat().st_size
-    say(f"{folder}: {len(index):,} texts, {dimensions} dimensions, {config.kind}, {size:,} bytes of vectors")
+    tell(f"{folder}: {len(index):,} texts, {dimensions} dimensions, {config.kind}, {size:,} bytes of vectors")
 
 
-def add(config: AddConfig, say: Say = tell) -> None:
+def add(config: AddConfig) -> None:
     """Adds texts to the index in `config.folder`, which is there as before or with all of them. Raises DataError."""
     folder = Path(config.folder)
     _read_about(folder / ABOUT)  # before a folder is made to be locked
     with locked(folder):
-        stored = read(folder, model=config.model, say=say)
+        stored = read(folder, model=config.model)
         about, index = stored.about, stored.index
         encode = EmbedConfig(
             model=about.model, input=config.texts, out=str(folder), field=config.field, pooling=about.pooling,
             encoding=stored.encoding,
         )  # fmt: skip
-        encoded = encode_file(encode, stored.source, say)
+        encoded = encode_file(encode, stored.source)
         known, texts, numbers = {*stored.texts}, list(stored.texts), []
         for number, text in enumerate(read_texts(config.texts, config.field)):
             if text not in known:
@@ -180,7 +180,7 @@ def add(config: AddConfig, say: Say = tell) -> None:
                 texts.append(text)
                 numbers.append(number)
         if len(numbers) < encoded.count:
-            say(
+            tell(
                 f"{config.texts}: {encoded.count - len(numbers):,} of its "
                 f"{encoded.count:,} texts are in {folder} already"
             )
@@ -192,7 +192,7 @@ def add(config: AddConfig, say: Say = tell) -> None:
         for path in folder.glob("*.*"):  # what is no more, and what a killed command had not got to
             if re.fullmatch(r"(index|texts)\.\d+(\.jsonl)?", path.name) and path.name not in _names(about.version):
                 path.unlink()
-    say(f"{folder}: {about.texts:,} texts")
+    tell(f"{folder}: {about.texts:,} texts")
 
 
 def _add(index: Index, vectors: np.ndarray, numbers: np.ndarray, whitening: Whitening | None) -> None:
@@ -229,7 +229,7 @@ def _read_about(path: Path) -> About:
     return About(**{name: fields[name] for name in kinds})
 
 
-def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.0, say: Say = tell) -> Stored:
+def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.0) -> Stored:
     """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
     not belong together."""
     about = _read_about(folder / ABOUT)
@@ -240,7 +240,7 @@ def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.
     except DataError:
         if _read_about(folder / ABOUT).version == about.version:
             raise
-        return read(folder, model=model, breadth=breadth, recall=recall, say=say)  # texts were added meanwhile
+        return read(folder, model=model, breadth=breadth, recall=recall)  # texts were added meanwhile
     whitening = load_whitening(folder / WHITENING) if about.whitening else None
     if whitening and whitening.fingerprint != about.whitening:
         raise DataError(f"{folder / WHITENING}: not the one that the index was built with; {REBUILD}")
@@ -248,7 +248,7 @@ def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.
     if not Path(model).exists():
         raise DataError(f"{model}: the model of {folder} is not there; give its folder as --model")
     about = replace(about, model=str(Path(model).absolute()))
-    source = load_text_encoder(model, pooler=about.pooler, say=say)
+    source = load_text_encoder(model, pooler=about.pooler)
     if source.fingerprint != about.encoder:
         raise DataError(
             f"{model}: its weights, config or vocabulary are not those that {folder} was built with; "

@@ -35,7 +35,7 @@ from training.mesh import make_mesh
 from training.optimizer import OptimizerConfig
 from training.program import Data, Program
 from training.ranges import check_lists, check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,15 +149,15 @@ class Examples(NamedTuple):
     scores: np.ndarray | None = None  # float32 [n]
 
 
-def simcse(config: SimCSEConfig, say: Say = tell) -> Trained:
+def simcse(config: SimCSEConfig) -> Trained:
     """Runs, or goes on with, the tuning in `config.folder`. Raises DataError and ValueError."""
-    say = joined(config.launch, say)
+    joined(config.launch)
     with hold(config.folder, config.launch):
-        source = load_text_encoder(config.model, pooler=config.pooler, say=say)
+        source = load_text_encoder(config.model, pooler=config.pooler)
         valid = read_task("valid", [config.valid]) if config.valid else None
         examples, mesh = read_examples(config), make_mesh(config.launch.mesh)
-        trained = tune(config.recipe, source, examples, valid, mesh, Path(config.folder), say)
-        say(f"{config.folder}: a --model for scripts.embed, scripts.search and scripts.evaluate_similarity")
+        trained = tune(config.recipe, source, examples, valid, mesh, Path(config.folder))
+        tell(f"{config.folder}: a --model for scripts.embed, scripts.search and scripts.evaluate_similarity")
         return trained
 
 
@@ -222,7 +222,6 @@ def tune(
     valid: SimilarityTask | None,
     mesh: jax.sharding.Mesh,
     folder: Path,
-    say: Say = tell,
 ) -> Trained:
     """Trains in `folder`, which is then a model for load_text_encoder. Raises DataError and ValueError."""
     check_poolings([recipe.pooling], source.config, "the encoder")
@@ -240,7 +239,7 @@ def tune(
     batches = Batches(ids, scores, loop, recipe.max_length, recipe.views, tokenizer.pad_id, mesh)
     program = recipe.program(model, batches.form, loop.steps)
     program.check(mesh, loop.microbatch)
-    say(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}")
+    tell(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}")
     encode = encoder_for(model, tokenizer, [recipe.pooling], Encoding(max_length=recipe.max_length))
 
     def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:
@@ -264,7 +263,7 @@ def tune(
         keep_tokenizer(tokenizer, folder / "tokenizer")
     told = partial(review, valid) if valid else None
     run = Training(program=program, data=data, about=about, start=source.model, review=told)
-    return train(run, loop, mesh, folder, say)
+    return train(run, loop, mesh, folder)
 
 
 def _digest(ids: Sequence, scores: np.ndarray | None) -> str:

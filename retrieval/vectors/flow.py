@@ -126,7 +126,7 @@ def loss(flow: Flow, batch: dict[str, jax.Array], key: jax.Array | None = None) 
     return {"loss": (nats / z.shape[1], jnp.float32(len(z)))}
 
 
-def fit_flow(vectors: np.ndarray, config: FlowConfig, shown: bool = True) -> Flow:
+def fit_flow(vectors: np.ndarray, config: FlowConfig) -> Flow:
     """The flow fitted to vectors [n, D]. Raises DataError for too few, for NaN, and where the likelihood diverges.
 
     Not by the engine: a flow takes seconds, so CHUNK updates are one compiled program, and nothing is kept in files.
@@ -146,7 +146,7 @@ def fit_flow(vectors: np.ndarray, config: FlowConfig, shown: bool = True) -> Flo
     begin = jax.jit(_normalised)(state.model, jnp.asarray(vectors[order[0]], jnp.float32))
     state = replace(state, model=begin)
     run = jax.jit(partial(jax.lax.scan, make_train_step(loss, tx)), donate_argnums=0)
-    bar = progress_bar(0, steps, shown=shown)
+    bar = progress_bar(0, steps)
     for first in range(0, steps, CHUNK):
         chunk = order[first : first + CHUNK]
         state, sums = run(state, {"x": vectors[chunk][:, None].astype(np.float32)})

@@ -34,7 +34,7 @@ from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.partition import RULES, on_one_cpu, parts_of
 from training.ranges import check_lists, check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 PIECE = 8192  # rows whose products are summed in float32 before they go into the float64 sums
 BLOCK = 2048  # of which so many are centred and multiplied at a time
@@ -194,12 +194,11 @@ def whiten(
     *,
     beta: float = 1.0,
     gamma: float = 1.0,
-    say: Say = tell,
 ) -> Whitening:
     """x -> (x - beta mean) U diag(s)^(-gamma / 2), of the covariance U diag(s) U^T, its directions by falling variance.
 
     (1, 1) is whitening, (0, 0) with few dimensions the projection alone. dimensions: how many are kept (K), all by
-    default. Directions in which the vectors do not vary, which n <= D leaves, are dropped and told of by `say`. The
+    default. Directions in which the vectors do not vary, which n <= D leaves, are dropped and told of. The
     sign of a direction is that which makes its largest component positive. Raises DataError for fewer than two vectors,
     for vectors that are all the same, and for more dimensions than there are.
     """
@@ -214,11 +213,11 @@ def whiten(
     if not kept or variances[0] <= 1e-12 * np.square(moments.mean).max():
         raise DataError(f"all {count:,} vectors are the same: nothing to whiten; look at what was encoded")
     if count <= width:
-        say(
+        tell(
             f"whitening: {count:,} vectors of {width} dimensions are few, it learns their noise; give ten times as many"
         )
     if kept < (dimensions or width):
-        say(f"whitening: the vectors vary in {kept} of {width} directions alone; {kept} dimensions are kept")
+        tell(f"whitening: the vectors vary in {kept} of {width} directions alone; {kept} dimensions are kept")
     kept = min(kept, dimensions or width)
     variances, directions = variances[:kept], directions[:, :kept]
     directions = directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(kept)])
@@ -250,7 +249,7 @@ class WhitenConfig:
         check_lists(self, vectors=None)
 
 
-def whiten_file(config: WhitenConfig, say: Say = tell) -> None:
+def whiten_file(config: WhitenConfig) -> None:
     """Fits and writes. Raises DataError."""
     if Path(config.out).suffix != ".safetensors":
         raise DataError(f"--out {config.out}: a whitening is a .safetensors file")
@@ -268,6 +267,6 @@ def whiten_file(config: WhitenConfig, say: Say = tell) -> None:
 
     found = reduce(add, (moments(pieces(array), path) for path, array in zip(config.vectors, arrays, strict=True)))
     bar.close()
-    made = whiten(found, config.dimensions, beta=config.beta, gamma=config.gamma, say=say)
+    made = whiten(found, config.dimensions, beta=config.beta, gamma=config.gamma)
     made.save(config.out)
-    say(f"{config.out}: from {len(made.mean)} to {made.kernel.shape[1]} dimensions, of {total:,} vectors")
+    tell(f"{config.out}: from {len(made.mean)} to {made.kernel.shape[1]} dimensions, of {total:,} vectors")

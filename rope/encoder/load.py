@@ -10,7 +10,6 @@ from rope.positions.extension import Extension
 from training.checkpoints import read_model
 from training.files.errors import DataError
 from training.files.weights import WEIGHT_FILES
-from training.telling import Say, tell
 
 
 class Encoder(NamedTuple):
@@ -20,10 +19,10 @@ class Encoder(NamedTuple):
     pooling: str | None = None  # of a run of scripts.simcse: what its vectors were trained with
 
 
-def load_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = "auto", say: Say = tell) -> Encoder:
+def load_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = "auto") -> Encoder:
     """The encoder as float32 NumPy arrays, its config, and which tokenizer its run had.
 
-    step: which checkpoint of a run, by default the newest undamaged one; `say` is told of damaged ones. pooler: see
+    step: which checkpoint of a run, by default the newest undamaged one; damaged ones are told of. pooler: see
     rope.encoder.huggingface.read_encoder. Raises DataError for whatever is neither, or does not fit.
     """
     path = Path(path)
@@ -33,7 +32,7 @@ def load_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = 
         return Encoder(*read_encoder(path, pooler))
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; give a run of scripts.pretrain_encoder or a Hugging Face folder")
-    _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step, say)
+    _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step)
     config = _config(about, path)
     if pooler not in ("auto", config.pooler):
         raise DataError(f"{path}: the run's pooler is {config.pooler}, and {pooler!r} was asked for; leave that out")

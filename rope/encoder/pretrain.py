@@ -26,7 +26,7 @@ from training.optimizer import OptimizerConfig
 from training.partition import check_divisible
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
-from training.telling import Say, tell
+from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,22 +155,20 @@ def plan_of(config: EncoderConfig, vocabulary: Vocabulary) -> tuple[Program, Loo
     return recipe.program(model, vocabulary._replace(size=start.vocabulary)), recipe.loop
 
 
-def pretrain_encoder(
-    config: EncoderConfig, rows_of: Callable[[], Rows], say: Say = tell
-) -> tuple[Trained, RoFormerConfig]:
+def pretrain_encoder(config: EncoderConfig, rows_of: Callable[[], Rows]) -> tuple[Trained, RoFormerConfig]:
     """Runs, or resumes, the pretraining in `config.folder`; returns what came of it and the model's config.
 
     rows_of: makes the rows, which may take long: it is called in the lock of the folder, and once all else is known to
     fit. Errors are those of training.loop.train, and of `rows_of`.
     """
-    say = joined(config.launch, say)
+    joined(config.launch)
     with hold(config.folder, config.launch):
-        return _pretrain(config, rows_of, say)
+        return _pretrain(config, rows_of)
 
 
-def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Say) -> tuple[Trained, RoFormerConfig]:
+def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows]) -> tuple[Trained, RoFormerConfig]:
     recipe, loop, mesh = config.recipe, config.recipe.loop, make_mesh(config.launch.mesh)
-    start, shape = load_encoder(config.start, say=say)[:2] if config.start else (None, None)
+    start, shape = load_encoder(config.start)[:2] if config.start else (None, None)
 
     def model_of(vocabulary: int) -> RoFormerConfig:
         return recipe.model_from(shape, vocabulary, config.start) if shape else recipe.model(vocabulary)
@@ -182,12 +180,12 @@ def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows], say: Say) -> t
 
     rows = rows_of()
     if start:
-        say(
+        tell(
             f"{config.start}: its shape, positions and tokenizer hold, "
             "whatever --preset, --positions and --vocabulary say"
         )
     model = model_of(rows.vocabulary.size)
-    return pretrain_on(recipe, model, rows, mesh, Path(config.folder), start=start, say=say), model
+    return pretrain_on(recipe, model, rows, mesh, Path(config.folder), start=start), model
 
 
 def pretrain_on(
@@ -198,16 +196,15 @@ def pretrain_on(
     folder: Path,
     *,
     start: RoFormer | None = None,
-    say: Say = tell,
 ) -> Trained:
     """Trains `model` on rows in `folder`, which is then an encoder for rope.encoder.load. Errors as train raises."""
     loop, program = recipe.loop, recipe.program(model, rows.vocabulary)
     program.check(mesh, loop.microbatch)
     size = roformer.parameters(model) / 1e6
     what = "as the start" if start else recipe.preset
-    say(f"{what}: {size:.1f}M parameters, {model.positions}, rows of {rows.length}")
+    tell(f"{what}: {size:.1f}M parameters, {model.positions}, rows of {rows.length}")
     if rows.heldout is None:
-        say("no document is held out, so nothing is evaluated: give a larger --eval-fraction and another --folder")
+        tell("no document is held out, so nothing is evaluated: give a larger --eval-fraction and another --folder")
     data = Data(
         train=lambda first, share: rows.train(
             batch_size=loop.batch_size, seed=loop.seed, start_step=first, share=share
@@ -222,4 +219,4 @@ def pretrain_on(
     )
     about = {"encoder": dataclasses.asdict(model), "tokenizer": rows.tokenizer, "preset": recipe.preset}
     training = Training(program=program, data=data, about=about, start=start)
-    return train(training, loop, mesh, folder, say)
+    return train(training, loop, mesh, folder)

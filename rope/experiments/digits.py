@@ -31,7 +31,7 @@ from training.partition import Dtype, check_divisible
 from training.program import HostBatch
 from training.ranges import check_ranges
 from training.step import Batch, Sums, compile_step, compiler_options, init_state, make_train_step
-from training.telling import Say, tell
+from training.telling import tell
 
 SCORED = 256  # images at once
 LAST = 100  # steps whose mean loss is told
@@ -123,7 +123,7 @@ class Parts(NamedTuple):
     training: Images
 
 
-def digits(config: DigitsConfig, say: Say = tell) -> None:
+def digits(config: DigitsConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`.
     Raises ValueError for data or settings that cannot be."""
     images, folder, mesh = read_images(config.data), Path(config.folder), make_mesh(config.mesh)
@@ -143,7 +143,7 @@ def digits(config: DigitsConfig, say: Say = tell) -> None:
         f"{sizes[2]:,} images to train on, {sizes[1]:,} to choose by, {sizes[0]:,} to test"
     )
     with experiment(folder, settings_of(config, parts)), jax.set_mesh(mesh):
-        say(note)
+        tell(note)
         options = {name: getattr(config, name) for name in ("shifts", "canvases", "places")}
         tests = dict(conditions(parts.test.pixels, config.patch, **options))
         trainer = cache(lambda positions: Trainer(models[positions], config, parts.training, mesh))
@@ -155,7 +155,7 @@ def digits(config: DigitsConfig, say: Say = tell) -> None:
         cells = {f"{p}-{s}": (p, s) for s in range(config.seeds) for p in config.positions}
         examples = {name: pixels[0] for name, pixels in tests.items()}
         found = run_cells(folder, cells, make, "model")
-        say(report(folder, found, config.positions, examples, note, shown_settings(config)))
+        tell(report(folder, found, config.positions, examples, note, shown_settings(config)))
         found.complete()
 
 

@@ -34,7 +34,7 @@ from training.mesh import WHOLE, MeshConfig, make_mesh
 from training.partition import Dtype, to_host
 from training.ranges import check_ranges
 from training.step import Batch, compiler_options
-from training.telling import Say, silent, tell
+from training.telling import silence, tell
 
 Method = Literal["linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
 FRAME = 2  # [CLS] and [SEP] of a row
@@ -111,7 +111,7 @@ class Windows(NamedTuple):
     frame: tuple[int, int]  # the ids before and after a row's text
 
 
-def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Say = tell) -> None:
+def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows]) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. rows_of: the text in rows of a length.
 
     Raises DataError where the documents have no held-out text as long as the longest row.
@@ -126,13 +126,14 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Say = te
     free = ("folder", "positions", "seeds", "mesh")
     settings = {name: value for name, value in asdict(config).items() if name not in free}
     with experiment(folder, settings | {"data": rows.fingerprint}):
-        say(note)
+        tell(note)
 
         def make(cell: tuple[Positions, int]) -> dict[str, Any]:
             encoding, seed = cell
             recipe, place = config.recipe(encoding, seed), folder / "trained" / f"{encoding}-{seed}"
             made = recipe.model(rows.vocabulary.size)
-            model = pretrain_on(recipe, made, rows, mesh, place, say=silent).complete().model
+            with silence():
+                model = pretrain_on(recipe, made, rows, mesh, place).complete().model
             scores: dict[str, dict[str, Any]] = {}
             with jax.set_mesh(mesh):
                 for name, length, continued in continuations(made, config):
@@ -141,7 +142,7 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows], say: Say = te
             return {"encoding": encoding, "seed": seed, "scores": scores}
 
         made = run_cells(folder, cells, make, "model")
-        say(report(folder, made, config.positions, note, shown_settings(config)))
+        tell(report(folder, made, config.positions, note, shown_settings(config)))
         made.complete()
 
 

@@ -9,7 +9,7 @@ from rope.report import extensions, images, rows
 from rope.report.config import ReportConfig
 from training.experiment.page import Section
 from training.experiment.report import write_report
-from training.telling import Say, tell
+from training.telling import tell
 
 # Each section once, where any of its encodings is asked for, in the order of reading.
 SECTIONS: dict[Callable[[ReportConfig], Section], set[str]] = {
@@ -26,7 +26,7 @@ SECTIONS: dict[Callable[[ReportConfig], Section], set[str]] = {
 }
 
 
-def position_report(config: ReportConfig, say: Say = tell) -> Path:
+def position_report(config: ReportConfig) -> Path:
     """Makes the report and returns the page's path.
 
     Says each section's finding as it is made. Raises ValueError where the folder cannot be written to, before any work.
@@ -37,7 +37,7 @@ def position_report(config: ReportConfig, say: Say = tell) -> Path:
     for make, encodings in SECTIONS.items():
         if encodings & set(config.encodings):
             made.append(make(config))
-            say(f"{made[-1].title}: {made[-1].says}\n")
+            tell(f"{made[-1].title}: {made[-1].says}\n")
     settings = {name: value for name, value in asdict(config).items() if name != "folder"}
     e = config.extension
     write_report(
@@ -49,7 +49,7 @@ def position_report(config: ReportConfig, say: Say = tell) -> Path:
         lead="Each picture checks the formula above it; every number is of this run.",
         json={"config": settings, "figures": {s.name: dict(s.figures) for s in made}},
     )
-    say(f"{folder / 'report.html'}")
+    tell(f"{folder / 'report.html'}")
     return folder / "report.html"
 
 

@@ -21,6 +21,7 @@ from gan.laws import KINDS, law_of, squares
 from gan.objectives import CRITICS
 from gan.quality import patches
 from gan.transport import exact_w1
+from tests.listening import listening
 from training.experiment.cells import run_cells
 from training.files.errors import DataError
 
@@ -50,8 +51,8 @@ def ran(tmp_path_factory):
     }
     found = {}
     for name, config in small.items():
-        told: list[str] = []
-        EXPERIMENTS[name].run(replace(config, folder=str(folder / name)), told.append)
+        with listening() as told:
+            EXPERIMENTS[name].run(replace(config, folder=str(folder / name)))
         found[name] = (folder / name, told[-1])
     return found
 
@@ -81,34 +82,31 @@ def test_what_static_says(ran):
     assert "| law | critic | cosine | published |" in told and "| funnels:2:4 | wc |" in told
 
 
-def test_a_second_call_makes_what_is_missing_alone(ran, monkeypatch):
+def test_a_second_call_makes_what_is_missing_alone(ran, monkeypatch, said):
     folder, told = ran["static"]
     (folder / "cells" / "halves-wc.json").unlink()
     made = []
     once = static.measure
     monkeypatch.setattr(static, "measure", lambda *cell: made.append(cell[2:4]) or once(*cell))
-    again: list[str] = []
-    static.static(replace(STATIC, folder=str(folder)), again.append)
-    assert made == [("halves", "wc")] and again[-1] == told  # to the bit: seeds are all that is drawn from
+    static.static(replace(STATIC, folder=str(folder)))
+    assert made == [("halves", "wc")] and said[-1] == told  # to the bit: seeds are all that is drawn from
     with pytest.raises(DataError, match="its cells were made with steps 4, not 5"):
         static.static(replace(STATIC, folder=str(folder), steps=5))
 
 
-def test_a_critic_that_diverges_ends_with_its_step(tmp_path, monkeypatch):
+def test_a_critic_that_diverges_ends_with_its_step(tmp_path, monkeypatch, said):
     monkeypatch.setitem(CRITICS, "gp", lambda shape: critics.c_transform(shape, rate=1e30))
     config = replace(STATIC, laws=("shift:2",), critics=("gp",), folder=str(tmp_path), steps=40, readings=4)
-    told: list[str] = []
-    static.static(config, told.append)
-    assert re.search(r"\| gp \| no number at step \d+ \|", told[-1]) and "nan" not in told[-1].lower()
+    static.static(config)
+    assert re.search(r"\| gp \| no number at step \d+ \|", said[-1]) and "nan" not in said[-1].lower()
 
 
-def test_a_gan_that_diverges_leaves_the_others(tmp_path, monkeypatch):
+def test_a_gan_that_diverges_leaves_the_others(tmp_path, monkeypatch, said):
     monkeypatch.setitem(CRITICS, "gp", lambda shape: critics.c_transform(shape, rate=1e30))
-    told: list[str] = []
     config = replace(GANS, critics=("gp", "exact"), batch=(8,), folder=str(tmp_path), steps=20)
-    EXPERIMENTS["tradeoff"].run(config, told.append)
-    assert re.search(r"\| gp \| no number at step \d+ \|", told[-1]) and "nan" not in told[-1].lower()
-    assert re.search(r"\| exact \| 1.000", told[-1])
+    EXPERIMENTS["tradeoff"].run(config)
+    assert re.search(r"\| gp \| no number at step \d+ \|", said[-1]) and "nan" not in said[-1].lower()
+    assert re.search(r"\| exact \| 1.000", said[-1])
 
 
 @pytest.mark.parametrize(
@@ -139,17 +137,16 @@ def test_a_cell_that_fails_is_named_in_the_report(tmp_path, monkeypatch, module,
     monkeypatch.setattr(module, "run_cells", run)
     one = next(x for x in EXPERIMENTS.values() if x.config is type(config))
     with pytest.raises(DataError, match=f"^{bad}: it cannot be; the rest is done and reported"):
-        one.run(replace(config, folder=str(tmp_path)), lambda text: None)
+        one.run(replace(config, folder=str(tmp_path)))
     tables = (tmp_path / f"{name}.md").read_text()
     assert f"| {there} |" in tables and f"- missing: {bad}: it cannot be" in tables
     assert f"missing: {bad}" in (tmp_path / "report.html").read_text()
 
 
-def test_convolutions_beside_a_known_distance(tmp_path):
-    told: list[str] = []
+def test_convolutions_beside_a_known_distance(tmp_path, said):
     config = replace(STATIC, laws=("squares:8",), critics=("sn",), network="conv", hidden=(4, 4), folder=str(tmp_path))
-    static.static(config, told.append)
-    assert re.search(r"\| sn \| .* \| 2.000 \| .* \| yes \|", told[-1])
+    static.static(config)
+    assert re.search(r"\| sn \| .* \| 2.000 \| .* \| yes \|", said[-1])
 
 
 def test_refused_before_the_first_cell(tmp_path, monkeypatch):
@@ -170,7 +167,7 @@ def test_refused_before_the_first_cell(tmp_path, monkeypatch):
     for seed, path in enumerate((first, other)):
         np.savez(path, images=np.random.default_rng(seed).uniform(size=(60, 8, 8)), labels=np.arange(60) % 2)
     small = minima.MinimaConfig(batch=(8,), draws=2, clusters=3, data=first, folder=str(tmp_path / "minima"))
-    minima.false_minima(small, lambda text: None)
+    minima.false_minima(small)
     for changed in (replace(small, data=other), replace(small, clusters=4)):
         with pytest.raises(DataError, match="its cells were made with"):
             minima.false_minima(changed)

@@ -106,7 +106,7 @@ def test_google_checkpoints_need_no_config(tmp_path):
 
 
 def test_export(folder, tmp_path):
-    out = export(ExportConfig(model=str(folder), folder=str(tmp_path / "out"), without_cross_bias=True), lambda _: None)
+    out = export(ExportConfig(model=str(folder), folder=str(tmp_path / "out"), without_cross_bias=True))
     loaded = load(out)
     assert loaded.config == replace(WANTED, scaled_output=False, cross_bias=False)
     close(ours(loaded.model, loaded.config), theirs(MODEL, replace(WANTED, cross_bias=False)))
@@ -159,6 +159,6 @@ def test_broken_checkpoints(folder, kind):
     damage, message = BROKEN[kind]
     damage(folder)
     with pytest.raises(DataError, match=message) as error:
-        export(ExportConfig(model=str(folder), folder=str(folder.parent / "out")), lambda _: None)
+        export(ExportConfig(model=str(folder), folder=str(folder.parent / "out")))
     assert "\n" not in str(error.value)
     assert not (folder.parent / "out").exists()

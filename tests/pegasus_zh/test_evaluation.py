@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
+from pegasus_zh import evaluation
 from pegasus_zh.evaluation import METRICS, EvaluateTextsConfig, evaluate, intervals, scores
+from tests.listening import Terminal
 from training.files.errors import DataError
+from training.telling import silence
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "tests" / "goldens"
@@ -130,13 +134,12 @@ def test_a_difference_is_paired():
     assert high - low > 0.05
 
 
-def test_table_differences_and_figures(tmp_path):
+def test_table_differences_and_figures(tmp_path, said):
     first = write(tmp_path / "first.jsonl", WRITTEN, REFERENCES)
     second = write(tmp_path / "second.jsonl.gz", REFERENCES, REFERENCES)
     third = write(tmp_path / "third.jsonl", WRITTEN[1:], REFERENCES[1:])
-    said: list[str] = []
     figures = tmp_path / "figures.json"
-    report = evaluate(EvaluateTextsConfig(files=(first, second, third), json=str(figures)), said.append)
+    report = evaluate(EvaluateTextsConfig(files=(first, second, third), json=str(figures)))
     assert json.loads(figures.read_text("utf-8")) == {"files": report}
     assert list(tmp_path.glob("*.tmp")) == []
     found, best = scores(REFERENCES, WRITTEN), scores(REFERENCES, REFERENCES)
@@ -153,11 +156,25 @@ def test_table_differences_and_figures(tmp_path):
     assert said[-1] == f"  not the references of {first}: no difference"
 
 
+def test_a_terminal_sees_a_bar_but_within_a_silence(monkeypatch):
+    class Prompt(tqdm):  # which does not wait for three seconds
+        def __init__(self, *given, delay: float, **options):
+            super().__init__(*given, **options)
+
+    monkeypatch.setattr(evaluation, "tqdm", Prompt)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with silence():
+        scores(REFERENCES, WRITTEN)
+    assert terminal.getvalue() == ""
+    scores(REFERENCES, WRITTEN)
+    assert "evaluate: " in terminal.getvalue()
+
+
 def test_other_fields(tmp_path):
     usual = write(tmp_path / "usual.jsonl", WRITTEN, REFERENCES)
     other = write(tmp_path / "other.jsonl", WRITTEN, REFERENCES, names=("title", "guess"))
     config = EvaluateTextsConfig(files=(other,), reference_field="title", written_field="guess")
-    assert evaluate(config, str)[0]["scores"] == evaluate(EvaluateTextsConfig(files=(usual,)), str)[0]["scores"]
+    assert evaluate(config)[0]["scores"] == evaluate(EvaluateTextsConfig(files=(usual,)))[0]["scores"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +195,7 @@ def test_a_bad_line_is_named(tmp_path, line, fault):
         '{"reference": "一", "written": ""}\n\n' + line + "\n", "utf-8"
     )  # blank lines count and are allowed
     with pytest.raises(DataError) as caught:
-        evaluate(EvaluateTextsConfig(files=(str(path),)), str)
+        evaluate(EvaluateTextsConfig(files=(str(path),)))
     assert str(caught.value).startswith(f"{path}, {fault}") and "\n" not in str(caught.value)
 
 
@@ -195,7 +212,7 @@ def test_a_bad_file_is_named(tmp_path, name, content, fault):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=fault) as caught:
-        evaluate(EvaluateTextsConfig(files=(str(path),)), str)
+        evaluate(EvaluateTextsConfig(files=(str(path),)))
     assert str(path) in str(caught.value)
 
 

@@ -28,10 +28,6 @@ from training.files.errors import DataError
 TEXTS = ["今天天气很好，我们去公园散步。", "他每天读书写字。", "山水花草，风雨雪月。"]
 
 
-def silent(_: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module", autouse=True)
 def one_layer():
     with one_layer_preset():
@@ -48,40 +44,39 @@ def run(one_layer, tmp_path_factory):
     basis = defaults("tiny").recipe
     recipe = replace(basis, length=16, loop=replace(basis.loop, steps=1, batch_size=8))
     config = EncoderConfig(recipe=recipe, folder=str(folder / "run"))
-    pretrain(TextEncoderConfig(text=text, encoder=config), silent)
+    pretrain(TextEncoderConfig(text=text, encoder=config))
     return config, text, folder
 
 
-def test_a_run_goes_out_to_transformers_and_comes_back(run):
+def test_a_run_goes_out_to_transformers_and_comes_back(run, said):
     config, _, folder = run
-    said = []
-    export_encoder(ExportEncoderConfig(model=config.folder, folder=str(folder / "out")), said.append)
+    export_encoder(ExportEncoderConfig(model=config.folder, folder=str(folder / "out")))
     assert "RoFormerForMaskedLM" in said[-1]
-    ours, theirs = (load_text_encoder(path, say=silent) for path in (config.folder, folder / "out"))
+    ours, theirs = (load_text_encoder(path) for path in (config.folder, folder / "out"))
     jax.tree.map(np.testing.assert_array_equal, ours.model, theirs.model)
     assert theirs.tokenizer.fingerprint == ours.tokenizer.fingerprint
     assert theirs.tokenizer.encode("今天天气") == ours.tokenizer.encode("今天天气")
     for path in (config.folder, f"{config.folder}/checkpoints"):
         assert tokenizer_folder(path) == folder / "run" / "tokenizer"
     with pytest.raises(DataError, match="exists already"):
-        export_encoder(ExportEncoderConfig(model=config.folder, folder=str(folder / "out")), silent)
+        export_encoder(ExportEncoderConfig(model=config.folder, folder=str(folder / "out")))
 
 
 def test_a_run_starts_from_an_encoder(run):
     """A learning rate of 0 keeps the weights that it started with."""
     config, text, folder = run
-    first = load_text_encoder(config.folder, say=silent)
+    first = load_text_encoder(config.folder)
     still = replace(config.recipe.optimizer, learning_rate=0.0)
     recipe = replace(config.recipe, positions="learned", optimizer=still)
     again = replace(config, start=config.folder, recipe=recipe, folder=str(folder / "again"))
-    pretrain(TextEncoderConfig(text=text, encoder=again), silent)
-    model, found = load_text_encoder(folder / "again", say=silent)[:2]
+    pretrain(TextEncoderConfig(text=text, encoder=again))
+    model, found = load_text_encoder(folder / "again")[:2]
     assert found.positions == "rotary"
     jax.tree.map(np.testing.assert_array_equal, model, first.model)
 
 
 def test_what_a_run_cannot_start_from(run):
-    config, first = run[0], load_text_encoder(run[0].folder, say=silent)
+    config, first = run[0], load_text_encoder(run[0].folder)
     with pytest.raises(DataError, match="no masked language model's head to train"):
         config.recipe.model_from(replace(first.config, head=False), 300, config.folder)
     with pytest.raises(DataError, match=r"rows in its embedding, fewer than 9,000 tokens"):
@@ -91,21 +86,21 @@ def test_what_a_run_cannot_start_from(run):
 def test_a_tokenizer_of_another_model(run, tmp_path):
     config, _, folder = run
     out = tmp_path / "out"
-    export_encoder(ExportEncoderConfig(model=config.folder, folder=str(out)), silent)
+    export_encoder(ExportEncoderConfig(model=config.folder, folder=str(out)))
     with (out / "vocab.txt").open("a") as file:
         file.writelines(f"token{n}\n" for n in range(100))
     with pytest.raises(DataError, match="put the vocab.txt there that belongs to the model"):
-        load_text_encoder(out, say=silent)
+        load_text_encoder(out)
 
 
 def test_a_tokenizer_without_a_mask(run, tmp_path):
     """An encoder's is any with a [MASK], by what it says of itself, and no other."""
     out = tmp_path / "out"
-    export_encoder(ExportEncoderConfig(model=run[0].folder, folder=str(out)), silent)
+    export_encoder(ExportEncoderConfig(model=run[0].folder, folder=str(out)))
     (out / "vocab.txt").unlink()
     (out / "spiece.model").write_bytes(train_sentencepiece(TEXTS, 300))
     with pytest.raises(DataError, match="a sentencepiece model; an encoder's tokenizer is its vocab.txt"):
-        load_text_encoder(out, say=silent)
+        load_text_encoder(out)
 
 
 class Numbers(Tokenizer):
@@ -130,17 +125,13 @@ def test_refused_before_anything_is_made(run, tmp_path):
     config, text, _ = run
     fresh = replace(config, start=config.folder, folder=str(tmp_path / "fresh"))
     with pytest.raises(DataError, match="--start has its own tokenizer"):
-        pretrain(
-            TextEncoderConfig(text=replace(text, tokens=TokenizerConfig(tokenizer=config.folder)), encoder=fresh),
-            silent,
-        )
+        pretrain(TextEncoderConfig(text=replace(text, tokens=TokenizerConfig(tokenizer=config.folder)), encoder=fresh))
     with pytest.raises(ValueError, match="cannot be cut into 3 microbatches"):
         pretrain(
             TextEncoderConfig(
                 text=text,
                 encoder=replace(fresh, recipe=replace(config.recipe, loop=replace(config.recipe.loop, accumulate=3))),
-            ),
-            silent,
+            )
         )
     assert not (tmp_path / "fresh" / "tokenizer").exists()
 
@@ -155,20 +146,19 @@ def test_a_runs_own_tokenizer_is_kept(run, tmp_path):
         pretrain(
             TextEncoderConfig(
                 text=replace(text, tokens=TokenizerConfig(vocabulary=220)), encoder=replace(config, folder=str(kept))
-            ),
-            silent,
+            )
         )
-    assert load_text_encoder(kept, say=silent).tokenizer.vocab_size > 220
+    assert load_text_encoder(kept).tokenizer.vocab_size > 220
     (kept / "tokenizer" / "vocab.txt").write_text(
         (kept / "tokenizer" / "vocab.txt").read_text("utf-8") + "新\n", "utf-8"
     )
     with pytest.raises(DataError, match="not the tokenizer that the checkpoint was trained with"):
-        load_text_encoder(kept, say=silent)
+        load_text_encoder(kept)
     assert tokenizer_folder(kept / "exported") == kept / "exported"
 
 
 def test_rows_of_texts(run):
-    encoder = load_text_encoder(run[0].folder, say=silent)
+    encoder = load_text_encoder(run[0].folder)
     ids, segments = rows_of_texts(encoder.tokenizer, [TEXTS[0], "", TEXTS[1] * 9], 16)
     assert ids.shape == segments.shape == (3, 16)
     assert segments.sum(1).tolist() == [2 + len(encoder.tokenizer.encode(TEXTS[0])), 2, 16]

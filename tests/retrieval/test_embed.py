@@ -24,7 +24,6 @@ from retrieval.vectors.whitening import WhitenConfig, Whitening, load_whitening,
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS, TEXTS
 from training.files.errors import DataError
-from training.telling import silent
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +38,10 @@ def config(model: Path, folder: Path, texts=TEXTS, out: str = "v.npy", **given) 
 
 
 def test_every_form_has_the_same_vectors(model: Path, tmp_path) -> None:
-    assert embed_file(config(model, tmp_path), silent) == (len(TEXTS), 24)
+    assert embed_file(config(model, tmp_path)) == (len(TEXTS), 24)
     wanted = np.load(tmp_path / "v.npy")
     for out in ("v.parquet", "w.array_record"):
-        embed_file(config(model, tmp_path, out=out), silent)
+        embed_file(config(model, tmp_path, out=out))
     table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
     assert table["text"].to_pylist() == TEXTS
     np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), wanted)
@@ -53,7 +52,7 @@ def test_every_form_has_the_same_vectors(model: Path, tmp_path) -> None:
 
 
 def test_what_a_failed_command_had_is_not_made_again(model: Path, tmp_path, monkeypatch) -> None:
-    embed_file(config(model, tmp_path, out="whole.npy"), silent)
+    embed_file(config(model, tmp_path, out="whole.npy"))
     seen, check = [], module.check_finite
 
     def fail_later(vectors: np.ndarray, first: int, where: str) -> None:
@@ -63,15 +62,15 @@ def test_what_a_failed_command_had_is_not_made_again(model: Path, tmp_path, monk
         check(vectors, first, where)
 
     texts = TEXTS * 3
-    embed_file(config(model, tmp_path, texts, out="whole.npy"), silent)
+    embed_file(config(model, tmp_path, texts, out="whole.npy"))
     monkeypatch.setattr(module, "check_finite", fail_later)
     with pytest.raises(KeyboardInterrupt):
-        embed_file(config(model, tmp_path, texts), silent)
+        embed_file(config(model, tmp_path, texts))
     (partial,) = tmp_path.glob(".v.npy.*.partial")
     with open(partial, "ab") as file:
         file.write(b"cut")
     monkeypatch.setattr(module, "check_finite", lambda vectors, first, where: seen.append(first))
-    embed_file(config(model, tmp_path, texts), silent)
+    embed_file(config(model, tmp_path, texts))
     assert seen == [0, 16, 16, 32] and not partial.exists()
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), np.load(tmp_path / "whole.npy"), atol=1e-5)
 
@@ -82,9 +81,9 @@ def test_texts_that_change_meanwhile_are_refused(model: Path, tmp_path, monkeypa
     lists = iter([TEXTS, later])
     monkeypatch.setattr(module, "read_texts", lambda *_: iter(next(lists)))
     with pytest.raises(DataError, match="it was changed while it was read"):
-        embed_file(given, silent)
+        embed_file(given)
     monkeypatch.setattr(module, "read_texts", read)
-    assert embed_file(given, silent) == (13, 24)
+    assert embed_file(given) == (13, 24)
 
 
 def test_another_whitening_is_other_vectors(model: Path, tmp_path) -> None:
@@ -96,28 +95,25 @@ def test_another_whitening_is_other_vectors(model: Path, tmp_path) -> None:
     for kernel in (first.kernel, changed):
         Whitening(first.mean, kernel).save(path)
         given = config(model, tmp_path, whitening=str(path))
-        names.append(module.encode_file(given, load_text_encoder(model, say=silent), silent).identity)
+        names.append(module.encode_file(given, load_text_encoder(model)).identity)
     assert names[0] != names[1]
 
 
-def test_long_texts_are_cut_and_told_of_or_refused(model: Path, tmp_path) -> None:
-    said = []
-    embed_file(config(model, tmp_path), said.append)
+def test_long_texts_are_cut_and_told_of_or_refused(model: Path, tmp_path, said: list[str]) -> None:
+    embed_file(config(model, tmp_path))
     assert said == [f"{tmp_path}/t.txt: 2 texts were cut to 20 ids, the first of them on line 4"]
     with pytest.raises(DataError, match="line 4: 32 ids, more than 20"):
-        embed_file(config(model, tmp_path, out="x.npy", on_long="stop"), silent)
+        embed_file(config(model, tmp_path, out="x.npy", on_long="stop"))
 
 
-def test_whitening_is_fitted_and_applied(model: Path, tmp_path) -> None:
+def test_whitening_is_fitted_and_applied(model: Path, tmp_path, said: list[str]) -> None:
     texts = [(CHARACTERS * 2)[i % 17 : i % 17 + 2 + i % 11] for i in range(90)]
-    embed_file(config(model, tmp_path, texts), silent)
-    said = []
-    whiten_file(
-        WhitenConfig(vectors=(str(tmp_path / "v.npy"),), out=str(tmp_path / "w.safetensors"), dimensions=5), said.append
-    )
+    embed_file(config(model, tmp_path, texts))
+    said.clear()
+    whiten_file(WhitenConfig(vectors=(str(tmp_path / "v.npy"),), out=str(tmp_path / "w.safetensors"), dimensions=5))
     assert said == [f"{tmp_path}/w.safetensors: from 24 to 5 dimensions, of 90 vectors"]
     given = {"whitening": str(tmp_path / "w.safetensors"), "normalise": True}
-    assert embed_file(config(model, tmp_path, texts, out="x.npy", **given), silent) == (90, 5)
+    assert embed_file(config(model, tmp_path, texts, out="x.npy", **given)) == (90, 5)
     wanted = load_whitening(tmp_path / "w.safetensors")(np.load(tmp_path / "v.npy"))
     found = open_vectors(tmp_path / "x.npy")
     np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)
@@ -130,15 +126,15 @@ def test_what_cannot_be_embedded_is_one_line(model: Path, tmp_path) -> None:
         ({"whitening": "none.safetensors"}, "none.safetensors: no such file"),
     ):
         with pytest.raises(DataError, match=message):
-            embed_file(config(model, tmp_path, **given), silent)
+            embed_file(config(model, tmp_path, **given))
     with pytest.raises(DataError, match="give a file"):
-        embed_file(replace(config(model, tmp_path), input="-"), silent)
+        embed_file(replace(config(model, tmp_path), input="-"))
     with pytest.raises(DataError, match="t.tsv, line 1: 3 columns"):
         (tmp_path / "t.tsv").write_text("今天\t好\t1\n")
-        embed_file(replace(config(model, tmp_path), input=str(tmp_path / "t.tsv")), silent)
+        embed_file(replace(config(model, tmp_path), input=str(tmp_path / "t.tsv")))
     (tmp_path / "e.txt").write_text("")
     with pytest.raises(DataError, match="no text in it"):
-        embed_file(EmbedConfig(model=str(model), input=str(tmp_path / "e.txt"), out=str(tmp_path / "x.npy")), silent)
+        embed_file(EmbedConfig(model=str(model), input=str(tmp_path / "e.txt"), out=str(tmp_path / "x.npy")))
     np.save(tmp_path / "o.npy", np.array([{}]), allow_pickle=True)
     for name in ("o.npy", "t.txt", "gone.npy"):
         with pytest.raises(DataError, match=name):
@@ -148,7 +144,7 @@ def test_what_cannot_be_embedded_is_one_line(model: Path, tmp_path) -> None:
 @pytest.mark.slow
 def test_a_killed_command_goes_on_at_any_moment(model: Path, tmp_path) -> None:
     texts = TEXTS * 40
-    embed_file(config(model, tmp_path, texts, out="whole.npy"), silent)
+    embed_file(config(model, tmp_path, texts, out="whole.npy"))
     command = [sys.executable, "-m", "scripts.embed", "--model", str(model), "--input", str(tmp_path / "t.txt")]
     command += ["--out", str(tmp_path / "v.npy"), "--pooling", "mean", "--max-length", "20", "--tokens", "16"]
     for delay in (4, 6, 8, math.inf):

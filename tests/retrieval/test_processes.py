@@ -12,7 +12,6 @@ from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from tests.rope.encoder.random_encoder import ROFORMER
 from training.optimizer import OptimizerConfig
-from training.telling import silent
 
 
 @pytest.mark.slow
@@ -27,7 +26,7 @@ def test_two_processes_tune_as_one(tmp_path) -> None:
         recipe=TuningRecipe(loss="cosent", batch_size=16, accumulate=2, dropout=0.0, epochs=4.0, eval_every=2,
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup=1, clip=0, weight_decay=0)),
     )  # fmt: skip
-    simcse(given, silent)
+    simcse(given)
     command = [sys.executable, "-m", "scripts.simcse", "--model", model, "--data", scored, "--valid", scored]
     line = "--loss cosent --batch-size 16 --accumulate 2 --dropout 0 --epochs 4 --eval-every 2"
     rates = "--learning-rate 1e-3 --epsilon 1e-6 --weight-decay 0 --warmup 1 --clip 0"

@@ -36,14 +36,14 @@ def save(folder: Path, steps=(1, 2, 3)):
         return plain(state)
 
 
-def restore(folder: Path, said: list[str], fsdp: int = 4):
+def restore(folder: Path, fsdp: int = 4):
     with jax.set_mesh(make_mesh(MeshConfig(fsdp=fsdp))), Checkpoints(folder) as checkpoints:
-        return checkpoints.restore(abstract(PROGRAM.init), said.append)
+        return checkpoints.restore(abstract(PROGRAM.init))
 
 
-def test_restores_to_the_bit_on_another_mesh_and_keeps_the_newest(tmp_path):
-    saved, said = save(tmp_path), []
-    state = restore(tmp_path, said)
+def test_restores_to_the_bit_on_another_mesh_and_keeps_the_newest(tmp_path, said):
+    saved = save(tmp_path)
+    state = restore(tmp_path)
     for found, expected in zip(plain(state), saved, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert (
@@ -80,7 +80,7 @@ def saved(tmp_path_factory) -> tuple[Path, list[np.ndarray]]:
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_never_restored(saved, tmp_path, kind):
+def test_damage_is_never_restored(saved, tmp_path, kind, said):
     """Of every file in turn (and every folder, as a deletion killed half-way leaves it): what is restored is whole."""
     folder, newest = saved
     used: dict[str, int] = {}
@@ -89,10 +89,10 @@ def test_damage_is_never_restored(saved, tmp_path, kind):
             continue
         shutil.copytree(folder, copy := tmp_path / "copy")
         DAMAGE[kind](copy / path.relative_to(folder))
-        said: list[str] = []
+        said.clear()
         name = str(path.relative_to(folder))
         try:
-            state = restore(copy, said)
+            state = restore(copy)
         except DamagedCheckpoint as error:  # Orbax lists no checkpoints when one's own description is broken JSON
             assert "flipped" in kind and path.name == "_CHECKPOINT_METADATA" and "\n" not in str(error), name
         else:
@@ -111,14 +111,13 @@ def test_damage_is_never_restored(saved, tmp_path, kind):
         assert [used[name] for name in described] == [2, 2, 2]
 
 
-def test_nothing_sound_is_an_error_and_nothing_saved_is_none(tmp_path):
-    assert restore(tmp_path / "new", []) is None
+def test_nothing_sound_is_an_error_and_nothing_saved_is_none(tmp_path, said):
+    assert restore(tmp_path / "new") is None
     save(tmp_path)
     for step in ("2", "3"):
         flip(largest(tmp_path / step), 0.5)
-    said: list[str] = []
     with pytest.raises(ValueError, match="every checkpoint is damaged; .* delete the folder"):
-        restore(tmp_path, said)
+        restore(tmp_path)
     assert len(said) == 2
 
 
@@ -135,7 +134,7 @@ def test_what_a_kill_left_behind_is_ignored_and_removed(tmp_path):
     left = tmp_path / "4.orbax-checkpoint-tmp"
     left.mkdir()
     (left / "half").write_bytes(b"x")
-    assert int(restore(tmp_path, []).step) == 3
+    assert int(restore(tmp_path).step) == 3
     assert not left.exists()
 
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.listening import listening
 from tests.training import toy, train_toy
 from training.checkpoints import Checkpoints
 from training.loop import Diverged, LoopConfig, train
@@ -28,14 +29,15 @@ NUMBERS = ("step", "loss", "gradient_norm", "eval_loss")
 
 
 def run(folder: Path, config: LoopConfig = CONFIG, *, said: list[str] | None = None, optimizer=OPTIMIZER, **changes):
+    """The state in the end; `said` is given what is told but for the compilation and the evaluations."""
     training = toy.training(config, make_optimizer(optimizer, 12), **changes)
     mesh = make_mesh(MeshConfig(fsdp=2), jax.devices()[:2])
-
-    def say(text: str) -> None:
-        if said is not None and text != "compiling the training step":
-            said.append(text)
-
-    return train(training, config, mesh, folder, say).state
+    with listening() as lines:
+        try:
+            return train(training, config, mesh, folder).state
+        finally:
+            if said is not None:
+                said += [x for x in lines if x != "compiling the training step" and ": held out " not in x]
 
 
 def numbers(folder: Path) -> list[dict]:

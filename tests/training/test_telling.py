@@ -1,8 +1,15 @@
-"""The library prints nothing by itself; commands show what it tells."""
+"""The library prints nothing by itself; commands show what it tells, until it is silenced."""
 
 import logging
+import threading
 
-from training.telling import logger, show, tell
+import jax
+import pytest
+
+from training import telling
+from training.launch import LaunchConfig, joined
+from training.metrics import progress_bar
+from training.telling import logger, show, silence, tell
 
 
 def test_a_program_hears_and_nothing_is_printed(capsys, caplog):
@@ -15,3 +22,46 @@ def test_a_command_prints_each_line_once(shown):
     show()
     tell("步 1 %d")
     assert shown.readouterr() == ("步 1 %d\n", "")
+
+
+def test_within_a_silence_nothing_is_told(said):
+    with pytest.raises(ValueError), silence():
+        with silence():
+            tell("inner")
+        tell("outer")
+        raise ValueError
+    tell("after")
+    assert said == ["after"]
+
+
+def test_a_silence_is_of_all_threads_and_those_of_two_may_overlap(said):
+    first, second = silence(), silence()
+    first.__enter__()
+    thread = threading.Thread(target=tell, args=["of another thread"])
+    thread.start()
+    thread.join()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    tell("within the second")
+    second.__exit__(None, None, None)
+    tell("after")
+    assert said == ["after"]
+
+
+def test_a_bar_that_begins_within_a_silence_is_off(capsys):
+    with silence():
+        bar = progress_bar(0, 2)
+    bar.update(2)
+    bar.close()
+    assert capsys.readouterr() == ("", "")
+    progress_bar(0, 2).close()
+    assert "0/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("process", "lines"), [(0, ["step 1"]), (1, [])])
+def test_of_several_processes_the_first_speaks(monkeypatch, said, process, lines):
+    monkeypatch.setattr(telling, "_silences", [])
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    joined(LaunchConfig())
+    tell("step 1")
+    assert said == lines

@@ -38,19 +38,22 @@ def join(folder: str, address: str, rank: int, sigterm: bool) -> None:
 
     jax.distributed.initialize(address, num_processes=2, process_id=rank)
     from tests.training import toy
+    from training.launch import LaunchConfig, joined
     from training.loop import LoopConfig, train
     from training.mesh import MeshConfig, make_mesh
     from training.optimizer import OptimizerConfig, make_optimizer
+    from training.telling import show
 
     assert jax.process_count() == 2 and len(jax.local_devices()) == 4
     steps = 1000 if sigterm else 6
     config = LoopConfig(steps=steps, batch_size=16, accumulate=2, log_every=2, eval_every=3, save_every=3)
     if sigterm and rank == 1:
         threading.Thread(target=terminate_after_a_step, args=[Path(folder)], daemon=True).start()
-    say = print if rank == 0 else lambda *_: None
+    show()
+    joined(LaunchConfig())
     tx = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=2), 6)
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    trained = train(toy.training(config, tx), config, mesh, Path(folder), say)
+    trained = train(toy.training(config, tx), config, mesh, Path(folder))
     assert (int(trained.state.step) == steps) is trained.finished is not sigterm
 
 

@@ -17,6 +17,7 @@ from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot, read_task, 
 from pegasus_zh.experiments.few_shot_report import report
 from pegasus_zh.t5 import mt5
 from pegasus_zh.text.documents import CORPUS, read_documents
+from tests.listening import listening
 from training.experiment.cells import Made
 from training.experiment.statistics import estimate
 from training.files.errors import DataError
@@ -59,8 +60,8 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(config):
-    said = []
-    few_shot(config, lambda line: said.append(line))
+    with listening() as said:
+        few_shot(config)
     return Path(config.folder), said
 
 
@@ -73,6 +74,7 @@ def test_every_cell_is_there_and_in_the_tables(finished):
     wanted = {f"titles-8-{objective}-{seed}" for objective in ("lcs", "none") for seed in (0, 1)}
     assert cells(folder).keys() == wanted and not any((folder / "tuning").iterdir())
     assert "titles: no 1,000 examples to train on; left out" in said
+    assert "compiling the training step" not in said
     with open(folder / "few_shot.csv", encoding="utf-8") as file:
         rows = [*csv.DictReader(file)]
     assert {f"{r['task']}-{r['examples']}-{r['objective']}-{r['seed']}" for r in rows} == wanted

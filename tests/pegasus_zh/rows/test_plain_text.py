@@ -30,7 +30,7 @@ def made(request, tmp_path_factory):
         documents=DocumentsConfig(data=(str(documents),), eval_fraction=0.3, workers=1),
         tokens=TokenizerConfig(tokenizer_kind=request.param, vocabulary=400),
     )
-    return config, folder, text_rows(config, LENGTH, folder, lambda _: None)
+    return config, folder, text_rows(config, LENGTH, folder)
 
 
 def pieces(batch) -> list[tuple[int, ...]]:
@@ -80,7 +80,7 @@ def test_sentencepiece_is_refused(made, tmp_path):
     (tmp_path / "spiece.model").write_bytes(train_sentencepiece(TEXTS, 400))
     config = replace(made[0], tokens=TokenizerConfig(tokenizer=str(tmp_path)))
     with pytest.raises(DataError, match="sentencepiece has no \\[MASK\\]"):
-        text_rows(config, LENGTH, tmp_path / "run", lambda _: None)
+        text_rows(config, LENGTH, tmp_path / "run")
 
 
 def test_rows_have_one_side_and_the_pieces_a_limit(tmp_path):
@@ -93,7 +93,7 @@ def test_rows_have_one_side_and_the_pieces_a_limit(tmp_path):
         documents=DocumentsConfig(data=(str(documents),), workers=1),
         tokens=TokenizerConfig(tokenizer_kind="characters", vocabulary=400),
     )
-    rows = text_rows(config, 48, tmp_path, lambda _: None)
+    rows = text_rows(config, 48, tmp_path)
     opened = open_rows(tmp_path / "rows-48", verify=True)
     assert opened.manifest.row == {"ids": 48} and rows.heldout is None
     assert {*opened.manifest.padding["train"]} == {"ids", "all"}

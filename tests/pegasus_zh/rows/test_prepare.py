@@ -25,7 +25,9 @@ from pegasus_zh.rows.prepared_set import Manifest, finished_shard, read_manifest
 from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary, train_sentencepiece
+from tests.listening import Terminal
 from training.files.errors import DataError
+from training.telling import silence
 
 CORPUS = Path(pegasus_zh.__file__).parent / "corpus" / "train.jsonl"
 SHARDS = 10  # about
@@ -107,6 +109,15 @@ def test_a_finished_set_is_left_alone(whole, tokenizer, shown):
     ).manifest == read_manifest(whole)
     assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
     assert shown.readouterr().out == ""
+
+
+def test_a_terminal_sees_a_bar_but_within_a_silence(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with silence():
+        prepare(EXAMPLES, CONFIG, tokenizer, tmp_path / "silent")
+    assert terminal.getvalue() == ""
+    prepare(EXAMPLES, CONFIG, tokenizer, tmp_path / "loud")
+    assert "prepare: " in terminal.getvalue()
 
 
 def test_only_unfinished_and_damaged_shards_are_made_again(whole, tokenizer, tmp_path):

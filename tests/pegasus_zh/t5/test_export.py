@@ -35,7 +35,6 @@ LINES = (Path(__file__).parents[2] / "goldens" / "lines.txt").read_text(encoding
 CONFIG = replace(TINY, vocabulary=160, dropout=0.1)
 MODEL = random_model(CONFIG)
 TOKENIZER = PegasusTokenizer(SPECIALS + list("，。今天气不错我们"))
-silent = lambda _: None  # noqa: E731
 
 
 @jax.jit
@@ -81,9 +80,8 @@ def damage(run: Path, step: int) -> None:
     largest.write_bytes(content)
 
 
-def test_names_shapes_and_values_of_transformers(run):
-    said: list[str] = []
-    out = export(to(run), said.append)
+def test_names_shapes_and_values_of_transformers(run, said):
+    out = export(to(run))
     found = weights(out)
     # Some arrays by name: [out, in] there, [in, out] here.
     c, inner = CONFIG, CONFIG.heads * CONFIG.head_size
@@ -128,7 +126,7 @@ def test_names_shapes_and_values_of_transformers(run):
 
 
 def test_configuration(run):
-    out = export(to(run / "checkpoints"), silent)  # the checkpoints folder will do, too
+    out = export(to(run / "checkpoints"))  # the checkpoints folder will do, too
     config, generation = (json.loads((out / f"{name}.json").read_text()) for name in ("config", "generation_config"))
     ids = {"decoder_start_token_id": 101, "eos_token_id": 102, "pad_token_id": 0}
     assert generation == ids | {"max_length": 128, "suppress_tokens": [0]}
@@ -142,22 +140,21 @@ def test_configuration(run):
 
 
 def test_bfloat16_is_rounded(run):
-    found = weights(export(to(run, dtype="bfloat16"), silent))
+    found = weights(export(to(run, dtype="bfloat16")))
     for name, wanted in huggingface_tensors(MODEL):
         assert found[name].dtype == "bfloat16"
         np.testing.assert_array_equal(found[name], np.asarray(wanted).astype("bfloat16"))
 
 
 def test_a_step_can_be_chosen(run):
-    np.testing.assert_array_equal(weights(export(to(run, step=5), silent))["shared.weight"], MODEL.embedding + 1)
+    np.testing.assert_array_equal(weights(export(to(run, step=5)))["shared.weight"], MODEL.embedding + 1)
     with pytest.raises(DataError, match=r"no checkpoint of step 7; it has the steps \[5, 10\]"):
         read_model(run, run_init, 7)
 
 
-def test_a_damaged_checkpoint_is_passed_over_or_refused(run):
+def test_a_damaged_checkpoint_is_passed_over_or_refused(run, said):
     damage(run, 10)
-    said: list[str] = []
-    step, about, model = read_model(run, run_init, None, said.append)
+    step, about, model = read_model(run, run_init)
     assert step == 5 and MT5Config(**about["model"]) == CONFIG
     np.testing.assert_array_equal(model.embedding, MODEL.embedding + 1)
     assert len(said) == 1 and "10: damaged checkpoint" in said[0]
@@ -165,13 +162,13 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused(run):
         read_model(run, run_init, 10)
     damage(run, 5)
     with pytest.raises(DataError, match="no undamaged checkpoint here"):
-        read_model(run, run_init, None, silent)
+        read_model(run, run_init)
 
 
 def test_a_model_cut_over_a_mesh_is_exported_without_it(tmp_path):
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices()[:8])):
         run = save_run(tmp_path / "run", {1: on_mesh(MODEL, CONFIG)})
-    found = weights(export(to(run), silent))
+    found = weights(export(to(run)))
     for name, wanted in huggingface_tensors(MODEL):
         np.testing.assert_array_equal(found[name], wanted, err_msg=name)
 
@@ -180,7 +177,7 @@ def test_reading_leaves_what_a_training_is_writing(run):
     unfinished = run / "checkpoints" / "15.orbax-checkpoint-tmp"
     shutil.copytree(run / "checkpoints" / "10", unfinished)
     before = sorted(path for path in (run / "checkpoints").rglob("*"))
-    assert read_model(run, run_init, None)[0] == 10
+    assert read_model(run, run_init)[0] == 10
     assert sorted(path for path in (run / "checkpoints").rglob("*")) == before
 
 
@@ -195,25 +192,25 @@ def test_a_folder_without_checkpoints_is_refused_and_not_made(tmp_path):
 def test_other_checkpoints_and_tokenizers_are_refused(run):
     PegasusTokenizer(SPECIALS).save(run / "tokenizer")
     with pytest.raises(DataError, match="not the tokenizer that the checkpoint was trained with"):
-        export(to(run), silent)
+        export(to(run))
     with Checkpoints(run / "checkpoints") as checkpoints:
         state = init_state(lambda _: {"weight": np.ones(3, np.float32)}, optax.sgd(1e-3), seed=0)
         checkpoints.save(state.replace(step=state.step + 20), {"critic": {}})
     with pytest.raises(DataError, match="20: not a checkpoint of an mT5"):
-        export(to(run), silent)
+        export(to(run))
     assert not (run.parent / "out").exists()
 
 
 def test_only_an_earlier_export_is_replaced(run):
-    out = export(to(run, step=5), silent)
+    out = export(to(run, step=5))
     with pytest.raises(DataError, match="exists already; add --overwrite"):
-        export(to(run), silent)
+        export(to(run))
     np.testing.assert_array_equal(weights(out)["shared.weight"], MODEL.embedding + 1)
-    export(to(run, overwrite=True), silent)
+    export(to(run, overwrite=True))
     np.testing.assert_array_equal(weights(out)["shared.weight"], MODEL.embedding)
     (out / "config.json").unlink()
     with pytest.raises(DataError, match="exists and is not an export"):
-        export(to(run, overwrite=True), silent)
+        export(to(run, overwrite=True))
     assert (out / "model.safetensors").exists()
 
 

@@ -31,7 +31,6 @@ PEGASUS = PegasusTokenizer(SPECIALS + list("，。今天气不错我们"))
 LINES = (Path(__file__).parents[2] / "goldens" / "lines.txt").read_text(encoding="utf-8").split("\n")
 SENTENCEPIECE = SentencePieceTokenizer(train_sentencepiece(LINES, 1200))
 PAIRS = random_pairs(3, CONFIG, seed=6, source=24, target=16)
-silent = lambda _: None  # noqa: E731
 
 
 @partial(jax.jit, static_argnames="config")
@@ -128,21 +127,21 @@ def test_what_transformers_has_no_switch_for_is_in_the_weights(tmp_path, switche
     close(ours(loaded.model, loaded.config), theirs(MODEL, config))
 
 
-def test_a_cross_bias_is_given_up_only_when_asked(tmp_path):
+def test_a_cross_bias_is_given_up_only_when_asked(tmp_path, said):
     config = replace(CONFIG, **SEMANTICS["bert4keras"])
     run = save_run(tmp_path / "run", {1: MODEL}, config, PEGASUS)
     with pytest.raises(DataError, match="--without-cross-bias"):
-        export(ExportConfig(model=str(run), folder=str(tmp_path / "out")), silent)
+        export(ExportConfig(model=str(run), folder=str(tmp_path / "out")))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    said = []
-    out = export(ExportConfig(model=str(run), folder=str(tmp_path / "out"), without_cross_bias=True), said.append)
+    said.clear()
+    out = export(ExportConfig(model=str(run), folder=str(tmp_path / "out"), without_cross_bias=True))
     assert "cross_bias on (as it was trained)" in said[0]
     assert "the scale of the output is in lm_head; the cross-attention's bias is left out" in said[1]
     loaded = load(out)
     assert loaded.config == replace(CONFIG, gelu="erf")
     close(ours(loaded.model, loaded.config), theirs(MODEL, replace(config, cross_bias=False)))
     # An export is a source like any other, to the bit.
-    again = export(ExportConfig(model=str(out), folder=str(tmp_path / "again")), silent)
+    again = export(ExportConfig(model=str(out), folder=str(tmp_path / "again")))
     same(load(again).model, loaded.model)
     assert (again / "config.json").read_text() == (out / "config.json").read_text()
 
@@ -327,7 +326,7 @@ def test_broken_folders(folder, kind):
     damage, message = BROKEN[kind]
     damage(folder)
     with pytest.raises(DataError, match=message) as error:
-        export(ExportConfig(model=str(folder), folder=str(folder.parent / "out")), silent)
+        export(ExportConfig(model=str(folder), folder=str(folder.parent / "out")))
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
     assert not (folder.parent / "out").exists()
 

@@ -21,7 +21,6 @@ LINES = (Path(__file__).parents[2] / "goldens" / "lines.txt").read_text(encoding
 MT5 = SentencePieceTokenizer(train_sentencepiece(LINES, 1200))
 CONFIG = replace(TINY, vocabulary=1216)
 MODEL = random_model(CONFIG, seed=2)
-silent = lambda _: None  # noqa: E731
 
 
 @pytest.fixture
@@ -75,12 +74,11 @@ def slowly(old_vocabulary: list[str], embedding: np.ndarray) -> tuple[list[str],
     return sorted(new, key=new.get), np.concatenate([kept, np.stack(means)]), len(means)
 
 
-def test_rows_and_order_are_those_of_the_published_procedure(mt5, tmp_path):
+def test_rows_and_order_are_those_of_the_published_procedure(mt5, tmp_path, said):
     old = vocabulary()
     PegasusTokenizer(old).save(tmp_path / "vocabulary")
-    said: list[str] = []
     config = TransplantConfig(model=str(mt5), folder=str(tmp_path / "new"), tokenizer=str(tmp_path / "vocabulary"))
-    loaded = load(transplant(config, said.append))
+    loaded = load(transplant(config))
     tokens, embedding, means = slowly(old, MODEL.embedding)
     assert loaded.tokenizer.vocabulary == tokens != old
     np.testing.assert_allclose(loaded.model.embedding[: len(tokens)], embedding, rtol=1e-5, atol=1e-6)
@@ -128,9 +126,9 @@ def test_what_is_refused_leaves_nothing(mt5, tmp_path):
     ]
     for change, message in cases:
         with pytest.raises(DataError, match=message):
-            transplant(TransplantConfig(folder=out, **(ok | change)), silent)
+            transplant(TransplantConfig(folder=out, **(ok | change)))
     big = replace(TINY, vocabulary=112)
     write_folder(tmp_path / "pegasus", random_model(big), big, PegasusTokenizer(SPECIALS), overwrite=True)
     with pytest.raises(DataError, match="has a vocab.txt already"):
-        transplant(TransplantConfig(folder=out, **(ok | {"model": str(tmp_path / "pegasus")})), silent)
+        transplant(TransplantConfig(folder=out, **(ok | {"model": str(tmp_path / "pegasus")})))
     assert not Path(out).exists()

@@ -185,7 +185,7 @@ def test_a_vocabulary_is_of_its_documents_and_settings(tmp_path):
     documents = [tmp_path / f"{n}.txt" for n in range(2)]
     for number, path in enumerate(documents):
         path.write_text(f"今天天气很好{number}。", encoding="utf-8")
-    make = partial(make_tokenizer, "pegasus", 300, folder=tmp_path / "tokenizer", say=lambda _: None)
+    make = partial(make_tokenizer, "pegasus", 300, folder=tmp_path / "tokenizer")
     made = make([str(documents[0])])
     assert make([str(documents[0])]).fingerprint == made.fingerprint
     with pytest.raises(DataError, match="made from other documents: give what it was made with, or another --folder"):

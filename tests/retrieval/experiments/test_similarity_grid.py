@@ -20,7 +20,6 @@ from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from training.experiment.statistics import spearman
 from training.files.errors import DataError
-from training.telling import silent
 
 METHODS = ("none", "whitening", "whitening-4", "projection-4", "flow", "simcse")
 
@@ -35,7 +34,7 @@ def folder(tmp_path_factory) -> Path:
             a, b, n = (int(x) for x in random.integers(1, 12, 3))
             rows.append(f"{CHARACTERS[a : a + n]}\t{CHARACTERS[b : b + n]}\t{int(abs(a - b) < 3)}\n")
         (folder / f"{name}.tsv").write_text("".join(rows))
-    similarity_grid(config(folder), silent)
+    similarity_grid(config(folder))
     return folder
 
 
@@ -57,11 +56,10 @@ def test_cells_are_what_the_parts_compute(folder: Path) -> None:
             out=out,
             pooling="mean",
             encoding=config(folder).encoding,
-        ),
-        silent,
+        )
     )
     vectors = np.load(out)
-    for method, mapped in (("none", vectors), ("whitening-4", whiten(moments([vectors]), 4, say=silent)(vectors))):
+    for method, mapped in (("none", vectors), ("whitening-4", whiten(moments([vectors]), 4)(vectors))):
         cell = json.loads((folder / "out" / "cells" / f"m,mean,{method},T.json").read_text())
         for split in task.splits:
             wanted = spearman(split.scores, cosines(mapped, split))
@@ -88,7 +86,7 @@ def test_the_same_command_makes_only_what_is_missing(folder: Path) -> None:
     before = cells[0].read_bytes()
     cells[0].unlink()
     times = [x.stat().st_mtime_ns for x in cells[1:]]
-    similarity_grid(config(folder), silent)
+    similarity_grid(config(folder))
     assert cells[0].read_bytes() == before and times == [x.stat().st_mtime_ns for x in cells[1:]]
 
 
@@ -106,19 +104,19 @@ def test_a_cell_that_is_told_to_stop_leaves_no_score(folder: Path, monkeypatch) 
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Batches, "__call__", interrupted)
-        similarity_grid(config(folder), silent)
+        similarity_grid(config(folder))
     assert not cell.exists()
-    similarity_grid(config(folder), silent)
+    similarity_grid(config(folder))
     assert json.loads(cell.read_text()) == before
 
 
 def test_a_folder_takes_settings_of_methods_that_it_has_not_seen(folder: Path, tmp_path) -> None:
     given = replace(config(folder, methods=("none",)), folder=str(tmp_path))
-    similarity_grid(given, silent)
-    similarity_grid(replace(given, methods=("none", "flow"), learning_rate=1e-3), silent)
-    similarity_grid(replace(given, methods=("simcse",), learning_rate=1e-3), silent)
+    similarity_grid(given)
+    similarity_grid(replace(given, methods=("none", "flow"), learning_rate=1e-3))
+    similarity_grid(replace(given, methods=("simcse",), learning_rate=1e-3))
     with pytest.raises(DataError, match="its cells were made with simcse"):
-        similarity_grid(replace(given, methods=("simcse",), learning_rate=1e-4), silent)
+        similarity_grid(replace(given, methods=("simcse",), learning_rate=1e-4))
 
 
 def test_a_cell_that_fails_is_named_in_the_report(folder: Path, tmp_path, monkeypatch) -> None:
@@ -131,8 +129,7 @@ def test_a_cell_that_fails_is_named_in_the_report(folder: Path, tmp_path, monkey
             replace(
                 config(folder, methods=("flow", "none"), poolings=("mean",), tasks=(str(folder / "dev.tsv"),)),
                 folder=str(tmp_path),
-            ),
-            silent,
+            )
         )
     table = (tmp_path / "similarity.md").read_text()
     assert "| m | P3 mean | none | **" in table and "- missing: m,mean,flow,dev: the flow's likelihood" in table
@@ -144,7 +141,7 @@ def test_a_cell_that_is_none_is_named(folder: Path) -> None:
     before = cell.read_bytes()
     cell.write_text("{}")
     with pytest.raises(DataError, match="m,mean,none,T.json: not a cell"):
-        similarity_grid(config(folder), silent)
+        similarity_grid(config(folder))
     cell.write_bytes(before)
 
 
@@ -154,18 +151,18 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:
     with pytest.raises(ValueError, match="batch_size is 1"):
         config(tmp_path, batch_size=1)
     with pytest.raises(DataError, match="method whitening-25: vectors of 24 dimensions"):
-        similarity_grid(config(folder, methods=("none", "whitening-25")), silent)
+        similarity_grid(config(folder, methods=("none", "whitening-25")))
     with pytest.raises(DataError, match="'../x' is no name"):
-        similarity_grid(config(folder, tasks=(f"../x={folder / 'dev.tsv'}",)), silent)
+        similarity_grid(config(folder, tasks=(f"../x={folder / 'dev.tsv'}",)))
     with pytest.raises(DataError, match="told apart by name"):
-        similarity_grid(config(folder, tasks=(str(folder / "dev.tsv"), f"dev={folder / 'train.tsv'}")), silent)
+        similarity_grid(config(folder, tasks=(str(folder / "dev.tsv"), f"dev={folder / 'train.tsv'}")))
     with pytest.raises(DataError, match="its cells were made with max_length 20, not 30"):
-        similarity_grid(replace(config(folder), encoding=Encoding(max_length=30)), silent)
+        similarity_grid(replace(config(folder), encoding=Encoding(max_length=30)))
     with pytest.raises(DataError, match="task dev"):
-        similarity_grid(config(folder, tasks=(f"dev={folder / 'train.tsv'}",)), silent)
+        similarity_grid(config(folder, tasks=(f"dev={folder / 'train.tsv'}",)))
 
 
 def test_names_are_no_formulas(folder: Path, tmp_path) -> None:
     given = config(folder, tasks=(f"a$_$b={folder / 'dev.tsv'}",), methods=("none",), poolings=("mean",))
-    similarity_grid(replace(given, folder=str(tmp_path)), silent)
+    similarity_grid(replace(given, folder=str(tmp_path)))
     assert (tmp_path / "similarity.png").stat().st_size > 1000

@@ -29,7 +29,6 @@ from retrieval.vectors.encoding import Encoding
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from training.files.errors import DataError
-from training.telling import silent
 
 TEXTS = [CHARACTERS[i : i + n] for i in range(10) for n in (3, 5, 7)]
 
@@ -40,7 +39,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("search")
     write_model(folder / "m")
     (folder / "t.txt").write_text("\n".join(TEXTS) + "\n")
-    build(config(folder, whiten=8), silent)
+    build(config(folder, whiten=8))
     return folder
 
 
@@ -51,7 +50,7 @@ def config(folder: Path, name: str = "index", **given) -> BuildConfig:
 
 
 def test_a_text_finds_itself_and_the_rest_by_cosine(folder: Path) -> None:
-    searcher = open_searcher(folder / "index", say=silent)
+    searcher = open_searcher(folder / "index")
     hits = searcher.search(TEXTS[:3], 30)
     vectors = searcher.vectors(TEXTS)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
@@ -63,16 +62,15 @@ def test_a_text_finds_itself_and_the_rest_by_cosine(folder: Path) -> None:
     assert not list(folder.glob(".*.npy"))
 
 
-def test_query_and_evaluate_say_what_they_found(folder: Path) -> None:
+def test_query_and_evaluate_say_what_they_found(folder: Path, said: list[str]) -> None:
     (folder / "q.txt").write_text(f"{TEXTS[4]}\n{TEXTS[9]}\n")
-    said = []
-    query(QueryConfig(folder=str(folder / "index"), input=str(folder / "q.txt"), k=2), said.append)
+    query(QueryConfig(folder=str(folder / "index"), input=str(folder / "q.txt"), k=2))
     assert said[0] == TEXTS[4] and said[1].startswith(f"  1.000  {TEXTS[4]}\n")
     (folder / "p.tsv").write_text("".join(f"{text}\t{text}\n" for text in TEXTS))
-    found = evaluate(EvaluateIndexConfig(folder=str(folder / "index"), pairs=str(folder / "p.tsv"), k=3), said.append)
+    found = evaluate(EvaluateIndexConfig(folder=str(folder / "index"), pairs=str(folder / "p.tsv"), k=3))
     assert (found.mrr, found.recall, found.overlap) == (1, 1, 1) and "MRR@3 1.0000" in said[-1]
-    build(config(folder, "hnsw", kind="hnsw"), silent)
-    found = evaluate(EvaluateIndexConfig(folder=str(folder / "hnsw"), pairs=str(folder / "p.tsv"), k=3), said.append)
+    build(config(folder, "hnsw", kind="hnsw"))
+    found = evaluate(EvaluateIndexConfig(folder=str(folder / "hnsw"), pairs=str(folder / "p.tsv"), k=3))
     assert found.mrr == 1 and found.overlap > 0.9
 
 
@@ -81,22 +79,22 @@ def test_ranking_is_by_the_first_right_one() -> None:
     assert (mrr, recall) == (pytest.approx((1 + 1 / 3) / 3), pytest.approx(2 / 3))
 
 
-def test_added_texts_are_found(folder: Path) -> None:
-    build(config(folder, "grown", whiten=8), silent)
+def test_added_texts_are_found(folder: Path, said: list[str]) -> None:
+    build(config(folder, "grown", whiten=8))
     (folder / "more.txt").write_text("公园气\n")
-    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), silent)
-    hit = open_searcher(folder / "grown", say=silent).search(["公园气"], 1)[0][0]
+    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")))
+    hit = open_searcher(folder / "grown").search(["公园气"], 1)[0][0]
     assert (hit.text, hit.place) == ("公园气", 30) and hit.score == pytest.approx(1, abs=1e-4)
     assert {path.name for path in (folder / "grown").iterdir() if path.name != ".lock"} == {
         "about.json", "index.1", "texts.1.jsonl", "whitening.safetensors",
     }  # fmt: skip
-    said = []
-    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), said.append)
+    said.clear()
+    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")))
     assert "more.txt: 1 of its 1 texts are in" in said[0]
     (folder / "more.txt").write_text(f"气\n{TEXTS[3]}\n天\n公园气\n天\n")
-    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")), said.append)
+    add(AddConfig(folder=str(folder / "grown"), texts=str(folder / "more.txt")))
     assert "more.txt: 3 of its 5 texts are in" in said[2]
-    found = open_searcher(folder / "grown", say=silent)
+    found = open_searcher(folder / "grown")
     assert found.texts[30:] == ["公园气", "气", "天"]
     assert [row[0].text for row in found.search(["气", "天"], 1)] == ["气", "天"]
 
@@ -104,14 +102,14 @@ def test_added_texts_are_found(folder: Path) -> None:
 def test_texts_of_several_lines_are_found_as_they_are(folder: Path) -> None:
     texts = ["今天天气", "公园\n天气\r", "信用\u2028卡"]
     (folder / "lines.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    build(replace(config(folder, "lines"), texts=str(folder / "lines.jsonl")), silent)
-    found = open_searcher(folder / "lines", say=silent)
+    build(replace(config(folder, "lines"), texts=str(folder / "lines.jsonl")))
+    found = open_searcher(folder / "lines")
     assert [row[0].text for row in found.search(texts, 1)] == texts
 
 
 @pytest.mark.parametrize("at", ["texts", "about"])
 def test_an_add_that_fails_leaves_the_index_as_it_was(folder: Path, monkeypatch, at: str) -> None:
-    build(config(folder, f"kept-{at}"), silent)
+    build(config(folder, f"kept-{at}"))
     (folder / "more.txt").write_text("公园气\n")
     given = AddConfig(folder=str(folder / f"kept-{at}"), texts=str(folder / "more.txt"))
 
@@ -120,22 +118,22 @@ def test_an_add_that_fails_leaves_the_index_as_it_was(folder: Path, monkeypatch,
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
         patch.setattr(*{"texts": (store.json, "dumps"), "about": (store, "write_json")}[at], fail)
-        add(given, silent)
-    assert len(open_searcher(given.folder, say=silent).texts) == 30
-    add(given, silent)
-    assert len(open_searcher(given.folder, say=silent).texts) == 31
+        add(given)
+    assert len(open_searcher(given.folder).texts) == 30
+    add(given)
+    assert len(open_searcher(given.folder).texts) == 31
 
 
 def test_a_build_that_failed_does_not_encode_again(folder: Path, monkeypatch) -> None:
     with pytest.raises(DataError, match="256 or more"):
-        build(config(folder, "pq", kind="pq"), silent)
+        build(config(folder, "pq", kind="pq"))
     monkeypatch.setattr(embed, "encoder", None)
-    build(config(folder, "pq", kind="flat"), silent)
+    build(config(folder, "pq", kind="flat"))
     assert not list(folder.glob(".pq*"))
 
 
 def test_the_page_and_its_api(folder: Path) -> None:
-    searcher = open_searcher(folder / "index", say=silent)
+    searcher = open_searcher(folder / "index")
     client = TestClient(application(searcher, "<index>"))
     page = client.get("/")
     assert page.status_code == 200 and "&lt;index&gt;" in page.text and "30 texts" in page.text
@@ -153,23 +151,23 @@ def test_a_port_that_is_taken_is_one_line(folder: Path) -> None:
 
 def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> None:
     with pytest.raises(DataError, match="exists already"):
-        build(config(folder), silent)
+        build(config(folder))
     with pytest.raises(DataError, match="--whiten 25: the model's vectors have 24 dimensions"):
-        build(config(folder, "x", whiten=25), silent)
+        build(config(folder, "x", whiten=25))
     with pytest.raises(DataError, match="about.json: no such file; build the index again"):
         open_searcher(tmp_path)
     (folder / "p2.tsv").write_text(f"{TEXTS[0]}\t{TEXTS[0]}\n好\t没有\n坏\t没有\n")
     with pytest.raises(DataError, match="p2.tsv, line 2: its text is not in the index, nor those of 1 further lines"):
-        evaluate(EvaluateIndexConfig(folder=str(folder / "index"), pairs=str(folder / "p2.tsv")), silent)
+        evaluate(EvaluateIndexConfig(folder=str(folder / "index"), pairs=str(folder / "p2.tsv")))
     with pytest.raises(DataError, match="question 2: no text"):
-        open_searcher(folder / "index", say=silent).search(["好", " "], 1)
-    build(config(folder, "other"), silent)
+        open_searcher(folder / "index").search(["好", " "], 1)
+    build(config(folder, "other"))
     (folder / "other" / "index.0").write_bytes((folder / "index" / "index.0").read_bytes())
     with pytest.raises(DataError, match="do not belong together"):
-        open_searcher(folder / "other", say=silent)
+        open_searcher(folder / "other")
     (folder / "other" / "texts.0.jsonl").write_text('{"text": "好"}\n')
     with pytest.raises(DataError, match="1 texts of 30"):
-        open_searcher(folder / "other", say=silent)
+        open_searcher(folder / "other")
 
 
 @pytest.mark.parametrize(
@@ -181,16 +179,16 @@ def test_what_is_said_of_an_index_is_checked(folder: Path, tmp_path, name: str, 
     about = json.loads((tmp_path / "i" / "about.json").read_text())
     (tmp_path / "i" / "about.json").write_text(json.dumps(about | {name: value}))
     with pytest.raises(DataError, match="build the index again"):
-        open_searcher(tmp_path / "i", say=silent)
+        open_searcher(tmp_path / "i")
 
 
 def test_an_index_of_another_kind_is_one_line(folder: Path) -> None:
     for kind in ("flat", "ivf", "hnsw"):
-        build(config(folder, f"of-{kind}", kind=kind), silent)
+        build(config(folder, f"of-{kind}", kind=kind))
     for kind, other in (("ivf", "flat"), ("hnsw", "ivf")):
         shutil.copy(folder / f"of-{other}" / "index.0", folder / f"of-{kind}" / "index.0")
         with pytest.raises(DataError, match=f"of-{kind}/index.0: not an index"):
-            open_searcher(folder / f"of-{kind}", say=silent)
+            open_searcher(folder / f"of-{kind}")
 
 
 def test_what_another_build_made_meanwhile_is_kept(folder: Path, monkeypatch) -> None:
@@ -203,7 +201,7 @@ def test_what_another_build_made_meanwhile_is_kept(folder: Path, monkeypatch) ->
 
     monkeypatch.setattr(store, "_write", slowly)
     with pytest.raises(DataError, match="taken: exists already"):
-        build(config(folder, "taken"), silent)
+        build(config(folder, "taken"))
     assert (folder / "taken" / "about.json").read_text() == "of another"
 
 
@@ -212,38 +210,38 @@ def test_a_model_may_have_moved(folder: Path, tmp_path) -> None:
     about = json.loads((tmp_path / "i" / "about.json").read_text())
     (tmp_path / "i" / "about.json").write_text(json.dumps(about | {"model": "/no/where"}))
     with pytest.raises(DataError, match="/no/where: the model of .* is not there; give its folder as --model"):
-        open_searcher(tmp_path / "i", say=silent)
-    found = open_searcher(tmp_path / "i", model=str(folder / "m"), say=silent)
+        open_searcher(tmp_path / "i")
+    found = open_searcher(tmp_path / "i", model=str(folder / "m"))
     assert found.search(TEXTS[2:3], 1)[0][0].text == TEXTS[2]
     (tmp_path / "more.txt").write_text("公园气\n")
     given = AddConfig(folder=str(tmp_path / "i"), texts=str(tmp_path / "more.txt"), model=str(folder / "m"))
-    add(given, silent)
-    assert len(open_searcher(tmp_path / "i", say=silent).texts) == 31
+    add(given)
+    assert len(open_searcher(tmp_path / "i").texts) == 31
 
 
-def test_questions_are_piped_in_or_typed(folder: Path, monkeypatch) -> None:
+def test_questions_are_piped_in_or_typed(folder: Path, monkeypatch, said: list[str]) -> None:
     class Typed(io.TextIOWrapper):
         def isatty(self) -> bool:
             return True
 
     for given, first in ((io.TextIOWrapper, TEXTS[4]), (Typed, "Ctrl-D ends it")):
-        said: list[str] = []
+        said.clear()
         monkeypatch.setattr(sys, "stdin", given(io.BytesIO(f"{TEXTS[4]}\n".encode()), "utf-8"))
-        query(QueryConfig(folder=str(folder / "index"), k=1), said.append)
+        query(QueryConfig(folder=str(folder / "index"), k=1))
         assert said == [first, f"  1.000  {TEXTS[4]}"]
 
 
 def test_what_a_killed_add_left_goes_with_the_next(folder: Path) -> None:
-    build(config(folder, "killed"), silent)
+    build(config(folder, "killed"))
     for left in ("index.7", "texts.7.jsonl"):
         (folder / "killed" / left).write_text("")
     (folder / "more.txt").write_text("公园气\n")
-    add(AddConfig(folder=str(folder / "killed"), texts=str(folder / "more.txt")), silent)
+    add(AddConfig(folder=str(folder / "killed"), texts=str(folder / "more.txt")))
     assert not list((folder / "killed").glob("*.7*"))
 
 
 def test_a_link_to_a_folder_stays_one(folder: Path, tmp_path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
-    build(replace(config(folder), folder=str(tmp_path / "link")), silent)
+    build(replace(config(folder), folder=str(tmp_path / "link")))
     assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "about.json").exists()

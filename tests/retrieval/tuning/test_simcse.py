@@ -37,7 +37,7 @@ def batches_of(ids: list, given: TuningRecipe, mesh: jax.sharding.Mesh) -> Batch
 
 def tuned(given: TuningRecipe, folder: Path, model, examples: Examples, valid=None):
     """The last state, on all devices."""
-    return tune(given, model, examples, valid, make_mesh(MeshConfig()), folder, lambda _: None).complete()
+    return tune(given, model, examples, valid, make_mesh(MeshConfig()), folder).complete()
 
 
 def pairs(count: int = 16) -> Examples:
@@ -98,7 +98,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path) -> None:
     tuned(replace(given, epochs=1), tmp_path / "half", source(), examples)
     found = tuned(given, tmp_path / "half", source(), examples)
     jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, x.model) for x in (found, wanted)))
-    again = load_text_encoder(tmp_path / "half", say=lambda _: None)
+    again = load_text_encoder(tmp_path / "half")
     assert again.pooling == "cls"  # which every other command takes
     jax.tree.map(np.testing.assert_array_equal, again.model, jax.tree.map(np.asarray, wanted.model))
 

@@ -28,7 +28,7 @@ def test_a_correlated_law_becomes_nearly_standard_normal() -> None:
     random = np.random.default_rng(0)
     x = (random.standard_normal((4000, 8)) @ random.standard_normal((8, 8)) + 3).astype(np.float32)
     config = FlowConfig(levels=1, depth=4, epochs=12, learning_rate=1e-3)
-    flow = fit_flow(x, config, shown=False)
+    flow = fit_flow(x, config)
     z = flowed(flow)(x)
     before = np.abs(np.corrcoef(x.T) - np.eye(8)).mean()
     after = np.abs(np.corrcoef(z.T) - np.eye(8)).mean()
@@ -38,7 +38,7 @@ def test_a_correlated_law_becomes_nearly_standard_normal() -> None:
 
 def test_the_first_batch_is_normalised() -> None:
     x = 5 + 2 * np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
-    flow = fit_flow(x, FlowConfig(batch_size=64, learning_rate=0), shown=False)
+    flow = fit_flow(x, FlowConfig(batch_size=64, learning_rate=0))
     nats, count = loss(flow, {"x": jnp.asarray(x)})["loss"]
     z = transform(flow, jnp.asarray(x))[0]
     np.testing.assert_allclose(z.std(0), 1, atol=1e-3)
@@ -52,7 +52,7 @@ def test_what_cannot_be_fitted_is_one_line() -> None:
     with pytest.raises(DataError, match="two or more"):
         fit_flow(x[:1], FlowConfig())
     with pytest.raises(DataError, match="not finite at update"):
-        fit_flow(x, FlowConfig(learning_rate=1e6, epochs=30), shown=False)
+        fit_flow(x, FlowConfig(learning_rate=1e6, epochs=30))
     x[7, 1] = np.inf
     with pytest.raises(DataError, match="row 8 has NaN or infinity"):
         fit_flow(x, FlowConfig())

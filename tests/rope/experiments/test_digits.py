@@ -15,6 +15,7 @@ from rope.experiments import digits as digits_module
 from rope.experiments.digits import DigitsConfig, batches, digits
 from rope.experiments.digits_report import report
 from rope.experiments.placing import conditions, placed
+from tests.listening import listening
 from tests.training.files.test_images import write_pair
 from training.experiment.cells import Made
 from training.experiment.statistics import estimate
@@ -49,11 +50,11 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(config):
-    said = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits_module, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
         patch.setattr(digits_module, "SCORED", 16)
-        digits(config, said.append)
+        with listening() as said:
+            digits(config)
         yield Path(config.folder), said
 
 
@@ -97,7 +98,7 @@ def test_a_second_call_makes_what_is_missing_alone(finished, config):
     gone = folder / "cells" / "learned-1.json"
     content = gone.read_bytes()
     gone.unlink()
-    digits(config, lambda _: None)
+    digits(config)
     after = cells(folder)
     assert {name for name in before if after[name] != before[name]} == {gone.stem}
     assert gone.read_bytes() == content and (folder / "digits.md").read_bytes() == tables
@@ -121,7 +122,7 @@ def test_a_training_without_numbers_ends_no_other(finished, config, tmp_path, mo
     with pytest.raises(
         ValueError, match=r"^learned-0: the loss is not a number \(and 1 more, above\); the rest is done"
     ):
-        digits(wanted, lambda _: None)
+        digits(wanted)
     assert cells(tmp_path).keys() == {"axial-0", "axial-1"}
     tables, page = (tmp_path / "digits.md").read_text("utf-8"), (tmp_path / "report.html").read_text("utf-8")
     assert "| axial |" in tables and "| learned |" not in tables and "less the others" not in tables
@@ -129,19 +130,19 @@ def test_a_training_without_numbers_ends_no_other(finished, config, tmp_path, mo
         assert f"- missing: {name}: the loss is not a number" in tables and f"missing: {name}: the loss" in page
     bad = {("learned", 0)}
     with pytest.raises(ValueError, match=r"^learned-0: the loss is not a number; the rest is done"):
-        digits(wanted, lambda _: None)
+        digits(wanted)
     tables = (tmp_path / "digits.md").read_text("utf-8")
     assert "mean of 1 to 2 seeds" in tables and "learned less the others" in tables and "learned-1:" not in tables
     assert "| axial | +0.0 [+0.0, +0.0] |" in tables  # of seed 1 alone, which both have
     bad = set()
-    digits(wanted, lambda _: None)  # the same command makes what is missing again
+    digits(wanted)  # the same command makes what is missing again
     assert "missing" not in (tmp_path / "digits.md").read_text("utf-8") and len(cells(tmp_path)) == 4
 
 
 def test_a_mesh_changes_no_answer(finished, config, tmp_path, monkeypatch):
     monkeypatch.setattr(digits_module, "make_mesh", lambda config: make_mesh(config, jax.devices()[:4]))
     cut = replace(config, folder=str(tmp_path), positions=("axial",), seeds=1, mesh=MeshConfig(fsdp=2, tensor=2))
-    digits(cut, lambda _: None)
+    digits(cut)
     one, other = (json.loads((x / "cells" / "axial-0.json").read_bytes()) for x in (finished[0], tmp_path))
     assert one["loss"] == pytest.approx(other["loss"], abs=1e-4) and one["scores"] == other["scores"]
 
@@ -161,7 +162,7 @@ def test_a_mesh_changes_no_answer(finished, config, tmp_path, monkeypatch):
 def test_what_cannot_be_is_one_line(finished, config, changes, message):
     before = cells(finished[0])
     with pytest.raises(ValueError, match=message) as found:
-        digits(replace(config, **changes), lambda _: None)
+        digits(replace(config, **changes))
     assert "\n" not in str(found.value) and cells(finished[0]) == before
 
 

@@ -13,6 +13,7 @@ from rope.encoder.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe_
 from rope.experiments import lengths as lengths_module
 from rope.experiments.lengths import LengthsConfig, cut_windows, lengths
 from rope.experiments.lengths_report import gather
+from tests.listening import listening
 from tests.rope.encoder.random_encoder import one_layer_preset
 from training.experiment.statistics import estimate
 from training.files.errors import DataError
@@ -63,8 +64,9 @@ def one_layer():
 
 @pytest.fixture(scope="module")
 def finished(one_layer, tmp_path_factory):
-    folder, said = tmp_path_factory.mktemp("lengths"), []
-    lengths(config(folder), made_rows, said.append)
+    folder = tmp_path_factory.mktemp("lengths")
+    with listening() as said:
+        lengths(config(folder), made_rows)
     return folder, said
 
 
@@ -78,7 +80,7 @@ def test_windows_mask_the_same_tokens_at_every_length(tmp_path):
 
 
 def test_the_report_is_of_the_cells(finished):
-    folder, said = finished
+    folder, (_, told) = finished  # and nothing of the trainings
     cells = [json.loads(path.read_bytes()) for path in sorted((folder / "cells").iterdir())]
     assert [(c["encoding"], c["seed"]) for c in cells] == [(e, s) for e in ("learned", "rotary") for s in (0,)]
     assert {*cells[0]["scores"]} == {"learned, hierarchical"} and {*cells[1]["scores"]} == {"rotary", "rotary, yarn"}
@@ -88,20 +90,19 @@ def test_the_report_is_of_the_cells(finished):
         np.testing.assert_allclose(plain, yarn, rtol=1e-5)
     found = estimate(gather(cells, "cross_entropy")["rotary, yarn", 32])
     assert f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]" in (folder / "lengths.md").read_text()
-    assert (folder / "lengths.md").read_text() + f"\n{folder / 'report.html'}: the same with pictures" == said[-1]
+    assert (folder / "lengths.md").read_text() + f"\n{folder / 'report.html'}: the same with pictures" == told
     rows = json.loads((folder / "lengths.json").read_bytes())["rows"]
     assert len(rows) == 2 * 3 * 2 and (folder / "lengths.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "report.html").read_text("utf-8").count('class="left">rotary, yarn</td>') == 3
     assert len((folder / "lengths.csv").read_text().splitlines()) == 1 + len(rows)
 
 
-def test_the_same_command_does_nothing_again_and_more_seeds_go_on(finished, monkeypatch):
-    folder, said = finished
+def test_the_same_command_does_nothing_again_and_more_seeds_go_on(finished, monkeypatch, said):
+    folder, once = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
-    again = []
     monkeypatch.setattr("rope.experiments.lengths.pretrain_on", lambda *_, **__: pytest.fail("trained again"))
-    lengths(config(folder), made_rows, again.append)
-    assert again[-1] == said[-1]
+    lengths(config(folder), made_rows)
+    assert said[-1] == once[-1]
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
 
 
@@ -115,7 +116,7 @@ def test_a_training_without_numbers_ends_no_other(finished, tmp_path, monkeypatc
 
     monkeypatch.setattr(lengths_module, "pretrain_on", diverging)
     with pytest.raises(ValueError, match="^rotary-0: the loss is not a number; the rest is done"):
-        lengths(config(tmp_path), made_rows, lambda _: None)
+        lengths(config(tmp_path), made_rows)
     tables = (tmp_path / "lengths.md").read_text()
     assert "| learned, hierarchical |" in tables and "- missing: rotary-0: the loss is not a number" in tables
     assert json.loads((tmp_path / "lengths.json").read_text())["missing"] == ["rotary-0: the loss is not a number"]
@@ -123,7 +124,7 @@ def test_a_training_without_numbers_ends_no_other(finished, tmp_path, monkeypatc
 
 def test_other_settings_are_refused(finished):
     with pytest.raises(ValueError, match="its cells were made with windows 5, not 4: give that, or another --folder"):
-        lengths(replace(config(finished[0]), windows=4), made_rows, lambda _: None)
+        lengths(replace(config(finished[0]), windows=4), made_rows)
 
 
 @pytest.mark.parametrize(
@@ -153,27 +154,24 @@ def test_without_long_text(tmp_path):
         return replace(rows, heldout=torn)
 
     with pytest.raises(ValueError, match="no held-out document has 32 tokens"):
-        lengths(config(tmp_path), short, lambda _: None)
+        lengths(config(tmp_path), short)
     with pytest.raises(ValueError, match="no document is held out"):
         cut_windows(replace(made_rows(32), heldout=None), config(tmp_path))
 
 
-def test_pretraining_resumes_and_refuses_other_positions(tmp_path):
+def test_pretraining_resumes_and_refuses_other_positions(tmp_path, said):
     recipe = recipe_of("tiny")
     recipe = replace(recipe, length=16, loop=replace(recipe.loop, steps=2, batch_size=8, save_every=1, eval_batches=1))
     run = EncoderConfig(recipe=recipe, folder=str(tmp_path))
-    said = []
-    assert int(pretrain_encoder(run, lambda: made_rows(16), said.append)[0].state.step) == 2
+    assert int(pretrain_encoder(run, lambda: made_rows(16))[0].state.step) == 2
     more = replace(run, recipe=replace(recipe, loop=replace(recipe.loop, steps=3)))
-    assert int(pretrain_encoder(more, lambda: made_rows(16), said.append)[0].state.step) == 3
+    assert int(pretrain_encoder(more, lambda: made_rows(16))[0].state.step) == 3
     assert any("resumed at step 2 of 3" in line for line in said)
     model, config = load_encoder(tmp_path)[:2]
-    trained = pretrain_encoder(more, lambda: made_rows(16), said.append)[0].state.model
+    trained = pretrain_encoder(more, lambda: made_rows(16))[0].state.model
     assert config == more.recipe.model(VOCABULARY.size)
     jax.tree.map(np.testing.assert_array_equal, model, jax.tree.map(np.asarray, trained))
     with pytest.raises(DataError, match="has the steps"):
         load_encoder(tmp_path, step=1)
     with pytest.raises(ValueError, match="its run had theta 10000\\^-t, not 1000\\^-t"):
-        pretrain_encoder(
-            replace(more, recipe=replace(more.recipe, theta="1000^-t")), lambda: made_rows(16), said.append
-        )
+        pretrain_encoder(replace(more, recipe=replace(more.recipe, theta="1000^-t")), lambda: made_rows(16))

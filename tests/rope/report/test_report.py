@@ -17,6 +17,7 @@ from rope.positions.extension import Extension, extended_rotation
 from rope.positions.sinusoidal import sinusoidal
 from rope.report import extensions, images, rows
 from rope.report.report import SECTIONS, ReportConfig, position_report
+from tests.listening import listening
 from training.experiment.page import Section, number, page
 from training.files.atomic import atomic_write
 
@@ -50,8 +51,8 @@ class Elements(HTMLParser):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    said = []
-    path = position_report(replace(SMALL, folder=str(folder)), said.append)
+    with listening() as said:
+        path = position_report(replace(SMALL, folder=str(folder)))
     return path, Elements(path.read_text()), json.loads((folder / "figures.json").read_text()), said
 
 
@@ -123,7 +124,7 @@ def test_what_is_said_and_shown_is_in_the_page(made):
 
 def test_only_what_is_asked_for_is_reported(tmp_path):
     c = replace(SMALL, encodings=("buckets",), size=6, folder=str(tmp_path / "new" / "folder"))
-    position_report(c, lambda _: None)
+    position_report(c)
     figures = json.loads((tmp_path / "new" / "folder" / "figures.json").read_text())["figures"]
     assert list(figures) == ["buckets"]
 
@@ -185,17 +186,16 @@ def test_what_cannot_be_is_one_line(change, message):
     assert "\n" not in str(found.value)
 
 
-def test_a_folder_that_cannot_be_is_one_line_before_any_work(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_is_one_line_before_any_work(tmp_path, monkeypatch, said):
     with atomic_write(tmp_path / "file") as file:
         file.write_text("")
-    said = []
     for folder in ("file", "file/below"):
         with pytest.raises(ValueError, match="cannot be written to") as found:
-            position_report(replace(SMALL, folder=str(tmp_path / folder)), said.append)
+            position_report(replace(SMALL, folder=str(tmp_path / folder)))
         assert "\n" not in str(found.value)
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(ValueError, match="Permission denied"):
-        position_report(replace(SMALL, folder=str(tmp_path)), said.append)
+        position_report(replace(SMALL, folder=str(tmp_path)))
     assert not said and (tmp_path / "file").read_text() == ""
 
 

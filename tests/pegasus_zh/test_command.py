@@ -194,7 +194,7 @@ def test_a_set_of_another_tokenizer_is_refused(finished, documents, tmp_path):
     done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "9", "--tokenizer", other)
     assert done.returncode == 1, done.stdout
     (line,) = done.stderr.strip().splitlines()
-    assert f"{tmp_path / 'run' / 'data'} holds a set made with tokenizer " in line and "give another folder" in line
+    assert f"{tmp_path / 'run' / 'data'} holds a set made with tokenizer " in line and "give another --folder" in line
 
 
 def test_a_truncated_shard_is_prepared_again(finished, documents, tmp_path):

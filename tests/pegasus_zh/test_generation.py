@@ -82,6 +82,12 @@ def test_standard_input_and_the_prompt(monkeypatch, capsys, folder, written):
     assert capsys.readouterr().out.replace("> ", "").splitlines() == written[1:3]
 
 
+def test_the_prompt_says_how_it_ends(monkeypatch, shown, folder):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    run_generation(GenerateConfig(model=str(folder), semantics="mt5", writing=WRITING))
+    assert shown.readouterr().out.endswith("\nCtrl-D ends it\n> ")
+
+
 def test_an_empty_line_gives_an_empty_text(folder, written, tmp_path):
     path = tmp_path / "in.txt"
     path.write_text(f"{TEXTS[0]}\n\n\0\n{TEXTS[1]}\n", "utf-8")

@@ -157,9 +157,8 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
             if not contents.files:
                 skipped = f" ({sum(contents.skipped.values()):,} bad ones skipped)" if contents.skipped else ""
                 raise DataError(
-                    f"{', '.join(config.data)}: no example from {contents.documents} documents "
-                    f"({sum(contents.skipped.values())} more skipped); "
-                    f"each needs {maker.needs}, and --field its name"
+                    f"{', '.join(config.data)}: nothing to train on, as none of {contents.documents:,} texts{skipped} "
+                    f"has {maker.needs}; give longer ones ({maker.reads.found})"
                 )
             identity = {name: getattr(tokenizer, name) for name in TOKENIZER_FIELDS}
             made_of = settings | {"sources": found["sources"]}

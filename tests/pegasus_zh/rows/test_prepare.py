@@ -272,7 +272,8 @@ def test_bad_records_stop_or_are_counted(tokenizer, tmp_path, workers):
 def test_documents_too_short_for_a_pair(tokenizer, tmp_path):
     documents = tmp_path / "a.jsonl"
     documents.write_text('{"text": "一句话。"}\n{"text": ""}\n')
-    with pytest.raises(DataError, match="no example from 2 documents.*three sentences"):
+    told = "a.jsonl: nothing to train on, as none of 2 texts has three sentences; give .* blank line; .* in --field"
+    with pytest.raises(DataError, match=told):
         prepare(EXAMPLES, replace(CONFIG, data=(str(documents),)), tokenizer, tmp_path / "set")
     assert not (tmp_path / "set" / "manifest.json").exists()
     config = replace(CONFIG, data=(str(documents), str(CORPUS)))

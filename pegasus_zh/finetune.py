@@ -27,7 +27,7 @@ from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import Semantics, Start, load
 from pegasus_zh.t5.program import t5_program
-from pegasus_zh.text.pairs import read_pairs
+from pegasus_zh.text.pairs import PAIR_FILES, read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
 from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
@@ -187,7 +187,10 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
 
 
 def read_whole_pairs(path: str, field: str = "source", reference_field: str = "reference") -> list[tuple[str, str]]:
-    """The (source, reference) pairs of a file. Raises DataError where one of the two is missing."""
+    """The (source, reference) pairs of a file. Raises DataError for a file of another kind, such as .txt, and where one
+    of the two is missing."""
+    if not path.endswith(PAIR_FILES.suffixes):
+        raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}")
     pairs = []
     for number, pair in enumerate(read_pairs(path, field, reference_field), 1):
         reference = pair.reference or ""

@@ -172,6 +172,14 @@ def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
         ({"valid": str(others), "data": config.data}, "its run had pairs to "),
         ({"model": str(tmp_path / "model")}, "its run had model "),
         ({"model": str(tmp_path / "words")}, "the run there has another tokenizer"),
+@pytest.mark.parametrize("name", ["pairs.txt", "pairs.csv", "pairs.tsv.zip", "-"])
+def test_a_file_of_another_kind_is_one_line(config, tmp_path, name):
+    (tmp_path / name).write_text("甲\t乙丙\n丁\t戊\n", "utf-8")
+    path = name if name == "-" else str(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: unknown kind of file; pairs come as .tsv or .jsonl"):
+        finetune(replace(config, data=path, folder=str(tmp_path / "run")))
+
+
     ]:
         with pytest.raises(ValueError, match=message):
             finetune(replace(config, folder=str(folder), **changes))

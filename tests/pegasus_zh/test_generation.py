@@ -141,6 +141,7 @@ def test_another_model_or_process_does_not_go_on_with_the_same_file(monkeypatch,
 
 FILES = {
     "a.jsonl": ('{"source": "甲", "reference": "乙"}\n{"source": "丙"}\n', [Pair("甲", "乙"), Pair("丙", None)]),
+    "a.json": ('{"source": "甲"}\n', [Pair("甲", None)]),
     "a.tsv": ("乙\t甲\n丙\n", [Pair("甲", "乙"), Pair("丙", None)]),
     "a.txt": ("\ufeff甲\r\n乙\r丙", [Pair("甲", None), Pair("乙\r丙", None)]),
 }

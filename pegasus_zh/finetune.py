@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import jax
 import numpy as np
@@ -133,20 +133,27 @@ class FinetuneConfig:
         check_ranges(self, valid_examples=1, examples=0)
 
 
-def finetune(config: FinetuneConfig, say: Say = tell) -> dict[str, float]:
-    """Runs, or resumes, the whole of it; returns the best epoch's validation scores, nothing where it was told to stop.
+class Tuned(NamedTuple):
+    """What a fine-tuning has come to, as Trained is of a pretraining."""
 
-    Raises DataError and ValueError.
-    """
+    best: dict[str, float]  # the validation scores, in percent, of the best epoch so far, and its step
+    finished: bool  # else it was told to stop: it has saved, and the same command goes on
+
+    def complete(self) -> dict[str, float]:
+        """The scores of a tuning that others go on with. Raises Stopped where it was told to stop."""
+        if not self.finished:
+            raise Stopped
+        return self.best
+
+
+def finetune(config: FinetuneConfig, say: Say = tell) -> Tuned:
+    """Runs, or resumes, the whole of it. Raises DataError and ValueError."""
     say = joined(config.launch, say)
     loaded = load(config.model, semantics=config.semantics, say=say)
     say(loaded.source)
     training, valid = read_data(config)
     with hold(config.folder, config.launch):
-        try:
-            return tune(config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), Path(config.folder), say)
-        except Stopped:
-            return {}
+        return tune(config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), Path(config.folder), say)
 
 
 def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.finetune") -> FinetuneConfig:
@@ -213,11 +220,9 @@ def tune(
     mesh: jax.sharding.Mesh,
     folder: Path,
     say: Say = tell,
-) -> dict[str, float]:
-    """Trains on the pairs in `folder`, keeping the best epoch in `best/`; returns its validation scores.
-
-    Begins with random weights where `loaded` has none. Raises Stopped where it was told to stop before the end.
-    """
+) -> Tuned:
+    """Trains on the pairs in `folder`, keeping the best epoch in `best/`. Begins with random weights where `loaded` has
+    none."""
     tokenizer, model = loaded.tokenizer, recipe.model(loaded.config)
     framed = (MAKERS["pairs"].examples(pairs, tokenizer, recipe) for pairs in (training, valid))
     ids, held = ([*chain.from_iterable(examples)] for examples in framed)
@@ -256,7 +261,8 @@ def tune(
         keep_tokenizer(tokenizer, folder / "tokenizer")
     about = {"model": asdict(model), "tokenizer": tokenizer.fingerprint}
     run = Training(program=program, data=data, about=about, start=loaded.model, review=review)
-    train(run, loop, mesh, folder, say).complete()
+    if not train(run, loop, mesh, folder, say).finished:
+        return Tuned(best.found, finished=False)
     if not best.found or not (folder / "best").is_dir():
         raise DataError(f"{folder}: finished, but the best model is gone from it; give another --folder")
     found = best.found
@@ -264,7 +270,7 @@ def tune(
         f"{folder / 'best'}: step {found['step']:.0f}; "
         + ", ".join(f"{k} {found[k]:.2f}" for k in found if k != "step")
     )
-    return found
+    return Tuned(found, finished=True)
 
 
 def _row_shape(pairs: Sequence[Example]) -> tuple[int, int]:

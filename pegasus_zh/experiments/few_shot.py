@@ -258,7 +258,7 @@ def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> d
     )
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=config.learning_rate))
     mesh = make_mesh(config.mesh)
-    found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning, silent)
+    found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning, silent).complete()
     best = load(tuning / "best", say=silent)
     with jax.set_mesh(mesh):
         written = [*writer(best, Writing(batch_size=BATCH, **LENGTHS), config.dtype)(source for source, _ in task.test)]

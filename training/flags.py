@@ -20,6 +20,11 @@ Config = TypeVar("Config")
 def one_of(names: Iterable[str]) -> PrimitiveConstructorSpec[str]:
     """Annotated[str, one_of(TABLE)] is a field that a command line shows and checks as one of the table's names."""
     names = tuple(names)
+def flag(name: str) -> str:
+    """As a field is written on the command line."""
+    return "--" + name.replace("_", "-")
+
+
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=f"{{{','.join(names)}}}",

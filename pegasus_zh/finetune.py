@@ -33,7 +33,7 @@ from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
-from training.flags import FLAT
+from training.flags import FLAT, parse_flags
 from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Stopped, Training, train
 from training.mesh import data_share, make_mesh
@@ -158,7 +158,7 @@ def finetune(config: FinetuneConfig, say: Say = tell) -> Tuned:
 
 def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.finetune") -> FinetuneConfig:
     """The command line's config."""
-    return tyro.cli(FinetuneConfig, prog=prog, args=args)
+    return parse_flags(FinetuneConfig, prog=prog, args=args)
 
 
 def plan_of(config: FinetuneConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:

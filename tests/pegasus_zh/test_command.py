@@ -233,10 +233,10 @@ def test_a_batch_that_the_mesh_cannot_cut(tmp_path):
 REFUSED = {
     "another order of the data": (["--batch-size", "8"], "its run had batch_size 4, not 8"),
     "another vocabulary": (["--vocabulary", "900"], "holds a vocabulary made with"),
-    "nothing kept": (["--keep", "0"], "keep is 0: it must be 1 or more"),
-    "no step": (["--steps", "0"], "steps is 0: it must be 1 or more"),
-    "ascent": (["--clip", "-1"], "clip is -1.0: it must be 0 or more"),
-    "all dropped": (["--dropout", "1"], "dropout is 1.0: it must be at least 0 and below 1"),
+    "nothing kept": (["--keep", "0"], "error: --keep is 0: it must be 1 or more"),
+    "no step": (["--steps", "0"], "error: --steps is 0: it must be 1 or more"),
+    "ascent": (["--clip", "-1"], "error: --clip is -1.0: it must be 0 or more"),
+    "all dropped": (["--dropout", "1"], "error: --dropout is 1.0: it must be at least 0 and below 1"),
 }
 
 

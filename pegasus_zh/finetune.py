@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import jax
 import numpy as np
@@ -27,13 +27,13 @@ from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import Semantics, Start, load
 from pegasus_zh.t5.program import t5_program
-from pegasus_zh.text.pairs import read_pairs
+from pegasus_zh.text.pairs import PAIR_FILES, read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
 from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
-from training.flags import FLAT
+from training.flags import FLAT, parse_flags
 from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Stopped, Training, train
 from training.mesh import Share, make_mesh
@@ -133,25 +133,32 @@ class FinetuneConfig:
         check_ranges(self, valid_examples=1, examples=0)
 
 
-def finetune(config: FinetuneConfig) -> dict[str, float]:
-    """Runs, or resumes, the whole of it; returns the best epoch's validation scores, nothing where it was told to stop.
+class Tuned(NamedTuple):
+    """What a fine-tuning has come to, as Trained is of a pretraining."""
 
-    Raises DataError and ValueError.
-    """
+    best: dict[str, float]  # the validation scores, in percent, of the best epoch so far, and its step
+    finished: bool  # else it was told to stop: it has saved, and the same command goes on
+
+    def complete(self) -> dict[str, float]:
+        """The scores of a tuning that others go on with. Raises Stopped where it was told to stop."""
+        if not self.finished:
+            raise Stopped
+        return self.best
+
+
+def finetune(config: FinetuneConfig) -> Tuned:
+    """Runs, or resumes, the whole of it. Raises DataError and ValueError."""
     joined(config.launch)
     loaded = load(config.model, semantics=config.semantics)
     tell(loaded.source)
     training, valid = read_data(config)
     with hold(config.folder, config.launch):
-        try:
-            return tune(config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), Path(config.folder))
-        except Stopped:
-            return {}
+        return tune(config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), Path(config.folder))
 
 
 def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.finetune") -> FinetuneConfig:
     """The command line's config."""
-    return tyro.cli(FinetuneConfig, prog=prog, args=args)
+    return parse_flags(FinetuneConfig, prog=prog, args=args)
 
 
 def plan_of(config: FinetuneConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
@@ -187,7 +194,10 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
 
 
 def read_whole_pairs(path: str, field: str = "source", reference_field: str = "reference") -> list[tuple[str, str]]:
-    """The (source, reference) pairs of a file. Raises DataError where one of the two is missing."""
+    """The (source, reference) pairs of a file. Raises DataError for a file of another kind, such as .txt, and where one
+    of the two is missing."""
+    if not path.endswith(PAIR_FILES.suffixes):
+        raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}")
     pairs = []
     for number, pair in enumerate(read_pairs(path, field, reference_field), 1):
         reference = pair.reference or ""
@@ -209,11 +219,9 @@ def tune(
     valid: Sequence[tuple[str, str]],
     mesh: jax.sharding.Mesh,
     folder: Path,
-) -> dict[str, float]:
-    """Trains on the pairs in `folder`, keeping the best epoch in `best/`; returns its validation scores.
-
-    Begins with random weights where `loaded` has none. Raises Stopped where it was told to stop before the end.
-    """
+) -> Tuned:
+    """Trains on the pairs in `folder`, keeping the best epoch in `best/`. Begins with random weights where `loaded` has
+    none."""
     tokenizer, model = loaded.tokenizer, recipe.model(loaded.config)
     framed = (MAKERS["pairs"].examples(pairs, tokenizer, recipe) for pairs in (training, valid))
     ids, held = ([*chain.from_iterable(examples)] for examples in framed)
@@ -252,7 +260,8 @@ def tune(
         keep_tokenizer(tokenizer, folder / "tokenizer")
     about = {"model": asdict(model), "tokenizer": tokenizer.fingerprint}
     run = Training(program=program, data=data, about=about, start=loaded.model, review=review)
-    train(run, loop, mesh, folder).complete()
+    if not train(run, loop, mesh, folder).finished:
+        return Tuned(best.found, finished=False)
     if not best.found or not (folder / "best").is_dir():
         raise DataError(f"{folder}: finished, but the best model is gone from it; give another --folder")
     found = best.found
@@ -260,7 +269,7 @@ def tune(
         f"{folder / 'best'}: step {found['step']:.0f}; "
         + ", ".join(f"{k} {found[k]:.2f}" for k in found if k != "step")
     )
-    return found
+    return Tuned(found, finished=True)
 
 
 def _row_shape(pairs: Sequence[Example]) -> tuple[int, int]:

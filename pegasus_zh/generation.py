@@ -88,6 +88,7 @@ def run_generation(config: GenerateConfig) -> None:
     with jax.set_mesh(make_mesh(config.mesh)):
         written = writer(loaded, replace(config.writing, batch_size=rows), config.dtype)
         if inputs is None:
+            tell("Ctrl-D ends it")
             number = itertools.count()
             _prompt(lambda text: next(written([text], next(number))))
         elif config.out:

@@ -25,7 +25,7 @@ from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
-from training.flags import FLAT, one_of, parse_preset
+from training.flags import FLAT, flag, one_of, parse_preset
 from training.launch import LaunchConfig, by_first, hold, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import make_mesh
@@ -209,8 +209,11 @@ def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...
     Raises DataError for flags that contradict each other."""
     if config.start and config.tokens.tokenizer:
         raise DataError("--start has its own tokenizer: leave out --tokenizer")
-    if config.prepared and (config.prepare.data or config.tokens.tokenizer):
-        raise DataError("--prepared names a set with its tokenizer: leave out --data and --tokenizer")
+    if config.prepared and (given := _of_preparation(config)):
+        raise DataError(
+            f"--prepared names a set that is made already, with its tokenizer: leave out {', '.join(given)}, "
+            "or --prepared"
+        )
     has_tokenizer = config.start or config.prepared or config.tokens.tokenizer
     if config.recipe.examples.maker.reads is not DOCUMENTS and not has_tokenizer:
         raise DataError("a vocabulary is made of documents, not of pairs: give --tokenizer, or --start, which has one")
@@ -220,6 +223,19 @@ def _with_corpus(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...
         raise DataError("--eval-data goes with --data or --prepared: the built-in corpus has its own held-out part")
     built_in = replace(config.prepare, data=(str(CORPUS / "train.jsonl"),))
     return replace(config, prepare=built_in), (str(CORPUS / "heldout.jsonl"),)
+
+
+def _of_preparation(config: PretrainConfig) -> list[str]:
+    """The flags given of what a set that is there already was made with: --eval-data alone is still to be prepared."""
+    usual = defaults(config.recipe.preset)
+    made = [(config.tokens, usual.tokens), (config.prepare, usual.prepare)]
+    made.append((config.recipe.examples, usual.recipe.examples))
+    given = [name for part, other in made for name in vars(part) if getattr(part, name) != getattr(other, name)]
+    heeded = {"workers"}
+    if config.eval_data:
+        heeded |= {*vars(config.recipe.examples), *vars(config.prepare)}
+        heeded -= {"data", "eval_fraction", *(side.row for side in PAIR)}
+    return [flag(name) for name in given if name not in heeded]
 
 
 def _check(config: PretrainConfig, start: Loaded | None, mesh: jax.sharding.Mesh) -> None:

@@ -6,11 +6,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from rope.experiments.digits import DigitsConfig, digits
+    from training.flags import parse_flags
 
-    digits(tyro.cli(DigitsConfig, prog=prog("digits")))
+    digits(parse_flags(DigitsConfig, prog=prog("digits")))
 
 
 if __name__ == "__main__":

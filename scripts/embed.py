@@ -6,11 +6,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from retrieval.embed import EmbedConfig, embed_file
+    from training.flags import parse_flags
 
-    config = tyro.cli(EmbedConfig, prog=prog("embed"))
+    config = parse_flags(EmbedConfig, prog=prog("embed"))
     print("{}: {:,} vectors of {} dimensions".format(config.out, *embed_file(config)))
 
 

@@ -6,11 +6,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from pegasus_zh.evaluation import EvaluateTextsConfig, evaluate
+    from training.flags import parse_flags
 
-    evaluate(tyro.cli(EvaluateTextsConfig, prog=prog("evaluate")))
+    evaluate(parse_flags(EvaluateTextsConfig, prog=prog("evaluate")))
 
 
 if __name__ == "__main__":

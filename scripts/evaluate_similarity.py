@@ -6,11 +6,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from retrieval.experiments.similarity_grid import SimilarityGridConfig, similarity_grid
+    from training.flags import parse_flags
 
-    similarity_grid(tyro.cli(SimilarityGridConfig, prog=prog("evaluate_similarity")))
+    similarity_grid(parse_flags(SimilarityGridConfig, prog=prog("evaluate_similarity")))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from pegasus_zh.t5.export import ExportConfig, export
+    from training.flags import parse_flags
 
-    export(tyro.cli(ExportConfig, prog=prog("export")))
+    export(parse_flags(ExportConfig, prog=prog("export")))
 
 
 if __name__ == "__main__":

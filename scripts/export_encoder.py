@@ -6,11 +6,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from pegasus_zh.text_encoder import ExportEncoderConfig, export_encoder
+    from training.flags import parse_flags
 
-    export_encoder(tyro.cli(ExportEncoderConfig, prog=prog("export_encoder")))
+    export_encoder(parse_flags(ExportEncoderConfig, prog=prog("export_encoder")))
 
 
 if __name__ == "__main__":

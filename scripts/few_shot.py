@@ -6,11 +6,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from pegasus_zh.experiments.few_shot import FewShotConfig, few_shot
+    from training.flags import parse_flags
 
-    few_shot(tyro.cli(FewShotConfig, prog=prog("few_shot")))
+    few_shot(parse_flags(FewShotConfig, prog=prog("few_shot")))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from pegasus_zh.generation import GenerateConfig, run_generation
+    from training.flags import parse_flags
 
-    run_generation(tyro.cli(GenerateConfig, prog=prog("generate")))
+    run_generation(parse_flags(GenerateConfig, prog=prog("generate")))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from rope.report.config import ReportConfig
     from rope.report.report import position_report
+    from training.flags import parse_flags
 
-    position_report(tyro.cli(ReportConfig, prog=prog("position_report")))
+    position_report(parse_flags(ReportConfig, prog=prog("position_report")))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from . import prog
 
 
 def main() -> None:
+    from collections.abc import Callable
     from pathlib import Path
 
     import tyro
@@ -13,16 +14,17 @@ def main() -> None:
     from pegasus_zh.rows.makers import ExamplesConfig
     from pegasus_zh.rows.prepare import PrepareConfig, prepare
     from pegasus_zh.text.tokenizers import load_tokenizer
+    from training.flags import parse_flags
 
-    def command(examples: ExamplesConfig, documents: PrepareConfig, tokenizer: Path, folder: Path) -> None:
+    def command(examples: ExamplesConfig, documents: PrepareConfig, tokenizer: Path, folder: Path) -> Callable:
         """Prepares --data into --folder, or goes on where an earlier run was stopped;
         scripts.pretrain --prepared trains on it.
 
         tokenizer: a folder that holds vocab.txt or spiece.model, or such a file. folder: where the set goes.
         """
-        prepare(examples, documents, load_tokenizer(tokenizer), folder)
+        return lambda: prepare(examples, documents, load_tokenizer(tokenizer), folder)
 
-    tyro.cli(command, prog=prog("prepare"), config=(tyro.conf.OmitArgPrefixes,))
+    parse_flags(command, prog=prog("prepare"), config=(tyro.conf.OmitArgPrefixes,))()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ def main() -> None:
     from retrieval.search import commands as search
     from retrieval.search import store
     from retrieval.search.page import serve
+    from training.flags import plain_refusals
 
     run_of: dict[type, Callable[[Any], Any]] = {
         store.BuildConfig: store.build,
@@ -22,11 +23,12 @@ def main() -> None:
         search.EvaluateIndexConfig: search.evaluate,
         search.ServeConfig: serve,
     }
-    config = tyro.extras.subcommand_cli_from_dict(
-        {kind.__name__.removesuffix("Config").removesuffix("Index").lower(): kind for kind in run_of},
-        prog=prog("search"),
-        description="Search texts by meaning: build an index, add to it, query it, evaluate it, serve it.",
-    )
+    with plain_refusals():
+        config = tyro.extras.subcommand_cli_from_dict(
+            {kind.__name__.removesuffix("Config").removesuffix("Index").lower(): kind for kind in run_of},
+            prog=prog("search"),
+            description="Search texts by meaning: build an index, add to it, query it, evaluate it, serve it.",
+        )
     run_of[type(config)](config)
 
 

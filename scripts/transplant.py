@@ -6,11 +6,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from pegasus_zh.t5.transplant import TransplantConfig, transplant
+    from training.flags import parse_flags
 
-    transplant(tyro.cli(TransplantConfig, prog=prog("transplant")))
+    transplant(parse_flags(TransplantConfig, prog=prog("transplant")))
 
 
 if __name__ == "__main__":

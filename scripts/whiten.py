@@ -6,11 +6,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from retrieval.vectors.whitening import WhitenConfig, whiten_file
+    from training.flags import parse_flags
 
-    whiten_file(tyro.cli(WhitenConfig, prog=prog("whiten")))
+    whiten_file(parse_flags(WhitenConfig, prog=prog("whiten")))
 
 
 if __name__ == "__main__":

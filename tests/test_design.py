@@ -2,6 +2,9 @@
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,17 @@ def test_every_file_that_is_named_is_there():
         )
     }
     assert len(named) > 30 and [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_what_lies_beside_the_project_is_not_linted(tmp_path):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    ours = [f"{place}/deep/er.py" for place in (*ABOVE, "scripts", "tests", "benchmarks", "docs")] + ["setup.py"]
+    for name in (*ours, "mine.py", "scratch/mine.py", "mine.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    lint = [sys.executable, "-m", "ruff", "check", "--no-cache", "--show-files", "."]
+    found = subprocess.run(lint, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+    assert sorted(found) == sorted(str(tmp_path / name) for name in (*ours, "pyproject.toml"))
 
 
 @pytest.mark.parametrize("package", ABOVE)

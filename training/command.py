@@ -2,9 +2,10 @@
 
 import atexit
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TextIO
 
@@ -13,7 +14,8 @@ from training.telling import show
 
 def run(main: Callable[[], None], notices: TextIO | None = None) -> None:
     """Calls main, and shows what the library tells on standard output or on `notices`. ValueError and its kin
-    (bad data, an impossible mesh), OSError, too little memory and a stopped training become one line."""
+    (bad data, an impossible mesh), OSError, too little memory and a stopped training become one line, which has a
+    field's name as it was typed."""
     show(notices)
     interrupts: list[int] = []
 
@@ -30,12 +32,19 @@ def run(main: Callable[[], None], notices: TextIO | None = None) -> None:
         if interrupts:  # a library made something else of it, such as an import that failed
             _interrupted()
         if isinstance(error, ValueError | OSError):
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {as_typed(str(error), sys.argv)}")
         if isinstance(error, MemoryError):
             sys.exit(f"error: out of memory ({error}): give smaller sizes")
         raise
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+def as_typed(message: str, args: Sequence[str]) -> str:
+    """A message that begins with the name of a field, with the flag by which it was given: --steps is 0: …"""
+    typed = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
+    flags = {flag.rpartition(".")[2].lstrip("-").replace("-", "_"): flag for flag in typed}
+    return re.sub(r"^\w+(?= (is |are |has |= |\d))", lambda field: flags.get(field[0], field[0]), message)
 
 
 def _interrupted() -> None:

@@ -1,9 +1,12 @@
 """Command lines out of frozen dataclasses, and presets: a preset is the value that a command's flags then change."""
 
+import io
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from traceback import walk_tb
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -15,6 +18,11 @@ from tyro.constructors import PrimitiveConstructorSpec
 FLAT = tyro.conf.arg(name="")
 
 Config = TypeVar("Config")
+
+
+def flag(name: str) -> str:
+    """As a field is written on the command line."""
+    return "--" + name.replace("_", "-")
 
 
 def one_of(names: Iterable[str]) -> PrimitiveConstructorSpec[str]:
@@ -107,4 +115,40 @@ def parse_preset(
     named = [b for a, b in zip(args, args[1:], strict=False) if a == "--preset"]
     named += [a.split("=", 1)[1] for a in args if a.startswith("--preset=")]
     preset = named[-1] if named and named[-1] in presets else default
-    return tyro.cli(kind, prog=prog, args=args, default=default_of(preset), description=description)
+    with plain_refusals():
+        return tyro.cli(kind, prog=prog, args=args, default=default_of(preset), description=description)
+
+
+def parse_flags(kind: Callable[..., Config], *, args: Sequence[str] | None = None, prog: str, **options: Any) -> Config:
+    """What the flags make of a config's class, or of a function of configs, which is to run nothing yet: standard error
+    is held back. Raises ValueError as configs do; what is no flag, or no value of its kind, ends the process.
+    """
+    with plain_refusals():
+        return tyro.cli(kind, args=args, prog=prog, **options)
+
+
+@contextmanager
+def plain_refusals() -> Iterator[None]:
+    """Lets the ValueError of a config through that is being made of flags; the library would show it in a box, under
+    the name that the part of the config has in the code."""
+    shown = io.StringIO()
+    try:
+        with redirect_stderr(shown):
+            yield
+    except SystemExit as left:
+        if refused := _refusal(left):
+            shown.truncate(0)
+            raise refused from None
+        raise
+    finally:
+        sys.stderr.write(shown.getvalue())
+
+
+def _refusal(error: BaseException) -> ValueError | None:
+    """The ValueError of a config's own checks that led to this error: one that passed a __post_init__."""
+    while cause := error.__context__:
+        passed = (frame.f_code.co_name for frame, _ in walk_tb(cause.__traceback__))
+        if isinstance(cause, ValueError) and "__post_init__" in passed:
+            return cause
+        error = cause
+    return None

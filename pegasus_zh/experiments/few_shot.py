@@ -260,7 +260,7 @@ def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> d
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=config.learning_rate))
     mesh = make_mesh(config.mesh)
     with silence():
-        found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning)
+        found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning).complete()
         best = load(tuning / "best")
     with jax.set_mesh(mesh):
         written = [*writer(best, Writing(batch_size=BATCH, **LENGTHS), config.dtype)(source for source, _ in task.test)]

@@ -49,8 +49,8 @@ from pegasus_zh.text.documents import (
     mixed_records,
     parse_records,
     record_chunks,
-    stamps,
 )
+from pegasus_zh.text.stamps import stamps
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.files.atomic import atomic_write, write_json
 from training.files.errors import DataError
@@ -142,11 +142,12 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
     folder, sources = Path(folder), find_sources(config.data, maker.reads.files)
     if maker.kinds and tokenizer.kind not in maker.kinds:
         raise DataError(f"{examples.selector} {maker.reason}, not {tokenizer.kind}")
-    settings = settings_of(examples, config, tokenizer, sources)
+    settings = settings_of(examples, config, tokenizer)
     with locked(folder, wait=True):
         try:
-            if not (found := read_settings(folder, settings)):
-                found = settings | {"row": _choose_row(examples, config, tokenizer, sources)}
+            if not (found := read_settings(folder, settings, sources)):
+                row = _choose_row(examples, config, tokenizer, sources)
+                found = settings | {"sources": stamps(sources), "row": row}
                 write_json(folder / "settings.json", found)
             if finished_set(folder):
                 return open_rows(folder)
@@ -154,13 +155,14 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
             tokenizer.save(folder / "tokenizer")
             contents, made = _make_shards(ShardMaker(examples, config, tokenizer, folder, found["row"]), sources)
             if not contents.files:
+                skipped = f" ({sum(contents.skipped.values()):,} bad ones skipped)" if contents.skipped else ""
                 raise DataError(
-                    f"{', '.join(config.data)}: no example from {contents.documents} documents "
-                    f"({sum(contents.skipped.values())} more skipped); "
-                    f"each needs {maker.needs}, and --field its name"
+                    f"{', '.join(config.data)}: nothing to train on, as none of {contents.documents:,} texts{skipped} "
+                    f"has {maker.needs}; give longer ones ({maker.reads.found})"
                 )
             identity = {name: getattr(tokenizer, name) for name in TOKENIZER_FIELDS}
-            manifest = Manifest(FORMAT, settings, identity, found["row"], contents)
+            made_of = settings | {"sources": found["sources"]}
+            manifest = Manifest(FORMAT, made_of, identity, found["row"], contents)
             write_json(folder / "manifest.json", asdict(manifest))
         except BrokenProcessPool as error:
             raise DataError(
@@ -172,16 +174,14 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
     return open_rows(folder)
 
 
-def settings_of(
-    examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer, sources: Sequence[Source]
-) -> dict:
-    """All that decides the bytes of a prepared set."""
+def settings_of(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer) -> dict:
+    """All that decides the bytes of a prepared set, beside its documents."""
     settings = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, **asdict(examples)}
     # Not on_bad_record: a run stopped by a bad document may go on without it.
     for name in (*examples.maker.reads.settings, "shard_megabytes", "eval_fraction"):
         value = getattr(config, name)
         settings[name] = list(value) if isinstance(value, tuple) else value  # as JSON gives it back
-    return settings | {"sources": stamps(sources)}
+    return settings
 
 
 def _choose_row(

@@ -21,6 +21,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from pegasus_zh.rows.packing import padding
+from pegasus_zh.text.documents import Source
+from pegasus_zh.text.stamps import changes
 from training.files.errors import DataError
 
 FORMAT = 2  # of the files; a set of another format is refused
@@ -82,7 +84,7 @@ class Manifest:
     """What a prepared set is."""
 
     format: int
-    settings: dict  # see prepare.settings_of
+    settings: dict  # see prepare.settings_of, and `sources`, as stamps gives them
     tokenizer: dict  # the TOKENIZER_FIELDS
     row: dict[str, int]  # positions of each side, in the order of the records
     contents: Contents
@@ -193,8 +195,9 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_settings(folder: Path, wanted: dict) -> dict | None:
-    """settings.json, if there is one. Raises DataError, naming what differs, where it is not as wanted."""
+def read_settings(folder: Path, wanted: dict, sources: Sequence[Source]) -> dict | None:
+    """settings.json, if there is one. Raises DataError, naming what differs, where it is not as wanted or was of other
+    sources."""
     path = folder / "settings.json"
     if not path.exists():
         return None
@@ -202,15 +205,17 @@ def read_settings(folder: Path, wanted: dict) -> dict | None:
         found = json.loads(path.read_bytes())
         known = (made := found["format"]) == FORMAT
         changed = {name: found[name] for name in wanted if known and found[name] != wanted[name]}
-        if known and not found["row"].items():
-            raise ValueError("no shape of a row")
+        if known and not (found["row"].items() and all(len(stamp) >= 3 for stamp in found["sources"])):
+            raise ValueError("no shape of a row, or no sources")
     except _NOT_AS_WRITTEN as error:
         raise DataError(f"{path} is damaged ({error}): delete the folder, or give another") from error
     if not known:
         raise DataError(f"{folder} {_other_format(made)}")
-    if changed:
-        sources = "other documents (by path, size and time)" if changed.pop("sources", None) else None
-        others = [f"{name} {str(value)[:20]!r} (here {str(wanted[name])[:20]!r})" for name, value in changed.items()]
-        differences = ", ".join(filter(None, [sources, *others]))
-        raise DataError(f"{folder} holds a set made with {differences}: give another folder, or delete this one")
+    differences = [f"{name} {str(value)[:20]!r} (here {str(wanted[name])[:20]!r})" for name, value in changed.items()]
+    if other := changes(found["sources"], sources):
+        differences.insert(0, f"other documents ({other})")
+    if differences:
+        raise DataError(
+            f"{folder} holds a set made with {', '.join(differences)}: give another --folder, or delete {folder}"
+        )
     return found

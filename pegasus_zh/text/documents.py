@@ -122,13 +122,6 @@ def find_sources(data: Sequence[str], files: Files = DOCUMENT_FILES) -> list[Sou
     return list(sources.values())
 
 
-def stamps(sources: Sequence[Source]) -> list[list]:
-    """Name, size and time of each: they stand for the content, as in make;
-    to hash a corpus at every start would take minutes."""
-    names = [source.path if source.path.startswith("tfds:") else os.path.basename(source.path) for source in sources]
-    return [[name, source.size, source.modified] for name, source in zip(names, sources, strict=True)]
-
-
 def _file_source(path: str, files: Files) -> Source:
     if os.path.isdir(path):
         raise DataError(

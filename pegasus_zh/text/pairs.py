@@ -7,9 +7,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
-from pegasus_zh.text.documents import JSON_SUFFIXES, SKIP, TABLE_SUFFIXES, BadRecord, Files, Record
+from pegasus_zh.text.documents import JSON_SUFFIXES, SKIP, TABLE_SUFFIXES, TEXT_SUFFIXES, BadRecord, Files, Record
 from training.files.errors import DataError
 
 PAIR_FILES = Files((*TABLE_SUFFIXES, *JSON_SUFFIXES), "pairs come as .tsv or .jsonl (both may be .gz)", datasets=False)
@@ -29,13 +28,12 @@ def read_pairs(path: str, field: str = "source", reference_field: str = "referen
     .jsonl: an object with `field` and perhaps `reference_field`; .tsv: reference TAB source, as T5-PEGASUS's scripts
     have it, or a source alone; .txt and standard input: a source. Raises DataError, with file, line and remedy.
     """
-    kind = ".txt" if path == "-" else Path(path.removesuffix(".gz")).suffix
-    if kind not in (".jsonl", ".tsv", ".txt"):
+    if path != "-" and not path.endswith((*PAIR_FILES.suffixes, *TEXT_SUFFIXES)):
         raise DataError(f"{path}: unknown kind of file; inputs come as .jsonl, .tsv or .txt (all may be .gz)")
     for place, line in read_lines(path):
-        if kind == ".jsonl":
+        if path.endswith(JSON_SUFFIXES):
             yield _of_json(line, place, field, reference_field)
-        elif kind == ".tsv":
+        elif path.endswith(TABLE_SUFFIXES):
             yield _of_table(line, place)
         else:
             yield Pair(line, None)

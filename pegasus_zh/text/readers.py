@@ -16,11 +16,22 @@ class Reader:
     files: Files
     parse: Callable[..., Any]  # (record, **settings) -> a text; raises BadRecord
     settings: tuple[str, ...]  # what else `parse` takes, by name: fields of a config
+    found: str  # where a text begins and ends, for who gave files without any that can be used
 
     def of(self, config: Any) -> Callable[[Record], Any]:
         """`parse`, by the settings that are fields of `config`."""
         return partial(self.parse, **{name: getattr(config, name) for name in self.settings})
 
 
-DOCUMENTS = Reader(DOCUMENT_FILES, parse_record, ("field",))  # a text is a str
-PAIRS = Reader(PAIR_FILES, parse_pair, ("pair_fields",))  # (source, reference)
+DOCUMENTS = Reader(  # a text is a str
+    DOCUMENT_FILES,
+    parse_record,
+    ("field",),
+    "a document of a .txt ends at a blank line; that of .jsonl or .parquet is the text in --field",
+)
+PAIRS = Reader(  # (source, reference)
+    PAIR_FILES,
+    parse_pair,
+    ("pair_fields",),
+    "a pair of a .tsv is reference TAB source; that of .jsonl is the two texts in --pair-fields",
+)

@@ -18,7 +18,8 @@ import sentencepiece
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, trainers
 
-from pegasus_zh.text.documents import DocumentsConfig, OnBadRecord, find_sources, read_documents, stamps
+from pegasus_zh.text.documents import DocumentsConfig, OnBadRecord, find_sources, read_documents
+from pegasus_zh.text.stamps import changes, stamps
 from pegasus_zh.text.tokenizers import (
     LONGEST_WORD,
     SPECIALS,
@@ -89,7 +90,7 @@ def make_tokenizer(
 
     Raises DataError where the one in `folder` was made with other settings or from other documents.
     """
-    asked = {"kind": kind, "vocabulary": size, "field": field, "documents": stamps(find_sources(data))}
+    asked, sources = {"kind": kind, "vocabulary": size, "field": field}, find_sources(data)
     made = folder / "made.json"
     if not made.exists():  # written last
         tell(f"{folder}: making a vocabulary of at most {size:,} entries from the documents")
@@ -100,13 +101,17 @@ def make_tokenizer(
         else:
             tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, size, with_words=kind == "pegasus"))
         keep_tokenizer(tokenizer, folder)  # a run there may have another one
-        write_json(made, asked)
+        write_json(made, asked | {"documents": stamps(sources)})
     found = read_json(made, "delete the folder")
-    if other := [name for name, value in asked.items() if found.get(name, value) != value]:
-        was = "made from other documents" if other == ["documents"] else f"made with {_told(found)}, not {_told(asked)}"
+    was = ""
+    if any(found.get(name, value) != value for name, value in asked.items()):
+        was = f"made with {_told(found)}, not {_told(asked)}"
+    elif other := changes(found.get("documents", stamps(sources)), sources):
+        was = f"made from other documents ({other})"
+    if was:
         raise DataError(
-            f"{folder} holds a vocabulary {was}: give what it was made with, or another --folder; or "
-            "delete it, where no run needs it"
+            f"{folder} holds a vocabulary {was}: give another --folder, or delete {folder} and what was made with it "
+            "beside it"
         )
     return load_tokenizer(folder)
 

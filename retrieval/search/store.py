@@ -218,6 +218,11 @@ def _write(folder: Path, index: Index, texts: Iterable[str], about: About) -> No
 
 
 def _read_about(path: Path) -> About:
+    if not path.exists():
+        folder, state = path.parent, "holds no index" if path.parent.exists() else "no such folder"
+        raise DataError(
+            f"{folder}: {state}; make one with scripts.search build --model MODEL --texts FILE --folder {folder}"
+        )
     fields, kinds = read_json(path, REBUILD), get_type_hints(About)
     for name, kind in kinds.items():
         if (

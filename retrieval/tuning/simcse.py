@@ -28,7 +28,7 @@ from rope.layers.computation import Computation
 from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.files.weights import fingerprint
-from training.flags import FLAT
+from training.flags import FLAT, parse_flags
 from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import make_mesh
@@ -163,7 +163,7 @@ def simcse(config: SimCSEConfig) -> Trained:
 
 def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.simcse") -> SimCSEConfig:
     """The command line's config."""
-    return tyro.cli(SimCSEConfig, prog=prog, args=args)
+    return parse_flags(SimCSEConfig, prog=prog, args=args)
 
 
 def plan_of(config: SimCSEConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:

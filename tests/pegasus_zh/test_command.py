@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pegasus_zh.pretrain
+from pegasus_zh.pretrain import parse
+from training.files.errors import DataError
 from training.files.locks import locked
 from training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "pegasus_zh" / "corpus" / "train.jsonl"
 SMALL = ["--vocabulary", "1500", "--max-source", "64", "--max-target", "32", "--row-source", "64", "--row-target", "32"]
-RUN = [
-    *SMALL,
+TRAINING = [
     "--batch-size",
     "4",
     "--log-every",
@@ -35,16 +37,17 @@ RUN = [
     "--schedule",  # does not depend on --steps, so that all runs share one compiled program
     "constant",
 ]
+RUN = [*SMALL, *TRAINING]
 ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # one device
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "scripts.pretrain", *RUN, *map(str, arguments)]
+def command(*arguments: str | Path, flags: list[str] = RUN) -> list[str]:
+    return [sys.executable, "-m", "scripts.pretrain", *flags, *map(str, arguments)]
 
 
-def pretrain(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
-    environment = ENVIRONMENT | environment
-    return subprocess.run(command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+def pretrain(*arguments: str | Path, flags: list[str] = RUN, **environment: str) -> subprocess.CompletedProcess:
+    given, environment = command(*arguments, flags=flags), ENVIRONMENT | environment
+    return subprocess.run(given, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +197,7 @@ def test_a_set_of_another_tokenizer_is_refused(finished, documents, tmp_path):
     done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "9", "--tokenizer", other)
     assert done.returncode == 1, done.stdout
     (line,) = done.stderr.strip().splitlines()
-    assert f"{tmp_path / 'run' / 'data'} holds a set made with tokenizer " in line and "give another folder" in line
+    assert f"{tmp_path / 'run' / 'data'} holds a set made with tokenizer " in line and "give another --folder" in line
 
 
 def test_a_truncated_shard_is_prepared_again(finished, documents, tmp_path):
@@ -230,10 +233,10 @@ def test_a_batch_that_the_mesh_cannot_cut(tmp_path):
 REFUSED = {
     "another order of the data": (["--batch-size", "8"], "its run had batch_size 4, not 8"),
     "another vocabulary": (["--vocabulary", "900"], "holds a vocabulary made with"),
-    "nothing kept": (["--keep", "0"], "keep is 0: it must be 1 or more"),
-    "no step": (["--steps", "0"], "steps is 0: it must be 1 or more"),
-    "ascent": (["--clip", "-1"], "clip is -1.0: it must be 0 or more"),
-    "all dropped": (["--dropout", "1"], "dropout is 1.0: it must be at least 0 and below 1"),
+    "nothing kept": (["--keep", "0"], "error: --keep is 0: it must be 1 or more"),
+    "no step": (["--steps", "0"], "error: --steps is 0: it must be 1 or more"),
+    "ascent": (["--clip", "-1"], "error: --clip is -1.0: it must be 0 or more"),
+    "all dropped": (["--dropout", "1"], "error: --dropout is 1.0: it must be at least 0 and below 1"),
 }
 
 
@@ -258,9 +261,37 @@ def test_one_run_at_a_time_in_a_folder(documents, tmp_path):
 
 
 def test_a_prepared_set_is_trained_on(finished, tmp_path):
-    done = pretrain("--prepared", finished[0] / "data", "--folder", tmp_path / "run", "--steps", "8", "--samples", "0")
+    run = ["--prepared", finished[0] / "data", "--folder", tmp_path / "run", "--steps", "8", "--samples", "0"]
+    done = pretrain(*run, flags=TRAINING)
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "run") == losses(finished[0]) and not (tmp_path / "run" / "data").exists()
+
+
+PREPARED = {
+    "--eval-fraction": ["0.2"],
+    "--data": ["some.txt"],
+    "--selector": ["lead"],
+    "--row-source": ["1024"],
+    "--vocabulary": ["900"],
+    "--tokenizer": ["vocab.txt"],
+}
+
+
+@pytest.mark.parametrize("flag", PREPARED)
+def test_flags_of_a_set_are_refused_beside_one_that_is_there(tmp_path, flag):
+    config = parse(["--prepared", str(tmp_path), "--folder", str(tmp_path / "run"), flag, *PREPARED[flag]])
+    with pytest.raises(DataError, match=f"^--prepared names a set .* leave out {flag}, or --prepared$"):
+        pegasus_zh.pretrain.pretrain(config)
+
+
+def test_documents_held_out_beside_a_set_are_prepared_as_asked(tmp_path):
+    """Until it is seen that there is no set."""
+    run = ["--prepared", str(tmp_path), "--eval-data", str(CORPUS), "--folder", str(tmp_path / "run")]
+    heeded = ["--max-source", "64", "--selector", "lead", "--workers", "1", "--field", "text"]
+    with pytest.raises(DataError, match="no prepared set"):
+        pegasus_zh.pretrain.pretrain(parse([*run, *heeded]))
+    with pytest.raises(DataError, match="leave out --eval-fraction, --row-source, or"):
+        pegasus_zh.pretrain.pretrain(parse([*run, *heeded, "--eval-fraction", "0.5", "--row-source", "128"]))
 
 
 def in_two_processes(arguments: list[str], tensor: int = 2) -> list[str]:

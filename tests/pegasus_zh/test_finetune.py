@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import jax
@@ -18,7 +19,7 @@ from pegasus_zh.writing import Writing, generate
 from tests.pegasus_zh.t5.random_model import TINY, random_model
 from training.checkpoints import Checkpoints
 from training.files.errors import DataError
-from training.loop import Diverged
+from training.loop import Diverged, Stopped
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig
 
@@ -71,11 +72,11 @@ def rows(folder):
 
 
 def test_it_learns_and_keeps_the_best_epoch(finished, config):
-    folder, found = finished
+    folder, (found, whole) = finished
     evaluations = {row["step"]: row for row in rows(folder) if "eval_bleu" in row}
     assert sorted(evaluations) == [4, 8, 12, 16, 20, 24]
     best = max(evaluations.values(), key=lambda row: row["eval_bleu"])
-    assert found == json.loads((folder / "best.json").read_text())
+    assert whole and found == json.loads((folder / "best.json").read_text())
     assert found["step"] == best["step"] and found["bleu"] == best["eval_bleu"]
     losses = [row["eval_loss"] for row in rows(folder) if "eval_loss" in row]
     assert losses[-1] < 0.8 * losses[0]
@@ -99,6 +100,21 @@ def test_a_stopped_run_resumes_to_the_bit(finished, config, tmp_path, monkeypatc
     assert finetune(config) == finished[1]
     assert rows(tmp_path / "run") == rows(finished[0])
     assert finetune(config) == finished[1]  # again: it is finished
+
+
+def test_a_run_that_was_told_to_stop_says_so(finished, config, tmp_path, monkeypatch):
+    @contextmanager
+    def told_at_six():
+        yield lambda step: step == 6
+
+    config = replace(config, folder=str(tmp_path / "run"))
+    monkeypatch.setattr("training.loop.told_to_stop", told_at_six)
+    stopped = finetune(config)
+    assert not stopped.finished and stopped.best["step"] == 4  # the first epoch's
+    with pytest.raises(Stopped):
+        stopped.complete()
+    monkeypatch.undo()
+    assert finetune(config) == finished[1] and finished[1].complete() == finished[1].best
 
 
 def fail_at(call: int):
@@ -156,6 +172,14 @@ def test_bad_pairs_are_one_line(config, tmp_path, content, changes, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["pairs.txt", "pairs.csv", "pairs.tsv.zip", "-"])
+def test_a_file_of_another_kind_is_one_line(config, tmp_path, name):
+    (tmp_path / name).write_text("甲\t乙丙\n丁\t戊\n", "utf-8")
+    path = name if name == "-" else str(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: unknown kind of file; pairs come as .tsv or .jsonl"):
+        finetune(replace(config, data=path, folder=str(tmp_path / "run")))
+
+
 def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
     folder, best = finished
     kept = {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
@@ -176,7 +200,7 @@ def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
         with pytest.raises(ValueError, match=message):
             finetune(replace(config, folder=str(folder), **changes))
     assert kept == {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
-    assert json.loads((folder / "best.json").read_text()) == best
+    assert json.loads((folder / "best.json").read_text()) == best.best
 
 
 def test_a_best_model_that_is_gone_is_said(finished, config, tmp_path):

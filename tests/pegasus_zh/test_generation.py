@@ -82,6 +82,12 @@ def test_standard_input_and_the_prompt(monkeypatch, capsys, folder, written):
     assert capsys.readouterr().out.replace("> ", "").splitlines() == written[1:3]
 
 
+def test_the_prompt_says_how_it_ends(monkeypatch, shown, folder):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    run_generation(GenerateConfig(model=str(folder), semantics="mt5", writing=WRITING))
+    assert shown.readouterr().out.endswith("\nCtrl-D ends it\n> ")
+
+
 def test_an_empty_line_gives_an_empty_text(folder, written, tmp_path):
     path = tmp_path / "in.txt"
     path.write_text(f"{TEXTS[0]}\n\n\0\n{TEXTS[1]}\n", "utf-8")
@@ -135,6 +141,7 @@ def test_another_model_or_process_does_not_go_on_with_the_same_file(monkeypatch,
 
 FILES = {
     "a.jsonl": ('{"source": "甲", "reference": "乙"}\n{"source": "丙"}\n', [Pair("甲", "乙"), Pair("丙", None)]),
+    "a.json": ('{"source": "甲"}\n', [Pair("甲", None)]),
     "a.tsv": ("乙\t甲\n丙\n", [Pair("甲", "乙"), Pair("丙", None)]),
     "a.txt": ("\ufeff甲\r\n乙\r丙", [Pair("甲", None), Pair("乙\r丙", None)]),
 }

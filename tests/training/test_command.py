@@ -2,15 +2,16 @@
 
 import atexit
 import signal
-from dataclasses import make_dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Annotated, Literal
 
 import pytest
 import tyro
 
-from training.command import run
-from training.flags import one_of
+from training.command import as_typed, run
+from training.flags import FLAT, one_of, parse_flags
 from training.loop import Diverged
+from training.ranges import check_ranges
 
 
 def fail(error: BaseException) -> None:
@@ -52,6 +53,64 @@ def test_an_interruption_that_a_library_made_something_else_of():
 
     with pytest.raises(SystemExit, match="interrupted"):
         run(main)
+
+
+@dataclass(frozen=True)
+class Part:
+    steps: int = 3
+
+    def __post_init__(self):
+        check_ranges(self, steps=1)
+
+
+@dataclass(frozen=True)
+class Whole:
+    flat: Annotated[Part, FLAT] = Part()
+    loop: Part = Part()
+    samples: int = 5
+
+    def __post_init__(self):
+        check_ranges(self, samples=0)
+
+
+def whole(whole: Annotated[Whole, FLAT] = Whole()) -> Whole:  # noqa: B008
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--steps", "0"], "--steps is 0: it must be 1 or more"),
+        (["--steps=0"], "--steps is 0: it must be 1 or more"),
+        (["--loop.steps", "0"], "--loop.steps is 0: it must be 1 or more"),
+        (["--samples", "-1"], "--samples is -1: it must be 0 or more"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Whole, whole])
+def test_what_a_config_refuses_is_one_line_that_names_the_flag_as_typed(args, line, kind, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["it", *args])
+    with pytest.raises(SystemExit) as left:
+        run(lambda: fail(AssertionError(parse_flags(kind, prog="it"))))
+    assert left.value.code == f"error: {line}" and capsys.readouterr() == ("", "")
+
+
+def test_what_is_no_value_of_a_flag_is_told_by_the_parser(capsys):
+    for args, words in ((["--steps", "many"], "--steps"), (["--stepz", "1"], "--steps")):
+        with pytest.raises(SystemExit, match="2"):
+            parse_flags(Whole, prog="it", args=args)
+        assert words in capsys.readouterr().err
+
+
+def test_a_message_that_begins_with_no_field_stays(tmp_path):
+    args = ["it", "--data", "steps", "--batch-size=8", "--shape.size", "1"]
+    for message, told in [
+        ("data/some.txt: no such file", "data/some.txt: no such file"),
+        ("data is empty: name files", "--data is empty: name files"),
+        ("batch_size 8 cannot be cut", "--batch-size 8 cannot be cut"),
+        ("size = 1: give 2", "--shape.size = 1: give 2"),
+        ("steps is 0: it must be 1", "steps is 0: it must be 1"),
+    ]:
+        assert as_typed(message, args) == told
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--preset", "nope"], ["--preset"]])

@@ -231,7 +231,7 @@ def changed(change: dict) -> tuple[ExamplesConfig, PrepareConfig]:
     [({"ratio": 0.3}, "ratio"), ({"eval_fraction": 0.1}, "eval_fraction"), ({"max_source": 300}, "max_source")],
 )
 def test_other_settings_are_refused(whole, tokenizer, change, word):
-    with pytest.raises(DataError, match=rf"made with {word} .* \(here .*: give another folder"):
+    with pytest.raises(DataError, match=rf"made with {word} .* \(here .*: give another --folder, or delete {whole}$"):
         examples, config = changed(change)
         prepare(examples, config, tokenizer, whole)
 
@@ -245,8 +245,21 @@ def test_another_tokenizer_or_document_is_refused(tokenizer, tmp_path):
         prepare(EXAMPLES, config, PegasusTokenizer(tokenizer.vocabulary[:-1]), tmp_path / "set")
     with documents.open("a") as file:
         file.write('{"text": "新的一行"}\n')
-    with pytest.raises(DataError, match="other documents"):
+    with pytest.raises(DataError, match=r"made with other documents \(a.jsonl with another content\): give another"):
         prepare(EXAMPLES, config, tokenizer, tmp_path / "set")
+
+
+def test_documents_that_were_touched_are_the_same(tokenizer, tmp_path, shown):
+    documents = tmp_path / "a.jsonl"
+    documents.write_bytes(CORPUS.read_bytes())
+    config = replace(CONFIG, data=(str(documents),))
+    made = prepare(EXAMPLES, config, tokenizer, tmp_path / "set").manifest
+    shown.readouterr()
+    os.utime(documents, (1, 1))
+    assert prepare(EXAMPLES, config, tokenizer, tmp_path / "set").manifest == made
+    assert shown.readouterr().out == ""  # nothing was made again
+    (tmp_path / "set" / "manifest.json").unlink()  # nor are the shards of an unfinished set
+    assert prepare(EXAMPLES, config, tokenizer, tmp_path / "set").manifest == made
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -270,7 +283,8 @@ def test_bad_records_stop_or_are_counted(tokenizer, tmp_path, workers):
 def test_documents_too_short_for_a_pair(tokenizer, tmp_path):
     documents = tmp_path / "a.jsonl"
     documents.write_text('{"text": "一句话。"}\n{"text": ""}\n')
-    with pytest.raises(DataError, match="no example from 2 documents.*three sentences"):
+    told = "a.jsonl: nothing to train on, as none of 2 texts has three sentences; give .* blank line; .* in --field"
+    with pytest.raises(DataError, match=told):
         prepare(EXAMPLES, replace(CONFIG, data=(str(documents),)), tokenizer, tmp_path / "set")
     assert not (tmp_path / "set" / "manifest.json").exists()
     config = replace(CONFIG, data=(str(documents), str(CORPUS)))
@@ -345,7 +359,8 @@ def test_settings_are_on_record(whole):
     manifest = read_manifest(whole)
     assert settings["row"] == manifest.row and [*manifest.row] == ["source", "target"]
     assert manifest.settings == {name: value for name, value in settings.items() if name != "row"}
-    assert settings["sources"] == [[CORPUS.name, CORPUS.stat().st_size, CORPUS.stat().st_mtime_ns]]
+    content = hashlib.sha256(CORPUS.read_bytes()).hexdigest()
+    assert settings["sources"] == [[CORPUS.name, CORPUS.stat().st_size, CORPUS.stat().st_mtime_ns, content]]
 
 
 def test_span_corruption(tokenizer, tmp_path):

@@ -188,7 +188,10 @@ def test_a_vocabulary_is_of_its_documents_and_settings(tmp_path):
     make = partial(make_tokenizer, "pegasus", 300, folder=tmp_path / "tokenizer")
     made = make([str(documents[0])])
     assert make([str(documents[0])]).fingerprint == made.fingerprint
-    with pytest.raises(DataError, match="made from other documents: give what it was made with, or another --folder"):
+    os.utime(documents[0], (1, 1))
+    assert make([str(documents[0])]).fingerprint == made.fingerprint  # touched, and the same
+    remedy = f"give another --folder, or delete {tmp_path / 'tokenizer'} and what was made with it"
+    with pytest.raises(DataError, match=rf"made from other documents \(0\.txt, not 1\.txt\): {remedy}"):
         make([str(documents[1])])
     with pytest.raises(
         DataError, match="made with kind pegasus, vocabulary 300, .* not kind characters, vocabulary 300"

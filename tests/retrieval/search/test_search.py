@@ -154,8 +154,6 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> No
         build(config(folder))
     with pytest.raises(DataError, match="--whiten 25: the model's vectors have 24 dimensions"):
         build(config(folder, "x", whiten=25))
-    with pytest.raises(DataError, match="about.json: no such file; build the index again"):
-        open_searcher(tmp_path)
     (folder / "p2.tsv").write_text(f"{TEXTS[0]}\t{TEXTS[0]}\n好\t没有\n坏\t没有\n")
     with pytest.raises(DataError, match="p2.tsv, line 2: its text is not in the index, nor those of 1 further lines"):
         evaluate(EvaluateIndexConfig(folder=str(folder / "index"), pairs=str(folder / "p2.tsv")))
@@ -168,6 +166,26 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path) -> No
     (folder / "other" / "texts.0.jsonl").write_text('{"text": "好"}\n')
     with pytest.raises(DataError, match="1 texts of 30"):
         open_searcher(folder / "other")
+
+
+@pytest.mark.parametrize(("name", "state"), [("", "holds no index"), ("missing", "no such folder")])
+def test_without_an_index_it_is_said_how_one_is_made(tmp_path, name: str, state: str) -> None:
+    given = str(tmp_path / name)
+    (texts := tmp_path / "t.txt").write_text("好\n")
+    for command in (
+        lambda: query(QueryConfig(folder=given, input=str(texts)), silent),
+        lambda: serve(ServeConfig(folder=given, port=free_port())),
+        lambda: add(AddConfig(folder=given, texts=str(texts)), silent),
+        lambda: evaluate(EvaluateIndexConfig(folder=given, pairs=str(texts)), silent),
+    ):
+        with pytest.raises(DataError, match=f"^{given}: {state}; make one with .* build .*--folder {given}$"):
+            command()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
 
 
 @pytest.mark.parametrize(

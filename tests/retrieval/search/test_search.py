@@ -173,10 +173,10 @@ def test_without_an_index_it_is_said_how_one_is_made(tmp_path, name: str, state:
     given = str(tmp_path / name)
     (texts := tmp_path / "t.txt").write_text("好\n")
     for command in (
-        lambda: query(QueryConfig(folder=given, input=str(texts)), silent),
+        lambda: query(QueryConfig(folder=given, input=str(texts))),
         lambda: serve(ServeConfig(folder=given, port=free_port())),
-        lambda: add(AddConfig(folder=given, texts=str(texts)), silent),
-        lambda: evaluate(EvaluateIndexConfig(folder=given, pairs=str(texts)), silent),
+        lambda: add(AddConfig(folder=given, texts=str(texts))),
+        lambda: evaluate(EvaluateIndexConfig(folder=given, pairs=str(texts))),
     ):
         with pytest.raises(DataError, match=f"^{given}: {state}; make one with .* build .*--folder {given}$"):
             command()

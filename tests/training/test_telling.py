@@ -12,7 +12,9 @@ from training.metrics import progress_bar
 from training.telling import logger, show, silence, tell
 
 
-def test_a_program_hears_and_nothing_is_printed(capsys, caplog):
+def test_a_program_hears_and_nothing_is_printed(capsys, caplog, monkeypatch):
+    monkeypatch.setattr(logger, "handlers", [])  # a command that ran in this process before has called show()
+    monkeypatch.setattr(logger, "propagate", True)
     with caplog.at_level(logging.INFO, logger.name):
         tell("step 1")
     assert caplog.messages == ["step 1"] and capsys.readouterr() == ("", "")

@@ -20,6 +20,7 @@ from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from training.experiment.statistics import spearman
 from training.files.errors import DataError
+from training.mesh import Share
 
 METHODS = ("none", "whitening", "whitening-4", "projection-4", "flow", "simcse")
 
@@ -96,8 +97,8 @@ def test_a_cell_that_is_told_to_stop_leaves_no_score(folder: Path, monkeypatch) 
     cell.unlink()
     batches = Batches.__call__
 
-    def interrupted(self, first: int):
-        for number, batch in enumerate(batches(self, first)):
+    def interrupted(self, first: int, share: Share):
+        for number, batch in enumerate(batches(self, first, share)):
             if number == 1:
                 os.kill(os.getpid(), signal.SIGINT)
             yield batch

@@ -155,6 +155,9 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
             tokenizer.save(folder / "tokenizer")
             contents, made = _make_shards(ShardMaker(examples, config, tokenizer, folder, found["row"]), sources)
             if not contents.files:
+                # Nothing is lost, and mended documents may come here. The settings last: of them the journals are.
+                for path in (*folder.glob("shard-*.json"), folder / "settings.json"):
+                    path.unlink()
                 skipped = f" ({sum(contents.skipped.values()):,} bad ones skipped)" if contents.skipped else ""
                 raise DataError(
                     f"{', '.join(config.data)}: nothing to train on, as none of {contents.documents:,} texts{skipped} "

@@ -110,8 +110,8 @@ def make_tokenizer(
         was = f"made from other documents ({other})"
     if was:
         raise DataError(
-            f"{folder} holds a vocabulary {was}: give another --folder, or delete {folder} and what was made with it "
-            "beside it"
+            f"{folder} holds a vocabulary {was}: give another --folder, or delete {folder}, with the rows and "
+            "checkpoints that are beside it"
         )
     return load_tokenizer(folder)
 

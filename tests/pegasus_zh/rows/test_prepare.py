@@ -284,9 +284,13 @@ def test_documents_too_short_for_a_pair(tokenizer, tmp_path):
     documents = tmp_path / "a.jsonl"
     documents.write_text('{"text": "一句话。"}\n{"text": ""}\n')
     told = "a.jsonl: nothing to train on, as none of 2 texts has three sentences; give .* blank line; .* in --field"
+    config = replace(CONFIG, data=(str(documents),))
     with pytest.raises(DataError, match=told):
-        prepare(EXAMPLES, replace(CONFIG, data=(str(documents),)), tokenizer, tmp_path / "set")
+        prepare(EXAMPLES, config, tokenizer, tmp_path / "set")
     assert not (tmp_path / "set" / "manifest.json").exists()
+    documents.write_bytes(CORPUS.read_bytes())  # mended, they are taken in the same folder
+    assert prepare(EXAMPLES, config, tokenizer, tmp_path / "set").manifest.contents.files
+    documents.write_text('{"text": "一句话。"}\n{"text": ""}\n')
     config = replace(CONFIG, data=(str(documents), str(CORPUS)))
     assert prepare(EXAMPLES, config, tokenizer, tmp_path / "both").manifest.contents.without_examples >= 2
 

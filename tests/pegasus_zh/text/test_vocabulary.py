@@ -190,7 +190,7 @@ def test_a_vocabulary_is_of_its_documents_and_settings(tmp_path):
     assert make([str(documents[0])]).fingerprint == made.fingerprint
     os.utime(documents[0], (1, 1))
     assert make([str(documents[0])]).fingerprint == made.fingerprint  # touched, and the same
-    remedy = f"give another --folder, or delete {tmp_path / 'tokenizer'} and what was made with it"
+    remedy = f"give another --folder, or delete {tmp_path / 'tokenizer'}, with the rows"
     with pytest.raises(DataError, match=rf"made from other documents \(0\.txt, not 1\.txt\): {remedy}"):
         make([str(documents[1])])
     with pytest.raises(

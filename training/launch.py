@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from training.compiled import remember_programs
 from training.files.locks import locked
 from training.mesh import MeshConfig, join_processes
+from training.profile import parse_steps, profiled
 from training.telling import fall_silent
 
 Made = TypeVar("Made")
@@ -26,6 +27,12 @@ class LaunchConfig:
     """One process of several: joins them through jax.distributed (a TPU pod finds the others by itself)."""
     keep_compiled: bool = False
     """Keep compiled programs in the folder, for the next run of the same shapes to begin sooner."""
+    profile: str | None = None
+    """Trace the steps FIRST:LAST, such as 10:12, into profile/ of the folder, for XProf or TensorBoard."""
+
+    def __post_init__(self):
+        if self.profile is not None:
+            parse_steps(self.profile)
 
 
 def joined(launch: LaunchConfig) -> None:
@@ -44,6 +51,7 @@ def hold(folder: Path | str, launch: LaunchConfig) -> Iterator[None]:
     with (
         locked(folder) if jax.process_index() == 0 else nullcontext(),
         remember_programs(folder / "compiled") if launch.keep_compiled else nullcontext(),
+        profiled(launch.profile, folder / "profile") if launch.profile else nullcontext(),
     ):
         yield
 

@@ -17,6 +17,7 @@ from training.checkpoints import Checkpoints
 from training.journal import Diverged, Journal
 from training.mesh import Share, data_share
 from training.partition import RULES, abstract, place
+from training.profile import traced
 from training.program import Data, HostBatch, Program
 from training.ranges import check_ranges
 from training.step import TrainState, compile_step
@@ -114,7 +115,7 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
             if first == 0:
                 journal.evaluated(0, evaluate(state.model, 0))
             for number in range(first + 1, config.steps + 1):
-                state, sums = step(state, batch)
+                state, sums = traced(number, step, state, batch)
                 dispatched = host
                 if number < config.steps:
                     batch = to_mesh(host := next(batches), mesh, config.accumulate)

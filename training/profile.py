@@ -1,0 +1,64 @@
+"""Some steps of a training traced: where the devices' time goes, in a file that XProf and TensorBoard read."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from training.telling import tell
+
+
+class _Trace:
+    def __init__(self, first: int, last: int, folder: Path):
+        self.first, self.last, self.folder, self.running, self.done = first, last, folder, False, False
+
+    def stop(self) -> None:
+        if self.running:
+            jax.profiler.stop_trace()
+            tell(f"{self.folder}: the trace of steps {self.first} to {self.last}")
+        self.running, self.done = False, self.done or self.running
+
+
+_asked: _Trace | None = None  # by the command of this process; a loop within reads it, as it does jax's settings
+
+
+def parse_steps(text: str) -> tuple[int, int]:
+    """(first, last) of FIRST:LAST, counted from 1. Raises ValueError."""
+    found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise ValueError(f"profile is {text!r}: it must be FIRST:LAST, two steps counted from 1, such as 10:12")
+    return int(found[1]), int(found[2])
+
+
+@contextmanager
+def profiled(steps: str, folder: Path) -> Iterator[None]:
+    """The steps FIRST:LAST of a training within are traced into `folder`, those of a resumed run that it still has."""
+    global _asked
+    _asked = trace = _Trace(*parse_steps(steps), folder)
+    try:
+        yield
+    finally:
+        _asked = None
+        trace.stop()
+    if not trace.done:
+        tell(f"--profile {steps}: no such step was run, so nothing was traced")
+
+
+def traced(number: int, step: Callable, *arguments: Any) -> Any:
+    """step(*arguments), which is step `number` of the run; waited for where the trace ends."""
+    trace = _asked
+    if trace is None or not trace.first <= number <= trace.last:
+        return step(*arguments)
+    if not trace.running:
+        jax.profiler.start_trace(trace.folder)
+        trace.running = True
+    with jax.profiler.StepTraceAnnotation("train", step_num=number):
+        made = step(*arguments)
+        if number == trace.last:
+            jax.block_until_ready(made)
+    if number == trace.last:
+        trace.stop()
+    return made

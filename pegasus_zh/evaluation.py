@@ -29,7 +29,7 @@ from pegasus_zh.text.documents import JSON_SUFFIXES, Source, find_sources, read_
 from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json
 from training.files.errors import DataError
-from training.telling import silent, tell
+from training.telling import showing, tell
 
 METRICS = {"rouge-1": "Rouge-1", "rouge-2": "Rouge-2", "rouge-l": "Rouge-L", "bleu": "BLEU"}  # and their headings
 Scores = Mapping[str, np.ndarray]  # metric -> one figure per example, 0 to 1
@@ -119,7 +119,9 @@ def read_pairs(source: Source, reference_field: str, written_field: str) -> tupl
 def scores(references: Sequence[str], candidates: Sequence[str]) -> dict[str, np.ndarray]:
     """Rouge-1, Rouge-2, Rouge-L (F) and BLEU of each candidate, from 0 to 1."""
     pairs = zip(references, candidates, strict=True)
-    progress = tqdm(pairs, "evaluate", len(references), unit="example", delay=3, leave=False, disable=silent() or None)
+    progress = tqdm(
+        pairs, "evaluate", len(references), unit="example", delay=3, leave=False, disable=not showing() or None
+    )
     table = np.array([_score(*pair) for pair in progress]).reshape(-1, len(METRICS))
     return dict(zip(METRICS, table.T, strict=True))
 

@@ -13,6 +13,7 @@ from pegasus_zh.rows.dataset import eval_batches, train_batches
 from pegasus_zh.rows.makers import PAIR, ExamplesConfig, making_pairs
 from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
+from pegasus_zh.rows.prepared_set import check_formats
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, load
@@ -254,6 +255,7 @@ def _prepared(
     fingerprint = tokenizer.fingerprint if tokenizer else None
 
     def make() -> tuple[PreparedRows, PackedRows | None]:
+        check_formats([place, folder / "heldout"] if eval_data else [place])  # before the documents take their time
         if config.prepared:
             data = open_rows(place, fingerprint)
         else:

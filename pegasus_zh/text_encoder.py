@@ -21,6 +21,7 @@ from rope.encoder.load import load_encoder
 from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import EncoderConfig, pretrain_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig
+from rope.layers.kernels import Implementation
 from training.files.atomic import check_new
 from training.files.errors import DataError
 from training.files.weights import fingerprint
@@ -37,11 +38,13 @@ class TextEncoder(NamedTuple):
     config: RoFormerConfig
     tokenizer: Tokenizer
     pooling: str | None = None  # what scripts.simcse trained its vectors with
+    attention: Implementation = "auto"  # what computed it in training: of the fingerprint alone
 
     @property
     def fingerprint(self) -> str:
-        """Of all that a text's vector depends on."""
-        about = (fingerprint(self.model), self.config, self.tokenizer.fingerprint)
+        """Of all that a text's vector depends on; with the config as the run saved it, as indexes have it."""
+        saved = replace(self.config, attention=self.attention)
+        about = (fingerprint(self.model), saved, self.tokenizer.fingerprint)
         return hashlib.sha256(repr(about).encode()).hexdigest()[:12]
 
 
@@ -103,7 +106,7 @@ def tokenizer_folder(path: Path | str) -> Path:
 
 def load_text_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = "auto") -> TextEncoder:
     """As rope.encoder.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
-    model, config, of_tokenizer, pooling = load_encoder(path, step=step, pooler=pooler)
+    model, config, of_tokenizer, pooling, attention = load_encoder(path, step=step, pooler=pooler)
     tokenizer = load_tokenizer(where := tokenizer_folder(path))
     if tokenizer.mask_id is None:
         raise DataError(f"{where}: a {tokenizer.kind} model; an encoder's tokenizer is its vocab.txt: put that there")
@@ -114,7 +117,7 @@ def load_text_encoder(path: Path | str, *, step: int | None = None, pooler: Pool
             f"{where}: {tokenizer.vocab_size:,} tokens, and the embedding has {config.vocabulary:,} rows; put the "
             "vocab.txt there that belongs to the model"
         )
-    return TextEncoder(model, config, tokenizer, pooling)
+    return TextEncoder(model, config, tokenizer, pooling, attention)
 
 
 def rows_of_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +150,7 @@ def export_encoder(config: ExportEncoderConfig) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises DataError as loading and writing do."""
     out = Path(config.folder)
     check_new(out)
-    model, about, tokenizer, _ = load_text_encoder(config.model, step=config.step)
+    model, about, tokenizer = load_text_encoder(config.model, step=config.step)[:3]
     kind = write_encoder(out, model, about, dtype=config.dtype, write_tokenizer=partial(write_tokenizer, tokenizer))
     size = sum(x.size for x in jax.tree.leaves(model)) / 1e6
     tell(f"{out}: {size:.1f}M parameters in {config.dtype}; load it with")

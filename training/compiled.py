@@ -1,11 +1,15 @@
 """Compiled programs, kept from one run to the next."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+
+from training.telling import tell
 
 
 @contextmanager
@@ -23,9 +27,37 @@ def remember_programs(folder: Path) -> Iterator[None]:
         return
     _configure(settings)
     try:
-        yield
+        with _damage_told(folder):
+            yield
     finally:
         _configure(before)
+
+
+@contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    """JAX warns of each file that it cannot read, and compiles anew without replacing it: here one line is of all."""
+    show, told = warnings.showwarning, False
+
+    def tell_once(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        nonlocal told
+        if not str(message).startswith("Error reading persistent compilation cache entry"):
+            show(message, category, filename, lineno, file, line)
+        elif not told:
+            told = True
+            tell(f"{folder}: a program there is damaged, so it is compiled anew; delete that folder to keep it again")
+
+    warnings.showwarning = tell_once
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def _configure(settings: dict) -> None:

@@ -73,9 +73,8 @@ class Journal:
         if not values:
             return
         self._metrics.write(number, {f"eval_{name}": value for name, value in values.items()})
-        if not self._bar.disable:
-            with self._bar.external_write_mode():  # takes the bar away meanwhile
-                tell(f"step {number}: held out " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        with self._bar.external_write_mode():  # takes the bar away meanwhile
+            tell(f"step {number}: held out " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self._speed.pause()
 
     def saved(self, number: int) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from training.files.atomic import atomic_write, write_bytes
 from training.program import HostBatch, Program
-from training.telling import silent
+from training.telling import showing
 
 # Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets.
 PEAKS = {
@@ -143,14 +143,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def progress_bar(first: int, total: int, unit: str = "step") -> tqdm:
-    """The bar of a run that is not silent, on process 0 only;
+    """The bar of a run of a command that is not silent, on process 0 only;
     where there is no terminal it prints a line every half minute at most."""
     terminal = os.isatty(2) and os.get_terminal_size(2).columns > 0
     return tqdm(
         total=total,
         initial=first,
         unit=unit,
-        disable=jax.process_index() != 0 or silent(),
+        disable=jax.process_index() != 0 or not showing(),
         dynamic_ncols=terminal,
         mininterval=0.5 if terminal else 30,
     )

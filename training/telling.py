@@ -38,8 +38,13 @@ def silent() -> bool:
     return bool(_silences)
 
 
+def showing() -> bool:
+    """Are bars to be drawn? Of a command that shows what is told, outside of a silence."""
+    return not silent() and any(isinstance(handler, _Printer) for handler in logger.handlers)
+
+
 def show(stream: TextIO | None = None) -> None:
-    """Prints what is told from now on, as commands do, to standard output or another stream."""
+    """Prints what is told from now on, as commands do, to standard output or another stream; bars are drawn, too."""
     logger.handlers = [_Printer(stream)]
     logger.setLevel(logging.INFO)
     logger.propagate = False

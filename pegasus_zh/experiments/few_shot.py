@@ -27,6 +27,7 @@ from pegasus_zh.pretrain import PretrainRecipe, defaults, pretrain_on
 from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.packed_rows import PreparedRows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
+from pegasus_zh.rows.prepared_set import check_formats
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Start, load
 from pegasus_zh.text.documents import read_documents
@@ -146,6 +147,7 @@ def few_shot(config: FewShotConfig) -> None:
         objective: ExamplesConfig(selector=objective, **PAIRS) for objective in config.objectives if objective != NONE
     }
     with experiment(folder, settings_of(config, tasks)):
+        check_formats([folder / "data" / objective for objective in examples])
         documents = PrepareConfig(data=config.documents)
         tokenizer = basis.tokens.of(documents, folder / "tokenizer")
         rows = {

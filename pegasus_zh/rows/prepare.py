@@ -56,7 +56,7 @@ from training.files.atomic import atomic_write, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.ranges import check_ranges
-from training.telling import silent, tell
+from training.telling import showing, tell
 
 SAMPLE_BYTES = 1_000_000  # of documents by which the shape of a row is chosen
 BLOCK = 256  # documents that go through the stages together
@@ -220,7 +220,7 @@ def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents,
 
     made = in_processes(make, missing(), workers) if workers > 1 else ((i, make(i, chunk)) for i, chunk in missing())
     done = 0
-    with tqdm(desc="prepare", unit="B", unit_scale=True, disable=silent() or None) as progress:
+    with tqdm(desc="prepare", unit="B", unit_scale=True, disable=not showing() or None) as progress:
         for index, shard in made:
             shards[index] = shard
             done += shard.bytes

@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -153,12 +154,24 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise DataError(
             f"{path} is damaged ({error}): delete it and prepare again; finished shards are kept"
         ) from error
-    raise DataError(f"{folder} {_other_format(found)}")
+    raise _other_format({path.parent: found})
 
 
-def _other_format(found: int) -> str:
-    return (
-        f"holds a set of format {found}, and this version reads format {FORMAT}: delete that folder and run the same "
+def check_formats(folders: Sequence[Path]) -> None:
+    """Of sets that one command prepares: raises DataError, which names all that are of another format."""
+    found = {}
+    for folder in folders:
+        with suppress(*_NOT_AS_WRITTEN):  # no set, or a damaged one, which preparing tells
+            found[folder] = json.loads((folder / "settings.json").read_bytes())["format"]
+    if other := {folder: number for folder, number in found.items() if number != FORMAT}:
+        raise _other_format(other)
+
+
+def _other_format(found: Mapping[Path, int]) -> DataError:
+    several, formats = len(found) > 1, " and ".join(map(str, sorted({*found.values()})))
+    return DataError(
+        f"{', '.join(map(str, found))} {'hold sets' if several else 'holds a set'} of format {formats}, and this "
+        f"version reads format {FORMAT}: delete {'those folders' if several else 'that folder'} and run the same "
         "command again, or give another"
     )
 
@@ -210,7 +223,7 @@ def read_settings(folder: Path, wanted: dict, sources: Sequence[Source]) -> dict
     except _NOT_AS_WRITTEN as error:
         raise DataError(f"{path} is damaged ({error}): delete the folder, or give another") from error
     if not known:
-        raise DataError(f"{folder} {_other_format(made)}")
+        raise _other_format({folder: made})
     differences = [f"{name} {str(value)[:20]!r} (here {str(wanted[name])[:20]!r})" for name, value in changed.items()]
     if other := changes(found["sources"], sources):
         differences.insert(0, f"other documents ({other})")

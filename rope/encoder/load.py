@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from rope.encoder.huggingface import Pooler, read_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init
+from rope.layers.kernels import Implementation
 from rope.positions.extension import Extension
 from training.checkpoints import read_model
 from training.files.errors import DataError
@@ -17,6 +18,7 @@ class Encoder(NamedTuple):
     config: RoFormerConfig
     tokenizer: str | None = None  # a run's: the fingerprint of its tokenizer
     pooling: str | None = None  # of a run of scripts.simcse: what its vectors were trained with
+    attention: Implementation = "auto"  # what computed it in the run's training; the config has auto
 
 
 def load_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = "auto") -> Encoder:
@@ -36,7 +38,7 @@ def load_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = 
     config = _config(about, path)
     if pooler not in ("auto", config.pooler):
         raise DataError(f"{path}: the run's pooler is {config.pooler}, and {pooler!r} was asked for; leave that out")
-    return Encoder(model, config, about.get("tokenizer"), about.get("pooling"))
+    return Encoder(model, config, about.get("tokenizer"), about.get("pooling"), about["encoder"]["attention"])
 
 
 def _config(about: dict[str, Any], where: Path) -> RoFormerConfig:

@@ -1,5 +1,7 @@
 """What others call of pegasus_zh: the same as the commands and functions below, and refusals in one line."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -113,6 +115,19 @@ def test_pretraining_is_one_call(tmp_path):
     run = pretrain_t5([CORPUS / "heldout.jsonl"], folder=tmp_path / "t5", **few)
     assert run.finished and run.folder == tmp_path / "t5" and np.isfinite(run.metrics["loss"])
     assert len(load_writer(run.folder)(["今天天气很好。"], max_target=4)) == 1
+
+
+def test_sets_of_another_format_are_named_together_before_any_is_made(tmp_path):
+    for name in ("data", "heldout"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "settings.json").write_text('{"format": 1}')
+    given = {"data": CORPUS / "heldout.jsonl", "eval_data": (str(CORPUS / "heldout.jsonl"),), "folder": tmp_path}
+    with pytest.raises(DataError, match=r"data, \S*heldout hold sets of format 1, .* 2: delete those folders and run"):
+        pretrain_t5(**given)
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(DataError, match=r"^\S*heldout holds a set of format 1, .* 2: delete that folder and run"):
+        pretrain_t5(**given)
+    assert not (tmp_path / "data").exists() and not (tmp_path / "tokenizer").exists()
 
 
 def test_pretraining_refuses(tmp_path):

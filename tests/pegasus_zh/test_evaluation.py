@@ -16,7 +16,7 @@ from pegasus_zh import evaluation
 from pegasus_zh.evaluation import METRICS, EvaluateTextsConfig, evaluate, intervals, scores
 from tests.listening import Terminal
 from training.files.errors import DataError
-from training.telling import silence
+from training.telling import logger, silence
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "tests" / "goldens"
@@ -156,7 +156,7 @@ def test_table_differences_and_figures(tmp_path, said):
     assert said[-1] == f"  not the references of {first}: no difference"
 
 
-def test_a_terminal_sees_a_bar_but_within_a_silence(monkeypatch):
+def test_a_terminal_sees_a_bar_of_a_command_but_within_a_silence(monkeypatch, shown):
     class Prompt(tqdm):  # which does not wait for three seconds
         def __init__(self, *given, delay: float, **options):
             super().__init__(*given, **options)
@@ -164,6 +164,9 @@ def test_a_terminal_sees_a_bar_but_within_a_silence(monkeypatch):
     monkeypatch.setattr(evaluation, "tqdm", Prompt)
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with silence():
+        scores(REFERENCES, WRITTEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(logger, "handlers", [])
         scores(REFERENCES, WRITTEN)
     assert terminal.getvalue() == ""
     scores(REFERENCES, WRITTEN)

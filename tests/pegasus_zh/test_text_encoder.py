@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 
 from pegasus_zh.rows.plain_text import TextConfig, vocabulary_of
 from pegasus_zh.text.documents import DocumentsConfig
-from pegasus_zh.text.tokenizers import Tokenizer
-from pegasus_zh.text.vocabulary import TokenizerConfig, train_sentencepiece
+from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer
+from pegasus_zh.text.vocabulary import SPECIALS, TokenizerConfig, train_sentencepiece
 from pegasus_zh.text_encoder import (
     ExportEncoderConfig,
+    TextEncoder,
     TextEncoderConfig,
     export_encoder,
     load_text_encoder,
@@ -22,8 +24,10 @@ from pegasus_zh.text_encoder import (
     tokenizer_folder,
 )
 from rope.encoder.pretrain import EncoderConfig, defaults
+from rope.encoder.roformer import RoFormerConfig, init
 from tests.rope.encoder.random_encoder import one_layer_preset
 from training.files.errors import DataError
+from training.files.weights import hollow
 
 TEXTS = ["今天天气很好，我们去公园散步。", "他每天读书写字。", "山水花草，风雨雪月。"]
 
@@ -60,6 +64,27 @@ def test_a_run_goes_out_to_transformers_and_comes_back(run, said):
         assert tokenizer_folder(path) == folder / "run" / "tokenizer"
     with pytest.raises(DataError, match="exists already"):
         export_encoder(ExportEncoderConfig(model=config.folder, folder=str(folder / "out")))
+
+
+@pytest.mark.parametrize(("attention", "wanted"), [("auto", "16dd810bf0f8"), ("xla", "09c290f16612")])
+def test_a_fingerprint_is_that_of_version_0_1(attention, wanted):
+    """By which the indexes of that version know their models."""
+    config = RoFormerConfig(vocabulary=50, width=24, feed_forward=20, heads=3, layers=1)
+    model = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), hollow(partial(init, config)))
+    found = TextEncoder(model, config, PegasusTokenizer([*SPECIALS, "今"]), attention=attention)
+    assert found.fingerprint == wanted
+
+
+def test_what_computed_attention_is_of_the_fingerprint_alone(run):
+    """Else a run could not be loaded where that is not legal, or an index of it not be read."""
+    config, text, folder = run
+    recipe = replace(config.recipe, computation=replace(config.recipe.computation, attention="xla"))
+    pretrain(TextEncoderConfig(text=text, encoder=replace(config, recipe=recipe, folder=str(folder / "xla"))))
+    found = load_text_encoder(folder / "xla")
+    assert found.config == load_text_encoder(config.folder).config and found.config.attention == "auto"
+    saved = replace(found.config, attention="xla")
+    assert found.fingerprint == TextEncoder(found.model, saved, found.tokenizer, attention="xla").fingerprint
+    assert found.fingerprint != found._replace(attention="auto").fingerprint
 
 
 def test_a_run_starts_from_an_encoder(run):

@@ -1,5 +1,7 @@
 """Compiled programs are kept where a run is, unless JAX was given a folder; afterwards all is as it was."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -42,3 +44,25 @@ def test_a_folder_that_jax_was_given_stays(tmp_path, no_folder):
     with remember_programs(tmp_path / "other"):
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "given")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.filterwarnings("always:Error reading persistent")
+def test_of_damaged_programs_one_line_is_told(tmp_path, no_folder, said, capsys):
+    def programs() -> list[float]:
+        return [float(jax.jit(lambda x, y=y: x + y)(jnp.float32(1))) for y in (1, 2, 3)]
+
+    with remember_programs(tmp_path):
+        found = programs()
+    damaged = sorted(tmp_path.glob("*-cache"))
+    kinds = b"", b"noise", damaged[0].read_bytes()[:100]
+    for number, path in enumerate(damaged):
+        path.write_bytes(kinds[number % 3])
+    with remember_programs(tmp_path):
+        assert programs() == found == [2, 3, 4]
+    assert len(damaged) > 2 and said == [
+        f"{tmp_path}: a program there is damaged, so it is compiled anew; delete that folder to keep it again"
+    ]
+    assert capsys.readouterr() == ("", "")
+    with remember_programs(tmp_path), pytest.warns(UserWarning, match="of another kind"):
+        warnings.warn("of another kind", stacklevel=1)
+    assert len(said) == 1

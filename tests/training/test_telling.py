@@ -6,9 +6,13 @@ import threading
 import jax
 import pytest
 
+from tests.training import toy
 from training import telling
 from training.launch import LaunchConfig, joined
+from training.loop import LoopConfig, train
+from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
+from training.optimizer import OptimizerConfig, make_optimizer
 from training.telling import logger, show, silence, tell
 
 
@@ -50,14 +54,22 @@ def test_a_silence_is_of_all_threads_and_those_of_two_may_overlap(said):
     assert said == ["after"]
 
 
-def test_a_bar_that_begins_within_a_silence_is_off(capsys):
+def test_a_bar_that_begins_within_a_silence_is_off(shown):
     with silence():
         bar = progress_bar(0, 2)
     bar.update(2)
     bar.close()
-    assert capsys.readouterr() == ("", "")
+    assert shown.readouterr() == ("", "")
     progress_bar(0, 2).close()
-    assert "0/2" in capsys.readouterr().err
+    assert "0/2" in shown.readouterr().err
+
+
+def test_a_program_hears_what_is_told_and_sees_no_bar(tmp_path, capsys, said):
+    tx = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=2), 2)
+    config = LoopConfig(steps=2, batch_size=16, eval_every=1, save_every=2)
+    train(toy.training(config, tx), config, make_mesh(MeshConfig(data=2), jax.devices()[:2]), tmp_path)
+    assert [line[:17] for line in said if "held out" in line] == [f"step {n}: held out " for n in range(3)]
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("process", "lines"), [(0, ["step 1"]), (1, [])])

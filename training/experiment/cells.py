@@ -14,7 +14,9 @@ from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.metrics import progress_bar
+from training.telling import tell
 
+AGAIN = "it is made again"
 REMAKE = "delete it, and the same command makes it again"
 DELETE = "delete the folder, or give another --folder"
 Cell = TypeVar("Cell")
@@ -61,28 +63,42 @@ class Made(NamedTuple):
 
 
 def run_cells(folder: Path, cells: Mapping[str, Cell], make: Callable[[Cell], dict], unit: str = "cell") -> Made:
-    """What `make` returns for each cell, kept as cells/NAME.json in `folder`; where that exists it is read.
+    """What `make` returns for each cell, kept as cells/NAME.json in `folder`; where that exists it is read, and where
+    it is damaged, it is told of and the cell made again.
 
     A cell that ends in ValueError, such as DataError or a loss that is not finite, or for want of memory, does not keep
     the others from being made: it is told of at once, and is missing from what is returned. Raises DataError where all
     are.
     """
     paths = {name: folder / "cells" / f"{name}.json" for name in cells}
-    wanted, missing = [name for name, path in paths.items() if not path.exists()], []
+    found = {name: row for name, path in paths.items() if (row := _kept(path)) is not None}
+    wanted, missing = [name for name in paths if name not in found], []
     bar = progress_bar(len(paths) - len(wanted), len(paths), unit=unit)
     for name in wanted:
         bar.set_description(name, refresh=sys.stderr.isatty())
         try:
             write_json(paths[name], make(cells[name]))
+            found[name] = read_json(paths[name])  # as the next command has it
         except (ValueError, MemoryError, jax.errors.JaxRuntimeError) as error:
             missing.append(f"{name}: {_reason(error)}")
             bar.write(missing[-1], file=sys.stderr)
         bar.update()
     bar.close()
-    made = Made({name: read_json(path, REMAKE) for name, path in paths.items() if path.exists()}, missing)
+    made = Made({name: found[name] for name in paths if name in found}, missing)
     if not made.cells:
         made.complete()
     return made
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """A cell that is there; None for one that is to be made."""
+    if not path.exists():
+        return None
+    try:
+        return read_json(path, AGAIN)
+    except DataError as error:
+        tell(str(error))
+        return None
 
 
 def _reason(error: Exception) -> str:

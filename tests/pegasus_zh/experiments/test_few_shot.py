@@ -189,3 +189,11 @@ def test_names_that_would_meet_are_refused(config, tmp_path):
         few_shot(replace(config, tasks=(*config.tasks, str(other))))
     with pytest.raises(ValueError, match="examples is"):
         replace(config, examples=(10, 10))
+
+
+def test_sets_of_another_format_are_named_together(config, tmp_path):
+    for name in ("lcs", "lead"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "settings.json").write_text('{"format": 1}')
+    with pytest.raises(DataError, match=r"lcs, \S*lead hold sets of format 1, .*: delete those folders"):
+        few_shot(replace(config, objectives=("lcs", "lead", "none"), folder=str(tmp_path)))

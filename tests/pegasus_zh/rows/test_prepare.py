@@ -27,7 +27,7 @@ from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer,
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary, train_sentencepiece
 from tests.listening import Terminal
 from training.files.errors import DataError
-from training.telling import silence
+from training.telling import logger, silence
 
 CORPUS = Path(pegasus_zh.__file__).parent / "corpus" / "train.jsonl"
 SHARDS = 10  # about
@@ -111,10 +111,13 @@ def test_a_finished_set_is_left_alone(whole, tokenizer, shown):
     assert shown.readouterr().out == ""
 
 
-def test_a_terminal_sees_a_bar_but_within_a_silence(tokenizer, tmp_path, monkeypatch):
+def test_a_terminal_sees_a_bar_of_a_command_but_within_a_silence(tokenizer, tmp_path, monkeypatch, shown):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with silence():
         prepare(EXAMPLES, CONFIG, tokenizer, tmp_path / "silent")
+    with monkeypatch.context() as patch:
+        patch.setattr(logger, "handlers", [])
+        prepare(EXAMPLES, CONFIG, tokenizer, tmp_path / "program")
     assert terminal.getvalue() == ""
     prepare(EXAMPLES, CONFIG, tokenizer, tmp_path / "loud")
     assert "prepare: " in terminal.getvalue()

@@ -19,9 +19,25 @@ def test_damaged_files_are_named(tmp_path):
     (tmp_path / "cells" / "a.json").write_text("{}")
     with pytest.raises(DataError, match=r"settings\.json: lost, so nobody knows what the cells beside it"):
         keep_settings(tmp_path / "settings.json", {"steps": 3})
-    (tmp_path / "cells" / "a.json").write_text("7")
-    with pytest.raises(DataError, match=r"a\.json: not a JSON object; delete it, and the same command makes it again"):
-        run_cells(tmp_path, {"a": "a"}, pytest.fail)
+
+
+def test_a_damaged_cell_is_told_of_and_made_again(tmp_path, said):
+    cells = dict(zip("abcd", "ABCD", strict=True))
+    run_cells(tmp_path, cells, lambda cell: {"cell": cell})
+    (tmp_path / "cells" / "b.json").write_text('{"cell": ')
+    (tmp_path / "cells" / "c.json").write_text("7")
+
+    def make(cell: str) -> dict:
+        if cell == "C":
+            raise DataError("no C")
+        return {"cell": cell + " again"}
+
+    made = run_cells(tmp_path, cells, make)
+    assert [*made.cells.items()] == [("a", {"cell": "A"}), ("b", {"cell": "B again"}), ("d", {"cell": "D"})]
+    assert made.missing == ["c: no C"]
+    assert said[0].startswith(f"{tmp_path}/cells/b.json: not JSON") and said[0].endswith("; it is made again")
+    assert said[1:] == [f"{tmp_path}/cells/c.json: not a JSON object; it is made again"]
+    assert [*run_cells(tmp_path, cells, lambda cell: {"cell": cell}).cells] == [*"abcd"]
 
 
 def test_a_cell_that_fails_does_not_keep_the_others(tmp_path, capsys):

@@ -3,7 +3,7 @@ pictures beside them."""
 
 import json
 
-from training.experiment.page import Section, Table
+from training.experiment.page import Section, Table, page
 from training.experiment.report import seeds_told, write_report
 
 SECTIONS = [
@@ -35,7 +35,7 @@ def test_everything_is_written(tmp_path):
     assert told == f"{tables}\n{tmp_path / 'report.html'}: the same with pictures"
     assert (tmp_path / "all.csv").read_text() == "a,b\nx,1.5\ny,\n"
     assert json.loads((tmp_path / "all.json").read_text()) == {"rows": [1]}
-    page = (tmp_path / "report.html").read_text()
+    html = (tmp_path / "report.html").read_text()
     for part in (
         "<h2>A &lt;title&gt;</h2>",
         '<tr><td class="left">x</td><td><b>1.0</b></td></tr>',
@@ -44,8 +44,15 @@ def test_everything_is_written(tmp_path):
         '<p class="quiet">some steps 3 · names a, b</p>',
         '<p class="quiet">more</p>',
     ):
-        assert part in page
-    assert page.count("<img") == 1 and page.count("<table>") == 2
+        assert part in html
+    assert html.count("<img") == 1 and html.count("<table>") == 2
+
+
+def test_of_stars_alone_nothing_is_bold():
+    """As a name of a file may be, which the first column has."""
+    cells = ["**", "***", "****", "*****"]
+    html = page("", "", {}, [Section("one", "", table=Table(["a"] * 4, [cells], left=0))])
+    assert "<tr><td>**</td><td>***</td><td>****</td><td><b>*</b></td></tr>" in html
 
 
 def test_what_is_missing_is_named_wherever_the_figures_are(tmp_path):

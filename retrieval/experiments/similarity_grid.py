@@ -31,7 +31,7 @@ from rope.encoder.huggingface import Pooler
 from rope.layers.computation import Computation
 from training.experiment.cells import REMAKE, experiment, run_cells
 from training.experiment.report import shown_settings
-from training.experiment.statistics import estimate_correlations
+from training.experiment.statistics import RESAMPLES, estimate_correlations
 from training.files.atomic import atomic_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -109,10 +109,7 @@ def similarity_grid(config: SimilarityGridConfig) -> None:
         if not cells:
             raise DataError("no cell is left: the model has no pooler; give other --poolings")
         vectors = _Vectors(config, loaded, folder / "vectors")
-        made = run_cells(folder, cells, lambda cell: _run(config, loaded, vectors, cell, folder))
-        for name, row in made.cells.items():
-            if not row.keys() >= {"model", "pooling", "method", "task", "splits", "average", "weighted", "dimensions"}:
-                raise DataError(f"{folder / 'cells' / name}.json: not a cell of this grid; {REMAKE}")
+        made = run_cells(folder, cells, lambda cell: _run(config, loaded, vectors, cell, folder), fits=_fits)
         tell(report(folder, made, shown_settings(config)))
         made.complete()
 
@@ -193,6 +190,12 @@ class _Vectors:
             bar.close()
 
 
+def _fits(row: dict[str, Any]) -> bool:
+    """Is it a cell of this grid? One of version 0.1, of 500 resamples, does not say how many they were."""
+    fields = {"model", "pooling", "method", "task", "splits", "average", "weighted", "dimensions"}
+    return row.keys() >= fields and row.get("resamples") == RESAMPLES
+
+
 def _run(
     config: SimilarityGridConfig, loaded: dict[str, TextEncoder], vectors: _Vectors, cell: Cell, folder: Path
 ) -> dict[str, Any]:
@@ -210,7 +213,8 @@ def _run(
     }
     about = {"model": cell.model, "pooling": cell.pooling, "method": cell.method, "task": cell.task.name}
     average = float(np.mean([x.mean for x in of_splits]))
-    return about | {"splits": splits, "average": average, "weighted": of_all._asdict(), "dimensions": found.shape[1]}
+    figures = {"splits": splits, "average": average, "weighted": of_all._asdict()}
+    return about | figures | {"dimensions": found.shape[1], "resamples": RESAMPLES}
 
 
 def _mapped(config: SimilarityGridConfig, method: str, vectors: np.ndarray) -> np.ndarray:

@@ -62,16 +62,22 @@ class Made(NamedTuple):
             raise DataError(f"{self.missing[0]}{others}; {rest}, and the same command makes what is missing again")
 
 
-def run_cells(folder: Path, cells: Mapping[str, Cell], make: Callable[[Cell], dict], unit: str = "cell") -> Made:
+def run_cells(
+    folder: Path,
+    cells: Mapping[str, Cell],
+    make: Callable[[Cell], dict],
+    unit: str = "cell",
+    fits: Callable[[dict[str, Any]], bool] = lambda row: True,
+) -> Made:
     """What `make` returns for each cell, kept as cells/NAME.json in `folder`; where that exists it is read, and where
-    it is damaged, it is told of and the cell made again.
+    it is damaged, or not what `make` returns today by `fits`, it is told of and the cell made again.
 
     A cell that ends in ValueError, such as DataError or a loss that is not finite, or for want of memory, does not keep
     the others from being made: it is told of at once, and is missing from what is returned. Raises DataError where all
     are.
     """
     paths = {name: folder / "cells" / f"{name}.json" for name in cells}
-    found = {name: row for name, path in paths.items() if (row := _kept(path)) is not None}
+    found = {name: row for name, path in paths.items() if (row := _kept(path, fits)) is not None}
     wanted, missing = [name for name in paths if name not in found], []
     bar = progress_bar(len(paths) - len(wanted), len(paths), unit=unit)
     for name in wanted:
@@ -90,15 +96,19 @@ def run_cells(folder: Path, cells: Mapping[str, Cell], make: Callable[[Cell], di
     return made
 
 
-def _kept(path: Path) -> dict[str, Any] | None:
+def _kept(path: Path, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
     """A cell that is there; None for one that is to be made."""
     if not path.exists():
         return None
     try:
-        return read_json(path, AGAIN)
+        row = read_json(path, AGAIN)
     except DataError as error:
         tell(str(error))
         return None
+    if not fits(row):
+        tell(f"{path}: not a cell as this version makes it; {AGAIN}")
+        return None
+    return row
 
 
 def _reason(error: Exception) -> str:

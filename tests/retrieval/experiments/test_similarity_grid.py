@@ -137,13 +137,17 @@ def test_a_cell_that_fails_is_named_in_the_report(folder: Path, tmp_path, monkey
     assert "missing: m,mean,flow,dev" in (tmp_path / "report.html").read_text()
 
 
-def test_a_cell_that_is_none_is_named(folder: Path) -> None:
-    cell = folder / "out" / "cells" / "m,mean,none,T.json"
-    before = cell.read_bytes()
-    cell.write_text("{}")
-    with pytest.raises(DataError, match="m,mean,none,T.json: not a cell"):
-        similarity_grid(config(folder))
-    cell.write_bytes(before)
+def test_a_cell_that_is_none_or_of_fewer_resamples_is_made_again(folder: Path, said) -> None:
+    """Those of version 0.1 were of 500, and their cells did not say so."""
+    cells = [folder / "out" / "cells" / f"m,mean,none,{task}.json" for task in ("T", "dev")]
+    before = [cell.read_bytes() for cell in cells]
+    of_old = json.loads(before[1])
+    assert of_old.pop("resamples") == 2000
+    cells[0].write_text("{}")
+    cells[1].write_text(json.dumps(of_old | {"weighted": {"mean": 0.1, "low": 0.0, "high": 0.2}}))
+    similarity_grid(config(folder))
+    assert [cell.read_bytes() for cell in cells] == before
+    assert said[:2] == [f"{cell}: not a cell as this version makes it; it is made again" for cell in cells]
 
 
 def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path) -> None:

@@ -18,6 +18,7 @@ def test_exactly():
     assert w1(X, X + [0, 2]) == pytest.approx(2)
     assert w1([[0], [1]], [[5], [6], [5], [6]]) == pytest.approx(5)
     assert w1(X, Y) == pytest.approx(w1(Y, X)) and w1(X, Y, "l1") > w1(X, Y)
+    assert w1([[1_700_000_001, 0]], [[1_700_000_000, 0]]) == w1([[2**24 + 1]], [[2**24]]) == 1
 
 
 @pytest.mark.parametrize("critic", ["ortho", "c", "exact", partial(gradient_penalty, weight=1.0)])

@@ -13,6 +13,7 @@ from gan.metric import Metric
 from gan.objectives import CRITICS
 from gan.transport import exact_w1
 from training.arrays import points
+from training.ranges import check_number
 
 
 def w1(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> float:
@@ -20,8 +21,8 @@ def w1(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> float:
     exact, in float64.
 
     Of n = m = 1,000 points it takes a tenth of a second, of 5,000 some seconds to a minute. Source: gan/transport.py,
-    which also takes weights. Raises ValueError for one vector where points belong, NaN, none, and points of different
-    dimensions.
+    which also takes weights. Raises ValueError for one vector where points belong, masked arrays, NaN, none, points of
+    different dimensions, and a distance beyond float64.
     """
     return exact_w1(points(x, "x"), points(y, "y"), metric)
 
@@ -51,17 +52,21 @@ def critic_w1(
 
     critic: a name of gan.objectives.CRITICS, or what makes one of a shape, such as
     `partial(gradient_penalty, weight=1.0)`. hidden: its layers' features, by default two of max(2 D, 128). What it says
-    is read of 4,096 further draws. Critics learn points of unit scale best: W1 of points times c is c W1. Raises
-    ValueError as `w1` does, for an unknown critic, for numbers that cannot be, and for training that diverged.
+    is read of 4,096 further draws. Critics learn points of unit scale best, in float32: W1 of points times c is c W1.
+    Raises ValueError as `w1` does, for an unknown critic, for numbers that cannot be, and for training that diverged.
     """
-    if isinstance(critic, str) and critic not in CRITICS:
+    if not callable(critic) and critic not in (*CRITICS,):
         raise ValueError(f"critic is {critic!r}: it must be one of {', '.join(CRITICS)}")
     x, y = points(x, "x"), points(y, "y")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x of {x.shape[1]} and y of {y.shape[1]} dimensions: they must have as many")
-    if any(features < 1 for features in hidden):
-        raise ValueError(f"hidden is {hidden}: numbers from 1")
-    made = (CRITICS[critic] if isinstance(critic, str) else critic)(Shape(size=x.shape[1], hidden=hidden))
+    if not isinstance(hidden, (tuple, list)):
+        raise ValueError(f"hidden is {hidden!r}: give a tuple, a number a layer, such as (128, 128)")
+    for features in hidden:
+        check_number("hidden", features, 1)
+    made = (critic if callable(critic) else CRITICS[critic])(Shape(size=x.shape[1], hidden=tuple(hidden)))
+    if not isinstance(made, Critic):
+        raise ValueError(f"critic makes {made!r:.40}: it must make a gan.critic.Critic of a gan.critic.Shape")
     ((last, _),) = deque(train(made, clouds("points", x, y), steps=steps, batch=batch, seeds=seeds), maxlen=1)
     if not np.isfinite(last.kr).all():
         raise ValueError(f"critic {critic}: it says {last.kr}; scale the points to about 1, or take another critic")

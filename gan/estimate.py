@@ -15,6 +15,7 @@ from gan.laws import Law
 from gan.metric import Metric, dual_lengths, lengths
 from gan.threefry import key_of
 from gan.transport import exact_w1
+from training.ranges import check_number
 from training.step import compiler_options
 
 
@@ -50,8 +51,7 @@ def train(
     """
     wanted = {"steps": (steps, 1), "batch": (batch, 2), "seeds": (seeds, 1), "chunk": (chunk, 1), "scored": (scored, 2)}
     for name, (value, least) in wanted.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}: it must be {least} or more")
+        check_number(name, value, least)
     state, advance = program(critic, law, batch=batch, seeds=seeds, decay_steps=steps if linear_decay else None)
     score_key = seed_keys(seeds)[2]
 

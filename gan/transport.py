@@ -6,6 +6,7 @@ W1.
 """
 
 import math
+import warnings
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -37,12 +38,14 @@ def exact_w1(
 ) -> float:
     """W1 of two samples [n, D] and [m, D], in float64; weights [n] and [m] sum to 1, and are equal unless given.
 
-    Raises ValueError for samples that are empty, not finite or of different dimensions.
+    Raises ValueError for samples that are empty, not finite or of different dimensions, for a distance beyond float64
+    and where the solver gives up.
     """
     x, y = checked(x, y)
     known(metric)
     if x.shape[1] == 1:
-        return float(wasserstein_distance(x[:, 0], y[:, 0], x_weights, y_weights))
+        x, y, power = _scaled(x, y)
+        return _unscaled(float(wasserstein_distance(x[:, 0], y[:, 0], x_weights, y_weights)), power)
     return exact_plan(x, y, metric, x_weights, y_weights).cost
 
 
@@ -50,11 +53,12 @@ def exact_plan(
     x: Points, y: Points, metric: Metric = "l2", x_weights: Points | None = None, y_weights: Points | None = None
 ) -> Plan:
     """Who goes where at the least cost. Errors as `exact_w1`."""
-    x, y = checked(x, y)
+    x, y, power = _scaled(*checked(x, y))
     cost = cdist(x, y, _SCIPY[known(metric)])
     if len(x) == len(y) and x_weights is None and y_weights is None:
         source, target = linear_sum_assignment(cost)
-        return Plan(float(cost[source, target].mean()), source, target, np.full(len(x), 1 / len(x)))
+        mean = float(cost[source, target].mean())
+        return Plan(_unscaled(mean, power), source, target, np.full(len(x), 1 / len(x)))
     import ot  # a second, where it is needed
 
     given = [
@@ -66,16 +70,34 @@ def exact_plan(
                 f"weights of {len(points)} points: as many numbers from 0, in all 1, "
                 f"not {mass.shape} in all {mass.sum():g}"
             )
-    plan = ot.emd(*given, cost, numItermax=10_000_000)
+    unit = cost.max() or 1.0  # POT's tolerances are absolute
+    with warnings.catch_warnings(action="ignore"):  # that it gave up is an error here
+        plan, told = ot.emd(*given, cost / unit, numItermax=10_000_000, log=True)
+    if told["warning"]:
+        raise ValueError(f"no optimal transport was found: {told['warning']}")
     source, target = plan.nonzero()
     mass = plan[source, target]
-    return Plan(float((cost[source, target] * mass).sum()), source, target, mass)
+    return Plan(_unscaled(float((cost[source, target] * mass).sum()), power), source, target, mass)
 
 
 def matched(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> np.ndarray:
     """int32 [n]: which of equally many points of y each of x goes to, at the least cost."""
-    x, y = checked(x, y)
+    x, y, _ = _scaled(*checked(x, y))
     return linear_sum_assignment(cdist(x, y, _SCIPY[known(metric)]))[1].astype(np.int32)
+
+
+def _scaled(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Both divided by the power of two that makes the largest coordinate about 1, which is exact, so that no square in
+    a distance overflows or vanishes; and that power."""
+    power = int(np.frexp(max(np.abs(x).max(), np.abs(y).max()))[1])
+    return np.ldexp(x, -power), np.ldexp(y, -power), power
+
+
+def _unscaled(cost: float, power: int) -> float:
+    try:
+        return math.ldexp(cost, power)
+    except OverflowError:
+        raise ValueError("the distance is beyond float64: scale the samples, W1 of points times c is c W1") from None
 
 
 def exact_on_device(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:

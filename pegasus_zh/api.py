@@ -1,7 +1,8 @@
 """What others call: pretraining in one call, texts written by a model, hidden states of an encoder."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -28,6 +29,7 @@ from training.flags import changed
 from training.mesh import MeshConfig, mesh_of
 from training.metrics import read_metrics
 from training.partition import Dtype, abstract, check_divisible, parts_of, place, replicate, spec
+from training.ranges import check_number
 from training.step import compiler_options
 
 __all__ = [
@@ -91,7 +93,7 @@ def pretrain_encoder(
 
 
 def _preset(name: str, presets: Mapping[str, Any], defaults: Any) -> Any:
-    if name not in presets:
+    if name not in (*presets,):
         raise ValueError(f"preset is {name!r}: it must be one of {', '.join(presets)}")
     return defaults(name)
 
@@ -103,10 +105,11 @@ def _settings(
     mesh: MeshConfig | None,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    files = (data,) if isinstance(data, (str, Path)) else data
-    if files is not None and not (len(files) and all(map(str, files))):
-        raise DataError("data is empty: name files or patterns, or leave it out for the built-in corpus")
-    named = {"data": files and tuple(files), "steps": steps, "folder": folder, "mesh": mesh}
+    if data is not None:
+        data = tuple(data) if isinstance(data, Iterable) and not isinstance(data, (str, Path)) else (data,)
+        if not (data and all(map(str, data))):
+            raise DataError("data is empty: name files or patterns, or leave it out for the built-in corpus")
+    named = {"data": data, "steps": steps, "folder": folder, "mesh": mesh}
     return {"workers": 1} | settings | {name: value for name, value in named.items() if value is not None}
 
 
@@ -150,15 +153,16 @@ class Writer:
         and numbers that cannot be.
         """
         found = listed(texts)
-        if not isinstance(search, Search) and search not in SEARCHES:
+        if not isinstance(search, Search) and search not in (*SEARCHES,):
             raise ValueError(f"search is {search!r}: it must be {', '.join(SEARCHES)}, or a Search")
         writing = Writing(
             max_source=max_source,
             max_target=max_target,
-            batch_size=_rows(batch_size, len(found)),
+            batch_size=batch_size,
             seed=seed,
             search=search if isinstance(search, Search) else SEARCHES[search],
         )
+        writing = replace(writing, batch_size=_rows(batch_size, len(found)))
         model, config, tokenizer = self._loaded.model, self._loaded.config, self._loaded.tokenizer
         with jax.set_mesh(self._mesh):
             return list(write_texts(model, MT5Decoder(config), tokenizer, writing, found))
@@ -224,14 +228,15 @@ class Encoder:
         found, c = listed(texts), self.config
         most = c.max_positions if c.positions == "learned" else None
         length = min(512, most or 512) if max_length is None else max_length
+        check_number("max_length", length, 3)
+        check_number("layer", layer, -math.inf)
+        check_number("batch_size", batch_size, 1)
         if most and length > most:
             raise DataError(f"max_length is {length}: the model has {most} learned positions; give that or less")
         if not -c.layers <= layer < c.layers:
             raise ValueError(
                 f"layer is {layer}: the model has {c.layers}, 0 to {c.layers - 1}, or from the end -1 to {-c.layers}"
             )
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: it must be 1 or more")
         ids, segments = rows_of_texts(self.tokenizer, found, length)
         states = np.empty((*ids.shape, c.width), np.float32)
         rows, width = _rows(batch_size, len(found)), bucket(ids.shape[1], length)

@@ -20,6 +20,7 @@ from pegasus_zh.text.pairs import Pair, read_pairs
 from pegasus_zh.writing import Writing, write_texts
 from training.files.atomic import resumable_write
 from training.files.errors import DataError
+from training.flags import changed
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.partition import Dtype, abstract, place
@@ -34,8 +35,9 @@ class Write(Protocol):
 
 
 def placed(loaded: Loaded, dtype: Dtype) -> Loaded:
-    """The same model on the devices of the mesh that is set, to be computed in this type."""
-    config = replace(loaded.config, dtype=dtype)
+    """The same model on the devices of the mesh that is set, to be computed in this type.
+    Raises ValueError for one that there is not."""
+    config = changed(loaded.config, {"dtype": dtype})
     return replace(loaded, model=place(loaded.model, abstract(partial(init, config, jax.random.key(0)))), config=config)
 
 

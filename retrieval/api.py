@@ -74,6 +74,8 @@ class Embedder:
         found = listed(texts)
         chosen = pooling_of(self._source, pooling if pooling == "auto" else pooling_named(pooling))
         map_ = load_whitening(whitening) if isinstance(whitening, (str, Path)) else whitening
+        if not (map_ is None or callable(map_)):
+            raise ValueError(f"whitening is {map_!r:.40}: give what fit_whitening made, or its file")
         with jax.set_mesh(self._mesh):
             if chosen not in self._programs:
                 source = self._source

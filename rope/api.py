@@ -11,6 +11,8 @@ from rope.positions.extension import Extension, extended_rotation
 from rope.positions.rerope import LongRotation
 from rope.positions.rotary import Rotation, rotation
 from rope.positions.rotary import rotate as rotate_by
+from training.arrays import floats, reals
+from training.ranges import check_number
 
 Encoding = Literal["rotary", "axial", "mixed"]
 
@@ -34,32 +36,54 @@ def rotate(
     frequencies' names are those of rope.positions.angles. layout: which dimensions are a pair; half is Llama's.
     extension: of rotary, positions beyond the trained length.
 
-    In x's type, computed in float32; differentiable. Sources: rope/positions/rotary.py and angles.py. Raises ValueError
-    for shapes that do not belong together, for whole or complex numbers in x, and for positions that are no finite real
-    numbers.
+    In x's type, computed in float32, which has all whole positions to 2^24; differentiable. NaN in x stays where it is.
+    Sources: rope/positions/rotary.py and angles.py. Raises ValueError for shapes that do not belong together, for whole
+    or complex numbers in x, for positions and frequencies that are no finite real numbers, and for settings of another
+    kind.
     """
     x, positions = _checked(x, positions)
-    return rotate_by(x, _rotation(x, positions, encoding, theta, extension, seed), layout)
+    if not isinstance(encoding, str):
+        encoding = _real(encoding, "encoding")
+    if not isinstance(theta, str):
+        raise ValueError(f"theta is {theta!r}: it must be like {SINUSOIDAL}")
+    if not isinstance(extension, Extension | None):
+        raise ValueError(f"extension is {extension!r:.40}: it must be a rope.positions.extension.Extension")
+    check_number("seed", seed, (0, 1 << 32))
+    by = _rotation(x, positions, encoding, theta, extension, seed)
+    turned = by.cos.shape[:-1]  # [..., T, 1 or N], which must add no axis to x and lengthen none
+    if len(turned) >= x.ndim or any(a not in (1, b) for a, b in zip(turned[::-1], x.shape[-2::-1], strict=False)):
+        kinds = "" if isinstance(encoding, str) else f" and frequencies of shape {encoding.shape}"
+        raise ValueError(
+            f"positions of shape {positions.shape}{kinds} do not go with x of shape {x.shape}: [T] with [H / 2], or "
+            "[T, d] or [..., T, d] with [d, H / 2] or [N, d, H / 2]"
+        )
+    return rotate_by(x, by, layout)
+
+
+def _real(given: jax.Array | np.ndarray, what: str) -> jax.Array:
+    """Finite real numbers, whole ones as floats: int32 would wrap those beyond it. Raises ValueError."""
+    found = reals(given, what)
+    if not isinstance(found, jax.Array):
+        found = jnp.asarray(floats(found, what))
+    if not isinstance(found, jax.core.Tracer) and not bool(jnp.isfinite(found).all()):
+        raise ValueError(f"{what} of NaN or infinity: give finite numbers")
+    return found
 
 
 def _checked(x: jax.Array | np.ndarray, positions: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
-    x, positions = jnp.asarray(x), jnp.asarray(positions)
+    x, positions = jnp.asarray(reals(x, "x")), _real(positions, "positions")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x of {x.dtype}: what is turned must be of a floating type, as float32")
     if x.ndim < 3 or not x.size:
         raise ValueError(
             f"x of shape {x.shape}: queries or keys [..., T, N, H] are needed; of one head x[..., None, :]"
         )
-    if not (jnp.issubdtype(positions.dtype, jnp.floating) or jnp.issubdtype(positions.dtype, jnp.integer)):
-        raise ValueError(f"positions of {positions.dtype}: they must be real numbers")
     length = positions.shape[0 if positions.ndim == 1 else -2] if positions.ndim else 0
     if length != x.shape[-3]:
         raise ValueError(
             f"positions of shape {positions.shape}: [T] or [..., T, d] for T = {x.shape[-3]} of x {x.shape}; of rows "
             "of their own on a line, positions[..., None]"
         )
-    if not isinstance(positions, jax.core.Tracer) and not bool(jnp.isfinite(positions).all()):
-        raise ValueError("positions have NaN or infinity")
     return x, positions
 
 

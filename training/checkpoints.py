@@ -228,7 +228,7 @@ def read_model(
     folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
     with Checkpoints(folder, keep=None) as checkpoints:
         if step is not None and step not in checkpoints.steps:
-            raise DataError(f"{folder}: no checkpoint of step {step}; it has the steps {checkpoints.steps}")
+            raise DataError(f"{folder}: no checkpoint of step {step!r}; it has the steps {checkpoints.steps}")
         for number in reversed(checkpoints.steps) if step is None else [step]:
             try:
                 about = checkpoints.config(number)

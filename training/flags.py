@@ -39,7 +39,8 @@ def one_of(names: Iterable[str]) -> PrimitiveConstructorSpec[str]:
 
 
 def changed(config: Config, settings: Mapping[str, Any]) -> Config:
-    """The config with these of its flags changed, each by its name, whichever flat part of the config has it.
+    """The config with these of its flags changed, each by its name, whichever flat part of the config has it; such a
+    part itself is no flag.
 
     A list becomes a tuple, a Path a string. Raises ValueError for a name or a kind of value that the config does not
     have.
@@ -53,8 +54,9 @@ def changed(config: Config, settings: Mapping[str, Any]) -> Config:
 
 def _changed(config: Any, left: dict[str, Any]) -> Any:
     """Takes from `left` what is changed."""
-    parts = {name: _changed(part, left) for name, (part, flat) in _fields(config).items() if flat}
-    given = {name: _plain(left.pop(name)) for name in _fields(config) if name in left}
+    found = _fields(config)
+    parts = {name: _changed(part, left) for name, (part, flat) in found.items() if flat}
+    given = {name: _plain(left.pop(name)) for name, (_, flat) in found.items() if name in left and not flat}
     hints = get_type_hints(type(config))
     for name, value in given.items():
         if not _fits(value, hints[name]):

@@ -11,6 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from training.compiled import remember_programs
+from training.files.errors import path_of
 from training.files.locks import locked
 from training.mesh import MeshConfig, join_processes
 from training.profile import parse_steps, profiled
@@ -46,8 +47,9 @@ def joined(launch: LaunchConfig) -> None:
 
 @contextmanager
 def hold(folder: Path | str, launch: LaunchConfig) -> Iterator[None]:
-    """Holds the folder for this run alone. Raises ValueError where another run is at work in it."""
-    folder = Path(folder)
+    """Holds the folder for this run alone. Raises ValueError where another run is at work in it,
+    DataError for an empty path."""
+    folder = path_of(folder, "folder")
     with (
         locked(folder) if jax.process_index() == 0 else nullcontext(),
         remember_programs(folder / "compiled") if launch.keep_compiled else nullcontext(),

@@ -2,20 +2,34 @@
 
 import math
 from collections.abc import Collection
+from numbers import Integral, Real
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+Limits = float | tuple[float, float]  # the least, or (least, bound): below the bound
 
-def check_ranges(config: Any, **ranges: float | tuple[float, float]) -> None:
-    """Each field by name, with the least it may be, or (least, bound): below the bound. None may be any field's value.
+
+def check_ranges(config: Any, **ranges: Limits) -> None:
+    """Each field by name is a number of its type within these limits, or None where its type has that.
 
     Raises ValueError, for NaN and infinity too.
     """
+    hints = get_type_hints(type(config))
     for name, limits in ranges.items():
-        least, bound = limits if isinstance(limits, tuple) else (limits, math.inf)
-        value = getattr(config, name)
-        if value is not None and not least <= value < bound:
-            wanted = f"{least} or more" if bound == math.inf != value else f"at least {least} and below {bound}"
-            raise ValueError(f"{name} is {value}: it must be {wanted}")
+        value, kinds = getattr(config, name), get_args(hints[name]) or (hints[name],)
+        if value is not None or NoneType not in kinds:
+            check_number(name, value, limits, whole=float not in kinds)
+
+
+def check_number(name: str, value: Any, limits: Limits, *, whole: bool = True) -> None:
+    """Raises ValueError for what is no number, or no whole one, and for one outside of the limits; True is none."""
+    least, bound = limits if isinstance(limits, tuple) else (limits, math.inf)
+    kind: Any = Integral if whole else Real  # NumPy's numbers too
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}: it must be a {'whole ' * whole}number")
+    if not least <= value < bound:
+        wanted = f"{least} or more" if bound == math.inf != value else f"at least {least} and below {bound}"
+        raise ValueError(f"{name} is {value}: it must be {wanted}")
 
 
 def check_lists(config: Any, repeated: bool = False, **allowed: range | Collection[str] | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 
@@ -18,7 +18,7 @@ from pegasus_zh.t5 import bert4keras, huggingface
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from pegasus_zh.text.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer, load_tokenizer
 from training.checkpoints import read_model
-from training.files.errors import DataError
+from training.files.errors import DataError, path_of
 from training.files.weights import WEIGHT_FILES, fingerprint
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
@@ -64,7 +64,9 @@ def load(
     Arrays are float32. semantics: instead of what the source tells; see above. step: which checkpoint of several, of a
     run by default the newest undamaged one; damaged ones are told of. Raises DataError for whatever does not fit.
     """
-    path = Path(path)
+    path = path_of(path, "the model")
+    if semantics not in get_args(Semantics):
+        raise ValueError(f"semantics is {semantics!r}: it must be {', '.join(get_args(Semantics))}")
     kind = _kind(path)
     if kind == "run":
         number, about, model = read_model(path, run_init, step)

@@ -17,7 +17,7 @@ from retrieval.vectors.pooling import Pooling, check_poolings, embed
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init, sizes
 from training.files.errors import DataError
 from training.partition import Dtype, abstract, check_divisible, parts_of, place, replicate, spec
-from training.ranges import check_ranges
+from training.ranges import check_choices, check_ranges
 from training.step import compiler_options
 
 
@@ -33,6 +33,7 @@ class Encoding:
     """Of the computation; bfloat16 on TPUs and recent GPUs."""
 
     def __post_init__(self):
+        check_choices(self)
         check_ranges(self, max_length=3, tokens=1)
 
 

@@ -27,13 +27,14 @@ from scipy.linalg.blas import dsyr
 from threadpoolctl import threadpool_limits
 
 from retrieval.vectors.arrays import check_finite, open_vectors
+from training.arrays import reals
 from training.files.atomic import atomic_write
-from training.files.errors import DataError
+from training.files.errors import DataError, path_of
 from training.files.weights import fingerprint, open_safetensors, read, write_safetensors
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.partition import RULES, on_one_cpu, parts_of
-from training.ranges import check_lists, check_ranges
+from training.ranges import check_lists, check_number, check_ranges
 from training.telling import tell
 
 PIECE = 8192  # rows whose products are summed in float32 before they go into the float64 sums
@@ -157,7 +158,8 @@ class Whitening:
     kernel: np.ndarray  # float32 [D, K]
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """float32 [..., K]. Raises DataError for vectors of another width."""
+        """float32 [..., K]. Raises DataError for vectors of another width, ValueError for what is no real number."""
+        vectors = np.asarray(reals(vectors, "vectors"))
         if vectors.shape[-1:] != self.mean.shape:
             raise DataError(
                 f"vectors of {vectors.shape[-1:]} dimensions, and the whitening is of {len(self.mean)}: use the model "
@@ -170,14 +172,16 @@ class Whitening:
         return fingerprint((self.mean, self.kernel))
 
     def save(self, path: Path | str) -> None:
-        """Writes a .safetensors file, whole or not at all."""
-        with atomic_write(Path(path)) as temporary:
+        """Writes a .safetensors file, whole or not at all. Raises DataError for a folder."""
+        if (path := path_of(path, "the whitening's file")).is_dir():
+            raise DataError(f"{path} is a folder: give the name of a file")
+        with atomic_write(path) as temporary:
             write_safetensors(temporary, [("mean", self.mean), ("kernel", self.kernel)], "float32")
 
 
 def load_whitening(path: Path | str) -> Whitening:
     """Reads what `save` wrote. Raises DataError."""
-    stored = open_safetensors(Path(path))
+    stored = open_safetensors(path_of(path, "the whitening"))
     shapes = {name: x.shape for name, x in stored.items()}
     mean, kernel = shapes.get("mean", ()), shapes.get("kernel", ())
     if set(shapes) != {"mean", "kernel"} or len(kernel) != 2 or mean != kernel[:1] or not all(kernel):
@@ -200,13 +204,17 @@ def whiten(
     (1, 1) is whitening, (0, 0) with few dimensions the projection alone. dimensions: how many are kept (K), all by
     default. Directions in which the vectors do not vary, which n <= D leaves, are dropped and told of. The
     sign of a direction is that which makes its largest component positive. Raises DataError for fewer than two vectors,
-    for vectors that are all the same, and for more dimensions than there are.
+    for vectors that are all the same, and for more dimensions than there are; ValueError for settings that cannot be.
     """
     count, width = moments.count, len(moments.mean)
     if count < 2:
         raise DataError("a whitening of one vector: its covariance needs two or more")
-    if dimensions is not None and not 1 <= dimensions <= width:
-        raise DataError(f"{dimensions} dimensions of vectors of {width}: give from 1 to {width}")
+    for name, given in {"beta": beta, "gamma": gamma}.items():
+        check_number(name, given, 0, whole=False)
+    if dimensions is not None:
+        check_number("dimensions", dimensions, 1)
+        if dimensions > width:
+            raise DataError(f"{dimensions} dimensions of vectors of {width}: give from 1 to {width}")
     variances, directions = eigh(moments.scatter / (count - 1), lower=False)
     variances, directions = variances[::-1], directions[:, ::-1]
     kept = min(int(np.count_nonzero(variances > max(variances[0], 0) * NULL)), count - 1)

@@ -1,7 +1,8 @@
 """How the next tokens are chosen, and which ids begin and end a text."""
 
-import math
 from dataclasses import dataclass
+
+from training.ranges import check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +23,14 @@ class Search:
     """Draw among the fewest tokens that have this much of the probability together (Holtzman et al. 2020)."""
 
     def __post_init__(self):
-        if self.beams < 1:
-            raise ValueError(f"beams = {self.beams}: give 1 (greedy) or more")
-        if self.temperature is not None and (not 0 < self.temperature < math.inf or self.beams > 1):
-            raise ValueError("a temperature is a number above 0, and goes with beams = 1: give one of the two")
-        if self.length_penalty is not None and not math.isfinite(self.length_penalty):
-            raise ValueError(f"length_penalty = {self.length_penalty}: give a number, or None")
+        # Beyond these temperatures and penalties nothing changes but that float32 overflows.
+        check_ranges(self, beams=1, top_k=0, top_p=0, temperature=(1e-6, 1e6), length_penalty=(-10, 10))
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
+        if self.temperature is not None and self.beams > 1:
+            raise ValueError("a temperature goes with beams = 1: give one of the two")
         if self.temperature is None and (self.top_k or self.top_p != 1):
             raise ValueError("top_k and top_p restrict what is drawn at random: give a temperature too, e.g. 1.0")
-        if self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"top_k = {self.top_k}, top_p = {self.top_p}: top_k is 0 or more, top_p in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)

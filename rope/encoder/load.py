@@ -9,7 +9,7 @@ from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from rope.layers.kernels import Implementation
 from rope.positions.extension import Extension
 from training.checkpoints import read_model
-from training.files.errors import DataError
+from training.files.errors import DataError, path_of
 from training.files.weights import WEIGHT_FILES
 
 
@@ -27,7 +27,7 @@ def load_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = 
     step: which checkpoint of a run, by default the newest undamaged one; damaged ones are told of. pooler: see
     rope.encoder.huggingface.read_encoder. Raises DataError for whatever is neither, or does not fit.
     """
-    path = Path(path)
+    path = path_of(path, "the model")
     if any((path / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", ".index.json")):
         if step is not None:
             raise DataError(f"{path}: a Hugging Face folder holds one model; leave out the step")

@@ -18,6 +18,7 @@ def test_exactly():
     assert w1(X, X + [0, 2]) == pytest.approx(2)
     assert w1([[0], [1]], [[5], [6], [5], [6]]) == pytest.approx(5)
     assert w1(X, Y) == pytest.approx(w1(Y, X)) and w1(X, Y, "l1") > w1(X, Y)
+    assert w1([[1_700_000_001, 0]], [[1_700_000_000, 0]]) == w1([[2**24 + 1]], [[2**24]]) == 1
 
 
 @pytest.mark.parametrize("critic", ["ortho", "c", "exact", partial(gradient_penalty, weight=1.0)])
@@ -42,9 +43,16 @@ def test_what_is_refused():
         critic_w1(X, Y, "wgan")
     with pytest.raises(ValueError, match="metric is 'l3'"):
         w1(X, Y, "l3")
-    with pytest.raises(ValueError, match="steps is 0"):
-        critic_w1(X, Y, steps=0)
-    with pytest.raises(ValueError, match="hidden is"):
-        critic_w1(X, Y, hidden=(0,))
+    for name, value in [("steps", 0), ("steps", 2.5), ("steps", "3"), ("batch", 4.0), ("seeds", True)]:
+        with pytest.raises(ValueError, match=f"{name} is {value!r}: it must be "):
+            critic_w1(X, Y, **{name: value})
+    for hidden in (32, "32", (0,), (3.5,)):
+        with pytest.raises(ValueError, match="hidden is"):
+            critic_w1(X, Y, hidden=hidden)
+    for critic in (None, ["gp"]):
+        with pytest.raises(ValueError, match=r"critic is .*: it must be one of"):
+            critic_w1(X, Y, critic)
+    with pytest.raises(ValueError, match=r"critic makes 3: it must make a gan.critic.Critic"):
+        critic_w1(X, Y, lambda shape: 3)
     with pytest.raises(ValueError, match="scale the points to about 1"):
         critic_w1(X, Y, lambda shape: replace(exact(shape), read=lambda *_: {"kr": jnp.nan}), steps=2, batch=4)

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import ot
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,22 @@ def test_sorting_assignment_program_and_device_agree():
     )
 
 
+@pytest.mark.parametrize("dimensions", [1, 2])
+@pytest.mark.parametrize("n", [150, 200])
+@pytest.mark.parametrize("scale", [1e-300, 1e-16, 1e-12, 1e12, 1e300])
+def test_it_grows_with_the_scale(dimensions, n, scale):
+    x, y = points(0, 200, dimensions), points(1, n, dimensions)
+    assert exact_w1(x * scale, y * scale) / scale == pytest.approx(exact_w1(x, y), rel=1e-12)
+    np.testing.assert_array_equal(matched(x * scale, x[::-1] * scale), np.arange(200)[::-1])
+
+
+def test_an_end_without_an_optimum_is_refused(monkeypatch):
+    emd = ot.emd
+    monkeypatch.setattr(ot, "emd", lambda *given, **options: emd(*given, **options | {"numItermax": 1}))
+    with pytest.raises(ValueError, match="no optimal transport was found: numItermax reached"):
+        exact_w1(points(0, 9, 2), points(1, 7, 2))
+
+
 def test_monitors_are_on_their_sides():
     x, y = (np.asarray(z) for z in laws.shift(4, 3.0).sample(jax.random.key(0), 64))
     wanted, found = exact_w1(x, y), sinkhorn(x, y)
@@ -56,6 +73,7 @@ def test_monitors_are_on_their_sides():
         (np.zeros((0, 2)), np.zeros((3, 2)), "the first sample is empty"),
         (np.zeros((3, 2)), np.full((3, 2), np.nan), "the second sample has a value that is no finite number, in row 0"),
         (np.zeros((3, 2)), np.zeros((3, 4)), "samples of 2 and 4 dimensions"),
+        *((np.full((n, d), 1e308), np.full((2, d), -1e308), "is beyond float64") for n in (2, 3) for d in (1, 2)),
     ],
 )
 def test_what_cannot_be_transported(x, y, expected):

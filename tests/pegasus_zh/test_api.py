@@ -20,6 +20,7 @@ from tests.retrieval.vectors import test_encoding as encoders
 from tests.rope.encoder.random_encoder import BERT, ROFORMER, one_layer_preset
 from training.files.errors import DataError
 from training.flags import changed
+from training.launch import LaunchConfig
 from training.mesh import MeshConfig, make_mesh
 
 LENGTHS = {"max_source": 12, "max_target": 10}
@@ -66,10 +67,30 @@ def test_a_writer_refuses(write):
         write([])
     with pytest.raises(ValueError, match="text 1 is None, not a str"):
         write(["带", None])
+    with pytest.raises(ValueError, match="text 1 has half of a surrogate pair"):
+        write(["带", "\ud800"])
+    with pytest.raises(ValueError, match="texts is None: give a list of texts"):
+        write(None)
     with pytest.raises(ValueError, match="search is 'beam': it must be greedy, beams, draws, or a Search"):
         write(TEXTS, "beam")
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        write(TEXTS, batch_size=0)
+    with pytest.raises(ValueError, match=r"search is \['beams'\]: it must be greedy"):
+        write(TEXTS, ["beams"])
+    for name, value in [
+        ("batch_size", 0),
+        ("batch_size", "2"),
+        ("max_source", 10.5),
+        ("max_target", "4"),
+        ("seed", 1.5),
+    ]:
+        with pytest.raises(ValueError, match=f"{name} is {value!r}: it must be"):
+            write(TEXTS, **{name: value})
+    for path in (None, "", b"x"):
+        with pytest.raises(DataError, match="the model is .*: give a path"):
+            load_writer(path)
+    with pytest.raises(ValueError, match="semantics is 't5': it must be auto, mt5, bert4keras"):
+        load_writer("m", semantics="t5")
+    with pytest.raises(ValueError, match="dtype is 'f32': it must be one of float32, bfloat16"):
+        Writer(write._loaded, dtype="f32")
     with pytest.raises(ValueError, match="give a mesh of training.mesh.make_mesh, or a MeshConfig"):
         Writer(write._loaded, mesh=jax.make_mesh((8,), ("x",)))
 
@@ -94,8 +115,12 @@ def test_an_encoder_refuses(source):
         encoder.states("今天")
     with pytest.raises(ValueError, match="layer is 2: the model has 2, 0 to 1, or from the end -1 to -2"):
         encoder.states(["今天"], 2)
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        encoder.states(["今天"], batch_size=0)
+    for name, value in [("batch_size", 0), ("batch_size", 1.5), ("max_length", 9.5), ("layer", "0")]:
+        with pytest.raises(ValueError, match=f"{name} is {value!r}: it must be"):
+            encoder.states(["今天"], **{name: value})
+    for path in (None, "", b"x"):
+        with pytest.raises(DataError, match="the model is .*: give a path"):
+            load_encoder(path)
     if source.config.positions == "learned":
         with pytest.raises(DataError, match="max_length is 41: the model has 40 learned positions"):
             encoder.states(["今天"], max_length=41)
@@ -134,6 +159,8 @@ def test_pretraining_refuses(tmp_path):
     for train in (pretrain_t5, pretrain_encoder):
         with pytest.raises(ValueError, match="preset is 'huge': it must be one of tiny"):
             train(preset="huge")
+        with pytest.raises(ValueError, match=r"preset is \['tiny'\]: it must be one of tiny"):
+            train(preset=["tiny"])
         with pytest.raises(
             ValueError, match="no setting 'batchsize': it must be one of accumulate, attention, batch_size"
         ):
@@ -142,10 +169,20 @@ def test_pretraining_refuses(tmp_path):
             train(folder=tmp_path, steps="20")
         with pytest.raises(ValueError, match="optimizer is 'adam': it must be one of adamw, adafactor"):
             train(folder=tmp_path, optimizer="adam")
-        with pytest.raises(DataError, match="data is empty"):
-            train([], folder=tmp_path)
+        for data in ([], "", iter(())):
+            with pytest.raises(DataError, match="data is empty"):
+                train(data, folder=tmp_path)
+        with pytest.raises(ValueError, match=r"data is \(3,\): it must be tuple\[str"):
+            train(3, folder=tmp_path)
+        with pytest.raises(DataError, match="folder is '': give a path"):
+            train(folder="")
+        with pytest.raises(ValueError, match="no setting 'launch': it must be one of"):
+            train(folder=tmp_path, steps=1, launch=LaunchConfig())
     with pytest.raises(ValueError, match="eval_data is 'x': it must be tuple"):
         pretrain_t5(folder=tmp_path, eval_data="x")
+    for part in ("recipe", "loop", "prepare", "examples"):
+        with pytest.raises(ValueError, match=f"no setting '{part}'"):
+            pretrain_t5(folder=tmp_path, steps=1, **{part: 3})
     assert not [*tmp_path.iterdir()]
 
 

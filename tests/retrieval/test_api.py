@@ -68,6 +68,26 @@ def test_what_is_refused(embedder, tmp_path):
         fit_whitening([[1.0, 2.0], [np.nan, 0.0]])
     with pytest.raises(DataError, match="use the model and the pooling"):
         embedder.encode(TEXTS, whitening=fit_whitening(np.random.default_rng(0).standard_normal((9, 4))))
+    rows = np.random.default_rng(0).standard_normal((9, 4))
+    for name, value in [("dimensions", 2.5), ("dimensions", "3"), ("dimensions", True), ("beta", "1"), ("gamma", -1.0)]:
+        with pytest.raises(ValueError, match=f"{name} is {value!r}: it must be"):
+            fit_whitening(rows, **{name: value})
+    with pytest.raises(ValueError, match="vectors of <U3: give real numbers"):
+        fit_whitening(rows)("abc")
+    with pytest.raises(DataError, match="is a folder: give the name of a file"):
+        fit_whitening(rows).save(tmp_path)
+    with pytest.raises(ValueError, match="max_length is 10.5: it must be a whole number"):
+        Embedder(tmp_path / "m", max_length=10.5)
+    with pytest.raises(ValueError, match="dtype is 'float16': it must be float32, bfloat16"):
+        Embedder(tmp_path / "m", dtype="float16")
+    for given in ({}, True):
+        with pytest.raises(ValueError, match="whitening is .*: give what fit_whitening made"):
+            embedder.encode(TEXTS, whitening=given)
+    for given in (None, 3, ""):
+        with pytest.raises(DataError, match="the whitening is .*: give a path"):
+            load_whitening(given)
+        with pytest.raises(DataError, match="the model is .*: give a path"):
+            Embedder(given)
     with pytest.raises(DataError, match="no such"):
         embedder.encode(TEXTS, whitening=tmp_path / "nothing.safetensors")
 

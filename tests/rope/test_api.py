@@ -16,6 +16,10 @@ from rope.positions.rotary import rotation
 X = np.random.default_rng(0).standard_normal((2, 6, 3, 12)).astype(np.float32)
 
 
+GRID = np.asarray(grid(2, 3))
+BAD = ("abc", None, b"abc", ["a"] * 12, X > 0)
+
+
 def scores(turn, positions):
     return jnp.einsum("BTNH,BSNH->BNTS", turn(X, positions), turn(X[::-1], positions))
 
@@ -46,6 +50,13 @@ def test_a_set_of_positions_for_each_row_and_in_a_program():
         np.testing.assert_allclose(found[row], rotate(X[row], places[row], "axial"), atol=1e-6)
 
 
+@pytest.mark.parametrize("beyond", [2**31, 2**32, 2**40])
+def test_whole_positions_beyond_int32_are_those_numbers(beyond):
+    places = np.arange(6) + beyond
+    np.testing.assert_array_equal(rotate(X, places), rotate(X, places.astype(float)))
+    assert not np.allclose(rotate(X, places), rotate(X, np.arange(6)), atol=0.1)
+
+
 def test_an_extension_and_frequencies_of_ones_own(monkeypatch):
     twice = rotate(X, 2 * np.arange(6), extension=Extension(method="linear", factor=2))
     np.testing.assert_allclose(twice, rotate(X, np.arange(6)), atol=1e-6)
@@ -68,11 +79,28 @@ def test_an_extension_and_frequencies_of_ones_own(monkeypatch):
             "encoding is 'rope': it must be rotary, axial, mixed, or frequencies",
         ),
         (lambda: rotate(X, np.arange(6), frequencies(8)), "a rotation of 8 dimensions cannot turn a head of 12"),
-        (lambda: rotate(X.astype(int), np.arange(6)), "x of int32: what is turned must be of a floating type"),
+        (lambda: rotate(X.astype(int), np.arange(6)), "x of int(32|64): what is turned must be of a floating type"),
         (lambda: rotate(X + 0j, np.arange(6)), "x of complex64"),
+        *((lambda bad=bad: rotate(bad, np.arange(6)), "x of .*: give real") for bad in BAD),
+        *((lambda bad=bad: rotate(X, bad), "positions of .*: give real") for bad in BAD),
+        *((lambda bad=bad: rotate(X, np.arange(6), bad), "encoding of .*: give real") for bad in BAD[1:]),
+        (lambda: rotate(X, np.arange(6), np.full(6, np.nan)), "encoding of NaN or infinity"),
+        *((lambda theta=theta: rotate(X, np.arange(6), theta=theta), "theta is ") for theta in (None, 10_000)),
+        (lambda: rotate(X, np.arange(6), extension="yarn"), "extension is 'yarn': it must be a rope.pos.*Extension"),
+        *((lambda seed=seed: rotate(X, GRID, "mixed", seed=seed), "seed is ") for seed in (2**70, 1.5, "a")),
+        *(
+            (lambda shape=shape: rotate(X, GRID, np.ones(shape)), r"frequencies of shape .* do not go with x of shape")
+            for shape in ((4, 2, 6), (1, 3, 2, 6), (6,))
+        ),
+        (
+            lambda: rotate(X[:1], GRID[:, :1], np.ones(6)),
+            r"positions of shape \(6, 1\) and frequencies of shape \(6,\)",
+        ),
+        (lambda: rotate(X, np.stack([GRID] * 3), "axial"), r"positions of shape \(3, 6, 2\) do not go with x"),
+        (lambda: rotate(X[0], np.stack([GRID] * 2), "axial"), r"positions of shape \(2, 6, 2\) do not go with x"),
         (lambda: rotate(X[0, 0], np.arange(6)), r"x of shape \(3, 12\): queries or keys \[..., T, N, H\]"),
-        (lambda: rotate(X, np.arange(6) + 0j), "positions of complex64: they must be real"),
-        (lambda: rotate(X, np.full(6, np.nan)), "positions have NaN"),
+        (lambda: rotate(X, np.arange(6) + 0j), "positions of complex128: give real"),
+        (lambda: rotate(X, np.full(6, np.nan)), "positions of NaN"),
         (lambda: rotate(X[..., :11], np.arange(6)), "the head size .or width. is 11"),
         (lambda: rotate(X, np.arange(6), extension=Extension(method="rerope")), "ReRoPE changes scores"),
         (lambda: rotate(X, np.zeros((6, 2)), "axial", extension=Extension()), "an extension is of rotary positions"),

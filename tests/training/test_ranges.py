@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +39,14 @@ def test_what_is_said(x, limits, words):
         check_ranges(Config(x), x=limits)
     assert str(caught.value) == words
     check_ranges(Config(None), x=limits)
+
+
+@pytest.mark.parametrize("value, kind", [(2.0, int), ("2", int), (True, int), (None, int), ("2", float), (2j, float)])
+def test_a_number_is_of_its_kind(value, kind):
+    one = dataclass(type("One", (), {"__annotations__": {"n": kind}}))
+    with pytest.raises(ValueError, match=f"it must be a {'whole ' * (kind is int)}number$"):
+        check_ranges(one(value), n=1)
+    check_ranges(one(np.int64(2)), n=1)
 
 
 def test_lists_have_allowed_values_once():

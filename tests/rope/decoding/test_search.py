@@ -11,13 +11,20 @@ from rope.decoding.tokens import top_k
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"beams": 0}, "beams = 0"),
+        ({"beams": 0}, "beams is 0: it must be 1 or more"),
         ({"beams": 2, "temperature": 1.0}, "beams = 1"),
-        ({"temperature": 0.0}, "above 0"),
-        ({"temperature": np.nan}, "above 0"),
-        ({"beams": 2, "length_penalty": np.nan}, "length_penalty = nan"),
+        ({"beams": np.nan}, "beams is nan: it must be a whole number"),
+        ({"beams": None}, "beams is None"),
+        ({"beams": 2.5}, "beams is 2.5: it must be a whole number"),
+        ({"temperature": 0.0}, "temperature is 0.0: it must be at least 1e-06"),
+        ({"temperature": 1e-300}, "temperature is 1e-300"),
+        ({"temperature": np.nan}, "temperature is nan"),
+        ({"temperature": "1"}, "temperature is '1': it must be a number"),
+        ({"beams": 2, "length_penalty": np.nan}, "length_penalty is nan"),
+        ({"beams": 2, "length_penalty": 1e6}, "length_penalty is 1000000.0: it must be at least -10 and below 10"),
+        ({"temperature": 1.0, "top_k": 2.5}, "top_k is 2.5: it must be a whole number"),
         ({"top_k": 5}, "give a temperature"),
-        ({"temperature": 1.0, "top_p": 0.0}, r"top_p in \(0, 1\]"),
+        ({"temperature": 1.0, "top_p": 0.0}, "top_p is 0.0: it must be above 0 and at most 1"),
     ],
 )
 def test_impossible_searches_are_refused(wrong, message):

@@ -14,11 +14,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from training.partition import RULES, abstract, parts_of
 from training.pods.collectives import slice_of
 from training.pods.compilation import compile_kept, tpu_mesh
+from training.pods.kernels import kernels_of
 from training.pods.memory import Memory, memory_of
 from training.pods.program_text import read_program
 from training.pods.roofline import Roofline, roofline
 from training.program import Program
-from training.step import TrainState, compiler_options, lower_step
+from training.step import TrainState, compiler_options, trace_step
 
 __all__ = ["Plan", "plan", "tpu_mesh"]
 
@@ -56,6 +57,7 @@ class Plan:
             "lines": self.roofline.lines(),
             "known": self.roofline.known(),
             "unknown_loops": self.roofline.unknown_loops,
+            "unmeasured_kernels": self.roofline.unmeasured_kernels,
         }
 
 
@@ -74,14 +76,14 @@ def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1, kept: Pat
     chips = slice_of(mesh)
     with jax.set_mesh(mesh):
         state = abstract(program.init)
-        lowered = lower_step(program.step, state, {name: cut(x) for name, x in program.shapes(rows).items()})
-        compiled = compile_kept(lowered, mesh, compiler_options(), kept)
+        traced = trace_step(program.step, state, {name: cut(x) for name, x in program.shapes(rows).items()})
+        compiled = compile_kept(traced.lower(), mesh, compiler_options(), kept)
     return Plan(
         mesh=mesh,
         rows=rows * accumulate,
         state=state,
         memory=memory_of(state, compiled.arguments, compiled.temporaries, chips.chip),
-        roofline=roofline(read_program(compiled.text), chips),
+        roofline=roofline(read_program(compiled.text), chips, kernels_of(traced.jaxpr, chips.chip)),
         model_flops=program.flops_per_row * rows * accumulate,
         program=compiled.text,
     )

@@ -98,14 +98,14 @@ def compile_step(
 
     Compiled ahead, so a second shape is an error rather than a second compilation.
     """
-    return lower_step(step, state, batch).compile(compiler_options=compiler_options())
+    return trace_step(step, state, batch).lower().compile(compiler_options=compiler_options())
 
 
-def lower_step(
+def trace_step(
     step: Step, state: TrainState, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
-) -> jax.stages.Lowered:
-    """What `compile_step` compiles."""
-    return jax.jit(step, donate_argnums=0).lower(state, batch)
+) -> jax.stages.Traced:
+    """What `compile_step` compiles, once it is lowered."""
+    return jax.jit(step, donate_argnums=0).trace(state, batch)
 
 
 def compiler_options() -> dict[str, str | bool]:

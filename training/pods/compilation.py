@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
@@ -60,7 +61,9 @@ def compile_kept(lowered: jax.stages.Lowered, mesh: Mesh, options: dict, kept: P
     """Compiles, or reads from the folder `kept` what was compiled of the same program for the same chips.
     Raises DoesNotFit where the compiler refuses for want of memory, ValueError where it does not tell what is asked."""
     devices = [f"{device.device_kind} {getattr(device, 'coords', '')}" for device in mesh.devices.flat]
-    identity = "\n".join([lowered.as_text(), *devices, str(sorted(options.items())), compiler()])
+    # Names of operations too, by which their time is told; not the lines of the sources, which any change moves.
+    names = sorted({*re.findall(r'loc\("([^"]+)"\(', lowered.as_text(debug_info=True))})
+    identity = "\n".join([lowered.as_text(), *names, *devices, str(sorted(options.items())), compiler()])
     file = None if kept is None else kept / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json.gz"
     if file is not None and file.exists():
         fields = json.loads(gzip.decompress(file.read_bytes()))

@@ -6,21 +6,20 @@ left out is in docs/plan.md; no TPU has confirmed it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from training.pods.chips import Chip
 from training.pods.collectives import Slice, Talk, begun, find
 from training.pods.costs import flops, hbm_bytes
+from training.pods.kernels import Kernel, key_of
 from training.pods.lines import COLLECTIVES, COPIES, PHASES, Phase, line_of, phase_of
 from training.pods.program_text import Computation, Instruction, ProgramText
 
 # How a time is known: by the compiler's cycles, FLOPs and bytes, a kernel's own schedule, the links' or HBM's rate.
 How = Literal["estimated", "bounded", "kernel", "collective", "copy"]
 BESIDE: dict[How, str] = {"collective": COLLECTIVES, "copy": COPIES}  # what runs beside the operations
-# Cycles of a kernel by its own static schedule; None where it was not measured at these shapes.
-KernelCycles = Callable[[Instruction, Computation], int | None]
 KERNEL = "tpu_custom_call"  # the target of Pallas's; the compiler's own custom calls take no time
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id")
 
@@ -58,6 +57,10 @@ class Roofline:
         """Of all products that a chip computes, those that are recomputed too."""
         return sum(x.flops for x in self.operations)
 
+    @property
+    def unmeasured_kernels(self) -> int:
+        return sum(x.opcode == "custom-call" and x.how == "bounded" for x in self.operations)
+
     def lines(self) -> list[dict[str, Any]]:
         """By line of the model, the longest first: seconds by phase, and what each bound alone would take of them."""
         found: dict[str, list[Operation]] = defaultdict(list)
@@ -90,9 +93,9 @@ def _waited(operations: Iterable[Operation]) -> float:
     return sum(x.seconds for x in operations)
 
 
-def roofline(program: ProgramText, chips: Slice, kernels: KernelCycles = lambda kernel, within: None) -> Roofline:
-    """Every operation of the program that takes time, with it. kernels: cycles of Pallas's, where they are known."""
-    run = _Run(_Step(program, chips, kernels), program.entry, 1, "update")
+def roofline(program: ProgramText, chips: Slice, kernels: Mapping[str, Kernel] | None = None) -> Roofline:
+    """Every operation of the program that takes time, with it. kernels: what is known of Pallas's, see `kernels_of`."""
+    run = _Run(_Step(program, chips, kernels or {}), program.entry, 1, "update")
     return Roofline(chip=chips.chip, operations=tuple(run.operations), unknown_loops=run.unknown_loops)
 
 
@@ -100,19 +103,27 @@ def roofline(program: ProgramText, chips: Slice, kernels: KernelCycles = lambda 
 class _Step:
     program: ProgramText
     chips: Slice
-    kernels: KernelCycles
+    kernels: Mapping[str, Kernel]
 
     def seconds(self, one: Instruction, within: Computation) -> tuple[float, How]:
         """How long an operation takes, and how that is known."""
         if one.cycles is not None:
             return one.cycles / self.chips.chip.clock, "estimated"
-        if one.target == KERNEL and (cycles := self.kernels(one, within)) is not None:
-            return cycles / self.chips.chip.clock, "kernel"
+        kernel = self.kernel(one, within)
+        if kernel is not None and kernel.cycles is not None:
+            return kernel.cycles / self.chips.chip.clock, "kernel"
         return self.bound(one, within), "bounded"
 
     def bound(self, one: Instruction, within: Computation) -> float:
         moved = hbm_bytes(self.program, within, one) / self.chips.chip.hbm_rate
-        return max(flops(self.program, within, one) / self.chips.chip.peak, moved)
+        return max(self.flops(one, within) / self.chips.chip.peak, moved)
+
+    def flops(self, one: Instruction, within: Computation) -> int:
+        kernel = self.kernel(one, within)
+        return flops(self.program, within, one) if kernel is None else kernel.flops
+
+    def kernel(self, one: Instruction, within: Computation) -> Kernel | None:
+        return self.kernels.get(key_of(one, within)) if one.target == KERNEL else None
 
 
 @dataclass
@@ -195,7 +206,7 @@ class _Run:
                 times=self.times,
                 seconds=seconds * self.times,
                 busy=busy * self.times,
-                flops=0 if how in BESIDE else flops(self.step.program, self.within, one) * self.times,
+                flops=0 if how in BESIDE else self.step.flops(one, self.within) * self.times,
                 bytes=0 if how in BESIDE else hbm_bytes(self.step.program, self.within, one) * self.times,
             )
         )

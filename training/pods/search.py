@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import math
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from training.files.atomic import read_json
 from training.metrics import progress_bar
 from training.pods.collectives import Slice
 from training.pods.compilation import compiler
+from training.pods.kernels import loaded_sources
 from training.pods.table import Told
 
 AT_ONCE = 2
@@ -179,12 +179,8 @@ class _Planning:
 
 
 def _key(command: Sequence[str]) -> str:
-    """Of the command, the compiler, and what is loaded of the packages' sources, which are those of the training."""
-    root = Path(__file__).parents[2]
-    ours = {path.parent.name for path in root.glob("*/__init__.py")}
-    modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] in ours}
+    """Of the command, the compiler, and the sources of the training."""
     digest = hashlib.sha256("\0".join([*command, compiler()]).encode())
-    for _, module in sorted(modules.items()):
-        if (file := getattr(module, "__file__", None)) is not None:
-            digest.update(Path(file).read_bytes())
+    for file in loaded_sources():
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:24]

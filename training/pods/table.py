@@ -75,8 +75,9 @@ def known(told: Told) -> str:
     hidden = [told["known"][how] for how in ("collective", "copy")]
     behind = sum(one["busy"] - one["seconds"] for one in hidden)
     text = "; ".join(parts) + f"; {_ms(behind) or 0} ms of the last two hide"
-    loops = told["unknown_loops"]
-    return text + f"; {loops} loops of unknown length counted once" * bool(loops)
+    loops, kernels = told["unknown_loops"], told["unmeasured_kernels"]
+    text += f"; {loops} loops of unknown length counted once" * bool(loops)
+    return text + f"; {kernels} kernels were not measured, and are a bound alone" * bool(kernels)
 
 
 def against(told: Told, other: Told) -> str:

@@ -10,8 +10,13 @@ from training.pods.compilation import compile_kept, tpu_mesh
 from training.pods.memory import GIB, DoesNotFit
 
 
-def lowered(scale: float) -> Lowered:
-    return jax.jit(lambda x: scale * x @ x).lower(jnp.ones((8, 8)))
+def lowered(scale: float, scope: str = "product") -> Lowered:
+    @jax.jit
+    def product(x):
+        with jax.named_scope(scope):
+            return scale * x @ x
+
+    return product.lower(jnp.ones((8, 8)))
 
 
 def test_the_same_program_is_compiled_once(tmp_path, monkeypatch):
@@ -22,6 +27,8 @@ def test_the_same_program_is_compiled_once(tmp_path, monkeypatch):
     assert compile_kept(lowered(2.0), mesh, {}, tmp_path) == first
     with pytest.raises(TypeError):
         compile_kept(lowered(3.0), mesh, {}, tmp_path)
+    with pytest.raises(TypeError):
+        compile_kept(lowered(2.0, "square"), mesh, {}, tmp_path)
     with pytest.raises(TypeError):
         compile_kept(lowered(2.0), mesh, {"an_option": True}, tmp_path)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.training.pods.programs import LAYERS, PRODUCT, V5E, program, slice_
+from training.pods.kernels import Kernel
 from training.pods.lines import COLLECTIVES, line_of, phase_of
 from training.pods.roofline import roofline
 
@@ -90,8 +91,12 @@ def test_what_is_not_estimated_is_bounded_and_kernels_are_measured():
         'ROOT %n = f32[1024,1024]{1,0:T(8,128)} custom-call(%k), custom_call_target="AllocateBuffer"',
     )
     bound = 2 * MATRIX / V5E.hbm_rate
-    assert roofline(made, slice_((1, 1, 1))).seconds == pytest.approx(2 * bound)
-    found = roofline(made, slice_((1, 1, 1)), lambda kernel, within: 3_000)
+    unknown = roofline(made, slice_((1, 1, 1)))
+    assert unknown.seconds == pytest.approx(2 * bound) and unknown.unmeasured_kernels == 1
+    bounded = roofline(made, slice_((1, 1, 1)), {"k(f32[1024,1024])": Kernel(flops=10**9, cycles=None)})
+    assert bounded.seconds == pytest.approx(bound + max(bound, 10**9 / V5E.peak)) and bounded.flops == 10**9
+    found = roofline(made, slice_((1, 1, 1)), {"k(f32[1024,1024])": Kernel(flops=10**9, cycles=3_000)})
+    assert found.unmeasured_kernels == 0
     assert found.seconds == pytest.approx(bound + 3_000 / V5E.clock)
     assert {how: one["operations"] for how, one in found.known().items() if one["operations"]} == {
         "bounded": 1,

@@ -71,6 +71,16 @@ def hbm_bytes(program: ProgramText, within: Computation, one: Instruction) -> in
     return _in_hbm(one.arrays) + sum(_in_hbm(x.arrays) for x in operands)
 
 
+def copied_bytes(within: Computation, one: Instruction) -> int:
+    """Between HBM and elsewhere, or twice within HBM, by a copy beside the operations, of which `one` is the start."""
+    end = one
+    while not end.opcode.endswith("-done"):
+        end = within.users[end.name][0]
+    moved = sum(x.bytes for x in end.arrays)
+    sides = (within.instructions[one.operands[0]].arrays, end.arrays)
+    return moved * sum(all(x.in_hbm for x in side) for side in sides)
+
+
 def _in_hbm(arrays: tuple[Array, ...]) -> int:
     return sum(x.bytes for x in arrays if x.in_hbm)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from training.pods.chips import Chip
 from training.pods.collectives import Slice, Talk, begun, find
-from training.pods.costs import flops, hbm_bytes
+from training.pods.costs import copied_bytes, flops, hbm_bytes
 from training.pods.kernels import Kernel, key_of
 from training.pods.lines import COLLECTIVES, COPIES, PHASES, Phase, line_of, phase_of
 from training.pods.program_text import Computation, Instruction, ProgramText
@@ -160,7 +160,8 @@ class _Run:
         elif (talk := find(self.step.program, self.within, one)) is not None and talk.part != "work":
             self._talk(one, talk)
         elif one.opcode.endswith("-start"):
-            self.copies.start(one.name, self.now, self.step.bound(one, self.within))
+            seconds = copied_bytes(self.within, one) / self.step.chips.chip.hbm_rate
+            self.copies.start(one.name, self.now, seconds)
         elif one.opcode.endswith("-done"):
             self._wait(one, self.copies, begun(self.within, one).name, "copy")
         elif one.opcode not in FREE and (one.opcode != "custom-call" or one.target == KERNEL):

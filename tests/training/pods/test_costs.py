@@ -1,7 +1,7 @@
 """FLOPs and bytes of operations, against what the shapes say."""
 
 from tests.training.pods.programs import LAYERS, PRODUCT, program
-from training.pods.costs import flops, hbm_bytes
+from training.pods.costs import copied_bytes, flops, hbm_bytes
 
 
 def test_a_products_flops_and_bytes():
@@ -66,3 +66,17 @@ def test_a_programs_flops_are_what_the_model_says():
     of_attention = 2 * 8 * 4 * 128 * 128 * 128
     # Forward, once more, and backward in x and in w; of attention no gradient is asked for.
     assert roofline(LAYERS, slice_((2, 2, 1))).flops == 4 * of_layers + 2 * of_attention
+
+
+def test_a_copy_beside_the_operations_moves_its_slice():
+    made = program(
+        "%a = f32[8,8,128]{2,1,0:T(8,128)} parameter(0)",
+        "%s = ((f32[8,8,128]{2,1,0:T(8,128)}), f32[2,8,128]{2,1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%a), "
+        "slice={[0:2], [0:8], [0:128]}",
+        "%d = f32[2,8,128]{2,1,0:T(8,128)S(1)} slice-done(%s)",
+        "%c = (f32[8,8,128]{2,1,0:T(8,128)}, f32[8,8,128]{2,1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%a)",
+        "ROOT %e = f32[8,8,128]{2,1,0:T(8,128)} copy-done(%c)",
+    )
+    start = made.entry.instructions
+    assert copied_bytes(made.entry, start["s"]) == 4 * 2 * 8 * 128
+    assert copied_bytes(made.entry, start["c"]) == 2 * 4 * 8 * 8 * 128  # read and written

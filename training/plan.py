@@ -17,6 +17,7 @@ from training.pods.compilation import compile_kept, tpu_mesh
 from training.pods.kernels import kernels_of
 from training.pods.memory import Memory, memory_of
 from training.pods.program_text import read_program
+from training.pods.residuals import saved_bytes
 from training.pods.roofline import Roofline, roofline
 from training.program import Program
 from training.step import TrainState, compiler_options, trace_step
@@ -78,12 +79,14 @@ def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1, kept: Pat
         state = abstract(program.init)
         traced = trace_step(program.step, state, {name: cut(x) for name, x in program.shapes(rows).items()})
         compiled = compile_kept(traced.lower(), mesh, compiler_options(), kept)
+    text = read_program(compiled.text)
+    memory = memory_of(state, compiled.arguments, compiled.temporaries, saved_bytes(text), chips.chip)
     return Plan(
         mesh=mesh,
         rows=rows * accumulate,
         state=state,
-        memory=memory_of(state, compiled.arguments, compiled.temporaries, chips.chip),
-        roofline=roofline(read_program(compiled.text), chips, kernels_of(traced.jaxpr, chips.chip)),
+        memory=memory,
+        roofline=roofline(text, chips, kernels_of(traced.jaxpr, chips.chip)),
         model_flops=program.flops_per_row * rows * accumulate,
         program=compiled.text,
     )

@@ -28,7 +28,7 @@ name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
 specs = {name(path): str(x.sharding.spec) for path, x in jax.tree.leaves_with_path(planned.state)}
 memory = planned.memory
 print(json.dumps({"summary": row(planned.told(preset, "v5e:4x4")), "specs": specs, "bytes": memory.all,
-                  "arguments": memory.all - memory.temporaries, "parameters": mt5.parameters(model)}))
+                  "arguments": memory.all - memory.saved - memory.temporaries, "parameters": mt5.parameters(model)}))
 """
 
 EXPECTED = {

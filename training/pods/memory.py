@@ -41,19 +41,23 @@ class Memory:
     parameters: int
     optimizer: int
     batch: int  # and the step's number and key
-    temporaries: int  # saved for the backward pass, buffers
+    saved: int  # by loops over layers, for the backward pass
+    temporaries: int  # what else the step needs at its peak
     hbm: float
 
     @property
     def all(self) -> int:
-        return self.parameters + self.optimizer + self.batch + self.temporaries
+        return self.parameters + self.optimizer + self.batch + self.saved + self.temporaries
 
 
-def memory_of(state: TrainState, arguments: int, temporaries: int, chip: Chip) -> Memory:
-    """arguments, temporaries: the compiler's bytes of what the step is given, and of what it needs beside that."""
+def memory_of(state: TrainState, arguments: int, temporaries: int, saved: int, chip: Chip) -> Memory:
+    """arguments, temporaries: the compiler's bytes of what the step is given, and of what it needs beside that; `saved`
+    is a part of the latter."""
     parameters, optimizer = bytes_of(state.model), bytes_of(state.optimizer)
     rest = max(arguments - parameters - optimizer, 0)
-    return Memory(parameters=parameters, optimizer=optimizer, batch=rest, temporaries=temporaries, hbm=chip.hbm)
+    saved = min(saved, temporaries)
+    of_state = {"parameters": parameters, "optimizer": optimizer, "batch": rest}
+    return Memory(**of_state, saved=saved, temporaries=temporaries - saved, hbm=chip.hbm)
 
 
 def bytes_of(tree: Any) -> int:

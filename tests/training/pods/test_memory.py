@@ -1,8 +1,13 @@
 """What the compiler says where a program does not fit, in one line."""
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import SingleDeviceSharding
 
-from training.pods.memory import GIB, DoesNotFit, refused
+from tests.training.pods.programs import V5E
+from training.pods.memory import GIB, DoesNotFit, memory_of, refused
+from training.step import TrainState
 
 SAID = (
     "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
@@ -26,3 +31,15 @@ def test_a_refusal_is_read(said, needed):
 
 def test_another_error_is_none():
     assert refused("INTERNAL: Mosaic failed to compile TPU kernel") is None
+
+
+def test_kinds_add_up():
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        model={"w": jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=SingleDeviceSharding(jax.devices()[0]))},
+        optimizer=(),
+        key=jax.random.key(0),
+    )
+    found = memory_of(state, arguments=1000, temporaries=300, saved=200, chip=V5E)
+    assert (found.parameters, found.optimizer, found.batch, found.saved, found.temporaries) == (512, 0, 488, 200, 100)
+    assert found.all == 1300 and memory_of(state, 1000, 300, 400, V5E).all == 1300

@@ -19,6 +19,16 @@ from training.files.atomic import write_bytes
 from training.mesh import MeshConfig, make_mesh
 from training.pods.memory import DoesNotFit, refused
 
+# For libtpu, before it is loaded. It else takes a lock, for TPUs that are there, and refuses a second process on the
+# machine; and it asks the network what machine it is on, and complains that nobody knows.
+WITHOUT_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
@@ -30,8 +40,8 @@ class Compiled:
 def tpu_mesh(topology: str, config: MeshConfig, slices: int = 1) -> Mesh:
     """The mesh over so many TPU slices that are not here, such as v5e:4x4 each.
     ValueError where libtpu is missing or knows it not."""
-    # libtpu else takes a lock, and refuses a second process on the machine; it is for TPUs that are there.
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for name, value in WITHOUT_TPU.items():
+        os.environ.setdefault(name, value)
     kinds: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if topology.startswith("v4:"):
         kinds["chip_config_name"] = "megacore"  # a chip's two cores as one device, as they are there

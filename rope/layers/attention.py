@@ -155,7 +155,6 @@ def share(x: jax.Array, query: jax.Array) -> jax.Array:
     return jax.lax.reshape(copies, (b, s, heads, size), out_sharding=jax.typeof(query).sharding)
 
 
-@jax.named_scope("attention")
 def cached_attention(
     query: jax.Array,
     keys: jax.Array,

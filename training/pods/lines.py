@@ -37,6 +37,8 @@ def line_of(op_name: str, opcode: str) -> str:
         return LAYOUT
     parts = re.split(r"[/()]+", op_name)
     last = parts[-1] if parts else ""
+    if last == "pallas_call":
+        return f"kernel {parts[-2]}"
     if "while" in parts and _STACKED & {*parts[-3:]}:
         return STACKING
     scope = next((SCOPES[part] for part in reversed(parts) if part in SCOPES), None)

@@ -117,6 +117,7 @@ def test_what_is_not_estimated_is_bounded_and_kernels_are_measured():
         ("jit(step)/jvp()/while/body/attention/BTNH,BSNH->BNTS/dot_general", "attention: scores", "forward"),
         ("jit(step)/jvp()/while/body/dynamic_update_slice", "stacking of residuals", "forward"),
         ("jit(step)/optimizer/sqrt", "optimizer", "update"),
+        ("jit(step)/jvp()/while/body/attention/flash/pallas_call", "kernel flash", "forward"),
         ("jit(step)/jvp()/add", "residual stream and other elementwise", "forward"),
         ("jit(step)/jvp()/dot_general", "other products", "forward"),
     ],

@@ -2,7 +2,7 @@
 # make environment         only what the others need first, to call scripts as .venv/bin/python -m scripts.NAME
 # make test                the tests; make slow: the long ones (two processes, kills at any time)
 # make parity              the comparison with torch and transformers, in an environment of its own
-# make plan ARGS="…"       does a preset fit a TPU slice that is not here? (python -m scripts.plan --help)
+# make plan ARGS="…"       does it fit a TPU slice that is not here, how fast is it? (python -m scripts.plan --help)
 # make aot                 the training step compiled for TPUs that are not here, as tests
 # make bench               every benchmark; make lint: ruff and mypy; make lock: the pinned versions anew
 

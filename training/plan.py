@@ -1,70 +1,92 @@
-"""Does it fit? The training step compiled for TPUs that are not here, and the memory it takes on each.
+"""Does a training fit a TPU slice that is not here, and how long would its step take there?
 
-Needs libtpu (the `tpu` extra), no TPU. It proves that the program compiles and fits, and says nothing about speed.
+The step is compiled for it by libtpu (the `tpu` extra), without a TPU, and the time is the compiler's own estimate of
+every operation (training/pods/roofline.py). No TPU has confirmed it; docs/plan.md says what is left out.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import jax
-from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from training.mesh import MeshConfig, make_mesh
-from training.partition import RULES, abstract
+from training.partition import RULES, abstract, parts_of
+from training.pods.collectives import slice_of
+from training.pods.compilation import compile_kept, tpu_mesh
+from training.pods.kernels import kernels_of
+from training.pods.memory import Memory, memory_of
+from training.pods.program_text import read_program
+from training.pods.residuals import saved_bytes
+from training.pods.roofline import Roofline, roofline
 from training.program import Program
-from training.step import TrainState, compile_step
+from training.step import TrainState, compiler_options, trace_step
+
+__all__ = ["Plan", "plan", "tpu_mesh"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Bytes on each chip, and its FLOPs of a step by XLA's own count."""
-
+    mesh: Mesh
+    rows: int  # of a step, over all chips
     state: TrainState  # shapes and shardings
-    arguments: int  # parameters, optimizer state and batch
-    temporaries: int  # activations and communication buffers at their peak
-    flops: float
-    program: str  # the compiled HLO
+    memory: Memory
+    roofline: Roofline
+    model_flops: int  # of a step, by the model's own convention; 0 where it has none
+    program: str  # the compiled text
 
-    def __str__(self) -> str:
-        total = self.arguments + self.temporaries
-        return (
-            f"{total / 2**30:.2f} GiB a chip: {self.arguments / 2**30:.2f} state and batch, "
-            f"{self.temporaries / 2**30:.2f} activations and buffers; {self.flops / 1e12:.2f} TFLOP a chip and step"
-        )
+    @property
+    def bound(self) -> float:
+        """Seconds of a step that did the model's FLOPs at the chips' peak and nothing else."""
+        return self.model_flops / (self.mesh.size * slice_of(self.mesh).chip.peak)
+
+    @property
+    def mfu(self) -> float:
+        return self.bound / self.roofline.seconds
+
+    def told(self, name: str, slice: str) -> dict[str, Any]:
+        """All that is shown of it, as JSON. name: of the training, slice: of the TPUs."""
+        return {
+            "name": name,
+            "slice": slice,
+            "mesh": list(self.mesh.shape.values()),
+            "rows": self.rows // parts_of("batch", self.mesh),
+            "memory": {**asdict(self.memory), "all": self.memory.all},
+            "seconds": self.roofline.seconds,
+            "bound": self.bound,
+            "mfu": self.mfu,
+            "lines": self.roofline.lines(),
+            "known": self.roofline.known(),
+            "unknown_loops": self.roofline.unknown_loops,
+            "unmeasured_kernels": self.roofline.unmeasured_kernels,
+        }
 
 
-def tpu_mesh(topology: str, config: MeshConfig) -> Mesh:
-    """The mesh over a TPU slice that is not here, such as v5e:4x4.
-    ValueError where libtpu is missing or knows it not."""
-    try:
-        devices = topologies.get_topology_desc(topology, platform="tpu").devices
-    except Exception as error:
-        raise ValueError(
-            f"no TPU topology {topology!r}: names are like v5e:4x4, and libtpu must be there, which `make plan ARGS=…` "
-            f"sees to ({str(error).splitlines()[0][:120]})"
-        ) from error
-    return make_mesh(config, list(devices))
-
-
-def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1) -> Plan:
+def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1, kept: Path | None = None) -> Plan:
     """Compiles the program's step over `accumulate` microbatches of `rows` rows for `mesh`.
-    Raises ValueError for a mesh that cannot be."""
+
+    kept: a folder for what was compiled, so that the same is not compiled twice. Raises ValueError for a mesh that
+    cannot be, and DoesNotFit for a step that the compiler refuses for want of memory.
+    """
     program.check(mesh, rows)
 
     def cut(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         spec = PartitionSpec(None, RULES["batch"], *(None for _ in x.shape[1:]))
         return jax.ShapeDtypeStruct((accumulate, *x.shape), x.dtype, sharding=NamedSharding(mesh, spec))
 
+    chips = slice_of(mesh)
     with jax.set_mesh(mesh):
         state = abstract(program.init)
-        compiled = compile_step(program.step, state, {name: cut(x) for name, x in program.shapes(rows).items()})
-    memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
-    if memory is None or cost is None or text is None:
-        raise ValueError(f"the compiler for {mesh.devices.flat[0].platform} does not tell what a program needs")
+        traced = trace_step(program.step, state, {name: cut(x) for name, x in program.shapes(rows).items()})
+        compiled = compile_kept(traced.lower(), mesh, compiler_options(), kept)
+    text = read_program(compiled.text)
+    memory = memory_of(state, compiled.arguments, compiled.temporaries, saved_bytes(text), chips.chip)
     return Plan(
+        mesh=mesh,
+        rows=rows * accumulate,
         state=state,
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        flops=cost["flops"],
-        program=text,
+        memory=memory,
+        roofline=roofline(text, chips, kernels_of(traced.jaxpr, chips.chip)),
+        model_flops=program.flops_per_row * rows * accumulate,
+        program=compiled.text,
     )

@@ -82,9 +82,10 @@ def update_step(gradients: Gradients, tx: optax.GradientTransformation) -> Step:
         sums, grads = gradients(state.model, batch, keys)
         weight = jnp.maximum(sums["loss"][1], 1)
         grads = jax.tree.map(lambda g: g / weight, grads)
-        updates, optimizer = tx.update(grads, state.optimizer, state.model)
-        sums["gradient_norm"], sums["update_norm"] = ((optax.tree.norm(x), jnp.ones(())) for x in (grads, updates))
-        model = optax.apply_updates(state.model, updates)
+        with jax.named_scope("optimizer"):
+            updates, optimizer = tx.update(grads, state.optimizer, state.model)
+            sums["gradient_norm"], sums["update_norm"] = ((optax.tree.norm(x), jnp.ones(())) for x in (grads, updates))
+            model = optax.apply_updates(state.model, updates)
         return replace(state, step=state.step + 1, model=model, optimizer=optimizer), sums
 
     return step
@@ -97,7 +98,14 @@ def compile_step(
 
     Compiled ahead, so a second shape is an error rather than a second compilation.
     """
-    return jax.jit(step, donate_argnums=0).lower(state, batch).compile(compiler_options=compiler_options())
+    return trace_step(step, state, batch).lower().compile(compiler_options=compiler_options())
+
+
+def trace_step(
+    step: Step, state: TrainState, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+) -> jax.stages.Traced:
+    """What `compile_step` compiles, once it is lowered."""
+    return jax.jit(step, donate_argnums=0).trace(state, batch)
 
 
 def compiler_options() -> dict[str, str | bool]:

@@ -175,16 +175,19 @@ def init(config: MT5Config, key: jax.Array) -> MT5:
     )
 
 
+@jax.named_scope("projections")
 def project(x: jax.Array, kernel: jax.Array, config: MT5Config) -> jax.Array:
     """[B, T, D] and a kernel [D, N H] -> the heads [B, T, N, H]."""
     return split_heads(matmul(x, kernel, ("embed", "heads")), config.heads)
 
 
+@jax.named_scope("projections")
 def merge(heads: jax.Array, kernel: jax.Array) -> jax.Array:
     """[B, T, N, H] and a kernel [N H, D] -> [B, T, D], summed over the devices that hold the heads."""
     return matmul(heads.reshape(*heads.shape[:2], -1), kernel, ("heads", "embed"))
 
 
+@jax.named_scope("feed_forward")
 def feed_forward(x: jax.Array, p: FeedForward, config: MT5Config, key: jax.Array | None = None) -> jax.Array:
     """(gelu(x gate) * (x linear)) output (Shazeer 2020, arXiv 2002.05202)."""
     gate, side = matmul(x, p.gate, ("embed", "mlp")), matmul(x, p.linear, ("embed", "mlp"))
@@ -192,6 +195,7 @@ def feed_forward(x: jax.Array, p: FeedForward, config: MT5Config, key: jax.Array
     return matmul(hidden, p.output, ("mlp", "embed"))
 
 
+@jax.named_scope("embedding")
 def embed(model: MT5, ids: jax.Array, config: MT5Config) -> jax.Array:
     """Ids [B, T] -> vectors [B, T, D] in the computation's type."""
     table = gather(model.embedding, "vocab", "embed", dtype=jnp.dtype(config.dtype))

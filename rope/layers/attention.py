@@ -17,6 +17,7 @@ from rope.positions.rotary import Rotation, rotate
 MASKED = -1e9  # finite, so that a query that sees nothing has a uniform distribution and not NaN
 
 
+@jax.named_scope("attention")
 def attention(
     query: jax.Array,
     key: jax.Array,
@@ -86,6 +87,7 @@ def _taken(
     return (bias, mask) if kernel is not None and kernel.takes_values else _dense(query, key, bias, mask)
 
 
+@jax.named_scope("bias")
 def _dense(
     query: Shaped, key: Shaped, bias: Bias | None, mask: Mask | None
 ) -> tuple[jax.Array | None, jax.Array | None]:
@@ -173,6 +175,7 @@ def cached_attention(
     return mixed.swapaxes(1, 2)
 
 
+@jax.named_scope("softmax")
 def _weights(scores: jax.Array, bias: jax.Array | None, mask: jax.Array | None) -> jax.Array:
     if bias is not None:
         scores = scores + bias

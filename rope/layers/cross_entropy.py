@@ -81,6 +81,7 @@ def cross_entropy(
     return objective.sum(), entropy.sum(), correct.sum()
 
 
+@jax.named_scope("loss")
 def _forward(hidden, head, labels, weights, smoothing, z_loss):
     n = _chunks(hidden, head)
 
@@ -98,6 +99,7 @@ def _forward(hidden, head, labels, weights, smoothing, z_loss):
     return tuple(sums.sum(0)), (dhidden, dhead)
 
 
+@jax.named_scope("loss")
 def _backward(smoothing, z_loss, gradients, cotangents):
     dhidden, (dkernel, dbias) = jax.tree.map(lambda g: g * cotangents[0].astype(g.dtype), gradients)
     return dhidden, (dkernel.astype(dhidden.dtype), dbias), None, None

@@ -61,6 +61,7 @@ def split_heads(x: jax.Array, heads: int) -> jax.Array:
     return jax.lax.reshape(x, shape, out_sharding=spec("batch", None, "heads", None))
 
 
+@jax.named_scope("norm")
 def layer_norm(x: jax.Array, p: Norm, epsilon: float) -> jax.Array:
     """(x - mean) / std * scale + bias over the last dimension, in float32, returned in x's type."""
     x32 = x.astype(jnp.float32)
@@ -70,6 +71,7 @@ def layer_norm(x: jax.Array, p: Norm, epsilon: float) -> jax.Array:
     return (normed * scale + bias).astype(x.dtype)
 
 
+@jax.named_scope("norm")
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     """x / rms(x) * scale over the last dimension, in float32, returned in x's type."""
     x32, scale = x.astype(jnp.float32), jnp.expand_dims(scale, range(x.ndim - 1))

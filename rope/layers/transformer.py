@@ -115,10 +115,12 @@ def run_block(
     of queries, keys and values [B, T, N, H] and a dropout's key."""
     c, keys = config, jax.random.split(key, 3) if key is not None else [None] * 3
 
+    @jax.named_scope("projections")
     def attend(x: jax.Array) -> jax.Array:
         heads = (split_heads(linear(x, w, ("embed", "heads")), c.heads) for w in (p.query, p.key, p.value))
         return linear(mix(*heads, keys[0]).reshape(x.shape), p.output, ("heads", "embed"))
 
+    @jax.named_scope("feed_forward")
     def feed_forward(x: jax.Array) -> jax.Array:
         hidden = jax.nn.gelu(linear(x, p.inner, ("embed", "mlp")), approximate=c.gelu == "tanh")
         return linear(hidden, p.outer, ("mlp", "embed"))

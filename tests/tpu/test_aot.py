@@ -18,6 +18,7 @@ from pegasus_zh.t5.program import t5_program
 from training.mesh import MeshConfig
 from training.optimizer import OptimizerConfig
 from training.plan import plan, tpu_mesh
+from training.pods.table import row
 
 preset, sizes, optimizer = json.loads(sys.argv[1])
 model = replace(mt5.PRESETS[preset], dtype="bfloat16")
@@ -25,8 +26,9 @@ mesh = tpu_mesh("v5e:4x4", MeshConfig(**dict(zip(("data", "fsdp", "tensor"), siz
 planned = plan(t5_program(model, (512, 128), OptimizerConfig(optimizer=optimizer), steps=1000), mesh, 64)
 name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
 specs = {name(path): str(x.sharding.spec) for path, x in jax.tree.leaves_with_path(planned.state)}
-print(json.dumps({"summary": str(planned), "specs": specs, "bytes": planned.arguments + planned.temporaries,
-                  "arguments": planned.arguments, "parameters": mt5.parameters(model)}))
+memory = planned.memory
+print(json.dumps({"summary": row(planned.told(preset, "v5e:4x4")), "specs": specs, "bytes": memory.all,
+                  "arguments": memory.all - memory.saved - memory.temporaries, "parameters": mt5.parameters(model)}))
 """
 
 EXPECTED = {

@@ -1,0 +1,62 @@
+"""What was compiled once is read the next time; a slice that cannot be is one line."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.stages import Lowered
+
+from training.mesh import MeshConfig, make_mesh
+from training.pods.compilation import compile_kept, tpu_mesh
+from training.pods.memory import GIB, DoesNotFit
+
+
+def lowered(scale: float, scope: str = "product") -> Lowered:
+    @jax.jit
+    def product(x):
+        with jax.named_scope(scope):
+            return scale * x @ x
+
+    return product.lower(jnp.ones((8, 8)))
+
+
+def test_the_same_program_is_compiled_once(tmp_path, monkeypatch):
+    mesh = make_mesh(MeshConfig())
+    first = compile_kept(lowered(2.0), mesh, {}, tmp_path)
+    assert "ENTRY" in first.text and first.arguments == 4 * 64
+    monkeypatch.setattr(Lowered, "compile", None)
+    assert compile_kept(lowered(2.0), mesh, {}, tmp_path) == first
+    with pytest.raises(TypeError):
+        compile_kept(lowered(3.0), mesh, {}, tmp_path)
+    with pytest.raises(TypeError):
+        compile_kept(lowered(2.0, "square"), mesh, {}, tmp_path)
+    with pytest.raises(TypeError):
+        compile_kept(lowered(2.0), mesh, {"an_option": True}, tmp_path)
+
+
+def test_a_refusal_is_kept_too(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: (20.5G) exceeds available HBM (15.75G). E1000")
+
+    monkeypatch.setattr(Lowered, "compile", refuse)
+    for _ in range(2):
+        with pytest.raises(DoesNotFit) as refused:
+            compile_kept(lowered(2.0), make_mesh(MeshConfig()), {}, tmp_path)
+        assert refused.value.needed == 20.5 * GIB
+        monkeypatch.setattr(Lowered, "compile", None)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("JAX TPU support not installed; cannot generate TPU topology.", "libtpu, the compiler for TPUs, is missing"),
+        ("INVALID_ARGUMENT: Invalid TPU external name: TPU v9x\nmore", "no TPU topology 'v9x:2x2'"),
+    ],
+)
+def test_no_slice_is_one_line(monkeypatch, said, shown):
+    def fail(*_, **__):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", fail)
+    with pytest.raises(ValueError) as error:
+        tpu_mesh("v9x:2x2", MeshConfig())
+    assert str(error.value).startswith(shown) and "\n" not in str(error.value)

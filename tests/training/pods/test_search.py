@@ -1,0 +1,88 @@
+"""The search over arrangements: what is tried in which order, what is skipped, and what nothing beats."""
+
+import json
+import sys
+
+import pytest
+
+from tests.training.pods.programs import slice_
+from training.pods.memory import GIB
+from training.pods.search import Candidate, candidates, cheap, larger, pareto, search
+
+PLAN = """
+import json, sys
+answer = sys.argv[sys.argv.index("--json") + 1]
+answered = json.loads(sys.argv[1])
+open(answer + ".seen", "a").write("x")
+if answered is None:
+    sys.exit("error: a mesh that cannot be")
+json.dump(answered, open(answer, "w"))
+"""
+
+
+def one(rows: int = 8, remat: str | None = "full", mesh: tuple[int, int, int] = (4, 1, 1)) -> Candidate:
+    return Candidate(mesh=mesh, rows=rows, remat=remat, optimizer="adamw")
+
+
+def told(seconds: float, gib: float) -> dict:
+    return {"seconds": seconds, "memory": {"all": gib * GIB}}
+
+
+def test_all_meshes_and_between_slices_data_alone():
+    found = candidates(4, 1, [8, 16], ["full", "none"], ["adamw"])
+    meshes = {x.mesh for x in found}
+    assert meshes == {(4, 1, 1), (2, 2, 1), (2, 1, 2), (1, 4, 1), (1, 2, 2), (1, 1, 4)} and len(found) == 6 * 2 * 2
+    assert {x.mesh for x in candidates(8, 2, [8], [None], [None])} == {
+        (8, 1, 1),
+        (4, 2, 1),
+        (4, 1, 2),
+        (2, 4, 1),
+        (2, 2, 2),
+        (2, 1, 4),
+    }
+    assert one(mesh=(2, 2, 1)).batch == 32
+
+
+def test_what_needs_as_much_memory_as_another():
+    assert larger(one(16), one(8)) and larger(one(8, "none"), one(8, "dots")) and not larger(one(8), one(16))
+    assert not larger(one(16), one(8, mesh=(1, 4, 1))) and not larger(one(16, "full"), one(8, "none"))
+
+
+def test_more_rows_and_less_recomputed_come_first():
+    slice4 = slice_((2, 2, 1))
+    order = sorted(candidates(4, 1, [8, 32], ["full", "none"], ["adamw"]), key=lambda x: cheap(x, 1e12, 10**8, slice4))
+    assert (order[0].rows, order[0].remat) == (32, "none") and (order[-1].rows, order[-1].remat) == (8, "full")
+
+
+def test_nothing_beats_what_is_shown():
+    found = [(one(8), told(0.4, 9)), (one(16), told(0.5, 8)), (one(32), told(1.2, 12)), (one(4), told(0.3, 5))]
+    assert [x.rows for x, _ in pareto(found)] == [16, 4] and pareto([]) == []
+
+
+def test_answers_are_kept_and_what_is_too_large_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.pods.search.AT_ONCE", 1)
+    impossible = one(8, mesh=(1, 1, 4))
+    answers = {
+        one(16): {"refused": {"needed": 20 * GIB, "room": 15 * GIB}},
+        one(32): told(0.1, 1),
+        one(8): told(0.4, 9),
+        impossible: None,
+    }
+    command = lambda x: [sys.executable, "-c", PLAN, json.dumps(answers[x])]  # noqa: E731
+    for _ in range(2):
+        found = search([*answers], command, tmp_path, minutes=5)
+        assert found.planned == [(one(8), answers[one(8)])] and found.refused == {one(16): 20 * GIB}
+        assert found.skipped == [one(32)] and not found.left
+        assert found.failed == {impossible: "error: a mesh that cannot be"}
+    assert sorted(len(seen.read_text()) for seen in tmp_path.glob("*.seen")) == [1, 1, 2]  # a failure is tried again
+
+
+def test_without_time_all_are_left_but_what_is_kept(tmp_path):
+    slow = lambda x: [sys.executable, "-c", "import time; time.sleep(600)"]  # noqa: E731
+    found = search([one(8), one(16), one(32)], slow, tmp_path, minutes=0.02)
+    assert found.left == [one(8), one(16), one(32)] and not found.planned
+
+
+@pytest.mark.parametrize("fields", [{"rows": 8}, {"rows": 16}])
+def test_in_words(fields):
+    assert str(one(**fields)) == f"4 x 1 x 1, {fields['rows']} rows a chip, full, adamw"

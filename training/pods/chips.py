@@ -1,0 +1,81 @@
+"""TPU chips by their published figures: what a product, the memory and the links between chips can do at most."""
+
+from dataclasses import dataclass
+
+import jax
+
+GB = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    name: str
+    peak: float  # FLOP/s, dense bfloat16
+    width: int  # multiply-adds a clock cycle: matrix units x side x side, over the chip's cores
+    hbm: float  # bytes that a program may have, as the compiler's refusals name them
+    hbm_rate: float  # bytes/s
+    link: float  # bytes/s one way over one link to a neighbour; there are two links a dimension of the torus
+    closed: int  # a dimension of the slice that is a multiple of it closes to a ring
+    network: float  # bytes/s one way between slices
+
+    @property
+    def clock(self) -> float:
+        """Hz: what the compiler's cycles are of."""
+        return self.peak / (2 * self.width)
+
+
+GIB = 2**30
+# https://docs.cloud.google.com/tpu/docs/ v4, v5e, v5p-training and v6e, but hbm, which the compiler's refusals name.
+# A link: a chip's bidirectional bandwidth over twice its links, four in a plane and six in space. Of v4 no rate between
+# slices is published: the least of the others.
+CHIPS = {
+    "TPU v4": Chip(
+        name="v4",
+        peak=275e12,
+        width=2 * 4 * 128**2,
+        hbm=30.75 * GIB,
+        hbm_rate=1200 * GB,
+        link=50 * GB,
+        closed=4,
+        network=3.125 * GB,
+    ),
+    "TPU v5 lite": Chip(
+        name="v5e",
+        peak=197e12,
+        width=4 * 128**2,
+        hbm=15.75 * GIB,
+        hbm_rate=819 * GB,
+        link=50 * GB,
+        closed=16,
+        network=3.125 * GB,
+    ),
+    "TPU v5": Chip(
+        name="v5p",
+        peak=459e12,
+        width=2 * 4 * 128**2,
+        hbm=95.73 * GIB,
+        hbm_rate=2765 * GB,
+        link=100 * GB,
+        closed=4,
+        network=6.25 * GB,
+    ),
+    "TPU v6 lite": Chip(
+        name="v6e",
+        peak=918e12,
+        width=2 * 2 * 256**2,
+        hbm=31.24 * GIB,
+        hbm_rate=1638 * GB,
+        link=100 * GB,
+        closed=16,
+        network=12.5 * GB,
+    ),
+}
+
+
+def chip_of(device: jax.Device) -> Chip:
+    """The chip that a device is. Raises ValueError for one without figures here."""
+    if device.device_kind not in CHIPS:
+        raise ValueError(
+            f"no figures of {device.device_kind!r}: they are of {', '.join(CHIPS)} (training/pods/chips.py)"
+        )
+    return CHIPS[device.device_kind]

@@ -1,0 +1,105 @@
+"""A step compiled for TPUs that are not here, and what the compiler said, kept for the next time it is asked."""
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from training.files.atomic import write_bytes
+from training.mesh import MeshConfig, make_mesh
+from training.pods.memory import DoesNotFit, refused
+
+# For libtpu, before it is loaded. It else takes a lock, for TPUs that are there, and refuses a second process on the
+# machine; and it asks the network what machine it is on, and complains that nobody knows.
+WITHOUT_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    text: str  # of the program
+    arguments: int  # bytes a chip: parameters, optimizer's state, batch
+    temporaries: int  # bytes a chip: what else it needs at its peak
+
+
+def tpu_mesh(topology: str, config: MeshConfig, slices: int = 1) -> Mesh:
+    """The mesh over so many TPU slices that are not here, such as v5e:4x4 each.
+    ValueError where libtpu is missing or knows it not."""
+    for name, value in WITHOUT_TPU.items():
+        os.environ.setdefault(name, value)
+    kinds: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if topology.startswith("v4:"):
+        kinds["chip_config_name"] = "megacore"  # a chip's two cores as one device, as they are there
+    try:
+        devices = topologies.get_topology_desc(topology, platform="tpu", **kinds).devices
+    except Exception as error:
+        raise ValueError(_reason(topology, error)) from error
+    return make_mesh(config, list(devices))
+
+
+def _reason(topology: str, error: Exception) -> str:
+    """One line: libtpu is missing, or it does not know the slice."""
+    if "not installed" in str(error):
+        return "libtpu, the compiler for TPUs, is missing: `make plan ARGS=…` installs it"
+    said = str(error).splitlines()[0][:120]
+    return f"no TPU topology {topology!r} ({said}): names are like v4:2x2x1, v5e:4x4, v5p:2x2x2 or v6e:8x8"
+
+
+def compiler() -> str:
+    """Versions of all that a compiled program depends on."""
+    beside = Path(os.environ.get("TPU_LIBRARY_PATH", "")).absolute().parents[1]  # where libtpu may lie apart
+    found = distributions(name="libtpu", path=[str(beside), *sys.path])
+    return f"jax {jax.__version__}, libtpu {next((one.version for one in found), 'unknown')}"
+
+
+def compile_kept(lowered: jax.stages.Lowered, mesh: Mesh, options: dict, kept: Path | None) -> Compiled:
+    """Compiles, or reads from the folder `kept` what was compiled of the same program for the same chips.
+    Raises DoesNotFit where the compiler refuses for want of memory, ValueError where it does not tell what is asked."""
+    devices = [f"{device.device_kind} {getattr(device, 'coords', '')}" for device in mesh.devices.flat]
+    # Names of operations too, by which their time is told; not the lines of the sources, which any change moves.
+    names = sorted({*re.findall(r'loc\("([^"]+)"\(', lowered.as_text(debug_info=True))})
+    identity = "\n".join([lowered.as_text(), *names, *devices, str(sorted(options.items())), compiler()])
+    file = None if kept is None else kept / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json.gz"
+    if file is not None and file.exists():
+        fields = json.loads(gzip.decompress(file.read_bytes()))
+    else:
+        fields = _compile(lowered, options)
+        if file is not None:
+            write_bytes(file, gzip.compress(json.dumps(fields).encode(), 6))
+    if "refused" in fields:
+        raise DoesNotFit(**fields["refused"])
+    return Compiled(**fields)
+
+
+def _compile(lowered: jax.stages.Lowered, options: dict) -> dict:
+    try:
+        compiled = lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if (refusal := refused(str(error))) is None:
+            raise
+        return {"refused": {"needed": refusal.needed, "room": refusal.room}}
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    if memory is None or text is None:
+        raise ValueError("the compiler does not tell what the program needs")
+    return asdict(
+        Compiled(
+            text=text,
+            arguments=memory.argument_size_in_bytes,
+            temporaries=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        )
+    )

@@ -1,0 +1,101 @@
+"""What scripts.plan shows: one plan, alone or beside another, or what a search has found."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from training.files.atomic import read_json, write_json
+from training.loop import LoopConfig
+from training.plan import plan
+from training.pods.collectives import slice_of
+from training.pods.memory import GIB, DoesNotFit
+from training.pods.search import Candidate, Found, candidates, cheap, pareto, search, time_a_row
+from training.pods.table import against, breakdown, heading, known, memory, row
+from training.program import Program
+from training.telling import Say, tell
+
+AGAIN = "write it again by plan --json"
+
+
+def flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """(those of plan, the others)."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--topology", default="v5e:4x4")
+    parser.add_argument("--slices", type=int, default=1)
+    parser.add_argument("--kept", type=Path, default=Path("runs/plans"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--against", type=Path)
+    parser.add_argument("--search", action="store_true")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--rows", type=lambda text: tuple(map(int, text.split(","))), default=(8, 16, 32, 64))
+    return parser.parse_known_args(arguments)
+
+
+def show_plan(
+    program: Program, mesh: Mesh, loop: LoopConfig, options: argparse.Namespace, name: str, say: Say = tell
+) -> None:
+    """Plans and shows it. Raises ValueError as `plan` does."""
+    other = read_json(options.against, AGAIN) if options.against else None
+    where = f"{options.slices} x {options.topology}" if options.slices > 1 else options.topology
+    try:
+        planned = plan(program, mesh, loop.microbatch, loop.accumulate, options.kept)
+    except DoesNotFit as error:
+        if options.json:
+            write_json(options.json, {"refused": {"needed": error.needed, "room": error.room}})
+        raise
+    told = planned.told(name, where)
+    if options.json:
+        write_json(options.json, told)
+    say(f"{memory(told)}\n\n{breakdown(told)}\n\n{known(told)}\n")
+    if other:
+        say(f"{against(told, other)}\n")
+    say(f"{heading()}\n{row(told)}")
+
+
+def show_search(
+    program: Program,
+    mesh: Mesh,
+    options: argparse.Namespace,
+    command: Callable[[Candidate], list[str]],
+    remat: Sequence[str | None],
+    optimizer: Sequence[str | None],
+    say: Say = tell,
+) -> None:
+    """Searches on the slice of `mesh`, and shows the candidates that no other beats in time and memory."""
+    chips = slice_of(mesh)
+    parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(program.init).model))
+    found = candidates(mesh.size, options.slices, options.rows, remat, optimizer)
+    possible = [one for one in found if _possible(program, one, mesh)]
+    ordered = sorted(possible, key=lambda one: cheap(one, program.flops_per_row, parameters, chips))
+    say(f"{len(ordered)} arrangements to plan, for {options.minutes:g} minutes at most, the likely best first")
+    say(searched(search(ordered, command, options.kept / "search", options.minutes)))
+
+
+def _possible(program: Program, candidate: Candidate, mesh: Mesh) -> bool:
+    try:
+        program.check(Mesh(mesh.devices.reshape(candidate.mesh), mesh.axis_names), candidate.batch)
+    except ValueError:  # it cuts a dimension unevenly
+        return False
+    return True
+
+
+def searched(found: Found) -> str:
+    """What a search has found, in words and a table."""
+    rows = [
+        f"{row(told)} {one.remat or '-'} | {one.optimizer or '-'} | {1e6 * time_a_row(one, told):.0f} |"
+        for one, told in pareto(found.planned)
+    ]
+    head, marks = heading().splitlines()
+    lines = [f"{head} remat | optimizer | us a row |", f"{marks} --- | --- | --- |", *rows, ""]
+    counts = {
+        "planned": len(found.planned),
+        "refused for want of memory": len(found.refused),
+        "as large as one of those": len(found.skipped),
+        "left for want of time": len(found.left),
+    }
+    lines.append(", ".join(f"{n} {what}" for what, n in counts.items()))
+    lines += [f"refused: {one}: {needed / GIB:.2f} GiB" for one, needed in found.refused.items()]
+    return "\n".join(lines + [f"failed: {one}: {why}" for one, why in found.failed.items()])

@@ -1,0 +1,122 @@
+"""A plan as tables: where the step's time goes, what a chip's memory holds, and two plans side by side.
+
+They are made of the plan as JSON, so that one that was kept can be shown and compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from training.pods.lines import PHASES
+from training.pods.memory import GIB
+
+Told = Mapping[str, Any]  # a plan as JSON, see training.plan.Plan.told
+COLUMNS = ("training", "slice", "mesh", "rows a chip", "GiB a chip", "step, ms", "bound, ms", "MFU")
+
+
+def heading() -> str:
+    return f"{_line(COLUMNS)}\n{_line(['---'] * len(COLUMNS))}"
+
+
+def row(told: Told) -> str:
+    """One line that a machine can read."""
+    return _line(
+        (
+            told["name"],
+            told["slice"],
+            " x ".join(map(str, told["mesh"])),
+            told["rows"],
+            f"{told['memory']['all'] / GIB:.2f}",
+            _ms(told["seconds"]),
+            _ms(told["bound"]) or "-",
+            f"{told['mfu']:.1%}" if told["bound"] else "-",
+        )
+    )
+
+
+def breakdown(told: Told) -> str:
+    """Where the time goes, a line of the model each, in ms."""
+    lines = told["lines"]
+    phases = [phase for phase in PHASES if any(phase in line["seconds"] for line in lines)]
+    rows: list[Sequence[str]] = [("", *phases, "in all", "share", "of that at least by")]
+    for line in lines:
+        parts = (line["seconds"].get(phase) for phase in phases)
+        rows.append(
+            (
+                line["line"],
+                *(_ms(part) for part in parts),
+                _ms(sum(line["seconds"].values())),
+                f"{sum(line['seconds'].values()) / told['seconds']:.0%}",
+                _binding(line),
+            )
+        )
+    of_phase = [sum(line["seconds"].get(phase, 0) for line in lines) for phase in phases]
+    rows.append(("in all", *map(_ms, of_phase), _ms(told["seconds"]), "100%", ""))
+    return _table(rows)
+
+
+def memory(told: Told) -> str:
+    """What a chip holds, and whether that fits."""
+    of, room = dict(told["memory"]), told["memory"]["hbm"]
+    whole = of.pop("all")
+    parts = ", ".join(f"{size / GIB:.2f} {kind}" for kind, size in of.items() if kind != "hbm")
+    return f"{whole / GIB:.2f} of {room / GIB:.2f} GiB a chip, {(room - whole) / GIB:.2f} left: {parts}"
+
+
+def known(told: Told) -> str:
+    """How the times are known."""
+    says = {
+        "estimated": "by the compiler's cycles",
+        "kernel": "kernels by their own schedule",
+        "bounded": "without either, by their FLOPs and bytes",
+        "collective": "collectives by the links' rates",
+        "copy": "copies beside the operations, by HBM's rate",
+    }
+    parts = [f"{says[how]}: {one['operations']} in {_ms(one['seconds']) or 0} ms" for how, one in told["known"].items()]
+    hidden = [told["known"][how] for how in ("collective", "copy")]
+    behind = sum(one["busy"] - one["seconds"] for one in hidden)
+    text = "; ".join(parts) + f"; {_ms(behind) or 0} ms of the last two hide"
+    loops, kernels = told["unknown_loops"], told["unmeasured_kernels"]
+    text += f"; {loops} loops of unknown length counted once" * bool(loops)
+    return text + f"; {kernels} kernels were not measured, and are a bound alone" * bool(kernels)
+
+
+def against(told: Told, other: Told) -> str:
+    """Two plans side by side, in ms."""
+    rows: list[Sequence[str]] = [("", "here", "there", "difference")]
+    mine, its = ({line["line"]: sum(line["seconds"].values()) for line in one["lines"]} for one in (told, other))
+    for name in sorted(mine.keys() | its.keys(), key=lambda name: -abs(mine.get(name, 0) - its.get(name, 0))):
+        a, b = mine.get(name, 0), its.get(name, 0)
+        rows.append((name, _ms(a), _ms(b), f"{1e3 * (a - b):+.1f}"))
+    rows.append(
+        ("step", _ms(told["seconds"]), _ms(other["seconds"]), f"{1e3 * (told['seconds'] - other['seconds']):+.1f}")
+    )
+    room, its_room = (one["memory"]["all"] / GIB for one in (told, other))
+    rows.append(("GiB a chip", f"{room:.2f}", f"{its_room:.2f}", f"{room - its_room:+.2f}"))
+    rows.append(
+        ("MFU", f"{told['mfu']:.1%}", f"{other['mfu']:.1%}", f"{100 * (told['mfu'] - other['mfu']):+.1f} points")
+    )
+    return _table(rows)
+
+
+def _binding(line: Mapping[str, Any]) -> str:
+    """What alone would take most of the line's time, and how much of it."""
+    whole = sum(line["seconds"].values())
+    name, seconds = max(line["bounds"].items(), key=lambda item: item[1])
+    return f"{name} {seconds / whole:.0%}" if whole else ""
+
+
+def _ms(seconds: float | None) -> str:
+    return f"{1e3 * seconds:.{1 if seconds > 1e-3 else 3}f}" if seconds else ""
+
+
+def _line(cells: Sequence[Any]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    padded = [
+        [row[0].ljust(widths[0]), *(x.rjust(n) for x, n in zip(row[1:], widths[1:], strict=True))] for row in rows
+    ]
+    marks = ["-" * widths[0], *("-" * (n - 1) + ":" for n in widths[1:])]
+    return "\n".join(map(_line, (padded[0], marks, *padded[1:])))

@@ -15,7 +15,7 @@ from training.pods.memory import GIB, DoesNotFit
 from training.pods.search import Candidate, Found, candidates, cheap, pareto, search, time_a_row
 from training.pods.table import against, breakdown, heading, known, memory, row
 from training.program import Program
-from training.telling import Say, tell
+from training.telling import tell
 
 AGAIN = "write it again by plan --json"
 
@@ -34,9 +34,7 @@ def flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def show_plan(
-    program: Program, mesh: Mesh, loop: LoopConfig, options: argparse.Namespace, name: str, say: Say = tell
-) -> None:
+def show_plan(program: Program, mesh: Mesh, loop: LoopConfig, options: argparse.Namespace, name: str) -> None:
     """Plans and shows it. Raises ValueError as `plan` does."""
     other = read_json(options.against, AGAIN) if options.against else None
     where = f"{options.slices} x {options.topology}" if options.slices > 1 else options.topology
@@ -49,10 +47,10 @@ def show_plan(
     told = planned.told(name, where)
     if options.json:
         write_json(options.json, told)
-    say(f"{memory(told)}\n\n{breakdown(told)}\n\n{known(told)}\n")
+    tell(f"{memory(told)}\n\n{breakdown(told)}\n\n{known(told)}\n")
     if other:
-        say(f"{against(told, other)}\n")
-    say(f"{heading()}\n{row(told)}")
+        tell(f"{against(told, other)}\n")
+    tell(f"{heading()}\n{row(told)}")
 
 
 def show_search(
@@ -62,7 +60,6 @@ def show_search(
     command: Callable[[Candidate], list[str]],
     remat: Sequence[str | None],
     optimizer: Sequence[str | None],
-    say: Say = tell,
 ) -> None:
     """Searches on the slice of `mesh`, and shows the candidates that no other beats in time and memory."""
     chips = slice_of(mesh)
@@ -70,8 +67,8 @@ def show_search(
     found = candidates(mesh.size, options.slices, options.rows, remat, optimizer)
     possible = [one for one in found if _possible(program, one, mesh)]
     ordered = sorted(possible, key=lambda one: cheap(one, program.flops_per_row, parameters, chips))
-    say(f"{len(ordered)} arrangements to plan, for {options.minutes:g} minutes at most, the likely best first")
-    say(searched(search(ordered, command, options.kept / "search", options.minutes)))
+    tell(f"{len(ordered)} arrangements to plan, for {options.minutes:g} minutes at most, the likely best first")
+    tell(searched(search(ordered, command, options.kept / "search", options.minutes)))
 
 
 def _possible(program: Program, candidate: Candidate, mesh: Mesh) -> bool:

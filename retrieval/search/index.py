@@ -255,7 +255,9 @@ class FaissIndex(Index):
             if count < 256:
                 raise DataError(f"{count} vectors: pq learns 256 codes, so the first time give 256 or more")
             codes = -(-self.dimensions // 4)
-            return f"Pad{4 * codes},IVF{cells},PQ{codes}x8"  # zeros, which change no product
+            # Padding's zeros change no product. "np": FAISS orders the codes for a filter that is not used here,
+            # by minutes of annealing that change no result.
+            return f"Pad{4 * codes},IVF{cells},PQ{codes}x8np"
         return {"flat": "Flat", "ivf": f"IVF{cells},Flat", "hnsw": "HNSW32,Flat"}[self.kind]
 
     def search(self, queries: np.ndarray, k: int) -> Found:

@@ -60,8 +60,9 @@ def main() -> None:
         rows, remat, optimizer = changes
 
         def process(one: Candidate) -> list[str]:
+            batch = one.batch * loop.accumulate
             here = ["--topology", options.topology, "--slices", options.slices, "--kept", options.kept]
-            sizes = zip(("--mesh.data", "--mesh.fsdp", "--mesh.tensor", rows), (*one.mesh, one.batch), strict=True)
+            sizes = zip(("--mesh.data", "--mesh.fsdp", "--mesh.tensor", rows), (*one.mesh, batch), strict=True)
             given = [pair for pair in ((remat, one.remat), (optimizer, one.optimizer)) if None not in pair]
             changed = [part for pair in (*sizes, *given) for part in pair]
             return [sys.executable, "-m", __spec__.name, command, *map(str, (*here, *arguments, *changed))]

@@ -33,6 +33,12 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def planned(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "scripts.plan", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
@@ -44,9 +50,7 @@ def folder(tmp_path_factory) -> Path:
     ],
 )
 def test_a_command_is_planned_by_its_flags(folder, command, flags):
-    program = [sys.executable, "-m", "scripts.plan", command, "--topology", "v5e:2x2", *flags.split()]
-    environment = {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(program, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+    done = planned(folder, command, "--topology", "v5e:2x2", *flags.split())
     assert done.returncode == 0, done.stderr[-2000:]
     last = done.stdout.splitlines()[-1]
     print(f"\n{last}")
@@ -54,3 +58,27 @@ def test_a_command_is_planned_by_its_flags(folder, command, flags):
     assert name in (command, "tiny") and where == "v5e:2x2" and "GiB a chip" in done.stdout
     assert float(memory) < 15.75 and float(step) > (0 if bound == "-" else float(bound))
     assert not (folder / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--topology v5e:2x2 --dtype bfloat16 --batch-size 16384", "error: does not fit: "),
+        ("--topology v9x:2x2", "error: no TPU topology 'v9x:2x2'"),
+        ("--topology v5e:2x2 --mesh.tensor 4", "error: impossible mesh (1, 1, 4): heads = 2 is not a multiple"),
+    ],
+)
+def test_what_cannot_be_is_one_line(folder, flags, said):
+    done = planned(folder, "pretrain", "--preset", "tiny", *flags.split())
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(said)
+    assert "Traceback" not in done.stderr and "lockfile" not in done.stderr
+
+
+def test_a_search_is_shown_and_kept(folder):
+    flags = "--critic gp --network fc --topology v5e:2x2 --search --rows 4 --minutes 10".split()
+    first, again = (planned(folder, "wgan_images", *flags) for _ in range(2))
+    assert first.returncode == again.returncode == 0, first.stderr[-2000:]
+    rows = [line for line in first.stdout.splitlines() if line.startswith("| wgan_images | v5e:2x2 |")]
+    print("", *rows, sep="\n")
+    assert rows and "0 left for want of time" in first.stdout and again.stdout == first.stdout
+    assert len([*(folder / "runs" / "plans" / "search").glob("*.json")]) == 6  # meshes of four chips

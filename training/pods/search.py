@@ -73,8 +73,8 @@ def pareto(found: Iterable[tuple[Candidate, Told]]) -> list[tuple[Candidate, Tol
 
 
 def time_a_row(candidate: Candidate, told: Told) -> float:
-    """Seconds of the whole slice."""
-    return told["seconds"] / candidate.batch
+    """Seconds of the whole slice; a step may be of several microbatches."""
+    return told["seconds"] / (told["rows"] * candidate.mesh[0] * candidate.mesh[1])
 
 
 def cheap(candidate: Candidate, flops_per_row: float, parameters: int, chips: Slice) -> float:

@@ -26,8 +26,8 @@ def row(told: Told) -> str:
             " x ".join(map(str, told["mesh"])),
             told["rows"],
             f"{told['memory']['all'] / GIB:.2f}",
-            _ms(told["seconds"]),
-            _ms(told["bound"]) or "-",
+            _ms(told["seconds"], told),
+            _ms(told["bound"], told) or "-",
             f"{told['mfu']:.1%}" if told["bound"] else "-",
         )
     )
@@ -43,14 +43,14 @@ def breakdown(told: Told) -> str:
         rows.append(
             (
                 line["line"],
-                *(_ms(part) for part in parts),
-                _ms(sum(line["seconds"].values())),
+                *(_ms(part, told) for part in parts),
+                _ms(sum(line["seconds"].values()), told),
                 f"{sum(line['seconds'].values()) / told['seconds']:.0%}",
                 _binding(line),
             )
         )
     of_phase = [sum(line["seconds"].get(phase, 0) for line in lines) for phase in phases]
-    rows.append(("in all", *map(_ms, of_phase), _ms(told["seconds"]), "100%", ""))
+    rows.append(("in all", *(_ms(part, told) for part in of_phase), _ms(told["seconds"], told), "100%", ""))
     return _table(rows)
 
 
@@ -71,10 +71,14 @@ def known(told: Told) -> str:
         "collective": "collectives by the links' rates",
         "copy": "copies beside the operations, by HBM's rate",
     }
-    parts = [f"{says[how]}: {one['operations']} in {_ms(one['seconds']) or 0} ms" for how, one in told["known"].items()]
+    parts = [
+        f"{says[how]}: {one['operations']} in {_ms(one['seconds'], told) or 0} ms"
+        for how, one in told["known"].items()
+        if one["operations"]
+    ]
     hidden = [told["known"][how] for how in ("collective", "copy")]
     behind = sum(one["busy"] - one["seconds"] for one in hidden)
-    text = "; ".join(parts) + f"; {_ms(behind) or 0} ms of the last two hide"
+    text = "; ".join(parts) + f"; {_ms(behind, told) or 0} ms of the last two hide"
     loops, kernels = told["unknown_loops"], told["unmeasured_kernels"]
     text += f"; {loops} loops of unknown length counted once" * bool(loops)
     return text + f"; {kernels} kernels were not measured, and are a bound alone" * bool(kernels)
@@ -84,17 +88,14 @@ def against(told: Told, other: Told) -> str:
     """Two plans side by side, in ms."""
     rows: list[Sequence[str]] = [("", "here", "there", "difference")]
     mine, its = ({line["line"]: sum(line["seconds"].values()) for line in one["lines"]} for one in (told, other))
-    for name in sorted(mine.keys() | its.keys(), key=lambda name: -abs(mine.get(name, 0) - its.get(name, 0))):
-        a, b = mine.get(name, 0), its.get(name, 0)
-        rows.append((name, _ms(a), _ms(b), f"{1e3 * (a - b):+.1f}"))
-    rows.append(
-        ("step", _ms(told["seconds"]), _ms(other["seconds"]), f"{1e3 * (told['seconds'] - other['seconds']):+.1f}")
-    )
-    room, its_room = (one["memory"]["all"] / GIB for one in (told, other))
-    rows.append(("GiB a chip", f"{room:.2f}", f"{its_room:.2f}", f"{room - its_room:+.2f}"))
-    rows.append(
-        ("MFU", f"{told['mfu']:.1%}", f"{other['mfu']:.1%}", f"{100 * (told['mfu'] - other['mfu']):+.1f} points")
-    )
+    pairs = {name: (mine.get(name, 0.0), its.get(name, 0.0)) for name in {**mine, **its}}
+    widest = sorted(pairs.items(), key=lambda item: -abs(item[1][0] - item[1][1]))
+    for name, (a, b) in [*widest, ("step", (told["seconds"], other["seconds"]))]:
+        rows.append((name, _ms(a, told), _ms(b, told), f"{1e3 * (a - b):+.1f}"))
+    a, b = (one["memory"]["all"] / GIB for one in (told, other))
+    rows.append(("GiB a chip", f"{a:.2f}", f"{b:.2f}", f"{a - b:+.2f}"))
+    a, b = told["mfu"], other["mfu"]
+    rows.append(("MFU", f"{a:.1%}", f"{b:.1%}", f"{100 * (a - b):+.1f} points"))
     return _table(rows)
 
 
@@ -105,8 +106,9 @@ def _binding(line: Mapping[str, Any]) -> str:
     return f"{name} {seconds / whole:.0%}" if whole else ""
 
 
-def _ms(seconds: float | None) -> str:
-    return f"{1e3 * seconds:.{1 if seconds > 1e-3 else 3}f}" if seconds else ""
+def _ms(seconds: float | None, told: Told) -> str:
+    """With as many digits as the step is long; nothing for nothing."""
+    return f"{1e3 * seconds:.{1 if told['seconds'] > 0.01 else 3}f}" if seconds else ""
 
 
 def _line(cells: Sequence[Any]) -> str:

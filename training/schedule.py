@@ -69,7 +69,8 @@ def schedule(f: Callable, *shapes: Any, topology: str = "v5e:2x2") -> list[Sched
         done = subprocess.run(program, input=asked, capture_output=True, env=environment)
         if done.returncode:
             words = done.stderr.decode(errors="replace").strip().splitlines() or ["it died without a word"]
-            raise ValueError(f"no schedule for {topology}: {words[-1]}")
+            errors = [line for line in words if re.match(r"[\w.]+(Error|Exception)", line)] or words
+            raise ValueError(f"no schedule for {topology}: {errors[-1]}")
         return pickle.loads((Path(folder) / "found").read_bytes())
 
 
@@ -163,8 +164,8 @@ def _moved(mapping: Any, grid: tuple[int, ...]) -> int:
 
     steps = np.indices(grid).reshape(len(grid), -1).astype(np.int32)
     closed = mapping.index_map_jaxpr
-    index = jax.vmap(lambda *at: jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *at))(*steps)
-    index = np.stack([np.broadcast_to(i, steps.shape[1]) for i in index])
+    places = jax.vmap(lambda *at: jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *at))(*steps)
+    index = np.stack([np.broadcast_to(i, steps.shape[1]) for i in places])
     changes = 1 + np.any(np.diff(index), axis=0).sum()
     size = math.prod(getattr(n, "block_size", 1) for n in mapping.block_shape)
     return int(changes) * size * mapping.array_aval.dtype.itemsize

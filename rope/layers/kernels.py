@@ -128,8 +128,8 @@ def _flash(
 
     key, value = share(key, query), share(value, query)
     size = max(query.shape[-1], value.shape[-1])
-    same = (jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, size - x.shape[-1]))) for x in (query, key, value))
-    return flash(*same, bias, mask, scale, dropped)[..., : value.shape[-1]]
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, size - x.shape[-1]))) for x in (query, key, value))
+    return flash(q, k, v, bias, mask, scale, dropped)[..., : value.shape[-1]]
 
 
 KERNELS = {

@@ -5,7 +5,7 @@ tiles are the same, and from the farthest bucket on all diagonals are. A handful
 the causal mask with it. Where queries stand elsewhere, row by row (cross-attention in packed rows), 128 neighbouring
 offsets are one register, in which each row looks up the offsets that it has.
 
-The functions down to `biases_of_places` are outside the kernel, and differentiable; the others are in it.
+The functions down to `strip_gradient` are outside the kernel, and differentiable; the others are in it.
 Letters: B batch, T query length, S key length, N heads, G diagonals of tiles, W windows of 128 offsets.
 """
 
@@ -29,8 +29,7 @@ def tiles(bias: RelativeBias | None, causal: bool, queries: int, keys: int) -> j
     if bias is None:
         values = jnp.zeros((1, len(offsets)), jnp.float32)
     else:
-        options = {"bidirectional": bias.bidirectional, "max_distance": bias.max_distance}
-        values = offset_bias(bias.table.astype(jnp.float32), offsets, **options)
+        values = _at(bias, offsets)
     if causal:
         values = values + jnp.where(offsets > 0, FUTURE, 0.0)[None]
     return jnp.stack(jnp.split(toeplitz(values, TILE)[0], 2 * out + 1, axis=-1), axis=1)
@@ -42,9 +41,13 @@ def strip(bias: RelativeBias) -> tuple[jax.Array, int]:
     low, high = bias.range()
     windows = (high - low) // TILE + 1
     offsets = low + jnp.arange(windows * TILE)
-    options = {"bidirectional": bias.bidirectional, "max_distance": bias.max_distance}
-    values = offset_bias(bias.table.astype(jnp.float32), offsets, **options)
-    return jnp.stack(jnp.split(values, windows, axis=-1), axis=1), low
+    return jnp.stack(jnp.split(_at(bias, offsets), windows, axis=-1), axis=1), low
+
+
+def _at(bias: RelativeBias, offsets: jax.Array) -> jax.Array:
+    """float32 [N, O], the bias at each of O offsets."""
+    table = bias.table.astype(jnp.float32)
+    return offset_bias(table, offsets, bidirectional=bias.bidirectional, max_distance=bias.max_distance)
 
 
 def strip_gradient(sums: jax.Array) -> jax.Array:
@@ -62,7 +65,9 @@ def diagonal(ref: jax.Ref, row: jax.Array | int, column: jax.Array | int) -> jax
     return jnp.clip(column - row, -out, out) + out
 
 
-def bias_of_tiles(ref: jax.Ref, head: int, shape: tuple[int, int], row: jax.Array | int, column: jax.Array | int):
+def bias_of_tiles(
+    ref: jax.Ref, head: int, shape: tuple[int, ...], row: jax.Array | int, column: jax.Array | int
+) -> jax.Array:
     """[rows, columns] of scores whose first tile is this one, out of tiles [N, G, 128, 128]."""
     rows, columns = shape
     return jnp.concatenate(
@@ -98,7 +103,9 @@ def lanes_from(start: jax.Array | int, like: jax.Array) -> jax.Array:
     return jax.lax.broadcasted_iota(jnp.int32, like.shape, 1) + start
 
 
-def bias_of_places(ref: jax.Ref, head: int, places: jax.Array, low: int, columns: int, first: jax.Array | int):
+def bias_of_places(
+    ref: jax.Ref, head: int, places: jax.Array, low: int, columns: int, first: jax.Array | int
+) -> jax.Array:
     """[rows, columns] of scores from column `first` on: out of a strip [N, W, 128] of offsets from `low`, for rows that
     stand at `places` [rows, 128], the same in every lane."""
     windows = ref.shape[1]

@@ -7,7 +7,7 @@ Letters: B batch, T query length, S key length, N heads, H head size, G groups o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,9 +17,8 @@ from jax.experimental import pallas as pl
 
 from rope.layers.flash.bias import TILE
 
-WHOLE = 2048  # up to so many keys, scores are of whole rows, and no softmax has to be mended
-CHUNK = 512  # of more keys, so many at a time
-AREA = 512 * 512  # scores of one head at a time
+CHUNK = 1024  # keys at once; so many at the most, and no softmax has to be mended
+AREA = 512 * CHUNK  # scores of one head at a time
 
 
 @dataclass(frozen=True)
@@ -55,55 +54,58 @@ class Layout:
         return jax.lax.dot_general(left, right, over, precision=exact, preferred_element_type=jnp.float32)
 
 
+Part = Any  # an array, its shape, its BlockSpec or, in the kernel, its reference
+
+
 @struct.dataclass
 class Operands:
     """What is multiplied, biased, masked and dropped; of what is None there is none."""
 
-    query: jax.Array  # [B, T, N H] or [B, N, T, H], as are key and value
-    key: jax.Array
-    value: jax.Array
-    query_segments: jax.Array | None = None  # int32 [B, 1, T]
-    key_segments: jax.Array | None = None  # int32 [B, 1, S]
-    tiles: jax.Array | None = None  # float32 [N or 1, diagonals, 128, 128]
-    strip: jax.Array | None = None  # float32 [N, windows, 128]
-    places: jax.Array | None = None  # int32 [B, 1, T]
-    rows: jax.Array | None = None  # int32 [B, 1, T] of a WeightDropout
-    columns: jax.Array | None = None  # int32 [B, G, heads of a group, S]
+    query: Part  # [B, T, N H] or [B, N, T, H], as are key and value
+    key: Part
+    value: Part
+    query_segments: Part | None = None  # int32 [B, 1, T]
+    key_segments: Part | None = None  # int32 [B, 1, S]
+    tiles: Part | None = None  # float32 [N or 1, diagonals, 128, 128]
+    strip: Part | None = None  # float32 [N, windows, 128]
+    places: Part | None = None  # int32 [B, 1, T]
+    rows: Part | None = None  # int32 [B, 1, T] of a WeightDropout
+    columns: Part | None = None  # int32 [B, G, heads of a group, S]
 
 
 @struct.dataclass
 class Running:
     """What is known of a softmax after some chunks of keys: float32, maxima and sums as columns."""
 
-    top: jax.Array  # [heads, T, 128]
-    total: jax.Array  # [heads, T, 128]
-    mixed: jax.Array  # [heads, T, W]
+    top: Part  # [heads, T, 128]
+    total: Part  # [heads, T, 128]
+    mixed: Part  # [heads, T, W]
 
 
 @struct.dataclass
 class Kept:
     """What the backward pass needs of the forward one."""
 
-    out: jax.Array
-    statistics: jax.Array
+    out: Part
+    statistics: Part
 
 
 @struct.dataclass
 class Gradients:
-    query: jax.Array
-    key: jax.Array
-    value: jax.Array
-    tiles: jax.Array | None  # as the tiles
-    strip: jax.Array | None  # float32 [N, windows + 2, 8, 128], see bias.add_places
+    query: Part
+    key: Part
+    value: Part
+    tiles: Part | None  # as the tiles
+    strip: Part | None  # float32 [N, windows + 2, 8, 128], see bias.add_places
 
 
 @struct.dataclass
 class Sums:
-    """float32 in vector memory, where a gradient comes of several steps."""
+    """float32 in vector memory, where a gradient comes of several steps; else None."""
 
-    query: jax.Array | None  # [T, W], of several chunks
-    key: jax.Array | None  # [S, W], of several blocks
-    value: jax.Array | None
+    query: Part  # [T, W], of several chunks
+    key: Part  # [S, W], of several blocks
+    value: Part
 
 
 def rounded(length: int, to: int) -> int:
@@ -112,15 +114,22 @@ def rounded(length: int, to: int) -> int:
 
 def lengths(queries: int, keys: int) -> tuple[int, int, int, int]:
     """Queries in a block, queries with their padding, keys in a chunk, keys with their padding."""
-    keys = rounded(keys, TILE if keys <= WHOLE else CHUNK)
-    chunk = keys if keys <= WHOLE else CHUNK
+    chunks = -(-keys // CHUNK)
+    chunk = rounded(-(-keys // chunks), TILE)
     most = max(AREA // chunk, TILE)
-    if queries <= most and chunk == keys:
+    if queries <= most:
         block = rounded(queries, 16)  # registers of bfloat16 have 16 rows
-        return block, block, chunk, keys
+        return block, block, chunk, chunks * chunk
     number = -(-queries // most)
     block = rounded(-(-queries // number), TILE)
-    return block, number * block, chunk, keys
+    return block, number * block, chunk, chunks * chunk
+
+
+def halved(layout: Layout) -> Layout:
+    """For the backward pass, whose steps have 2.5 times the products: half as many keys at once, if they are many."""
+    if layout.queries * layout.chunk <= AREA // 2 or layout.chunk % (2 * TILE):
+        return layout
+    return replace(layout, chunk=layout.chunk // 2)
 
 
 def groups(heads: int, size: int) -> tuple[int, bool]:
@@ -142,7 +151,7 @@ def by_key(layout: Layout) -> pl.BlockSpec:
     return _of_heads(layout, layout.keys, lambda i: 0)
 
 
-def whole(array: jax.Array, heads: int) -> pl.BlockSpec:
+def whole(array: Part, heads: int) -> pl.BlockSpec:
     """Of arrays [N, …] of biases: those of a group's heads (heads = 1 of 1: the same for all), for all rows and blocks,
     so that a sum over these never leaves vector memory."""
     rest, same = array.shape[1:], array.shape[0] == 1
@@ -152,7 +161,7 @@ def whole(array: jax.Array, heads: int) -> pl.BlockSpec:
 def operands(x: Operands, layout: Layout) -> Operands:
     """The BlockSpecs of them all."""
     row_of_queries = pl.BlockSpec((None, 1, rounded(layout.queries, TILE)), lambda g, b, i: (b, 0, i))
-    made: dict[str, Callable[[jax.Array], pl.BlockSpec]] = {
+    made: dict[str, Callable[[Any], pl.BlockSpec]] = {
         "query": lambda _: by_query(layout),
         "key": lambda _: by_key(layout),
         "value": lambda _: by_key(layout),

@@ -3,7 +3,9 @@
 Letters: B batch, T query length, S key length, N heads, H head size, G groups of heads.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +157,7 @@ def _flash_forward(layout: Layout, x: Operands) -> tuple[jax.Array, tuple[Operan
 
 
 def _flash_backward(layout: Layout, residuals: tuple[Operands, Kept], cotangent: jax.Array) -> tuple[Operands]:
-    n, (x, saved) = layout, residuals
+    n, (x, saved) = blocks.halved(layout), residuals
     like = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype)  # noqa: E731
     strip = None
     if x.strip is not None:
@@ -189,17 +191,19 @@ def _flash_backward(layout: Layout, residuals: tuple[Operands, Kept], cotangent:
         shapes,
         specs,
         sums,
-        layout,
+        n,
         "flash_backward",
     )
-    strip = None if found.strip is None else biases.strip_gradient(found.strip)
-    return (Operands(query=found.query, key=found.key, value=found.value, tiles=found.tiles, strip=strip),)
+    of_strip = None if found.strip is None else biases.strip_gradient(found.strip)
+    return (Operands(query=found.query, key=found.key, value=found.value, tiles=found.tiles, strip=of_strip),)
 
 
 _flash.defvjp(_flash_forward, _flash_backward)
 
 
-def _call(run, operands, specs, shapes, out_specs, scratch, layout: Layout, name: str):
+def _call(
+    run: Callable, operands: tuple, specs: tuple, shapes: Any, out_specs: Any, scratch: Any, layout: Layout, name: str
+) -> Any:
     """`run(*operands, *results, scratch)` over the grid; what is None is None there too."""
     leaves, tree = jax.tree.flatten((operands, shapes, scratch))
 

@@ -2,14 +2,16 @@
 
 The heads of a group lie side by side in the lanes of a register. A product of all lanes with keys of which only one
 head's lanes are not zero is that head's, and takes the matrix unit no longer: its 128 rows are there in any case.
-Products sum in float32. Where keys are few (`WHOLE`), a row of scores is whole; else they come in chunks and the
+Products sum in float32. Where keys are few (`CHUNK`), a row of scores is whole; else they come in chunks and the
 softmax is mended as they come (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
 
 What is the same in all 128 lanes of [T, 128] is called a column here. Letters: T queries of the block, C keys of a
 chunk, W lanes of the group.
 """
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +97,7 @@ def backward(layout: Layout, x: Operands, cotangent: jax.Ref, saved: Kept, to: G
         keep, dropped = block.keep(a), weights
         if keep is not None:
             dropped, of_weights = jnp.where(keep, weights, 0), jnp.where(keep, of_weights, 0)
-        mean = (block.of_head(a, seen) * saved.out[...].astype(jnp.float32)).sum(axis=1, keepdims=True)
+        mean = (block.of_head(a, seen) * saved.out[...].astype(jnp.float32)).sum(axis=1, keepdims=True) * (1 - n.rate)
         of_scores = weights * (of_weights - _spread(_column(mean), n.chunk))
         if to.tiles is not None:
             add_tiles(to.tiles, a, of_scores, block.row, block.column)
@@ -108,7 +110,7 @@ def backward(layout: Layout, x: Operands, cotangent: jax.Ref, saved: Kept, to: G
             n.product(dropped.astype(block.key.dtype), given, COLUMNS),
         )
 
-    def chunk(c: jax.Array | int) -> jax.Array:
+    def chunk(c: Any) -> jax.Array:
         block = Block(n, x, i, c)
         of_query, of_key, of_value = (
             block.lanes(f) for f in zip(*(head(block, a) for a in range(n.heads)), strict=True)
@@ -143,7 +145,7 @@ def backward(layout: Layout, x: Operands, cotangent: jax.Ref, saved: Kept, to: G
 class Block:
     """The scores of a block of queries and one chunk of keys, and what goes into them."""
 
-    def __init__(self, layout: Layout, x: Operands, block: jax.Array, chunk: jax.Array | int):
+    def __init__(self, layout: Layout, x: Operands, block: jax.Array, chunk: Any):
         n, self.layout, self.x = layout, layout, x
         self.row = block * (n.queries // TILE) if n.blocks > 1 else 0  # of tiles
         self.column = chunk * (n.chunk // TILE)
@@ -195,7 +197,7 @@ class Block:
         begin = a * self.layout.size
         return jnp.where((self.lane >= begin) & (self.lane < begin + self.layout.size), x, jnp.zeros((), x.dtype))
 
-    def lanes(self, of_heads: list[jax.Array]) -> jax.Array:
+    def lanes(self, of_heads: Sequence[jax.Array]) -> jax.Array:
         """[…, W] whose lanes are each head's own."""
         out, *others = of_heads
         for a, other in enumerate(others, 1):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.extend.core import jaxprs_in_params
 
 from rope.layers.attention import attention
 from rope.layers.dropout import attention_dropout
@@ -108,8 +109,8 @@ def test_bfloat16_equals_numpy_to_its_rounding(case):
 
 @pytest.mark.parametrize("case", LONG)
 def test_many_keys_come_in_chunks(case, monkeypatch):
-    for name, number in (("WHOLE", 128), ("CHUNK", 128), ("AREA", 128 * 128)):
-        monkeypatch.setattr(blocks, name, number)
+    monkeypatch.setattr(blocks, "CHUNK", 128)
+    monkeypatch.setattr(blocks, "AREA", 128 * 128)
     assert blocks.lengths(200, 300) == (128, 256, 128, 384)
     check(*LONG[case], far=40)
 
@@ -150,8 +151,8 @@ def test_dropped_weights_are_those_of_plain_xla(case):
 
 
 def test_dropped_weights_of_chunks_are_those_of_plain_xla(monkeypatch):
-    for name, number in (("WHOLE", 128), ("CHUNK", 128), ("AREA", 128 * 128)):
-        monkeypatch.setattr(blocks, name, number)
+    monkeypatch.setattr(blocks, "CHUNK", 128)
+    monkeypatch.setattr(blocks, "AREA", 128 * 128)
     for mine, theirs in zip(*dropped("bias left segments causal", 0.3, queries=200, keys=200), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
 
@@ -269,5 +270,5 @@ def used(jaxpr, name):
         if e.primitive.name == "pallas_call":
             found += str(e.params["name"]) == name and any(id(v) in read for v in e.outvars)
         else:
-            found += sum(used(inner, name) for inner in jax.core.jaxprs_in_params(e.params))
+            found += sum(used(inner, name) for inner in jaxprs_in_params(e.params))
     return found

@@ -69,7 +69,7 @@ class MT5Decoder:
         table, far = model.decoder.relative_bias, c.max_distance
         bias = offset_bias(table, jnp.repeat(places, beams) - t, bidirectional=False, max_distance=far)[None, :, None]
         if c.cross_bias:
-            at = RelativeBias(table, bidirectional=False, max_distance=far, query_positions=t[None, None])
+            at = RelativeBias(table, bidirectional=False, max_distance=far, places=t[None, None])
             cross_bias = at.dense(1, memory.seen.shape[1])
         x, updated = embed(model, tokens, c), []
         for p, kept, *remembered in zip(memory.layers, cache, memory.keys, memory.values, strict=True):

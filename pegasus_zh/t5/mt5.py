@@ -18,7 +18,7 @@ from flax import struct
 from rope.layers.attention import attention, prepare
 from rope.layers.dropout import dropout
 from rope.layers.kernels import Bias, Implementation, Mask
-from rope.layers.masks import Segments, segment_positions
+from rope.layers.masks import Segments, segment_places
 from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads
 from rope.positions.buckets import RelativeBias
 from training.partition import Dtype, gather, normal, on_one_cpu, ones, size_of, spec
@@ -221,8 +221,7 @@ def run_stack(
     if encoded is not None and cross_mask is not None:
         cross_bias = None
         if c.cross_bias:  # by the buckets of causal self-attention: all keys right of the query fall in bucket 0
-            target, source = segment_positions(cross_mask.query), segment_positions(cross_mask.key)
-            cross_bias = bias(query_positions=target, key_positions=source)
+            cross_bias = bias(places=segment_places(cross_mask.query, cross_mask.key))
         cross_seen = prepared(like(encoded), bias=cross_bias, mask=cross_mask)
     first, last, layer_key = jax.random.split(key, 3) if key is not None else (None, None, None)
 

@@ -6,15 +6,13 @@ Letters: B batch, T query length, S key length, N heads, H head size.
 import jax
 import jax.numpy as jnp
 
-from rope.layers.dropout import dropout
-from rope.layers.kernels import Asked, Bias, Implementation, Kernel, Mask, Shaped, choose
-from rope.layers.masks import Segments
+from rope.layers.dropout import attention_dropout
+from rope.layers.kernels import Asked, Bias, Implementation, Kernel, Mask, Shaped, choose, share
+from rope.layers.masks import MASKED, Segments
 from rope.positions.angles import Layout
 from rope.positions.buckets import RelativeBias
 from rope.positions.rerope import LongRotation, long_scores
 from rope.positions.rotary import Rotation, rotate
-
-MASKED = -1e9  # finite, so that a query that sees nothing has a uniform distribution and not NaN
 
 
 @jax.named_scope("attention")
@@ -40,26 +38,31 @@ def attention(
     `rotate` them before. A dense bias and mask broadcast to [B, N, T, S]; where many layers share them, `prepare` them
     once. scale is H^-0.5 by default (T5 uses 1). Scores and softmax are float32.
 
-    implementation: xla is legal everywhere, splash is Pallas's flash attention for TPUs, cudnn NVIDIA's; auto is splash
-    on a TPU where it is legal, and else xla. Raises ValueError for one that is not legal, with the reason, and for
-    heads or rotations that do not fit.
+    Which weights are dropped is the same by xla and by flash, and on every mesh (WeightDropout).
+
+    implementation: xla is legal everywhere, flash is Pallas's for TPUs (rope/layers/flash), cudnn NVIDIA's; auto is
+    flash on a TPU where it is legal, and else xla. Raises ValueError for one that is not legal, with the reason, and
+    for heads or rotations that do not fit.
     """
     _check(query, key, value, rotation, bias, mask)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     long = isinstance(rotation, LongRotation)
-    dropped = dropout_rate > 0 and dropout_key is not None
-    kernel = choose(implementation, Asked(query=query, key=key, bias=bias, mask=mask, dropped=dropped, long=long))
+    dropped = attention_dropout(dropout_rate, dropout_key, query, key.shape[1])
+    asked = Asked(query=query, key=key, bias=bias, mask=mask, dropped=dropped is not None, long=long)
+    kernel = choose(implementation, asked)
     if isinstance(rotation, Rotation):
         query, key = rotate(query, rotation, layout), rotate(key, rotation, layout)
     if kernel is not None:
-        return kernel.run(query, key, value, *_taken(kernel, query, key, bias, mask), scale)
+        return kernel.run(query, key, value, *_taken(kernel, query, key, bias, mask), scale, dropped)
     dense_bias, dense_mask = _dense(query, key, bias, mask)
     key, value = share(key, query), share(value, query)
     if isinstance(rotation, LongRotation):
         scores = long_scores(query * scale, key, rotation, layout)
     else:
         scores = jnp.einsum("BTNH,BSNH->BNTS", query * scale, key, preferred_element_type=jnp.float32)
-    weights = dropout(_weights(scores, dense_bias, dense_mask), dropout_rate, dropout_key)
+    weights = _weights(scores, dense_bias, dense_mask)
+    if dropped is not None:
+        weights = jnp.where(dropped.dense(), weights / (1 - dropout_rate), 0)
     return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(value.dtype), value)
 
 
@@ -113,9 +116,8 @@ def _check(
     if isinstance(bias, RelativeBias) and bias.table.shape[1:] != (heads,):
         raise ValueError(f"a bias of a table {bias.table.shape} for {heads} heads: it must be [buckets, heads]")
     if isinstance(bias, RelativeBias):
-        for name, at, length in (("queries", bias.query_positions, queries), ("keys", bias.key_positions, keys)):
-            if at is not None and at.shape != (rows, length):
-                raise ValueError(f"a bias of positions {at.shape} of {name}: they must be {(rows, length)}")
+        if bias.places is not None and bias.places.shape != (rows, queries):
+            raise ValueError(f"a bias of places {bias.places.shape} of queries: they must be {(rows, queries)}")
     dense = (None if isinstance(bias, RelativeBias) else bias, None if isinstance(mask, Segments) else mask)
     for name, x in zip(("bias", "mask"), dense, strict=True):
         wanted = (rows, heads, queries, keys)
@@ -142,17 +144,6 @@ def _check(
                 f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of "
                 "the positions of both; turn them by rope.positions.rotary.rotate where they differ"
             )
-
-
-def share(x: jax.Array, query: jax.Array) -> jax.Array:
-    """[B, S, K, H] -> [B, S, N, H]: each head of keys or values for N/K heads of the queries [B, T, N, H],
-    side by side."""
-    b, s, groups, size = x.shape
-    heads = query.shape[2]
-    if heads == groups:
-        return x
-    copies = jnp.broadcast_to(x[:, :, :, None], (b, s, groups, heads // groups, size))
-    return jax.lax.reshape(copies, (b, s, heads, size), out_sharding=jax.typeof(query).sharding)
 
 
 def cached_attention(

@@ -14,4 +14,4 @@ class Computation:
     remat: Remat = "none"
     """What the backward pass recomputes to save memory."""
     attention: Implementation = "auto"
-    """What computes attention: auto is Pallas's kernel on a TPU where it is legal (it has no dropout), else XLA."""
+    """What computes attention: auto is the flash kernel on a TPU where it is legal, else XLA."""

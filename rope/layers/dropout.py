@@ -1,9 +1,14 @@
-"""Dropout without a generator: which elements are kept is a hash of their number and a key."""
+"""Dropout without a generator: which elements are kept is a hash of their number and a key.
+
+Letters: B batch, T query length, S key length, N heads.
+"""
 
 import math
 
 import jax
 import jax.numpy as jnp
+from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 @jax.named_scope("dropout")
@@ -14,14 +19,58 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     of magnitude faster on a CPU than a random generator, fused into what surrounds it on any device, and the same on
     every mesh. The rate is exact to 2^-32.
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"a dropout rate of {rate}: it must be at least 0 and below 1")
+    _check(rate)
     if key is None or rate == 0:
         return x
-    seeds = jax.random.bits(key, (2,), jnp.uint32)
-    number, sharding = jnp.uint32(0), jax.typeof(x).sharding
-    for dimension, stride in enumerate(math.prod(x.shape[d + 1 :]) for d in range(x.ndim)):
-        place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, dimension, out_sharding=sharding)
+    kept = _hash(x.shape, jax.typeof(x).sharding, jax.random.bits(key, (2,), jnp.uint32)) >= jnp.uint32(
+        _threshold(rate)
+    )
+    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+@struct.dataclass
+class WeightDropout:
+    """Which weights of an attention are kept, as a value that kernels may take: no [B, N, T, S] need be in memory.
+
+    A weight is kept where the product of its row's number and its column's, modulo 2^32, is large: one multiplication
+    a weight. The numbers are hashes of places in the whole batch, so the mask is the same in every kernel, for any
+    size of its blocks, and on every mesh.
+    """
+
+    rows: jax.Array  # int32 [B, T], odd: times a uniform number it is uniform
+    columns: jax.Array  # int32 [B, N, S], uniform
+    rate: float = struct.field(pytree_node=False)
+
+    def dense(self) -> jax.Array:
+        """bool [B, N, T, S]: True where a weight is kept, and divided by 1 - rate."""
+        return kept(self.rows[:, None, :, None], self.columns[:, :, None, :], self.rate)
+
+
+def attention_dropout(rate: float, key: jax.Array | None, query: jax.Array, keys: int) -> WeightDropout | None:
+    """Of the weights of queries [B, T, N, H] for S = `keys` keys; None without a key, or at a rate of 0.
+    Raises ValueError for a rate outside [0, 1)."""
+    _check(rate)
+    if key is None or rate == 0:
+        return None
+    (rows, queries, heads, _), sharding = query.shape, jax.typeof(query).sharding
+    batch, length, head, _ = sharding.spec if sharding.spec else (None,) * 4
+    seeds = jax.random.bits(key, (4,), jnp.uint32)
+    of_rows = _hash((rows, queries), NamedSharding(sharding.mesh, PartitionSpec(batch, length)), seeds[:2])
+    of_columns = _hash((rows, heads, keys), NamedSharding(sharding.mesh, PartitionSpec(batch, head, None)), seeds[2:])
+    signed = jax.lax.bitcast_convert_type
+    return WeightDropout(signed(of_rows | jnp.uint32(1), jnp.int32), signed(of_columns, jnp.int32), rate)
+
+
+def kept(rows: jax.Array, columns: jax.Array, rate: float) -> jax.Array:
+    """bool: are weights of these rows and columns of a WeightDropout kept? The two broadcast."""
+    return rows * columns >= _threshold(rate) - 2**31  # as unsigned numbers, 2^31 further
+
+
+def _hash(shape: tuple[int, ...], sharding: jax.sharding.Sharding, seeds: jax.Array) -> jax.Array:
+    """uint32 of this shape: two rounds of MurmurHash3's finaliser on each element's number and two seeds."""
+    number = jnp.uint32(0)
+    for dimension, stride in enumerate(math.prod(shape[d + 1 :]) for d in range(len(shape))):
+        place = jax.lax.broadcasted_iota(jnp.uint32, shape, dimension, out_sharding=sharding)
         number = number + place * jnp.uint32(stride % 2**32)
 
     def finalise(h: jax.Array) -> jax.Array:
@@ -29,5 +78,13 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
         h = (h ^ (h >> jnp.uint32(13))) * jnp.uint32(0xC2B2AE35)
         return h ^ (h >> jnp.uint32(16))
 
-    kept = finalise(finalise(number + seeds[0]) ^ seeds[1]) >= jnp.uint32(round(rate * 2**32))
-    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+    return finalise(finalise(number + seeds[0]) ^ seeds[1])
+
+
+def _threshold(rate: float) -> int:
+    return round(rate * 2**32)
+
+
+def _check(rate: float) -> None:
+    if not 0 <= rate < 1:
+        raise ValueError(f"a dropout rate of {rate}: it must be at least 0 and below 1")

@@ -1,4 +1,4 @@
-"""Attention by the kernels of others, and when each is legal.
+"""Attention by kernels, and when each is legal.
 
 Letters: B batch, T query length, S key length, N heads, K heads of keys and values, H head size.
 """
@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, get_abstract_mesh
 
+from rope.layers.dropout import WeightDropout
 from rope.layers.masks import Segments
 from rope.positions.buckets import RelativeBias
-from training.partition import device_kind, spec
+from training.partition import device_kind
 
-Implementation = Literal["auto", "xla", "splash", "cudnn"]  # auto, xla and the names of KERNELS
+Implementation = Literal["auto", "xla", "flash", "cudnn"]  # auto, xla and the names of KERNELS
 Bias = jax.Array | RelativeBias
 Mask = jax.Array | Segments
+LONGEST = 16_384  # keys of the flash kernel: they, values and their float32 gradients are 48 MiB of vector memory
 Shaped = jax.Array | jax.ShapeDtypeStruct  # its shape and type are read
-LANES = 128  # of a TPU's vector registers: lengths must be multiples of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Asked:
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
     problem: Callable[[Asked], str | None]  # why it cannot, in words that follow "attention by NAME"
-    run: Callable[..., jax.Array]  # query, key, value, bias, mask and scale -> [B, T, N, H]
+    run: Callable[..., jax.Array]  # query, key, value, bias, mask, scale and dropout of weights -> [B, T, N, H]
     takes_values: bool  # bias and mask come as RelativeBias and Segments, or else dense
     by_hand: bool  # cut over a mesh by shard_map, which the compiler's own (Auto) axes do not allow
     auto_on: str | None  # the kind of device on which auto is this kernel where it is legal
@@ -65,15 +66,29 @@ def _problem(kernel: Kernel, asked: Asked) -> str | None:
     return kernel.problem(asked)
 
 
-def _splash_problem(asked: Asked) -> str | None:
-    if asked.bias is not None or asked.dropped or asked.long:
-        return "has no bias, no dropout of its weights and no ReRoPE"
+def _flash_problem(asked: Asked) -> str | None:
+    if asked.long:
+        return "has no ReRoPE"
+    if asked.bias is not None and not isinstance(asked.bias, RelativeBias):
+        return "needs its bias as rope.positions.buckets.RelativeBias"
     if asked.mask is not None and not isinstance(asked.mask, Segments):
         return "needs its mask as rope.layers.masks.Segments"
-    queries, keys = asked.query.shape[1], asked.key.shape[1]
-    if queries % LANES or keys % LANES:
-        return f"needs lengths that are multiples of {LANES}, not {queries} and {keys}"
+    if asked.query.dtype not in (jnp.bfloat16, jnp.float32):
+        return f"computes in bfloat16 or float32, not {asked.query.dtype}"
+    if (keys := asked.key.shape[1]) > LONGEST:
+        return f"has room for {LONGEST} keys, not {keys}"
     return None
+
+
+def share(x: jax.Array, query: jax.Array) -> jax.Array:
+    """[B, S, K, H] -> [B, S, N, H]: each head of keys or values for N/K heads of the queries [B, T, N, H],
+    side by side."""
+    b, s, groups, size = x.shape
+    heads = query.shape[2]
+    if heads == groups:
+        return x
+    copies = jnp.broadcast_to(x[:, :, :, None], (b, s, groups, heads // groups, size))
+    return jax.lax.reshape(copies, (b, s, heads, size), out_sharding=jax.typeof(query).sharding)
 
 
 def _cudnn_problem(asked: Asked) -> str | None:
@@ -94,45 +109,30 @@ def _cudnn(
     bias: jax.Array | None,
     mask: jax.Array | None,
     scale: float,
+    _: WeightDropout | None,
 ) -> jax.Array:
     """cuDNN's flash attention, through jax.nn, of a dense bias and mask; differentiable in the bias too."""
     return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="cudnn")
 
 
-def _splash(
+def _flash(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    _: Bias | None,
-    mask: Mask | None,
+    bias: RelativeBias | None,
+    mask: Segments | None,
     scale: float,
+    dropped: WeightDropout | None,
 ) -> jax.Array:
-    """JAX's Pallas kernel for TPUs, on each device's rows and heads; scores are never in memory. `choose` lets no bias
-    and no dense mask come here."""
-    from jax.experimental.pallas.ops.tpu import splash_attention as sa
+    from rope.layers.flash.call import flash  # Pallas takes a second to import
 
-    causal = isinstance(mask, Segments) and mask.causal
-    shape = (query.shape[1], key.shape[1])
-    interpreted = not device_kind().startswith("TPU")  # by XLA: as exact, and slow
-
-    def on_device(query, key, value, *segments):
-        heads = query.shape[2]
-        seen = (sa.CausalMask if causal else sa.FullMask)(shape)
-        kernel = sa.make_splash_mha_single_device(sa.MultiHeadMask([seen] * heads), interpret=interpreted)
-        rows = (x.swapaxes(1, 2) for x in (query, key, value))
-        ids = sa.SegmentIds(*segments) if segments else None
-        return jax.vmap(kernel)(*rows, ids).swapaxes(1, 2)
-
-    segments = (mask.query, mask.key) if isinstance(mask, Segments) else ()
-    operands = (query * scale, key, value, *segments)
-    cut = spec("batch", None, "heads", None)
-    if cut is None:
-        return on_device(*operands)
-    specs = (cut,) * 3 + (spec("batch", None),) * len(segments)
-    return jax.shard_map(on_device, in_specs=specs, out_specs=cut, check_vma=False)(*operands)
+    key, value = share(key, query), share(value, query)
+    size = max(query.shape[-1], value.shape[-1])
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, size - x.shape[-1]))) for x in (query, key, value))
+    return flash(q, k, v, bias, mask, scale, dropped)[..., : value.shape[-1]]
 
 
 KERNELS = {
-    "splash": Kernel(problem=_splash_problem, run=_splash, takes_values=True, by_hand=True, auto_on="TPU"),
+    "flash": Kernel(problem=_flash_problem, run=_flash, takes_values=True, by_hand=True, auto_on="TPU"),
     "cudnn": Kernel(problem=_cudnn_problem, run=_cudnn, takes_values=False, by_hand=False, auto_on=None),
 }

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+MASKED = -1e9  # the score of what is hidden: finite, so that a query that sees nothing sees all alike, and not NaN
+
 
 @struct.dataclass
 class Segments:
@@ -48,3 +50,10 @@ def segment_positions(segments: jax.Array) -> jax.Array:
     places = jax.lax.broadcasted_iota(jnp.int32, segments.shape, 1, out_sharding=jax.typeof(segments).sharding)
     begins = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
     return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
+
+
+def segment_places(query_segments: jax.Array, key_segments: jax.Array) -> jax.Array:
+    """int32 [B, T]: where among the keys [B, S] each query [B, T] stands, if it is to stand as far from the first key
+    of its segment as it is from the segment's first query."""
+    first = jnp.argmax(query_segments[:, :, None] == key_segments[:, None, :], axis=-1)
+    return segment_positions(query_segments) + first.astype(jnp.int32)

@@ -16,19 +16,25 @@ class RelativeBias:
     table: jax.Array  # [buckets, N]
     bidirectional: bool = struct.field(pytree_node=False)
     max_distance: int = struct.field(pytree_node=False, default=128)
-    query_positions: jax.Array | None = None  # [B, T]; None: the places in the row, 0..T-1
-    key_positions: jax.Array | None = None  # [B, S]; None: 0..S-1
+    places: jax.Array | None = None  # [B, T]: where among the keys each query stands; None: query t at key t
 
     def dense(self, queries: int, keys: int) -> jax.Array:
-        """[1, N, T, S], or with positions [B, N, T, S]."""
+        """[1, N, T, S], or with places [B, N, T, S]."""
         table, far, both = self.table, self.max_distance, self.bidirectional
-        if self.query_positions is None and self.key_positions is None:
+        if self.places is None:
             return relative_bias(table, queries, keys, bidirectional=both, max_distance=far)
-        query = jnp.arange(queries)[None] if self.query_positions is None else self.query_positions
-        key = jnp.arange(keys)[None] if self.key_positions is None else self.key_positions
-        offsets = key[:, None, :] - query[:, :, None]
+        offsets = jnp.arange(keys)[None, None] - self.places[:, :, None]
         bucket = relative_bucket(offsets, bidirectional=both, buckets=len(table), max_distance=far)
         return jnp.moveaxis(table.at[bucket].get(out_sharding=spec("batch", None, None, "heads")), -1, 1)
+
+    def range(self) -> tuple[int, int]:
+        """The lowest offset and the highest that tell: all beyond share a bucket with them."""
+        half = len(self.table) // 2 if self.bidirectional else len(self.table)
+        exact = half // 2
+        # From here on distances share the last bucket; the thousandth is more than a float32 logarithm is wrong by.
+        last = math.ceil(1.001 * exact * (self.max_distance / exact) ** ((half - exact - 1) / (half - exact)))
+        reach = min(max(last, exact), self.max_distance)
+        return -reach, reach if self.bidirectional else 0
 
 
 def relative_bucket(offset: jax.Array, *, bidirectional: bool, buckets: int = 32, max_distance: int = 128) -> jax.Array:

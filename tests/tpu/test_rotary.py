@@ -43,7 +43,7 @@ print(json.dumps({"without": bytes_of(False), "with": bytes_of(True), "query": B
 """  # noqa: E501
 
 
-@pytest.mark.parametrize("attention, layout", [("xla", "interleaved"), ("xla", "half"), ("splash", "interleaved")])
+@pytest.mark.parametrize("attention, layout", [("xla", "interleaved"), ("xla", "half"), ("flash", "interleaved")])
 def test_no_rotated_copy_beyond_query_and_key(attention, layout):
     """Turning two arrays and their gradients reads and writes each once:
     eight times the bytes of a query at the least."""

@@ -216,8 +216,8 @@ def test_what_computes_attention_is_chosen(unpacked):
         for a in ("auto", "xla")
     ]
     assert text[0] == text[1]
-    with pytest.raises(ValueError, match="attention by splash has no bias"):
-        encode(MODEL, *source, replace(TINY, attention="splash"))
+    with pytest.raises(ValueError, match="attention by cudnn computes in bfloat16"):
+        encode(MODEL, *source, replace(TINY, attention="cudnn"))
 
 
 def test_a_fresh_model_predicts_like_chance():

@@ -10,11 +10,11 @@ import pytest
 
 from rope.layers.attention import attention, prepare
 from rope.layers.kernels import KERNELS, Asked, Implementation, choose
-from rope.layers.masks import Segments, segment_mask, segment_positions, unilm_mask
+from rope.layers.masks import Segments, segment_mask, segment_places, segment_positions, unilm_mask
 from rope.positions.angles import frequencies
 from rope.positions.buckets import RelativeBias
 from rope.positions.rerope import long_rotation
-from rope.positions.rotary import rotate, rotation
+from rope.positions.rotary import rotation
 from tests.rope.positions.reference import attention64, gradients64, rotate64
 
 
@@ -137,27 +137,20 @@ def test_rerope_equals_scores_of_clipped_distances(layout, factor):
         np.testing.assert_allclose(ours, plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["full", "segments", "causal"])
-def test_splash_equals_numpy(kind):
-    """The kernel for TPUs, interpreted."""
-    length = 256
-    query, key, value, _, cotangent = arrays(queries=length, keys=length, heads=2, groups=1, size=16)
-    segments = row_segments(length=length)
-    mask = None if kind == "full" else Segments(segments, segments, causal=kind == "causal")
-    by = rotation(segment_positions(segments), frequencies(16))
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+def test_rotated_attention_by_the_kernel_is_that_of_xla(layout):
+    query, key, value, _, cotangent = arrays(queries=32, keys=32, groups=2, size=16)
+    segments = row_segments(length=32)
+    mask, by = Segments(segments, segments), rotation(segment_positions(segments), frequencies(16))
 
-    def of(query, key, value):
-        out = attention(query, key, value, rotation=by, mask=mask, implementation="splash")
-        return (out * cotangent).sum(), out
+    def of(inputs, implementation):
+        out = attention(*inputs, rotation=by, layout=layout, mask=mask, implementation=implementation)
+        return (out * cotangent).sum()
 
-    (_, out), ours = jax.jit(jax.value_and_grad(of, range(3), has_aux=True))(query, key, value)
-    turned = rotate(query, by), rotate(key, by)
-    reference = {"mask": None if mask is None else mask.dense(), "scale": 0.25}
-    np.testing.assert_allclose(out, attention64(*turned, value, **reference), atol=1e-5)
-    theirs = gradients64(cotangent, *turned, value, **reference)
-    back = [rotate64(g, -segment_positions(segments), frequencies(16)) for g in theirs[:2]]
-    for mine, expected in zip(ours, [*back, theirs[2]], strict=False):
-        np.testing.assert_allclose(mine, expected, atol=1e-4)
+    step = jax.jit(jax.value_and_grad(of), static_argnums=1)
+    mine, theirs = (jax.tree.leaves(step((query, key, value), by)) for by in ("flash", "xla"))
+    for x, y in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
@@ -178,8 +171,8 @@ def test_a_relative_bias_of_packed_rows_is_that_of_their_segments():
     """Where two examples lie side by side, positions are those in the segments, of queries and of keys."""
     query, key, value, _, _ = arrays(keys=7)
     table = jax.random.normal(jax.random.key(1), (8, 4))
-    at = {"query_positions": segment_positions(SEGMENTS), "key_positions": segment_positions(KEYS)}
-    bias, mask = RelativeBias(table, bidirectional=False, max_distance=6, **at), Segments(SEGMENTS, KEYS)
+    places = segment_places(SEGMENTS, KEYS)
+    bias, mask = RelativeBias(table, bidirectional=False, max_distance=6, places=places), Segments(SEGMENTS, KEYS)
     out = attention(query, key, value, bias=bias, mask=mask)
     np.testing.assert_array_equal(out, attention(query, key, value, bias=bias.dense(5, 7), mask=mask))
     plain = RelativeBias(table, bidirectional=False, max_distance=6)
@@ -196,14 +189,14 @@ def test_what_xla_serves_is_prepared_dense_and_what_a_kernel_takes_stays():
     for implementation in ("auto", "xla", "cudnn"):
         found = prepare(implementation, like, like, bias=bias, mask=mask)
         jax.tree.map(np.testing.assert_array_equal, found, (bias.dense(128, 128), mask.dense()))
-    assert prepare("splash", like, like, mask=mask) == (None, mask)
-    with pytest.raises(ValueError, match="attention by splash has no bias"):
-        prepare("splash", like, like, bias=bias, mask=mask)
-    with pytest.raises(ValueError, match="attention by splash has no bias, no dropout"):
-        prepare("splash", like, like, mask=mask, dropped=True)
+    assert prepare("flash", like, like, bias=bias, mask=mask, dropped=True) == (bias, mask)
+    with pytest.raises(ValueError, match="attention by flash has no ReRoPE"):
+        prepare("flash", like, like, mask=mask, long=True)
+    with pytest.raises(ValueError, match="attention by cudnn has no dropout"):
+        prepare("cudnn", like, like, mask=mask, dropped=True)
 
 
-@pytest.mark.parametrize("implementation", ["xla", "splash"])
+@pytest.mark.parametrize("implementation", ["xla", "flash"])
 def test_sharded_equals_unsharded(implementation):
     length = 128
     query, key, value, _, _ = arrays(rows=4, queries=length, keys=length, heads=4, groups=2, size=16)
@@ -227,7 +220,7 @@ def test_the_names_of_kernels_are_what_a_config_may_say():
 
 
 def test_pallas_is_not_run_where_the_compiler_cuts(monkeypatch):
-    """On a mesh of Auto axes auto is XLA, on a TPU too; alone, in Explicit mode and within shard_map it is splash."""
+    """On a mesh of Auto axes auto is XLA, on a TPU too; alone, in Explicit mode and within shard_map it is flash."""
     monkeypatch.setattr("rope.layers.kernels.device_kind", lambda: "TPU v5 lite")
     like = jax.ShapeDtypeStruct((8, 128, 4, 64), jnp.bfloat16)
     asked = Asked(query=like, key=like, bias=None, mask=None, dropped=False, long=False)
@@ -246,11 +239,11 @@ def test_pallas_is_not_run_where_the_compiler_cuts(monkeypatch):
     by_hand = partial(jax.shard_map, in_specs=jax.P("data"), out_specs=jax.P("data"))
     assert traced(8, how=auto) is None and traced(8, "xla", auto) is None
     assert traced(8, "cudnn", auto) is KERNELS["cudnn"]
-    with pytest.raises(ValueError, match=r"attention by splash cannot be cut over a mesh of Auto axes \(data, fsdp\)"):
-        traced(8, "splash", auto)
-    assert traced(8) is traced(1, how=auto) is traced(8, how=by_hand) is KERNELS["splash"]
+    with pytest.raises(ValueError, match=r"attention by flash cannot be cut over a mesh of Auto axes \(data, fsdp\)"):
+        traced(8, "flash", auto)
+    assert traced(8) is traced(1, how=auto) is traced(8, how=by_hand) is KERNELS["flash"]
     of(None)
-    assert found.pop() is KERNELS["splash"]
+    assert found.pop() is KERNELS["flash"]
 
 
 def lowered(platform: str, implementation: str, dtype="bfloat16", **arguments) -> str:
@@ -264,17 +257,17 @@ def lowered(platform: str, implementation: str, dtype="bfloat16", **arguments) -
 
 SQUARE = jnp.zeros((2, 4, 128, 128), jnp.bfloat16)
 REFUSED = {
-    "no such": ({"implementation": "flash"}, "implementation is 'flash': it must be auto, xla, splash, cudnn"),
-    "a bias": ({"implementation": "splash", "bias": SQUARE}, "attention by splash has no bias"),
-    "a relative bias": (
-        {"implementation": "splash", "bias": RelativeBias(jnp.zeros((32, 4)), bidirectional=True)},
-        "attention by splash has no bias",
+    "no such": ({"implementation": "splash"}, "implementation is 'splash': it must be auto, xla, flash, cudnn"),
+    "a dense bias": (
+        {"implementation": "flash", "bias": SQUARE},
+        "needs its bias as rope.positions.buckets.RelativeBias",
     ),
-    "a dense mask": ({"implementation": "splash", "mask": SQUARE > 0}, "needs its mask as rope.layers.masks.Segments"),
+    "a dense mask": ({"implementation": "flash", "mask": SQUARE > 0}, "needs its mask as rope.layers.masks.Segments"),
     "in float32": (
         {"implementation": "cudnn", "dtype": "float32"},
         "computes in bfloat16 or float16, not float32; use xla",
     ),
+    "float16": ({"implementation": "flash", "dtype": "float16"}, "computes in bfloat16 or float32, not float16"),
     "dropped": (
         {"implementation": "cudnn", "dropout_rate": 0.1, "dropout_key": jax.random.key(0)},
         "attention by cudnn has no dropout",
@@ -292,8 +285,8 @@ def test_a_kernel_that_is_not_legal_is_refused_with_the_reason(kind):
 
 def test_lengths_and_heads_that_do_not_fit_are_refused():
     query, key, value, _, _ = arrays()
-    with pytest.raises(ValueError, match="multiples of 128, not 5 and 7"):
-        attention(query, key, value, implementation="splash")
+    with pytest.raises(ValueError, match="has room for 16384 keys, not 20000"):
+        attention(query, *(jnp.zeros((2, 20_000, 4, 4)),) * 2, implementation="flash")
     with pytest.raises(ValueError, match="4 heads of queries cannot share 3 heads of keys"):
         attention(query, key[:, :, :3], value[:, :, :3])
 
@@ -305,9 +298,9 @@ BAD = {
         {"bias": RelativeBias(jnp.zeros((32, 3)), bidirectional=True)},
         "a bias of a table (32, 3) for 4 heads",
     ),
-    "positions of other rows": (
-        {"bias": RelativeBias(jnp.zeros((32, 4)), bidirectional=True, key_positions=jnp.zeros((1, 5), int))},
-        "a bias of positions (1, 5) of keys: they must be (4, 5)",
+    "places of other rows": (
+        {"bias": RelativeBias(jnp.zeros((32, 4)), bidirectional=True, places=jnp.zeros((1, 5), int))},
+        "a bias of places (1, 5) of queries: they must be (4, 5)",
     ),
     "other rows": ({"bias": jnp.zeros((3, 1, 5, 5))}, "a bias of shape (3, 1, 5, 5)"),
     "another length": ({"rotation": rotation(jnp.arange(1), frequencies(4))}, "a rotation of 1 positions, 5 queries"),
@@ -333,6 +326,12 @@ def test_what_would_broadcast_to_something_else_is_refused(kind):
         attention(query, key, value[:, :1])
     with pytest.raises(ValueError, match="they must be floats"):
         attention(query.astype(int), key, value)
+
+
+def test_places_of_packed_rows_keep_the_distance_from_the_segments_first():
+    query, key = jnp.array([[1, 1, 2, 2, 2, 3, 0]]), jnp.array([[1, 2, 2, 0, 0, 0]])
+    np.testing.assert_array_equal(segment_places(query, key)[0, :5], [0, 1, 1, 2, 3])
+    assert segment_places(query, key)[0, 6] == 3
 
 
 def test_masks():

@@ -12,12 +12,12 @@ def attention64(query, key, value, *, bias=None, mask=None, scale, scores=None):
 
 
 def gradients64(cotangent, query, key, value, *, bias=None, mask=None, scale):
-    """Of sum(cotangent * attention64(...)) in query, key, value and a bias [1, N, T, S] (zeros without one)."""
+    """Of sum(cotangent * attention64(...)) in query, key, value and a bias [1 or B, N, T, S] (of one without)."""
     query, key, value, cotangent = (np.asarray(x, np.float64) for x in (query, key, value, cotangent))
     _, weights = _run(query, key, value, bias, mask, scale, None)
     share = query.shape[2] // key.shape[2]
     of_query, of_key, of_value = (np.zeros(x.shape) for x in (query, key, value))
-    of_bias = np.zeros((1, *weights.shape[1:]))
+    of_bias = np.zeros((1 if bias is None else np.shape(bias)[0], *weights.shape[1:]))
     for b, n in np.ndindex(query.shape[0], query.shape[2]):
         g, w = n // share, weights[b, n]
         of_value[b, :, g] += w.T @ cotangent[b, :, n]
@@ -25,7 +25,7 @@ def gradients64(cotangent, query, key, value, *, bias=None, mask=None, scale):
         of_scores = w * (of_weights - (w * of_weights).sum(-1, keepdims=True))
         if mask is not None:
             of_scores = np.where(_of(mask, weights.shape, b, n), of_scores, 0)
-        of_bias[0, n] += of_scores
+        of_bias[b % len(of_bias), n] += of_scores
         of_query[b, :, n] = scale * of_scores @ key[b, :, g]
         of_key[b, :, g] += scale * of_scores.T @ query[b, :, n]
     return of_query, of_key, of_value, of_bias

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rope.positions.buckets import RelativeBias, offset_bias, relative_bias, relative_bucket
 
@@ -48,16 +50,24 @@ def test_gradient_counts_the_offsets_of_each_bucket():
     np.testing.assert_allclose(gradient, np.stack([counts, counts], 1), rtol=1e-6)
 
 
-@pytest.mark.parametrize("given", [("query",), ("key",), ("query", "key")], ids="-".join)
-def test_a_bias_at_positions_is_the_tables_entry_of_each_offset(given):
+def test_a_bias_at_places_is_the_tables_entry_of_each_offset():
     table = jax.random.normal(jax.random.key(0), (32, 3))
-    places = {"query": np.arange(4)[None], "key": np.arange(6)[None]}
-    places |= {name: np.random.default_rng(1).integers(0, 300, (2, places[name].size)) for name in given}
-    positions = {f"{name}_positions": jnp.asarray(places[name]) for name in given}
-    ours = RelativeBias(table, bidirectional=False, **positions).dense(4, 6)
-    offsets = places["key"][:, None, :] - places["query"][:, :, None]
+    places = np.random.default_rng(1).integers(-200, 300, (2, 4))
+    ours = RelativeBias(table, bidirectional=False, places=jnp.asarray(places)).dense(4, 6)
+    offsets = np.arange(6) - places[:, :, None]
     bucket = np.vectorize(lambda offset: plain_bucket(int(offset), False))(offsets)
     np.testing.assert_array_equal(ours, np.asarray(table)[bucket].transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@given(buckets=st.integers(2, 32).map(lambda n: 4 * n), far=st.integers(1, 40))
+def test_offsets_beyond_the_range_share_a_bucket(bidirectional, buckets, far):
+    far = buckets + 13 * far
+    low, high = RelativeBias(jnp.zeros((buckets, 1)), bidirectional=bidirectional, max_distance=far).range()
+    offsets = jnp.arange(-2 * far, 2 * far)
+    found = relative_bucket(offsets, bidirectional=bidirectional, buckets=buckets, max_distance=far)
+    assert len(set(found[offsets <= low].tolist())) == len(set(found[offsets >= high].tolist())) == 1
+    assert -far <= low and high <= far
 
 
 def test_offset_bias_of_one_query_is_a_row_of_the_whole():

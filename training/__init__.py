@@ -5,7 +5,8 @@ mesh, partition       one mesh of named axes; the table that says which of them 
 optimizer, step       gradients, accumulated, given to optax, in one compiled program
 loop                  mesh -> state -> restore -> steps, readable straight down
 checkpoints, journal  what a run keeps, and what it tells as it goes (metrics: rows, curves, speed, the bar)
-launch, stopping      how a run begins, on one process or several, and how it is told to stop; compiled: programs kept
+launch, stopping      how a run begins, on one process or several, and how it is told to stop
+compiled, profile     programs kept between runs; steps traced for XProf
 plan                  the step compiled for TPUs that are not here: does it fit, and how fast is it? pods/ answers
 schedule              how long a Pallas kernel takes on a TPU that is not here, by its own instructions
 command, flags        how a script ends; command lines out of dataclasses; ranges: what numbers of a config may be

@@ -20,12 +20,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 ROWS = {"bf16": 16, "f32": 8}  # of a product's instruction, each a cycle of its matrix unit
 QUEUE = 2  # products that may wait before a unit
-BUNDLE = re.compile(r"\s*(?:0x[0-9a-f]+|0)\s+(?:[A-Z]{2})?\+?\s*:\s*((?:>\s*)*)\{")
+BUNDLE = re.compile(r"\s*(?:0x[0-9a-f]+|0)\s+([A-Z]{2})?\+?\s*:\s*((?:>\s*)*)\{")
 PRODUCT = re.compile(r"vmatmul\.(?:\w+\.)*?(bf16|f32)[\w.]*\.mxu(\d)")
 SPILL = re.compile(r"= vst \[vmem:\[#allocation\d+_spill\]")
 
@@ -112,31 +113,35 @@ def _read(call: Any, folder: Path) -> Schedule:
     files = [p for p in folder.glob(f"*-{name}*-final_bundles.txt") if "schedule-analysis" not in p.name]
     if len(files) != 1:
         raise ValueError(f"{len(files)} kernels are called {name}: each needs a name of its own")
-    lengths = iter(_loops(call.params["jaxpr"]))
+    outside, loops = _loops_of(files[0].read_text("utf-8"))
+    lengths = _lengths(call.params["jaxpr"])
+    if len(loops) != len(lengths):
+        raise ValueError(f"{name} has {len(lengths)} loops, and its schedule {len(loops)}: there is no reading it")
     bundles = cycles = spills = 0
-    for depth, block in _loop_bodies(files[0].read_text("utf-8")):
-        times = next(lengths) if depth > 1 else 1
+    for block, times in zip([outside, *loops], [1, *lengths], strict=True):
         bundles, cycles = bundles + times * len(block), cycles + times * replay(block)
         spills += times * sum(len(SPILL.findall(text)) for text in block)
     moved = sum(_moved(b, grid) for b in call.params["grid_mapping"].block_mappings)
     return Schedule(name, math.prod(grid), bundles, cycles, spills, moved)
 
 
-def _loop_bodies(text: str) -> list[tuple[int, list[str]]]:
-    """Runs of bundles with the loops that they are in: 1 is the grid's, more are the kernel's own."""
-    bundles: list[tuple[int, str]] = []
+def _loops_of(text: str) -> tuple[list[str], list[list[str]]]:
+    """The bundles of a step of the grid, and those of each of its own loops: from where one begins to its last bundle,
+    among which are some of what follows, done in the last turn alone."""
+    bundles: list[tuple[str, int, str]] = []
     for line in text.splitlines():
         if match := BUNDLE.match(line):
-            bundles.append((match[1].count(">"), line))
+            bundles.append((match[1] or "", match[2].count(">"), line))
         elif bundles:
-            bundles[-1] = bundles[-1][0], bundles[-1][1] + line
-    runs: list[tuple[int, list[str]]] = []
-    for depth, bundle in bundles:
-        if depth and (not runs or runs[-1][0] != depth):
-            runs.append((depth, []))
-        if depth:
-            runs[-1][1].append(bundle)
-    return runs
+            bundles[-1] = *bundles[-1][:2], bundles[-1][2] + line
+    begins = [n for n, (mark, depth, _) in enumerate(bundles) if mark == "LB" and depth > 1]
+    outside, loops, done = [], [], 0
+    for begin, beyond in pairwise([*begins, len(bundles)]):
+        end = max(n for n in range(begin, beyond) if bundles[n][1] > 1) + 1
+        outside += bundles[done:begin]
+        loops.append([line for _, _, line in bundles[begin:end]])
+        done = end
+    return [line for _, depth, line in [*outside, *bundles[done:]] if depth], loops
 
 
 def _calls(jaxpr: Any) -> list[Any]:
@@ -152,7 +157,7 @@ def _calls(jaxpr: Any) -> list[Any]:
     return found
 
 
-def _loops(jaxpr: Any) -> list[int]:
+def _lengths(jaxpr: Any) -> list[int]:
     """How often each of a kernel's own loops runs, in their order."""
     return [e.params["length"] for e in jaxpr.eqns if e.primitive.name == "scan"]
 

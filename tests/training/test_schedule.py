@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.schedule import replay, schedule
+from training.schedule import _loops_of, replay, schedule
 
 
 def product(unit: int, kind: str = "bf16") -> str:
@@ -32,3 +32,20 @@ def test_products_far_apart_wait_for_nothing():
 def test_what_does_not_compile_is_refused_with_the_compilers_words():
     with pytest.raises(ValueError, match="no schedule for v0:1x1: "):
         schedule(abs, topology="v0:1x1")
+
+
+def test_a_loop_is_from_its_begin_to_its_last_bundle():
+    text = """
+ 0x0   : {  %1 = nop }
+ 0x1 LB: > { %2 = vld [vmem:[#allocation2_spill]]  ;;
+   %3 = vld }
+ 0x2 LB: >> { %4 = vst }
+ 0x3   : > { %5 = vrcp (%p1) }
+ 0x4   : >> { %6 = vst }
+ 0x5   : > { %7 = vst }
+ 0x6   : {  %8 = nop }
+"""
+    outside, loops = _loops_of(text)
+    assert [len(outside), *map(len, loops)] == [2, 3] and "%3" in outside[0] and "%5" in loops[0][1]
+    flat, none = _loops_of(text.replace(">>", ">").replace("0x2 LB", "0x2   "))
+    assert len(flat) == 5 and none == []

@@ -115,6 +115,12 @@ def test_many_keys_come_in_chunks(case, monkeypatch):
     check(*LONG[case], far=40)
 
 
+def test_the_backward_pass_has_half_as_many_keys_at_once(monkeypatch):
+    monkeypatch.setattr(blocks, "CHUNK", 256)
+    monkeypatch.setattr(blocks, "AREA", 128 * 256)
+    check("bias left segments causal", {"queries": 200, "keys": 200, "rows": 1}, far=40)
+
+
 def test_a_query_that_sees_nothing_sees_all_alike():
     """Of other segments than all keys, with and without the causal mask; no gradient goes through its scores."""
     query, key, value, cotangent = arrays(queries=160, keys=160)

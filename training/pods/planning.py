@@ -1,6 +1,7 @@
 """What scripts.plan shows: one plan, alone or beside another, or what a search has found."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from training.files.atomic import read_json, write_json
+from training.files.errors import DataError
 from training.loop import LoopConfig
 from training.plan import plan
 from training.pods.collectives import slice_of
@@ -17,11 +19,11 @@ from training.pods.table import against, breakdown, heading, known, memory, row
 from training.program import Program
 from training.telling import tell
 
-AGAIN = "write it again by plan --json"
+AGAIN = "write one by plan --json"
 
 
 def flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """(those of plan, the others)."""
+    """(those of plan, the others). Raises ValueError for rows that are no numbers."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--topology", default="v5e:4x4")
     parser.add_argument("--slices", type=int, default=1)
@@ -30,13 +32,19 @@ def flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--against", type=Path)
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--rows", type=lambda text: tuple(map(int, text.split(","))), default=(8, 16, 32, 64))
-    return parser.parse_known_args(arguments)
+    parser.add_argument("--rows", default="8,16,32,64")
+    options, rest = parser.parse_known_args(arguments)
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", options.rows):
+        raise ValueError(f"--rows {options.rows}: give numbers of rows a chip, such as 8,16,32")
+    options.rows = tuple(map(int, options.rows.split(",")))
+    return options, rest
 
 
 def show_plan(program: Program, mesh: Mesh, loop: LoopConfig, options: argparse.Namespace, name: str) -> None:
     """Plans and shows it. Raises ValueError as `plan` does."""
     other = read_json(options.against, AGAIN) if options.against else None
+    if other and "lines" not in other:
+        raise DataError(f"{options.against}: no plan of a step that fits; {AGAIN}")
     where = f"{options.slices} x {options.topology}" if options.slices > 1 else options.topology
     try:
         planned = plan(program, mesh, loop.microbatch, loop.accumulate, options.kept)

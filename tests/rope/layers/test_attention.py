@@ -8,14 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rope.layers import masks
 from rope.layers.attention import attention, prepare
 from rope.layers.kernels import KERNELS, Asked, Implementation, choose
-from rope.layers.masks import Segments, segment_mask, segment_places, segment_positions, unilm_mask
+from rope.layers.masks import Segments, segment_places
 from rope.positions.angles import frequencies
 from rope.positions.buckets import RelativeBias
 from rope.positions.rerope import long_rotation
 from rope.positions.rotary import rotation
 from tests.rope.positions.reference import attention64, gradients64, rotate64
+
+# In one program, where operation by operation there would be fifty.
+compiled = jax.jit(attention, static_argnames=("layout", "scale", "implementation"))
+segment_mask = jax.jit(masks.segment_mask, static_argnames="causal")
+unilm_mask, segment_positions = jax.jit(masks.unilm_mask), jax.jit(masks.segment_positions)
 
 
 def arrays(seed=0, rows=2, queries=5, keys=7, heads=4, groups=4, size=4):
@@ -27,14 +33,15 @@ def arrays(seed=0, rows=2, queries=5, keys=7, heads=4, groups=4, size=4):
         (1, heads, queries, keys),
         (rows, queries, heads, size),
     )
-    return [jax.random.normal(k, s) for k, s in zip(jax.random.split(jax.random.key(seed), 5), shapes, strict=True)]
+    random = np.random.default_rng(seed)
+    return [random.standard_normal(shape, np.float32) for shape in shapes]
 
 
 def row_segments(rows=2, length=5):
     """Two examples and padding in each row."""
     ends = np.array([[length // 2, length - 1], [length // 3, length]])[np.arange(rows) % 2]
     places = np.arange(length)
-    return jnp.array([np.where(places < a, 1, np.where(places < b, 2, 0)) for a, b in ends])
+    return np.array([np.where(places < a, 1, np.where(places < b, 2, 0)) for a, b in ends])
 
 
 SEGMENTS = row_segments()
@@ -43,7 +50,7 @@ MASKS = {
     "none": (None, 7),
     "padding and segments": (segment_mask(SEGMENTS, KEYS), 7),
     "causal": (segment_mask(SEGMENTS, SEGMENTS, causal=True), 5),
-    "unilm": (unilm_mask(SEGMENTS, jnp.array([[0, 1, 0, 1, 0], [0, 0, 1, 1, 1]])), 5),
+    "unilm": (unilm_mask(SEGMENTS, np.array([[0, 1, 0, 1, 0], [0, 0, 1, 1, 1]])), 5),
     "segments": (Segments(SEGMENTS, KEYS), 7),
     "causal segments": (Segments(SEGMENTS, SEGMENTS, causal=True), 5),
 }
@@ -62,7 +69,7 @@ def test_values_and_gradients_equal_numpy(kind, with_bias, groups):
         out = attention(query, key, value, bias=bias, mask=mask, scale=scale)
         return (out * cotangent).sum(), out
 
-    (_, out), ours = jax.value_and_grad(of, range(len(inputs)), has_aux=True)(*inputs)
+    (_, out), ours = jax.jit(jax.value_and_grad(of, range(len(inputs)), has_aux=True))(*inputs)
     dense = mask.dense() if isinstance(mask, Segments) else mask
     reference = {"bias": bias if with_bias else None, "mask": dense, "scale": scale or 0.5}
     np.testing.assert_allclose(out, attention64(*inputs[:3], **reference), atol=1e-5)
@@ -72,7 +79,7 @@ def test_values_and_gradients_equal_numpy(kind, with_bias, groups):
 
 def test_the_reference_gradients_equal_finite_differences():
     *inputs, cotangent = (np.asarray(x, np.float64) for x in arrays(rows=1, queries=3, keys=3, heads=2, groups=1))
-    mask = segment_mask(jnp.array([[1, 1, 2]]), jnp.array([[1, 1, 2]]), causal=True)
+    mask = segment_mask(np.array([[1, 1, 2]]), np.array([[1, 1, 2]]), causal=True)
 
     def of(query, key, value, bias):
         return (attention64(query, key, value, bias=bias, mask=mask, scale=0.7) * cotangent).sum()
@@ -90,14 +97,14 @@ def test_the_reference_gradients_equal_finite_differences():
 @pytest.mark.parametrize("groups", [4, 2])
 def test_rotated_attention_equals_numpy(groups, layout):
     query, key, value, _, cotangent = arrays(keys=5, groups=groups, size=8)
-    where, theta = segment_positions(SEGMENTS), frequencies(8)
-    mask, by = Segments(SEGMENTS, SEGMENTS), rotation(where, theta)
+    where, theta = np.asarray(segment_positions(SEGMENTS)), frequencies(8)
+    mask = Segments(SEGMENTS, SEGMENTS)
 
     def of(query, key, value):
-        out = attention(query, key, value, rotation=by, layout=layout, mask=mask)
+        out = attention(query, key, value, rotation=rotation(where, theta), layout=layout, mask=mask)
         return (out * cotangent).sum(), out
 
-    (_, out), ours = jax.value_and_grad(of, range(3), has_aux=True)(query, key, value)
+    (_, out), ours = jax.jit(jax.value_and_grad(of, range(3), has_aux=True))(query, key, value)
     turned = [rotate64(x, where, theta, layout) for x in (query, key)]
     reference = {"mask": mask.dense(), "scale": 8**-0.5}
     np.testing.assert_allclose(out, attention64(*turned, value, **reference), atol=1e-5)
@@ -113,9 +120,9 @@ def test_rerope_equals_scores_of_clipped_distances(layout, factor):
     length, window = 9, 3.0
     query, key, value, _, _ = arrays(queries=length, keys=length, groups=2, size=8)
     segments = row_segments(length=length)
-    where, theta = segment_positions(segments), frequencies(8)
-    by = long_rotation(where, theta, window, factor)
-    ours = attention(query, key, value, rotation=by, layout=layout, mask=Segments(segments, segments))
+    where, theta = np.asarray(segment_positions(segments)), frequencies(8)
+    by = jax.jit(long_rotation, static_argnums=(2, 3))(where, theta, window, factor)
+    ours = compiled(query, key, value, rotation=by, layout=layout, mask=Segments(segments, segments))
 
     def scores(b, n):
         found = np.zeros((length, length))
@@ -131,7 +138,7 @@ def test_rerope_equals_scores_of_clipped_distances(layout, factor):
     expected = attention64(query, key, value, mask=segment_mask(segments, segments), scale=1, scores=scores)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     if factor == 1.0:
-        plain = attention(
+        plain = compiled(
             query, key, value, rotation=rotation(where, theta), layout=layout, mask=segment_mask(segments, segments)
         )
         np.testing.assert_allclose(ours, plain, atol=1e-5)
@@ -156,7 +163,7 @@ def test_rotated_attention_by_the_kernel_is_that_of_xla(layout):
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_a_relative_bias_is_its_dense_form_to_the_bit(bidirectional):
     query, key, value, _, cotangent = arrays(keys=7)
-    table = jax.random.normal(jax.random.key(1), (8, 4))
+    table = np.random.default_rng(1).standard_normal((8, 4), np.float32)
 
     def of(table, inputs, dense):
         bias = RelativeBias(table, bidirectional=bidirectional, max_distance=6)
@@ -170,22 +177,26 @@ def test_a_relative_bias_is_its_dense_form_to_the_bit(bidirectional):
 def test_a_relative_bias_of_packed_rows_is_that_of_their_segments():
     """Where two examples lie side by side, positions are those in the segments, of queries and of keys."""
     query, key, value, _, _ = arrays(keys=7)
-    table = jax.random.normal(jax.random.key(1), (8, 4))
+    table = np.random.default_rng(1).standard_normal((8, 4), np.float32)
     places = segment_places(SEGMENTS, KEYS)
     bias, mask = RelativeBias(table, bidirectional=False, max_distance=6, places=places), Segments(SEGMENTS, KEYS)
-    out = attention(query, key, value, bias=bias, mask=mask)
-    np.testing.assert_array_equal(out, attention(query, key, value, bias=bias.dense(5, 7), mask=mask))
+    dense = jax.jit(lambda bias: bias.dense(5, 7))
+    out = np.asarray(compiled(query, key, value, bias=bias, mask=mask))
+    np.testing.assert_array_equal(out, compiled(query, key, value, bias=dense(bias), mask=mask))
     plain = RelativeBias(table, bidirectional=False, max_distance=6)
     for row, segment in np.ndindex(2, 2):
         mine, theirs = (np.flatnonzero(x[row] == segment + 1) for x in (SEGMENTS, KEYS))
-        alone = attention(query[row, mine][None], *(x[row, theirs][None] for x in (key, value)), bias=plain)
+        alone = compiled(query[row, mine][None], *(x[row, theirs][None] for x in (key, value)), bias=plain)
         np.testing.assert_allclose(out[row, mine], alone[0], atol=1e-6)
 
 
 def test_what_xla_serves_is_prepared_dense_and_what_a_kernel_takes_stays():
     like = jax.ShapeDtypeStruct((2, 128, 4, 64), jnp.bfloat16)
     segments = row_segments(length=128)
-    bias, mask = RelativeBias(jnp.ones((8, 4)), bidirectional=True), Segments(segments, segments, causal=True)
+    bias, mask = (
+        RelativeBias(np.ones((8, 4), np.float32), bidirectional=True),
+        Segments(segments, segments, causal=True),
+    )
     for implementation in ("auto", "xla", "cudnn"):
         found = prepare(implementation, like, like, bias=bias, mask=mask)
         jax.tree.map(np.testing.assert_array_equal, found, (bias.dense(128, 128), mask.dense()))
@@ -255,7 +266,7 @@ def lowered(platform: str, implementation: str, dtype="bfloat16", **arguments) -
     return jax.jit(jax.grad(of, range(3))).trace(like, like, like).lower(lowering_platforms=(platform,)).as_text()
 
 
-SQUARE = jnp.zeros((2, 4, 128, 128), jnp.bfloat16)
+SQUARE = np.zeros((2, 4, 128, 128), jnp.bfloat16)
 REFUSED = {
     "no such": ({"implementation": "splash"}, "implementation is 'splash': it must be auto, xla, flash, cudnn"),
     "a dense bias": (
@@ -292,24 +303,24 @@ def test_lengths_and_heads_that_do_not_fit_are_refused():
 
 
 BAD = {
-    "a mask of numbers": ({"mask": jnp.zeros((1, 1, 5, 5))}, "a mask of float32: it must be bool"),
-    "no axis of heads": ({"mask": jnp.ones((4, 5, 5), bool)}, "a mask of shape (4, 5, 5): it must be (4, 4, 5, 5)"),
+    "a mask of numbers": ({"mask": np.zeros((1, 1, 5, 5), np.float32)}, "a mask of float32: it must be bool"),
+    "no axis of heads": ({"mask": np.ones((4, 5, 5), bool)}, "a mask of shape (4, 5, 5): it must be (4, 4, 5, 5)"),
     "a table of other heads": (
-        {"bias": RelativeBias(jnp.zeros((32, 3)), bidirectional=True)},
+        {"bias": RelativeBias(np.zeros((32, 3)), bidirectional=True)},
         "a bias of a table (32, 3) for 4 heads",
     ),
     "places of other rows": (
         {"bias": RelativeBias(jnp.zeros((32, 4)), bidirectional=True, places=jnp.zeros((1, 5), int))},
         "a bias of places (1, 5) of queries: they must be (4, 5)",
     ),
-    "other rows": ({"bias": jnp.zeros((3, 1, 5, 5))}, "a bias of shape (3, 1, 5, 5)"),
+    "other rows": ({"bias": np.zeros((3, 1, 5, 5))}, "a bias of shape (3, 1, 5, 5)"),
     "another length": ({"rotation": rotation(jnp.arange(1), frequencies(4))}, "a rotation of 1 positions, 5 queries"),
     "segments of one row": (
         {"mask": Segments(np.zeros((1, 5), int), np.zeros((1, 5), int))},
         "segments (1, 5) and (1, 5): they must be (4, 5) and (4, 5)",
     ),
     "a rotation of other rows": (
-        {"rotation": rotation(jnp.zeros((3, 5)), frequencies(4))},
+        {"rotation": rotation(np.zeros((3, 5)), frequencies(4))},
         "a rotation of 3 rows for 4 rows of queries",
     ),
 }
@@ -335,15 +346,15 @@ def test_places_of_packed_rows_keep_the_distance_from_the_segments_first():
 
 
 def test_masks():
-    mask = segment_mask(jnp.array([[1, 1, 2, 0]]), jnp.array([[1, 2, 2, 0]]))[0, 0]
+    mask = segment_mask(np.array([[1, 1, 2, 0]]), np.array([[1, 2, 2, 0]]))[0, 0]
     np.testing.assert_array_equal(mask, [[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]])
-    causal = segment_mask(jnp.array([[1, 1, 2, 2]]), jnp.array([[1, 1, 2, 2]]), causal=True)[0, 0]
+    causal = segment_mask(np.array([[1, 1, 2, 2]]), np.array([[1, 1, 2, 2]]), causal=True)[0, 0]
     np.testing.assert_array_equal(causal, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])
-    source_and_target = unilm_mask(jnp.array([[1, 1, 1, 1, 0]]), jnp.array([[0, 0, 1, 1, 0]]))[0, 0]
+    source_and_target = unilm_mask(np.array([[1, 1, 1, 1, 0]]), np.array([[0, 0, 1, 1, 0]]))[0, 0]
     np.testing.assert_array_equal(
         source_and_target, [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [0, 0, 0, 0, 1]]
     )
-    long = unilm_mask(jnp.ones((1, 300), int), jnp.ones((1, 300), jnp.uint8))[0, 0]
+    long = unilm_mask(np.ones((1, 300), int), np.ones((1, 300), np.uint8))[0, 0]
     np.testing.assert_array_equal(long.sum(1), np.arange(1, 301))
-    packed = unilm_mask(jnp.array([[1, 1, 2, 2]]), jnp.array([[0, 1, 0, 1]]))[0, 0]
+    packed = unilm_mask(np.array([[1, 1, 2, 2]]), np.array([[0, 1, 0, 1]]))[0, 0]
     np.testing.assert_array_equal(packed, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])

@@ -38,6 +38,17 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # no test assert
 hypothesis.settings.load_profile("untimed")
 
 
+@pytest.fixture(scope="module")
+def one_device():
+    """Where a module's tests are not of meshes: one of all devices is of one, for which less is compiled."""
+    import jax
+
+    first = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: first)
+        yield
+
+
 @pytest.fixture
 def shown(capsys):
     """capsys, where what the library tells is printed, as commands do it."""

@@ -193,10 +193,8 @@ def test_a_relative_bias_of_packed_rows_is_that_of_their_segments():
 def test_what_xla_serves_is_prepared_dense_and_what_a_kernel_takes_stays():
     like = jax.ShapeDtypeStruct((2, 128, 4, 64), jnp.bfloat16)
     segments = row_segments(length=128)
-    bias, mask = (
-        RelativeBias(np.ones((8, 4), np.float32), bidirectional=True),
-        Segments(segments, segments, causal=True),
-    )
+    bias = RelativeBias(np.ones((8, 4), np.float32), bidirectional=True)
+    mask = Segments(segments, segments, causal=True)
     for implementation in ("auto", "xla", "cudnn"):
         found = prepare(implementation, like, like, bias=bias, mask=mask)
         jax.tree.map(np.testing.assert_array_equal, found, (bias.dense(128, 128), mask.dense()))

@@ -43,17 +43,7 @@ print(json.dumps({"without": bytes_of(False), "with": bytes_of(True), "query": B
 """  # noqa: E501
 
 
-BEFORE_THE_KERNEL = pytest.mark.xfail(
-    strict=True,
-    reason="turned as [B, T, N, 64] before a kernel that takes [B, T, N 64], heads are copied: 41 queries more; turned in "
-    "the kernel they would not be. In all it is 2,560 MiB, for 6,009 by XLA",
-)
-
-
-@pytest.mark.parametrize(
-    "attention, layout",
-    [("xla", "interleaved"), ("xla", "half"), pytest.param("flash", "interleaved", marks=BEFORE_THE_KERNEL)],
-)
+@pytest.mark.parametrize("attention, layout", [("xla", "interleaved"), ("xla", "half"), ("flash", "interleaved")])
 def test_no_rotated_copy_beyond_query_and_key(attention, layout):
     """Turning two arrays and their gradients reads and writes each once:
     eight times the bytes of a query at the least."""
@@ -67,4 +57,9 @@ def test_no_rotated_copy_beyond_query_and_key(attention, layout):
         f"\n{attention}, {layout}: {plain['bytes'] / 2**20:.0f} MiB accessed without, {rotary['bytes'] / 2**20:.0f} "
         f"with: {more:.1f} queries more, {rotary['bytes'] / plain['bytes'] - 1:.1%}; temporaries {room:+.2f} queries"
     )
-    assert more < 16 and room < 1
+    assert room < 1
+    if attention == "flash":
+        assert rotary["bytes"] < 2600 * 2**20  # of which dense attention has 6,009
+        if more >= 16:
+            pytest.xfail(f"turned as [B, T, N, 64] before a kernel that takes [B, T, N 64]: {more:.0f} queries more")
+    assert more < 16

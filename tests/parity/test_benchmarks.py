@@ -38,5 +38,6 @@ def test_none_is_left_out():
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == {
         *SMALL,
         "run",
+        *("harness", "side", "process", "machine"),  # tests/benchmarks
         "flash",  # needs libtpu: tests/tpu/test_flash.py
     }

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import accelerator, busy, pin, processor, threads, used
+from benchmarks.machine import accelerator, busy, peak, pin, processor, threads, used
 from benchmarks.process import Side, SideFailed
 from benchmarks.side import Run
 
@@ -42,6 +42,7 @@ class Measured:
     title: str
     work: dict[str, float]  # by side, units in a turn
     unit: str
+    flops: float  # in bfloat16, of a turn; 0: no matter
     cores: int
     times: dict[str, list[tuple[float, float]]]  # by side, of each turn the seconds by the clock and of its processors
     failed: dict[str, str] = field(default_factory=dict)  # by side, why
@@ -73,10 +74,13 @@ class Measured:
         place += f" with {gpu}" if (gpu := accelerator()) else ""
         turns = max(map(len, done.values()), default=0)
         found = [f"{self.title}: medians of {turns}, {place}, others took {self.others:.1%}"]
+        most = peak(accelerator()) if self.flops else None
         for name, taken in done.items():
             wall, own = (statistics.median(x) for x in zip(*taken, strict=True))
             line = f"  {name:24} {self.work[name] / wall:10,.2f} {self.unit}/s   {wall:8.3f} s "
-            found.append(line + f"(least {min(taken)[0]:.3f}, processor {own:.3f}){self._beside(name, base, done)}")
+            line += f"(least {min(taken)[0]:.3f}, processor {own:.3f})"
+            line += f"   MFU {self.flops / wall / most:.1%}" if most else ""
+            found.append(line + self._beside(name, base, done))
         found += [f"  {name}: {why}" for name, why in self.failed.items()]
         return found + ([f"  NOT TO BE QUOTED: {self.doubt}"] if done and self.doubt else [])
 
@@ -95,6 +99,7 @@ class Measured:
             "title": self.title,
             "work": self.work,
             "unit": self.unit,
+            "flops": self.flops,
             "processor": processor(),
             "accelerator": accelerator(),
             "cores": self.cores,
@@ -120,18 +125,21 @@ def measure(
     *,
     work: float | Mapping[str, float] = 1,
     unit: str = "run",
+    flops: float = 0,
     check: Callable[[Any, Any], str | None] | None = None,
 ) -> Measured:
     """Times the sides beside each other, and prints what was found. The first is the one that others are compared to.
 
     sides: by name a function of a module, or a partial of one, that in its own process makes what is run (see Side).
-    work: in units, of one run, or by side of its own. check: of what the first run of the first side returned, and of
-    another's: what to say about it, or AssertionError where the two cannot be compared.
+    work: in units, of one run, or by side of its own. flops: of one run, if in bfloat16: for the MFU of a GPU.
+    check: of what the first run of the first side returned, and of another's: what to say about it, or AssertionError
+    where the two cannot be compared.
     Raises Failed, after all, where a side failed; the others are measured all the same.
     """
     cores = pin(clock.cores)
     works = {name: work[name] if isinstance(work, Mapping) else work for name in sides}
-    measured = Measured(title=title, work=works, unit=unit, cores=len(cores), times={name: [] for name in sides})
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    measured = Measured(title=title, work=works, unit=unit, flops=flops, cores=len(cores), times=times)
     base, values = next(iter(sides)), {}
     for names in [[name] for name in sides] if clock.apart else [list(sides)]:
         with ExitStack() as ending:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.harness import Clock, Failed, Measured, in_turn, measure
-from benchmarks.machine import busy, pin, processor, used
+from benchmarks.machine import busy, peak, pin, processor, used
 from tests.benchmarks.sides import fails_at, killed, noted, place, rude, sleeper, unmakable, worker
 
 
@@ -108,7 +108,7 @@ def test_what_sides_take_is_not_anothers():
 def made(lasted: float, taken: float) -> Measured:
     times = {"ours": [(1.0, 2.0), (2.0, 2.0), (1.0, 2.0)], "theirs": [(2.0, 4.0), (3.0, 4.0), (4.0, 4.0)]}
     work = {"ours": 10, "theirs": 10}
-    return Measured(title="a step", work=work, unit="row", cores=2, times=times, lasted=lasted, taken=taken)
+    return Measured(title="a step", work=work, unit="row", flops=5e14, cores=2, times=times, lasted=lasted, taken=taken)
 
 
 def test_what_is_told():
@@ -121,6 +121,14 @@ def test_what_is_told():
     assert "2.00 x the time of ours (1.50 to 4.00; least 2.00, processor 2.00)" in theirs
     assert "others took 4% of the cores" in made(13, 1.04).lines()[-1]
     assert "too short" in made(0.5, 0).lines()[-1]
+
+
+def test_the_share_of_a_gpus_peak_is_told(monkeypatch):
+    assert "MFU" not in "".join(made(13, 0).lines())
+    monkeypatch.setattr("benchmarks.harness.accelerator", lambda: "NVIDIA A100-SXM4-80GB")
+    first, ours, theirs = made(13, 0).lines()
+    assert "with NVIDIA A100" in first and "MFU 160.3%" in ours and "MFU 53.4%" in theirs
+    assert peak("NVIDIA H200") == 989e12 and peak(None) is None and peak("another") is None
 
 
 def test_ratios_are_of_the_same_work():

@@ -20,7 +20,8 @@ SMALL = {
                 "--repeats", "1", "--points", "32"],
     "embeddings": ["--count", "20", "--width", "64", "--layers", "1", "--batch", "4", "--vectors", "2000",
                    "--indexed", "2000", "--repeats", "1"],
-    "training_step": ["--preset", "tiny", "--rows", "2", "--source", "32", "--target", "16", "--repeats", "1"],
+    "training_step": ["--preset", "tiny", "--rows", "2", "--source", "32", "--target", "16",
+                      "--torch", "sdpa", "--repeats", "1"],
     "decoding": ["--data", CORPUS, "--field", "text", "--preset", "tiny", "--inputs", "4", "--batch-size", "4",
                  "--torch-batches", "4", "--max-source", "32", "--max-target", "4", "--repeats", "1"],
 }  # fmt: skip

@@ -45,6 +45,7 @@ class Measured:
     flops: float  # in bfloat16, of a turn; 0: no matter
     cores: int
     times: dict[str, list[tuple[float, float]]]  # by side, of each turn the seconds by the clock and of its processors
+    values: dict[str, Any] = field(default_factory=dict)  # by side, what its first run returned
     failed: dict[str, str] = field(default_factory=dict)  # by side, why
     lasted: float = 0.0  # seconds of all turns
     taken: float = 0.0  # seconds of the cores that other processes took of them
@@ -140,7 +141,7 @@ def measure(
     works = {name: work[name] if isinstance(work, Mapping) else work for name in sides}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     measured = Measured(title=title, work=works, unit=unit, flops=flops, cores=len(cores), times=times)
-    base, values = next(iter(sides)), {}
+    base, values = next(iter(sides)), measured.values
     for names in [[name] for name in sides] if clock.apart else [list(sides)]:
         with ExitStack() as ending:
             running: dict[str, Side] = {}

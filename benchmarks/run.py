@@ -25,6 +25,7 @@ def main() -> None:
         ["rotary"],
         ["critics"],
         ["embeddings"],
+        ["vectors"],
         ["training_step", "--preset", "tiny", "--rows", "16"],
         ["training_step", "--preset", "t5-pegasus-small"],
         ["decoding", *inputs, "--preset", "tiny"],

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import accelerator, busy, peak, pin, processor, threads, used
+from benchmarks.machine import accelerator, busy, environment, peak, pin, processor, used
 from benchmarks.process import Side, SideFailed
 from benchmarks.side import Run
 
@@ -53,7 +53,7 @@ class Measured:
     @property
     def others(self) -> float:
         """Their share of the cores."""
-        return max(self.taken, 0) / max(self.lasted, 1e-6) / self.cores
+        return min(max(self.taken, 0) / max(self.lasted, 1e-6) / self.cores, 1.0)
 
     @property
     def doubt(self) -> str | None:
@@ -146,7 +146,7 @@ def measure(
         with ExitStack() as ending:
             running: dict[str, Side] = {}
             for name in names:
-                side = Side(name, sides[name], threads(len(cores)))
+                side = Side(name, sides[name], environment(len(cores)))
                 ending.callback(side.end)
                 try:
                     values[name] = side.ready()  # one after the other

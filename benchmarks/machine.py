@@ -40,11 +40,12 @@ def pin(cores: int) -> tuple[int, ...]:
     return tuple(allowed[: cores or None])
 
 
-def threads(cores: int) -> dict[str, str]:
-    """The environment in which a process starts as many threads as it has cores. (XLA and Rust's pools would see it by
-    themselves, unless they are told otherwise by what is inherited.)"""
+def environment(cores: int) -> dict[str, str]:
+    """In which a process starts as many threads as it has cores. (XLA and Rust's pools see that by themselves, unless
+    they have inherited otherwise.) And JAX takes of a GPU's memory what it needs: another side may have some."""
     pools = ("OMP", "MKL", "OPENBLAS", "RAYON")
-    return {f"{pool}_NUM_THREADS": str(cores) for pool in pools} | {"NPROC": str(cores)}
+    found = {f"{pool}_NUM_THREADS": str(cores) for pool in pools}
+    return found | {"NPROC": str(cores), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def busy(cores: Iterable[int]) -> float:

@@ -23,7 +23,7 @@ from rope.layers.kernels import Implementation
 from training.flags import FLAT
 from training.optimizer import OptimizerConfig
 from training.partition import Dtype
-from training.step import compile_step
+from training.step import Batch, TrainState, compile_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class Config:
     dropout: float = 0.1
     dtype: Dtype = "float32"
     """Of the computation."""
-    attention: Implementation = "auto"
-    """Ours."""
+    attention: tuple[Implementation, ...] = ("auto",)
+    """Ours, each a side."""
     torch: tuple[Literal["sdpa", "eager"], ...] = ("sdpa", "eager")
     """Its attention."""
     compiled: bool = False
@@ -55,8 +55,12 @@ class Config:
             vocabulary=self.vocabulary or preset.vocabulary,
             dropout=self.dropout,
             dtype=self.dtype,
-            attention=self.attention,
         )
+
+    @property
+    def title(self) -> str:
+        shape = f"{self.rows} rows of {self.source} + {self.target}"
+        return f"{self.preset} ({parameters(self.model) / 1e6:.1f}M), {shape}, {self.dtype}, dropout {self.dropout}"
 
 
 def batch_of(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
@@ -74,13 +78,18 @@ def batch_of(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
     }
 
 
-def ours(config: Config) -> Run:
-    model = config.model
+def compiled(config: Config, attention: Implementation) -> tuple[jax.stages.Compiled, TrainState, Batch]:
+    """The step, and what it is called with."""
+    model = replace(config.model, attention=attention)
     optimizer = OptimizerConfig(warmup=1, clip=0)
     program = t5_program(model, (config.source, config.target), optimizer, steps=1000)
     state = jax.jit(program.init)()
     batch = {k: jax.numpy.asarray(v)[None] for k, v in batch_of(config, model.vocabulary).items()}
-    step = compile_step(program.step, state, batch)
+    return compile_step(program.step, state, batch), state, batch
+
+
+def ours(config: Config, attention: Implementation) -> Run:
+    step, state, batch = compiled(config, attention)
 
     def run() -> float:
         nonlocal state
@@ -136,11 +145,10 @@ def theirs(config: Config, attention: str) -> Run:
 
 def main() -> None:
     c = tyro.cli(Config)
-    shape = f"{c.rows} rows of {c.source} + {c.target}"
+    sides = {"ours" if name == "auto" else f"ours, {name}": partial(ours, c, name) for name in c.attention}
     measure(
-        f"training step, {c.preset} ({parameters(c.model) / 1e6:.1f}M), {shape}, {c.dtype}, dropout {c.dropout}"
-        + (", torch compiled" if c.compiled else ""),
-        {"ours": partial(ours, c)} | {f"torch, {name}": partial(theirs, c, name) for name in c.torch},
+        f"training step, {c.title}{', torch compiled' if c.compiled else ''}",
+        sides | {f"torch, {name}": partial(theirs, c, name) for name in c.torch},
         c.clock,
         work=c.steps * c.rows * (c.source + c.target),
         unit="token",

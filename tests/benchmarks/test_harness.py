@@ -92,11 +92,11 @@ def test_what_others_take_of_the_cores_is_seen(capfd):
     core = min(os.sched_getaffinity(0))
     other = subprocess.Popen(["taskset", "-c", str(core), sys.executable, "-c", "while True: pass"])
     try:
-        measured = measure("busy", {"works": partial(worker, 0.6)}, Clock(repeats=2, cores=1))
+        measured = measure("busy", {"works": partial(worker, 0.4)}, Clock(repeats=2, cores=1))
     finally:
         other.kill()
         other.wait()
-    assert 0.2 < measured.others < 0.9 and "NOT TO BE QUOTED: others took" in capfd.readouterr().out
+    assert measured.others > 0.2 and "NOT TO BE QUOTED: others took" in capfd.readouterr().out
 
 
 def test_what_sides_take_is_not_anothers():

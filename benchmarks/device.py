@@ -93,7 +93,7 @@ class Config:
     seconds: int = 480
     """All of them take at most; a part that finds no time left is told of."""
     small: bool = False
-    """A trial in little, for a CPU."""
+    """A trial in little, for a CPU, with no limit but that of all."""
 
 
 def command(part: Part, record: str, small: bool) -> list[str]:
@@ -125,7 +125,8 @@ def run(parts: Iterable[tuple[str, Part]], config: Config) -> bool:
         if part.beside:
             print(part.beside, flush=True)
         words = command(part, config.record, config.small)
-        problem = within(min(left, part.seconds), words) if left > 1 else "no time is left"
+        limit = left if config.small else min(left, part.seconds)
+        problem = within(limit, words) if left > 1 else "no time is left"
         told = {"part": name, "problem": problem, "processor": processor(), "accelerator": accelerator()}
         with Path(config.record).open("a", encoding="utf-8") as file:
             print(json.dumps(told), file=file)

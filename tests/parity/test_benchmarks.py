@@ -13,7 +13,7 @@ CORPUS = str(ROOT / "pegasus_zh" / "corpus" / "train.jsonl")
 SMALL = {
     "cudnn": ["--rows", "2", "--source", "64", "--target", "32", "--heads", "2", "--size", "16", "--repeats", "1"],
     "where": ["--preset", "tiny", "--rows", "2", "--source", "32", "--target", "16"],
-    "device": ["--small", "--record", os.devnull],
+    "device": ["--small", "--seconds", "1000", "--record", os.devnull],
     "pseudo_summaries": ["--data", CORPUS, "--documents", "4", "--repeats", "1"],
     "tokenizers": ["--data", CORPUS, "--lines", "50", "--repeats", "1"],
     "prepare": ["--data", CORPUS, "--profile"],

@@ -74,7 +74,7 @@ def operations(profile: ProfileData) -> list[tuple[str, float]]:
 def main() -> None:
     config = tyro.cli(Config)
     wall, found = traced(config)
-    total = sum(found.values())
+    total = sum(found.values()) or 1e-9  # where the trace has none
     print(f"where a step's time goes, {config.title}: {1e3 * wall:.1f} ms, operations {1e3 * total:.1f} ms")
     for (line, phase), seconds in found.most_common(24):
         print(f"  {line:40} {phase:12} {1e3 * seconds:9.2f} ms {seconds / total:7.1%}")

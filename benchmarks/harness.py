@@ -156,7 +156,7 @@ def measure(
                 except (SideFailed, AssertionError) as error:
                     measured.failed[name] = (str(error).strip().splitlines() or ["what it returned differs"])[0]
             _take_turns(running, measured, cores, clock.repeats)
-        if clock.apart and running:
+        if clock.apart and running and len(sides) > 1:
             _tell(replace(measured, times={name: measured.times[name] for name in running}, failed={}), clock)
     _tell(measured, clock)
     if measured.failed:

@@ -45,7 +45,7 @@ aot: $(ENVIRONMENT) $(LIBTPU)/.made
 	$(NO_TPU) $(VENV)/bin/python -m pytest -q tests/tpu -s $(ARGS)
 
 bench: $(PARITY)/.made
-	$(CPU) $(PARITY)/bin/python -m benchmarks.run $(ARGS)
+	$(HUGE_PAGES) $(CPU) $(PARITY)/bin/python -m benchmarks.run $(ARGS)
 
 lint: $(ENVIRONMENT)
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

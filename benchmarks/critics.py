@@ -3,40 +3,40 @@
     python -m benchmarks.critics [--dimensions 128] [--batch 1024] [--steps 100] [--repeats 5]
 
 Needs the `parity` extra (`make bench` sets it up). A step draws its batches, updates by Adam and is of the same network
-in all. They take turns; medians are printed, and the medians of each round's ratio.
+in all. benchmarks/harness.py says how it is timed.
 """
 
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
-import ot
-import torch
 import tyro
-from scipy.spatial.distance import cdist
 
+from benchmarks.harness import Clock, in_turn, measure
+from benchmarks.side import Run
 from gan.critic import Shape
 from gan.estimate import program
 from gan.laws import shift
 from gan.objectives import gradient_penalty
 from gan.transport import exact_w1
+from training.flags import FLAT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    part: tuple[Literal["step", "exact"], ...] = ("step", "exact")
+    """Which are run."""
     dimensions: int = 128
     batch: int = 1024
     steps: int = 100
-    repeats: int = 5
     seeds: int = 3
     points: int = 1024
+    clock: Annotated[Clock, FLAT] = field(default_factory=Clock)
 
 
-def ours(config: Config, seeds: int) -> Callable[[], object]:
+def ours(config: Config, seeds: int) -> Run:
     critic, law = gradient_penalty(Shape(size=config.dimensions)), shift(config.dimensions)
     state, advance = program(critic, law, batch=config.batch, seeds=seeds)
 
@@ -48,19 +48,22 @@ def ours(config: Config, seeds: int) -> Callable[[], object]:
     return run
 
 
-def theirs(config: Config, compiled: bool) -> Callable[[], object]:
+def theirs(config: Config, compiled: bool) -> Run:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     size, width = config.dimensions, max(2 * config.dimensions, 128)
     net = torch.nn.Sequential(
         torch.nn.Linear(size, width), torch.nn.ReLU(),
         torch.nn.Linear(width, width), torch.nn.ReLU(),
         torch.nn.Linear(width, 1),
-    )  # fmt: skip
+    ).to(device)  # fmt: skip
     adam = torch.optim.Adam(net.parameters(), 2e-4, betas=(0.0, 0.9))
     weights = dict(net.named_parameters())
 
     def draw() -> tuple[torch.Tensor, ...]:
-        x, y = torch.randn(2, config.batch, size)
-        return x + size**-0.5, y, torch.rand(config.batch, 1)
+        x, y = torch.randn(2, config.batch, size, device=device)
+        return x + size**-0.5, y, torch.rand(config.batch, 1, device=device)
 
     def eager() -> None:
         x, y, along = draw()
@@ -76,7 +79,8 @@ def theirs(config: Config, compiled: bool) -> Callable[[], object]:
         slope = torch.func.grad(lambda z: f(z).sum())(y + along * (x - y))
         return 10 * ((slope.norm(dim=1) - 1) ** 2).mean() - f(x).mean() + f(y).mean()
 
-    gradients = torch.compile(torch.func.grad(objective))  # autograd's own second derivative cannot be compiled
+    # autograd's own second derivative cannot be compiled
+    gradients = torch.compile(torch.func.grad(objective)) if compiled else None
 
     def fast() -> None:
         for parameter, gradient in zip(net.parameters(), gradients(weights, *draw()).values(), strict=True):
@@ -84,52 +88,59 @@ def theirs(config: Config, compiled: bool) -> Callable[[], object]:
         adam.step()
 
     one = fast if compiled else eager
-    return lambda: [one() for _ in range(config.steps)]
+
+    def run() -> float:
+        for _ in range(config.steps):
+            one()
+        return float(net[-1].bias.detach())  # which waits for the device
+
+    return run
 
 
-def take_turns(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    random = np.random.default_rng(0)
-    for turn in range(repeats + 1):
-        for name in random.permutation(list(calls)):
-            start = time.perf_counter()
-            calls[name]()
-            if turn:  # the first compiles and warms up
-                times[name].append(time.perf_counter() - start)
-    return times
+def samples(config: Config) -> tuple[np.ndarray, ...]:
+    both = shift(config.dimensions).sample(jax.random.key(0), config.points)
+    return tuple(np.asarray(x, float) for x in both)
 
 
-def ratio(times: dict[str, list[float]], name: str, base: str) -> str:
-    each = [a / b for a, b in zip(times[name], times[base], strict=True)]
-    return f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
+def our_exact(config: Config) -> Run:
+    return partial(exact_w1, *samples(config))
+
+
+def pot(config: Config) -> Run:
+    import ot
+    from scipy.spatial.distance import cdist
+
+    x, y = samples(config)
+    return lambda: ot.emd2([], [], cdist(x, y), numItermax=10**7)
+
+
+def step(config: Config) -> None:
+    sides = {
+        "ours": partial(ours, config, 1),
+        f"ours, {config.seeds} seeds": partial(ours, config, config.seeds),
+        "torch, eager": partial(theirs, config, False),
+        "torch, compiled": partial(theirs, config, True),
+    }
+    title = f"gradient penalty, {config.dimensions} dimensions, batch {config.batch}, {config.steps} steps"
+    measure(title, sides, config.clock, work=config.steps, unit="step")
+
+
+def exact(config: Config) -> None:
+    measure(
+        f"exact W1 of {config.points} points in {config.dimensions} dimensions",
+        {"ours": partial(our_exact, config), "POT": partial(pot, config)},
+        config.clock,
+        unit="distance",
+        check=partial(np.testing.assert_allclose, rtol=1e-6),
+    )
+
+
+PARTS = {"step": step, "exact": exact}
 
 
 def main() -> None:
     config = tyro.cli(Config)
-    several = f"ours, {config.seeds} seeds"
-    calls = {
-        "ours": ours(config, 1),
-        several: ours(config, config.seeds),
-        "torch, eager": theirs(config, False),
-        "torch, compiled": theirs(config, True),
-    }
-    times = take_turns(calls, config.repeats)
-    print(
-        f"gradient penalty, {config.dimensions} dimensions, batch {config.batch}: "
-        f"median of {config.repeats} runs of {config.steps} steps"
-    )
-    for name, taken in times.items():
-        print(
-            f"  {name:18} {config.steps / statistics.median(taken):8.1f} steps/s   "
-            f"{ratio(times, name, 'ours')} x the time of ours"
-        )
-    x, y = (np.asarray(z, float) for z in shift(config.dimensions).sample(jax.random.key(0), config.points))
-    exact = {"ours": partial(exact_w1, x, y), "POT": lambda: ot.emd2([], [], cdist(x, y), numItermax=10**7)}
-    np.testing.assert_allclose(exact["ours"](), exact["POT"](), rtol=1e-6)
-    times = take_turns(exact, config.repeats)
-    print(f"exact W1 of {config.points} points in {config.dimensions} dimensions")
-    for name, taken in times.items():
-        print(f"  {name:18} {1e3 * statistics.median(taken):8.1f} ms   {ratio(times, name, 'ours')} x the time of ours")
+    in_turn(*(partial(PARTS[part], config) for part in config.part))
 
 
 if __name__ == "__main__":

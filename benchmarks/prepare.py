@@ -2,7 +2,8 @@
 
     python -m benchmarks.prepare --data 'corpus/*.jsonl.gz' [--tokenizer FOLDER] [--profile]
 
-`cpu` counts the process's own time, so it holds on a shared machine. --profile shows where it goes, stage by stage.
+--profile shows where the time goes instead, stage by stage, by the process's own time. benchmarks/harness.py says how
+the rest is timed; its processor seconds are those of all processes.
 """
 
 import time
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +20,8 @@ import numpy as np
 import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from benchmarks.harness import Clock, in_turn, measure
+from benchmarks.side import Run
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packing import choose_row_shape, encode_row, pack, padding
 from pegasus_zh.rows.prepare import PrepareConfig, lengths_of, prepare
@@ -27,18 +31,29 @@ from pegasus_zh.text.documents import find_sources, parse_records, read_document
 from pegasus_zh.text.sentences import group_sentences, split_sentences
 from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from training.telling import silence
 
 PROFILED = 3000  # documents of each file
 
 
-def main(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Path | None = None, profile: bool = False) -> None:
+def main(
+    examples: ExamplesConfig,
+    config: PrepareConfig,
+    clock: Clock = Clock(repeats=3),  # noqa: B008
+    tokenizer: Path | None = None,
+    profile: bool = False,
+) -> None:
     """Measures prepare on each file of --data.
 
     tokenizer: default: a vocabulary of 50,000 words of the documents themselves. profile: stage by stage, on one core.
     """
     loaded = load_tokenizer(tokenizer) if tokenizer else _tokenizer(config)
-    for source in find_sources(config.data):
-        (_profile if profile else _measure)(examples, replace(config, data=(source.path,)), loaded)
+    files = [replace(config, data=(source.path,)) for source in find_sources(config.data)]
+    if profile:
+        for file in files:
+            _profile(examples, file, loaded)
+    else:
+        in_turn(*(partial(_measure, examples, file, loaded, clock) for file in files))
 
 
 def _tokenizer(config: PrepareConfig) -> Tokenizer:
@@ -46,16 +61,25 @@ def _tokenizer(config: PrepareConfig) -> Tokenizer:
     return PegasusTokenizer(train_pegasus_vocabulary(texts, 50_000))
 
 
-def _measure(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer) -> None:
-    print(config.data[0])
-    for workers in (1, config.workers):
-        with TemporaryDirectory() as folder:
-            wall, cpu = time.perf_counter(), time.process_time()
-            manifest = prepare(examples, replace(config, workers=workers), tokenizer, folder).manifest
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        megabytes = manifest.contents.bytes / 1e6
-        own = f", {megabytes / cpu:.2f} MB/s cpu" if workers == 1 else ""
-        print(f"  {f'{workers} worker' if workers else 'all cores'}: {megabytes / wall:.2f} MB/s wall{own}", flush=True)
+def preparing(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer) -> Run:
+    def run() -> float:
+        with TemporaryDirectory() as folder, silence():
+            return prepare(examples, config, tokenizer, folder).manifest.contents.bytes / 1e6
+
+    return run
+
+
+def _measure(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer, clock: Clock) -> None:
+    megabytes = sum(len(text.encode()) for text in read_documents(config.data, field=config.field)) / 1e6
+    workers = {"one process": 1, "a process a core": config.workers}
+    measure(
+        f"prepare, {Path(config.data[0]).name}, {megabytes:.1f} MB",
+        {name: partial(preparing, examples, replace(config, workers=n), tokenizer) for name, n in workers.items()},
+        clock,
+        work=megabytes,
+        unit="MB",
+        check=np.testing.assert_equal,
+    )
 
 
 def _profile(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer) -> None:

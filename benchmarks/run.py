@@ -12,27 +12,36 @@ import tyro
 class Config:
     data: tuple[str, ...] = (str(Path(__file__).parents[1] / "pegasus_zh" / "corpus" / "train.jsonl"),)
     """Documents to measure with; the built-in corpus is small, so give your own."""
+    record: str = ""
+    """A file to which every measurement is added as a line of JSON."""
 
 
 def main() -> None:
-    files = tyro.cli(Config).data
-    data, inputs = ["--data", *files], ["--data", files[0], "--field", "text"]
+    config = tyro.cli(Config)
+    data, inputs = ["--data", *config.data], ["--data", config.data[0], "--field", "text"]
     commands = [
         ["pseudo_summaries", *data],
         ["tokenizers", *data],
+        ["prepare", *data],
         ["prepare", *data, "--profile"],
         ["packing", *data],
         ["rotary"],
         ["critics"],
         ["embeddings"],
+        ["vectors"],
         ["training_step", "--preset", "tiny", "--rows", "16"],
         ["training_step", "--preset", "t5-pegasus-small"],
         ["decoding", *inputs, "--preset", "tiny"],
         ["decoding", *inputs, "--preset", "t5-pegasus-small"],
     ]
+    failed = []
     for name, *arguments in commands:
         print(f"\n== benchmarks.{name} {' '.join(arguments)}", flush=True)
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)
+        record = ["--record", config.record] if config.record else []
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments, *record]).returncode:
+            failed.append(name)
+    if failed:
+        sys.exit(f"some of these failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

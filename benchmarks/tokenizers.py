@@ -2,30 +2,45 @@
 
 The reference is how T5-PEGASUS is tokenised with transformers: jieba (HMM off) cuts, a word in the vocabulary is one
 id, any other word goes to `BertTokenizer`; once through its public method, once straight to its Rust core. All see the
-same normalised text. Runs are interleaved, so that a busy machine slows all. Ids differ only where bert4keras, which we
-follow, differs from transformers: private-use characters ([UNK], not dropped), words of 101 to 200 letters (not [UNK]).
-Needs the `parity` extra. From the root of the repository:
+same normalised text. Ids differ only where bert4keras, which we follow, differs from transformers: private-use
+characters ([UNK], not dropped), words of 101 to 200 letters (not [UNK]). Needs the `parity` extra. From the root of the
+repository:
 
     python -m benchmarks.tokenizers --data news.jsonl.gz pairs.tsv
 
 Files are .txt, .tsv or .jsonl with a "text" field, plain or gzip. Without --tokenizer a vocabulary of 50,000 tokens is
-trained from the same lines first.
+trained from the same lines first. Each side has one core; the run that warms it up meets every word once, as the first
+minutes of a corpus do. benchmarks/harness.py says how it is timed.
 """
 
-import argparse
 import gzip
 import json
 import logging
-import statistics
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-import jieba
-import transformers
+import tyro
 
+from benchmarks.harness import Clock, measure
+from benchmarks.side import Run
 from pegasus_zh.text.tokenizers import PegasusTokenizer, load_tokenizer, normalise, words
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from training.flags import FLAT
+
+Ids = list[list[int]]  # of each line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    data: tuple[Path, ...]
+    tokenizer: Path | None = None
+    """A vocab.txt or its folder."""
+    lines: int = 4000
+    """Of each file."""
+    clock: Annotated[Clock, FLAT] = field(default_factory=partial(Clock, cores=1))
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -35,15 +50,27 @@ def read_lines(path: Path) -> Iterator[str]:
             yield from filter(None, text.split("\n"))
 
 
-Encoder = Callable[[str], list[int]]
+def ours(vocabulary: list[str], lines: list[str]) -> Run:
+    tokenizer = PegasusTokenizer(vocabulary)
+    return lambda: [tokenizer.encode(line) for line in lines]
 
 
-def reference_encoders(vocabulary: list[str]) -> dict[str, Encoder]:
+def theirs(vocabulary: list[str], lines: list[str], core: bool) -> Run:
+    """core: words straight to the Rust that BertTokenizer calls."""
+    import jieba
+    import transformers
+
+    jieba.setLogLevel(logging.ERROR)
     ids = {token: i for i, token in enumerate(vocabulary)}
     bert = transformers.BertTokenizer(vocab=ids, do_lower_case=True)
-    core = bert.backend_tokenizer
+    rust = bert.backend_tokenizer
+    encode_word: Callable[[str], list[int]] = (
+        (lambda word: rust.encode(word, add_special_tokens=False).ids)
+        if core
+        else (lambda word: bert.encode(word, add_special_tokens=False))
+    )
 
-    def encode(text: str, encode_word: Encoder) -> list[int]:
+    def encode(text: str) -> list[int]:
         found: list[int] = []
         for word in jieba.cut(normalise(text), HMM=False):
             if word in ids:
@@ -52,51 +79,42 @@ def reference_encoders(vocabulary: list[str]) -> dict[str, Encoder]:
                 found.extend(encode_word(word))
         return found
 
-    return {
-        "jieba + BertTokenizer": lambda text: encode(text, lambda word: bert.encode(word, add_special_tokens=False)),
-        "jieba + its Rust core": lambda text: encode(
-            text, lambda word: core.encode(word, add_special_tokens=False).ids
-        ),
-    }
+    return lambda: [encode(line) for line in lines]
 
 
-def seconds(encode: Encoder, lines: list[str]) -> float:
-    start = time.perf_counter()
-    for line in lines:
-        encode(line)
-    return time.perf_counter() - start
+def other_words(lines: list[str]) -> int:
+    """Lines that jieba cuts otherwise."""
+    import jieba
+
+    jieba.setLogLevel(logging.ERROR)
+    return sum(words(line) != jieba.lcut(normalise(line), HMM=False) for line in lines)
+
+
+def differing(ours: Ids, theirs: Ids) -> str:
+    return f"{sum(map(list.__ne__, ours, theirs))} lines with other ids"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", required=True)
-    parser.add_argument("--tokenizer", type=Path, help="a vocab.txt or its folder")
-    parser.add_argument("--lines", type=int, default=4000, help="lines used of each file")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-
-    lines = [line for path in options.data for line, _ in zip(read_lines(path), range(options.lines), strict=False)]
+    config = tyro.cli(Config)
+    lines = [line for path in config.data for line, _ in zip(read_lines(path), range(config.lines), strict=False)]
     megabytes = sum(len(line.encode()) for line in lines) / 1e6
-    if options.tokenizer:
-        tokenizer = load_tokenizer(options.tokenizer)
-    else:
-        tokenizer = PegasusTokenizer(train_pegasus_vocabulary(lines, 50_000))
-    jieba.setLogLevel(logging.ERROR)
-    encoders = {"PegasusTokenizer": tokenizer.encode, **reference_encoders(tokenizer.vocabulary)}
-
-    seconds(tokenizer.encode, lines)  # meets every word once, as the first minutes of a corpus do
-    rows = [[seconds(encode, lines) for encode in encoders.values()] for _ in range(options.repeats)]
-    other = sum(words(line) != jieba.lcut(normalise(line), HMM=False) for line in lines)
-    print(f"{len(lines)} lines, {megabytes:.1f} MB of UTF-8, {other} of them with other words than jieba's")
-    print(f"vocabulary of {tokenizer.vocab_size}, medians of {options.repeats}:")
-    for column, (name, encode) in enumerate(encoders.items()):
-        time_taken = statistics.median(row[column] for row in rows)
-        ratio = statistics.median(row[column] / row[0] for row in rows)
-        different = sum(encode(line) != tokenizer.encode(line) for line in lines)
-        print(
-            f"{name:22}{len(lines) / time_taken:9.0f} lines/s {time_taken / megabytes * 1e3:7.0f} ms/MB"
-            f"  {ratio:5.1f} times our time  {different} lines with other ids"
-        )
+    vocabulary = (
+        load_tokenizer(config.tokenizer).vocabulary if config.tokenizer else train_pegasus_vocabulary(lines, 50_000)
+    )
+    print(f"{other_words(lines)} of {len(lines)} lines have other words than jieba's")
+    given = vocabulary, lines
+    measure(
+        f"tokenizing {len(lines)} lines, {megabytes:.1f} MB of UTF-8, vocabulary of {len(vocabulary)}",
+        {
+            "ours": partial(ours, *given),
+            "jieba + BertTokenizer": partial(theirs, *given, core=False),
+            "jieba + its Rust core": partial(theirs, *given, core=True),
+        },
+        config.clock,
+        work=len(lines),
+        unit="line",
+        check=differing,
+    )
 
 
 if __name__ == "__main__":

@@ -1,37 +1,66 @@
-"""One training step (forward, backward, AdamW; float32) beside transformers' torch MT5:
-same shapes, weights' sizes, batch.
+"""One training step (forward, backward, AdamW) beside transformers' torch MT5: same shapes, weights' sizes, batch.
 
     python -m benchmarks.training_step [--preset t5-pegasus-small] [--rows 8] [--source 384] [--target 128]
-                                       [--dropout 0.1]
+                                       [--dropout 0.1] [--dtype bfloat16] [--torch sdpa eager]
 
-Needs the `parity` extra (`make bench` sets it up). The two take turns; medians and the ratio of each pair are printed.
+Needs the `parity` extra (`make bench` sets it up). Parameters and AdamW are float32 in both; torch's has its fused
+kernel, each attention a side, and of bfloat16 autocast. benchmarks/harness.py says how it is timed.
 """
 
-import statistics
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
-import torch
 import tyro
-from transformers import MT5Config as TorchConfig
-from transformers import MT5ForConditionalGeneration
 
-from pegasus_zh.t5.mt5 import PRESETS, parameters
+from benchmarks.harness import Clock, measure
+from benchmarks.side import Run
+from pegasus_zh.t5.mt5 import PRESETS, MT5Config, flops_per_row, parameters
 from pegasus_zh.t5.program import t5_program
+from rope.layers.kernels import Implementation
+from training.flags import FLAT
 from training.optimizer import OptimizerConfig
-from training.step import compile_step
+from training.partition import Dtype
+from training.step import Batch, TrainState, compile_step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     preset: str = "t5-pegasus-small"
+    vocabulary: int = 0
+    """0: the preset's; 32128 makes t5-pegasus-base the size of T5 v1.1 base."""
     rows: int = 8
     source: int = 384
     target: int = 128
     dropout: float = 0.1
-    repeats: int = 7
+    dtype: Dtype = "float32"
+    """Of the computation."""
+    attention: tuple[Implementation, ...] = ("auto",)
+    """Ours, each a side."""
+    torch: tuple[Literal["sdpa", "eager"], ...] = ("sdpa", "eager")
+    """Its attention."""
+    compiled: bool = False
+    """torch.compile."""
+    steps: int = 1
+    """Of a turn."""
+    clock: Annotated[Clock, FLAT] = field(default_factory=partial(Clock, repeats=7))
+
+    @property
+    def model(self) -> MT5Config:
+        preset = PRESETS[self.preset]
+        return replace(
+            preset,
+            vocabulary=self.vocabulary or preset.vocabulary,
+            dropout=self.dropout,
+            dtype=self.dtype,
+        )
+
+    @property
+    def title(self) -> str:
+        shape = f"{self.rows} rows of {self.source} + {self.target}"
+        return f"{self.preset} ({parameters(self.model) / 1e6:.1f}M), {shape}, {self.dtype}, dropout {self.dropout}"
 
 
 def batch_of(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
@@ -49,76 +78,81 @@ def batch_of(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
     }
 
 
-def ours(config: Config):
-    model = replace(PRESETS[config.preset], dropout=config.dropout)
+def compiled(config: Config, attention: Implementation) -> tuple[jax.stages.Compiled, TrainState, Batch]:
+    """The step, and what it is called with."""
+    model = replace(config.model, attention=attention)
     optimizer = OptimizerConfig(warmup=1, clip=0)
     program = t5_program(model, (config.source, config.target), optimizer, steps=1000)
     state = jax.jit(program.init)()
     batch = {k: jax.numpy.asarray(v)[None] for k, v in batch_of(config, model.vocabulary).items()}
-    step = compile_step(program.step, state, batch)
+    return compile_step(program.step, state, batch), state, batch
+
+
+def ours(config: Config, attention: Implementation) -> Run:
+    step, state, batch = compiled(config, attention)
 
     def run() -> float:
         nonlocal state
-        state, sums = step(state, batch)
+        for _ in range(config.steps):
+            state, sums = step(state, batch)
         return float(sums["loss"][0] / sums["loss"][1])
 
     return run
 
 
-def theirs(config: Config):
-    c = PRESETS[config.preset]
+def theirs(config: Config, attention: str) -> Run:
+    import torch
+    from transformers import MT5Config as TorchConfig
+    from transformers import MT5ForConditionalGeneration
+
+    c, device = config.model, "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    model = MT5ForConditionalGeneration(
-        TorchConfig(
-            vocab_size=c.vocabulary,
-            d_model=c.width,
-            d_kv=c.head_size,
-            d_ff=c.feed_forward,
-            num_layers=c.layers,
-            num_decoder_layers=c.layers,
-            num_heads=c.heads,
-            dropout_rate=config.dropout,
-            decoder_start_token_id=101,
-            use_cache=False,
-            tie_word_embeddings=False,
-        )
-    ).train()
+    shape = TorchConfig(
+        vocab_size=c.vocabulary,
+        d_model=c.width,
+        d_kv=c.head_size,
+        d_ff=c.feed_forward,
+        num_layers=c.layers,
+        num_decoder_layers=c.layers,
+        num_heads=c.heads,
+        dropout_rate=config.dropout,
+        decoder_start_token_id=101,
+        use_cache=False,
+        tie_word_embeddings=False,
+    )
+    model = MT5ForConditionalGeneration._from_config(shape, attn_implementation=attention).to(device).train()
+    assert model.config._attn_implementation == attention
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, eps=1e-6, fused=True)
-    batch = batch_of(config, c.vocabulary)
-    inputs = {
-        "input_ids": torch.from_numpy(batch["source"]).long(),
-        "attention_mask": torch.from_numpy(batch["source_segments"]).long(),
-        "decoder_input_ids": torch.from_numpy(batch["target_inputs"]).long(),
-        "labels": torch.from_numpy(batch["target"]).long(),
-    }
+    batch = {name: torch.from_numpy(x).long().to(device) for name, x in batch_of(config, c.vocabulary).items()}
+    call = torch.compile(model) if config.compiled else model
 
     def run() -> float:
-        out = model(**inputs)
-        out.loss.backward()
-        adamw.step()
-        adamw.zero_grad(set_to_none=True)
-        return out.loss.item()
+        for _ in range(config.steps):
+            with torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+                loss = call(
+                    input_ids=batch["source"],
+                    attention_mask=batch["source_segments"],
+                    decoder_input_ids=batch["target_inputs"],
+                    labels=batch["target"],
+                ).loss
+            loss.backward()
+            adamw.step()
+            adamw.zero_grad(set_to_none=True)
+        return loss.item()
 
     return run
 
 
 def main() -> None:
-    config = tyro.cli(Config)
-    print(f"{config.preset}: {parameters(PRESETS[config.preset]) / 1e6:.1f}M parameters, {config}")
-    runs = {"ours": ours(config), "torch": theirs(config)}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(config.repeats + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if repeat:  # the first is a warm-up
-                times[name].append(time.perf_counter() - start)
-    for name, seconds in times.items():
-        print(f"{name:>6}: {statistics.median(seconds):.3f} s a step (min {min(seconds):.3f}, max {max(seconds):.3f})")
-    ratios = [b / a for a, b in zip(times["ours"], times["torch"], strict=True)]
-    print(
-        "steps per second, ours / torch: "
-        f"median {statistics.median(ratios):.2f} of {min(ratios):.2f} to {max(ratios):.2f}"
+    c = tyro.cli(Config)
+    sides = {"ours" if name == "auto" else f"ours, {name}": partial(ours, c, name) for name in c.attention}
+    measure(
+        f"training step, {c.title}{', torch compiled' if c.compiled else ''}",
+        sides | {f"torch, {name}": partial(theirs, c, name) for name in c.torch},
+        c.clock,
+        work=c.steps * c.rows * (c.source + c.target),
+        unit="token",
+        flops=c.steps * c.rows * flops_per_row(c.model, c.source, c.target) if c.dtype == "bfloat16" else 0,
     )
 
 

@@ -99,6 +99,9 @@ def _cudnn_problem(asked: Asked) -> str | None:
     size = asked.query.shape[-1]
     if size % 8 or size > 128:
         return f"needs a head size that is a multiple of 8 up to 128, not {size}"
+    queries, keys = asked.query.shape[1], asked.key.shape[1]
+    if queries % 2 or keys % 2:
+        return f"needs even lengths, not {queries} queries and {keys} keys"
     return None
 
 
@@ -112,6 +115,10 @@ def _cudnn(
     _: WeightDropout | None,
 ) -> jax.Array:
     """cuDNN's flash attention, through jax.nn, of a dense bias and mask; differentiable in the bias too."""
+    whole = (query.shape[1], key.shape[1])  # it takes one value for all rows or heads, but not for all positions
+    bias, mask = (x if x is None else jnp.broadcast_to(x, (*x.shape[:2], *whole)) for x in (bias, mask))
+    if bias is not None:
+        bias = bias.astype(query.dtype)  # as the kernel's other operands are
     return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="cudnn")
 
 

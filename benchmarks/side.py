@@ -1,0 +1,34 @@
+"""What the process of one side does: makes what is measured, runs it once, and then once whenever it is told to."""
+
+import resource
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+Run = Callable[[], object]  # one turn; what the first returns is sent back and may be compared
+
+
+def serve(harness: Connection, make: Callable[[], Run]) -> None:
+    """Sends ("ready", what the first run returned), then ("ran", wall seconds, processor seconds) for every turn;
+    ("failed", one line) instead of either ends it, as does a harness that is gone."""
+    try:
+        run = make()
+        harness.send(("ready", run()))  # compiled and warm
+        while harness.recv():
+            processor, wall = seconds(), time.perf_counter()
+            run()
+            wall = time.perf_counter() - wall
+            harness.send(("ran", wall, seconds() - processor))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        pass
+    except BaseException as error:
+        words = str(error).strip().splitlines() or [""]
+        harness.send(("failed", f"{type(error).__name__}: {words[0]}"))
+
+
+def seconds() -> float:
+    """Of processor time: of all threads, and of those children that have ended."""
+    return sum(
+        used.ru_utime + used.ru_stime
+        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )

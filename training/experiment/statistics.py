@@ -91,7 +91,7 @@ def estimate_correlations(
 
 def _resampled(size: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """How often each of `size` examples is drawn, float64 [r, size], of some resamples at a time."""
-    most = max(1, 2**16 // size)
+    most = max(1, 2**14 // size)
     for first in range(0, resamples, most):
         draws = [rng.integers(size, size=size) for _ in range(min(most, resamples - first))]
         yield np.stack([np.bincount(draw, minlength=size) for draw in draws]).astype(np.float64)

@@ -12,8 +12,8 @@ VENV := .venv
 ENVIRONMENT := $(VENV)/.made-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 PARITY := .venv-parity
 LIBTPU := .venv-tpu
-# A file to a worker: what its tests share is made once.
-PYTEST := -m pytest -q -n 2 --dist loadfile
+# A file to a worker: what its tests share is made once. In their order, but the longest first, lest one worker end on it.
+PYTEST := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 CPU := JAX_PLATFORMS=cpu
 NO_TPU = $(CPU) TPU_LIBRARY_PATH=$(abspath $(LIBTPU))/libtpu/libtpu.so
 # Temporary arrays of hundreds of megabytes in pages of 2 MB, not of 4 kB: a tenth of a CPU's step (glibc 2.35 or later).
@@ -27,7 +27,7 @@ pretrain: $(ENVIRONMENT)
 environment: $(ENVIRONMENT)
 
 test: $(ENVIRONMENT)
-	$(VENV)/bin/python $(PYTEST) -m "not slow" --ignore tests/parity --ignore tests/tpu tests $(ARGS)
+	$(VENV)/bin/python $(PYTEST) -m "not slow" --ignore tests/parity --ignore tests/tpu tests/test_docs_python.py tests $(ARGS)
 
 slow: $(ENVIRONMENT)
 	$(VENV)/bin/python $(PYTEST) -m slow --ignore tests/parity --ignore tests/tpu tests $(ARGS)

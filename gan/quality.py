@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
 
 from gan.transport import exact_w1
 from training.files.errors import DataError
@@ -28,7 +29,7 @@ def features_of(x: np.ndarray, labels: np.ndarray, seed: int = 0) -> Features:
     counts = np.unique(labels[:MOST], return_counts=True)[1]
     if len(counts) > 1 and min(counts) > 1 and sum(counts) >= 10 * len(counts):  # a tenth is set aside, with each label
         net = MLPClassifier((UNITS,), random_state=seed, max_iter=60, early_stopping=True)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1, "blas"):  # products this small wait for threads alone
             warnings.simplefilter("ignore", ConvergenceWarning)  # features need no converged classifier
             net.fit(x[:MOST], labels[:MOST])
         kernel, bias = net.coefs_[0], net.intercepts_[0]

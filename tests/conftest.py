@@ -1,6 +1,7 @@
 """The tests' machine: eight CPU devices a process, whatever it has; compiled quickly rather than well, and once."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -16,7 +17,10 @@ os.environ |= {
     # level 0 leaves shapes, shardings and order of summation as they are.
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
     "NPROC": "32",  # XLA's threads: eight devices that wait for each other deadlock in fewer than they need
+    "OPENBLAS_NUM_THREADS": "1",  # a worker a core; threads that wait for each other take ten times as long
+    "OMP_NUM_THREADS": "1",
     "JAX_NUMPY_RANK_PROMOTION": "raise",
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # where each operation came from, which only a profile asks for
 }
 # Of the versions that are pinned jaxlib 0.10 alone has the first of these flags;
 # another one, and libtpu, stop at what they do not know.
@@ -34,8 +38,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
+# What tracing makes is many small objects, through which the collector would go thousands of times: a tenth of the run.
+gc.set_threshold(100_000, 10, 5)
+
 hypothesis.settings.register_profile("untimed", deadline=None)  # no test asserts a time
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what importing made stays
 
 
 @pytest.fixture(scope="module")

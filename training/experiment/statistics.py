@@ -61,12 +61,12 @@ def bounds_of_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 
     """[2, M]: the lower and upper bounds of the means of values [examples, M],
     by one bootstrap of the examples for all."""
     draws = _resampled(len(values), resamples, np.random.default_rng(seed))
-    return np.percentile([counts @ values / len(values) for counts in draws], BOUNDS, axis=0)
+    return np.percentile(np.concatenate([counts @ values / len(values) for counts in draws]), BOUNDS, axis=0)
 
 
 def spearman(scores: np.ndarray, found: np.ndarray) -> float:
     """Spearman's rank correlation, ties sharing the mean of their ranks; NaN where one of the two is constant."""
-    return _pearson(rankdata(scores), rankdata(found), np.ones(len(scores)))
+    return float(_pearson(rankdata(scores), rankdata(found), np.ones(len(scores))))
 
 
 def estimate_correlations(
@@ -77,11 +77,11 @@ def estimate_correlations(
     A resample is how often each place is drawn: ranks are then running sums of these counts, in an order found once.
     """
     rng = np.random.default_rng(seed)
-    drawn: list[Sequence[float]] = []
+    drawn: list[np.ndarray] = []
     for pair in pairs:
         one, other = map(_Ranks, pair)
         draws = _resampled(len(pair[0]), resamples, rng)
-        drawn.append([_pearson(one.of(counts), other.of(counts), counts) for counts in draws])
+        drawn.append(np.concatenate([_pearson(one.of(counts), other.of(counts), counts) for counts in draws]))
     values = np.array([spearman(*pair) for pair in pairs])
     sizes = np.array([len(scores) for scores, _ in pairs], np.float64)
     values = np.append(values, np.average(values, weights=sizes))
@@ -90,9 +90,11 @@ def estimate_correlations(
 
 
 def _resampled(size: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each of `size` examples is drawn, float64 [size], of each resample."""
-    for _ in range(resamples):
-        yield np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64)
+    """How often each of `size` examples is drawn, float64 [r, size], of some resamples at a time."""
+    most = max(1, 2**14 // size)
+    for first in range(0, resamples, most):
+        draws = [rng.integers(size, size=size) for _ in range(min(most, resamples - first))]
+        yield np.stack([np.bincount(draw, minlength=size) for draw in draws]).astype(np.float64)
 
 
 class _Ranks:
@@ -102,11 +104,13 @@ class _Ranks:
         _, self._group = np.unique(values, return_inverse=True)
 
     def of(self, counts: np.ndarray) -> np.ndarray:
-        sizes = np.bincount(self._group, counts)
-        return (np.cumsum(sizes) - sizes / 2)[self._group]
+        """[r, n], of counts [r, n]."""
+        sizes = np.stack([np.bincount(self._group, row) for row in counts])
+        return (np.cumsum(sizes, 1) - sizes / 2)[:, self._group]
 
 
-def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
-    x, y = (a - np.average(a, weights=weights) for a in (x, y))
-    norm = np.sqrt((weights * x * x).sum() * (weights * y * y).sum())
-    return float((weights * x * y).sum() / norm) if norm > 0 else float("nan")
+def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[...], of arrays [..., n]; NaN where one of the two is constant."""
+    x, y = (a - np.average(a, -1, weights, keepdims=True) for a in (x, y))
+    norm = np.sqrt((weights * x * x).sum(-1) * (weights * y * y).sum(-1))
+    return np.divide((weights * x * y).sum(-1), norm, out=np.full(norm.shape, np.nan), where=norm > 0)

@@ -1,6 +1,7 @@
 """Vectors do not depend on what is encoded beside a text, on the mesh, or on where a run was killed."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from pegasus_zh.text.vocabulary import SPECIALS
 from pegasus_zh.text_encoder import TextEncoder, rows_of_texts
 from retrieval.vectors.encoding import Encoding, encoder, pack, texts_of
 from retrieval.vectors.pooling import POOLINGS
-from rope.encoder.roformer import encode_layers, pool
+from rope.encoder.roformer import RoFormer, RoFormerConfig, encode_layers, pool
 from tests.rope.encoder.random_encoder import BERT, ROFORMER, random_encoder
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -29,13 +30,16 @@ def source(config=ROFORMER) -> TextEncoder:
     return TextEncoder(random_encoder(config), config, TOKENIZER)
 
 
+@partial(jax.jit, static_argnames=("config", "layers"))
+def states(model: RoFormer, ids: np.ndarray, segments: np.ndarray, config: RoFormerConfig, layers: tuple[int, ...]):
+    return encode_layers(model, ids, segments, config, outputs=layers)
+
+
 def by_hand(given: TextEncoder, text: str, length: int) -> np.ndarray:
     """[K, D], of a text alone in a row."""
-    ids, segments = rows_of_texts(TOKENIZER, [text], length)
-    layers = [-1, 0, max(given.config.layers - 2, 0)]
-    last, first, before = (
-        np.asarray(x)[0] for x in encode_layers(given.model, ids, segments, given.config, outputs=layers)
-    )
+    layers = (-1, 0, max(given.config.layers - 2, 0))
+    found = states(given.model, *rows_of_texts(TOKENIZER, [text], length), given.config, layers)
+    last, first, before = (np.asarray(x)[0] for x in found)
     pooled = pool(given.model, last[None], replace(given.config, pooler="linear"))[0]
     mean = last.mean(0)
     return np.stack([last[0], pooled, mean, (mean + first.mean(0)) / 2, (mean + before.mean(0)) / 2])

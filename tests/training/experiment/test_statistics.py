@@ -68,9 +68,9 @@ def test_a_resample_by_counts_is_the_resample(seed: int):
     random = np.random.default_rng(seed)
     a, b = random.integers(0, 3, 40), random.standard_normal(40).round(1)
     drawn = random.integers(0, 40, 40)
-    counts = np.bincount(drawn, minlength=40).astype(float)
+    counts = np.bincount(drawn, minlength=40).astype(float)[None]
     found = _pearson(_Ranks(a).of(counts), _Ranks(b).of(counts), counts)
-    assert found == pytest.approx(spearmanr(a[drawn], b[drawn]).statistic, abs=1e-9)
+    assert found == pytest.approx([spearmanr(a[drawn], b[drawn]).statistic], abs=1e-9)
 
 
 def test_the_interval_covers_the_truth_and_narrows():

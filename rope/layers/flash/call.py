@@ -99,8 +99,10 @@ def _on_device(
     )
 
     def laid(x: jax.Array, length: int) -> jax.Array:
-        x = jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0), (0, 0)))
-        return x.reshape(rows, length, number * size) if flat else x.swapaxes(1, 2)
+        more = (0, length - x.shape[1])
+        if flat:  # padded as it lies: with heads as a dimension it would be copied there and back
+            return jnp.pad(x.reshape(*x.shape[:2], number * size), ((0, 0), more, (0, 0)))
+        return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), more, (0, 0)))
 
     def row(name: str, length: int) -> jax.Array | None:
         x = extra.get(name)
@@ -123,8 +125,9 @@ def _on_device(
         columns=columns,
     )
     out = checkpoint_name(_flash(layout, operands), SAVED)
-    out = out.reshape(rows, queries, number, size) if flat else out.swapaxes(1, 2)
-    return out[:, :real_queries]
+    if flat:
+        return out[:, :real_queries].reshape(rows, real_queries, number, size)
+    return out[:, :, :real_queries].swapaxes(1, 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

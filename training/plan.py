@@ -19,6 +19,7 @@ from training.pods.memory import Memory, memory_of
 from training.pods.program_text import read_program
 from training.pods.residuals import saved_bytes
 from training.pods.roofline import Roofline, roofline
+from training.pods.schedules import scheduled
 from training.program import Program
 from training.step import TrainState, compiler_options, trace_step
 
@@ -86,7 +87,7 @@ def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1, kept: Pat
         rows=rows * accumulate,
         state=state,
         memory=memory,
-        roofline=roofline(text, chips, kernels_of(traced.jaxpr, chips.chip)),
+        roofline=roofline(text, chips, kernels_of(traced.jaxpr, chips.chip), scheduled(text, compiled.schedules)),
         model_flops=program.flops_per_row * rows * accumulate,
         program=compiled.text,
     )

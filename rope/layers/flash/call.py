@@ -18,10 +18,10 @@ from rope.layers.flash import bias as biases
 from rope.layers.flash import blocks, kernel
 from rope.layers.flash.blocks import Gradients, Kept, Layout, Operands, Running, Sums, rounded
 from rope.layers.masks import Segments
+from rope.layers.primitives import ATTENTION
 from rope.positions.buckets import RelativeBias
 from training.partition import device_kind, spec
 
-SAVED = "attention"  # what a policy of jax.checkpoint calls the output, and what else saves a second forward pass
 MEMORY = 100 * 2**20  # bytes of a core's 128 MiB of vector memory
 
 
@@ -124,7 +124,7 @@ def _on_device(
         rows=row("rows", whole),
         columns=columns,
     )
-    out = checkpoint_name(_flash(layout, operands), SAVED)
+    out = checkpoint_name(_flash(layout, operands), ATTENTION)
     if flat:
         return out[:, :real_queries].reshape(rows, real_queries, number, size)
     return out[:, :, :real_queries].swapaxes(1, 2)
@@ -155,7 +155,7 @@ def _forward(layout: Layout, x: Operands) -> tuple[jax.Array, jax.Array]:
 
 
 def _flash_forward(layout: Layout, x: Operands) -> tuple[jax.Array, tuple[Operands, Kept]]:
-    out, statistics = checkpoint_name(_forward(layout, x), SAVED)
+    out, statistics = checkpoint_name(_forward(layout, x), ATTENTION)
     return out, (x, Kept(out, statistics))
 
 

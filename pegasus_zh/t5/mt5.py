@@ -266,7 +266,14 @@ def encode(
     model: MT5, source: jax.Array, segments: jax.Array, config: MT5Config, key: jax.Array | None = None
 ) -> jax.Array:
     """Source ids [B, S] and their segments (0 padding) -> [B, S, D]. `key` turns dropout on."""
-    return run_stack(model.encoder, embed(model, source, config), Segments(segments, segments), config, key)
+    return run_encoder(model, embed(model, source, config), segments, config, key)
+
+
+def run_encoder(
+    model: MT5, x: jax.Array, segments: jax.Array, config: MT5Config, key: jax.Array | None = None
+) -> jax.Array:
+    """`encode` of embedded ids [B, S, D]."""
+    return run_stack(model.encoder, x, Segments(segments, segments), config, key)
 
 
 def decode(
@@ -280,9 +287,21 @@ def decode(
 ) -> jax.Array:
     """Target inputs [B, T] (labels shifted right) and what `encode` made -> hidden states [B, T, D],
     before the head."""
+    return run_decoder(model, embed(model, inputs, config), segments, encoded, source_segments, config, key)
+
+
+def run_decoder(
+    model: MT5,
+    x: jax.Array,
+    segments: jax.Array,
+    encoded: jax.Array,
+    source_segments: jax.Array,
+    config: MT5Config,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """`decode` of embedded inputs [B, T, D]."""
     mask, cross_mask = Segments(segments, segments, causal=True), Segments(segments, source_segments)
-    x = run_stack(model.decoder, embed(model, inputs, config), mask, config, key, encoded, cross_mask)
-    return scale_output(x, config)
+    return scale_output(run_stack(model.decoder, x, mask, config, key, encoded, cross_mask), config)
 
 
 def scale_output(hidden: jax.Array, config: MT5Config) -> jax.Array:

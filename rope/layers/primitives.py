@@ -15,7 +15,7 @@ from training.partition import gather, normal, on_one_cpu, ones, spec, zeros
 
 Remat = Literal["none", "dots", "full"]
 # What `dots` saves, by the names that jax.checkpoint knows it by; the flash kernel names its output itself.
-PRODUCT, STREAM, ATTENTION = "product", "stream", "attention"
+PRODUCT, STREAM, STATISTIC, ATTENTION = "product", "stream", "statistic", "attention"
 
 
 @struct.dataclass
@@ -79,7 +79,8 @@ def layer_norm(x: jax.Array, p: Norm, epsilon: float) -> jax.Array:
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     """x / rms(x) * scale over the last dimension, in float32, returned in x's type."""
     x32, scale = x.astype(jnp.float32), jnp.expand_dims(scale, range(x.ndim - 1))
-    return (x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + epsilon) * scale).astype(x.dtype)
+    inverse = checkpoint_name(jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + epsilon), STATISTIC)
+    return (x32 * inverse * scale).astype(x.dtype)
 
 
 def recomputed(body: Callable, remat: Remat) -> Callable:
@@ -87,7 +88,7 @@ def recomputed(body: Callable, remat: Remat) -> Callable:
     attention by a kernel and what `stream` names (dots), or all (full)."""
     if remat == "none":
         return body
-    save = jax.checkpoint_policies.save_only_these_names(PRODUCT, STREAM, ATTENTION)
+    save = jax.checkpoint_policies.save_only_these_names(PRODUCT, STREAM, STATISTIC, ATTENTION)
     # Two loops are never merged, so nothing need prevent it: barriers would keep slices of weights, and of what is
     # saved, out of the products that read them. On one CPU the layers are no loop.
     return jax.checkpoint(body, policy=save if remat == "dots" else None, prevent_cse=on_one_cpu())

@@ -32,6 +32,8 @@ WITHOUT_TPU = {
     "TPU_WORKER_ID": "0",
 }
 
+KEPT = "2"  # the format of what is kept
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
@@ -87,7 +89,7 @@ def compile_kept(lowered: jax.stages.Lowered, mesh: Mesh, options: dict, kept: P
     devices = [f"{device.device_kind} {getattr(device, 'coords', '')}" for device in mesh.devices.flat]
     # Names of operations too, by which their time is told; not the lines of the sources, which any change moves.
     names = sorted({*re.findall(r'loc\("([^"]+)"\(', lowered.as_text(debug_info=True))})
-    identity = "\n".join([lowered.as_text(), *names, *devices, str(sorted(options.items())), *FLAGS, compiler()])
+    identity = "\n".join([lowered.as_text(), *names, *devices, str(sorted(options.items())), *FLAGS, KEPT, compiler()])
     file = None if kept is None else kept / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json.gz"
     if file is not None and file.exists():
         fields = json.loads(gzip.decompress(file.read_bytes()))

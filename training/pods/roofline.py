@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from training.pods.chips import Chip
 from training.pods.collectives import Slice, Talk, begun, find
 from training.pods.costs import copied_bytes, flops, hbm_bytes
-from training.pods.kernels import Kernel, key_of
+from training.pods.kernels import KERNEL, Kernel, key_of
 from training.pods.lines import COLLECTIVES, COPIES, PHASES, Phase, line_of, phase_of
 from training.pods.program_text import Computation, Instruction, ProgramText
 from training.pods.schedules import Scheduled
@@ -22,7 +22,6 @@ from training.pods.schedules import Scheduled
 # HBM's rate.
 How = Literal["scheduled", "estimated", "bounded", "kernel", "collective", "copy"]
 BESIDE: dict[How, str] = {"collective": COLLECTIVES, "copy": COPIES}  # what runs beside the operations
-KERNEL = "tpu_custom_call"  # the target of Pallas's; the compiler's own custom calls take no time
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id")
 
 

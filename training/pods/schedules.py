@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.pods.program_text import Computation, Instruction, ProgramText
-from training.schedule import BUNDLE
+from training.schedule import BUNDLE, replay
 
 # For libtpu, before it is loaded: of every operation, the bundles as they run are written to a folder.
 FLAGS = ("--xla_jf_dump_llo_text=true", "--xla_jf_dump_llo_pass_label_regex=^final_bundles", "--xla_jf_dump_to=")
@@ -28,19 +28,25 @@ class Scheduled:
 
 
 def read_schedules(folder: Path) -> dict[str, list[int]]:
-    """Bundles outside and inside of its loop by operation, of those that have one loop at the most."""
+    """Bundles outside and inside of its loop by operation, and those inside with the matrix units' rate (see
+    training.schedule), of the operations that have one loop at the most."""
     found: dict[str, list[int]] = {}
     for file in folder.glob("*-final_bundles.txt"):
         name = re.match(r"\d+-(.+?)(-schedule-analysis|-\d+)*-final_bundles\.txt", file.name)
         if name is None or "schedule-analysis" in file.name:
             continue
-        counts = [0, 0]
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            depths = [match[2].count(">") for match in map(BUNDLE.match, lines) if match]
-        if max(depths, default=2) < 2:
-            for depth in depths:
-                counts[depth] += 1
-            found[name[1]] = counts
+        bundles: list[list[str]] = [[], []]
+        depth = 0
+        for line in file.read_text("utf-8", errors="replace").splitlines():
+            if match := BUNDLE.match(line):
+                if (depth := match[2].count(">")) > 1:
+                    break
+                bundles[depth].append(line)
+            elif bundles[depth]:
+                bundles[depth][-1] += line
+        if depth < 2:
+            outside, inside = bundles
+            found[name[1]] = [len(outside), len(inside), replay(inside)]
     return found
 
 
@@ -50,7 +56,7 @@ def scheduled(program: ProgramText, schedules: Mapping[str, Sequence[int]]) -> d
     bundles = {_identity(program, within, one): schedules[one.name] for within, one in running if one.name in schedules}
     found: dict[str, Scheduled] = {}
     for within, one in running:
-        outside, inside = bundles.get(_identity(program, within, one), (None, 0))
+        outside, inside, *_ = bundles.get(_identity(program, within, one), (None, 0))
         windows = _windows(one)
         if outside is not None and (windows or not inside):
             found[one.name] = Scheduled(cycles=outside + inside * (windows or 1), windows=windows or 1)

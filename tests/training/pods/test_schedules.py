@@ -44,7 +44,7 @@ def schedules(tmp_path):
 
 
 def test_bundles_are_read_outside_and_inside_of_a_loop(schedules):
-    assert schedules == {"first": [10, 500], "copied": [3, 0], "fusion.11": [7, 0]}
+    assert schedules == {"first": [10, 500, 500], "copied": [3, 0, 0], "fusion.11": [7, 0, 0]}
 
 
 def test_equal_operations_share_a_schedule_and_copies_have_none(schedules):

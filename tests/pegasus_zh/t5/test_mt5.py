@@ -207,7 +207,7 @@ def test_dots_recomputes_no_product_of_weights_and_full_all_that_gradients_need(
 
     found = {remat: products(remat) for remat in ("none", "dots", "full")}
     assert found["dots"] == found["none"]
-    # Of a layer of the encoder queries, keys, values, output, gate and side; of one of the decoder cross-attention's too.
+    # Of the encoder queries, keys, values, output, gate and side; of the decoder those of cross-attention too.
     assert found["full"] == found["none"] + 6 + 10
 
 

@@ -19,6 +19,7 @@ from training.pods.memory import Memory, memory_of
 from training.pods.program_text import read_program
 from training.pods.residuals import saved_bytes
 from training.pods.roofline import Roofline, roofline
+from training.pods.schedules import scheduled
 from training.program import Program
 from training.step import TrainState, compiler_options, trace_step
 
@@ -80,13 +81,14 @@ def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1, kept: Pat
         traced = trace_step(program.step, state, {name: cut(x) for name, x in program.shapes(rows).items()})
         compiled = compile_kept(traced.lower(), mesh, compiler_options(), kept)
     text = read_program(compiled.text)
+    kernels = kernels_of(traced.jaxpr, text, compiled.schedules)
     memory = memory_of(state, compiled.arguments, compiled.temporaries, saved_bytes(text), chips.chip)
     return Plan(
         mesh=mesh,
         rows=rows * accumulate,
         state=state,
         memory=memory,
-        roofline=roofline(text, chips, kernels_of(traced.jaxpr, chips.chip)),
+        roofline=roofline(text, chips, kernels, scheduled(text, compiled.schedules)),
         model_flops=program.flops_per_row * rows * accumulate,
         program=compiled.text,
     )

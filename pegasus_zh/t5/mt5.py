@@ -19,7 +19,7 @@ from rope.layers.attention import attention, prepare
 from rope.layers.dropout import dropout
 from rope.layers.kernels import Bias, Implementation, Mask
 from rope.layers.masks import Segments, segment_places
-from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads
+from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads, stream
 from rope.positions.buckets import RelativeBias
 from training.partition import Dtype, gather, normal, on_one_cpu, ones, size_of, spec
 from training.ranges import check_ranges
@@ -58,7 +58,8 @@ class MT5Config:
     dtype: Dtype = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
     remat: Remat = "none"
-    """What the backward pass recomputes: nothing, all but weight products (dots), or whole layers (full)."""
+    """What the backward pass recomputes: nothing, all but weight products and attention by a kernel (dots), or whole
+    layers (full)."""
 
     def __post_init__(self):
         check_ranges(self, dropout=(0, 1), epsilon=0)
@@ -245,11 +246,11 @@ def run_stack(
         p, key = inputs
         keys = jax.random.split(key, 6) if key is not None else [None] * 6
         h = rms_norm(x, p.self_norm, c.epsilon)
-        x = x + dropout(attend(p.self_attention, h, h, seen, keys[0]), c.dropout, keys[1])
+        x = stream(x + dropout(attend(p.self_attention, h, h, seen, keys[0]), c.dropout, keys[1]))
         if encoded is not None:
             norm, cross = p.cross
             h = rms_norm(x, norm, c.epsilon)
-            x = x + dropout(attend(cross, h, encoded, cross_seen, keys[2]), c.dropout, keys[3])
+            x = stream(x + dropout(attend(cross, h, encoded, cross_seen, keys[2]), c.dropout, keys[3]))
         h = rms_norm(x, p.feed_forward_norm, c.epsilon)
         x = x + dropout(feed_forward(h, p.feed_forward, c, keys[4]), c.dropout, keys[5])
         return x, None
@@ -265,7 +266,14 @@ def encode(
     model: MT5, source: jax.Array, segments: jax.Array, config: MT5Config, key: jax.Array | None = None
 ) -> jax.Array:
     """Source ids [B, S] and their segments (0 padding) -> [B, S, D]. `key` turns dropout on."""
-    return run_stack(model.encoder, embed(model, source, config), Segments(segments, segments), config, key)
+    return run_encoder(model, embed(model, source, config), segments, config, key)
+
+
+def run_encoder(
+    model: MT5, x: jax.Array, segments: jax.Array, config: MT5Config, key: jax.Array | None = None
+) -> jax.Array:
+    """`encode` of embedded ids [B, S, D]."""
+    return run_stack(model.encoder, x, Segments(segments, segments), config, key)
 
 
 def decode(
@@ -279,9 +287,21 @@ def decode(
 ) -> jax.Array:
     """Target inputs [B, T] (labels shifted right) and what `encode` made -> hidden states [B, T, D],
     before the head."""
+    return run_decoder(model, embed(model, inputs, config), segments, encoded, source_segments, config, key)
+
+
+def run_decoder(
+    model: MT5,
+    x: jax.Array,
+    segments: jax.Array,
+    encoded: jax.Array,
+    source_segments: jax.Array,
+    config: MT5Config,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """`decode` of embedded inputs [B, T, D]."""
     mask, cross_mask = Segments(segments, segments, causal=True), Segments(segments, source_segments)
-    x = run_stack(model.decoder, embed(model, inputs, config), mask, config, key, encoded, cross_mask)
-    return scale_output(x, config)
+    return scale_output(run_stack(model.decoder, x, mask, config, key, encoded, cross_mask), config)
 
 
 def scale_output(hidden: jax.Array, config: MT5Config) -> jax.Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pegasus_zh.t5.mt5 import MT5, MT5Config, decode, encode
+from pegasus_zh.t5.mt5 import MT5, MT5Config, embed, run_decoder, run_encoder
 from rope.layers.cross_entropy import cross_entropy
 from training.partition import gather
 from training.step import Batch, Sums
@@ -31,9 +31,13 @@ def loss(
     `key` turns dropout on.
     """
     encoder_key, decoder_key = jax.random.split(key) if key is not None else (None, None)
-    encoded = encode(model, batch["source"], batch["source_segments"], config, encoder_key)
+    source, inputs = batch["source"], batch["target_inputs"]
+    # Looked up at once, so that the table has one gradient, scattered and summed over devices once.
+    embedded = embed(model, jnp.concatenate([source, inputs], axis=1), config)
+    x, y = jnp.split(embedded, [source.shape[1]], axis=1)
+    encoded = run_encoder(model, x, batch["source_segments"], config, encoder_key)
     segments = batch["target_segments"]
-    hidden = decode(model, batch["target_inputs"], segments, encoded, batch["source_segments"], config, decoder_key)
+    hidden = run_decoder(model, y, segments, encoded, batch["source_segments"], config, decoder_key)
     weights = (segments > 0).astype(jnp.float32)
     head = gather(model.head, "embed", "vocab", dtype=hidden.dtype)
     sums = cross_entropy(hidden, (head, None), batch["target"], weights, smoothing, z_loss)

@@ -10,12 +10,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from training.partition import spec
+from training.partition import on_one_cpu, spec
 
 Head = tuple[
     jax.Array, jax.Array | None
 ]  # kernel [D, V] of the hidden states' type, whole along D; float32 bias [V] or none
-CHUNK_ELEMENTS = 2**25  # logits alive at once, per device: 128 MiB of float32
+CHUNK_ELEMENTS = 2**26  # logits alive at once, per device: 256 MiB of float32, and half of it on one CPU
 
 
 def of_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -45,13 +45,13 @@ def _chunk_sums(
 
 
 def _chunks(hidden: jax.Array, head: Head) -> int:
-    """How many chunks of target positions: a divisor of T that keeps a chunk's logits below CHUNK_ELEMENTS a device."""
+    """How many chunks of target positions: a divisor of T that keeps a chunk's logits at CHUNK_ELEMENTS a device or
+    below. Each reads the sum of the head's gradients, and writes it."""
     rows, length = jax.typeof(hidden).sharding.shard_shape(hidden.shape)[:2]
     vocabulary = jax.typeof(head[0]).sharding.shard_shape(head[0].shape)[1]
+    most = CHUNK_ELEMENTS // 2 if on_one_cpu() else CHUNK_ELEMENTS
     return next(
-        n
-        for n in range(1, length + 1)
-        if length % n == 0 and (rows * length * vocabulary <= n * CHUNK_ELEMENTS or n == length)
+        n for n in range(1, length + 1) if length % n == 0 and (rows * length * vocabulary <= n * most or n == length)
     )
 
 

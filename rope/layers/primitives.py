@@ -9,10 +9,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
-from training.partition import gather, normal, ones, spec, zeros
+from training.partition import gather, normal, on_one_cpu, ones, spec, zeros
 
 Remat = Literal["none", "dots", "full"]
+# What `dots` saves, by the names that jax.checkpoint knows it by; the flash kernel names its output itself.
+PRODUCT, STREAM, STATISTIC, ATTENTION = "product", "stream", "statistic", "attention"
 
 
 @struct.dataclass
@@ -47,7 +50,8 @@ def matmul(x: jax.Array, kernel: jax.Array, names: tuple[str | None, str | None]
     flat = x.reshape(-1, x.shape[-1])
     cut = None if names[1] == "embed" else names[1]
     out = jnp.matmul(flat, gather(kernel, *names, dtype=x.dtype), out_sharding=spec("batch", cut))
-    return jax.lax.reshape(out, (*x.shape[:2], out.shape[1]), out_sharding=spec("batch", None, cut))
+    out = jax.lax.reshape(out, (*x.shape[:2], out.shape[1]), out_sharding=spec("batch", None, cut))
+    return checkpoint_name(out, PRODUCT)
 
 
 def linear(x: jax.Array, p: Linear, names: tuple[str | None, str | None]) -> jax.Array:
@@ -75,13 +79,21 @@ def layer_norm(x: jax.Array, p: Norm, epsilon: float) -> jax.Array:
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     """x / rms(x) * scale over the last dimension, in float32, returned in x's type."""
     x32, scale = x.astype(jnp.float32), jnp.expand_dims(scale, range(x.ndim - 1))
-    return (x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + epsilon) * scale).astype(x.dtype)
+    inverse = checkpoint_name(jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + epsilon), STATISTIC)
+    return (x32 * inverse * scale).astype(x.dtype)
 
 
 def recomputed(body: Callable, remat: Remat) -> Callable:
-    """The body of a scan over layers, of which the backward pass recomputes nothing, all but weight products (dots), or
-    all (full)."""
+    """The body of a scan over layers, of which the backward pass recomputes nothing, all but products of weights,
+    attention by a kernel and what `stream` names (dots), or all (full)."""
     if remat == "none":
         return body
-    policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
-    return jax.checkpoint(body, policy=policies[remat])
+    save = jax.checkpoint_policies.save_only_these_names(PRODUCT, STREAM, STATISTIC, ATTENTION)
+    # Two loops are never merged, so nothing need prevent it: barriers would keep slices of weights, and of what is
+    # saved, out of the products that read them. On one CPU the layers are no loop.
+    return jax.checkpoint(body, policy=save if remat == "dots" else None, prevent_cse=on_one_cpu())
+
+
+def stream(x: jax.Array) -> jax.Array:
+    """The same. Within a layer, what residual sums come to: as large as the product in it, and nearer to the end."""
+    return checkpoint_name(x, STREAM)

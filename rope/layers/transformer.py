@@ -27,6 +27,7 @@ from rope.layers.primitives import (
     linear,
     recomputed,
     split_heads,
+    stream,
 )
 from rope.positions.angles import Layout
 from rope.positions.buckets import RelativeBias
@@ -63,7 +64,8 @@ class TransformerConfig:
     dtype: Dtype = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
     remat: Remat = "none"
-    """What the backward pass recomputes: nothing, all but weight products (dots), or whole layers (full)."""
+    """What the backward pass recomputes: nothing, all but weight products and attention by a kernel (dots), or whole
+    layers (full)."""
 
     def __post_init__(self):
         check_choices(self)
@@ -126,9 +128,9 @@ def run_block(
         return linear(hidden, p.outer, ("mlp", "embed"))
 
     if c.norm == "post":
-        x = layer_norm(x + dropout(attend(x), c.dropout, keys[1]), p.attention_norm, c.epsilon)
+        x = stream(layer_norm(x + dropout(attend(x), c.dropout, keys[1]), p.attention_norm, c.epsilon))
         return layer_norm(x + dropout(feed_forward(x), c.dropout, keys[2]), p.feed_forward_norm, c.epsilon)
-    x = x + dropout(attend(layer_norm(x, p.attention_norm, c.epsilon)), c.dropout, keys[1])
+    x = stream(x + dropout(attend(layer_norm(x, p.attention_norm, c.epsilon)), c.dropout, keys[1]))
     return x + dropout(feed_forward(layer_norm(x, p.feed_forward_norm, c.epsilon)), c.dropout, keys[2])
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from jax.sharding import Mesh
 from training.files.atomic import write_bytes
 from training.mesh import MeshConfig, make_mesh
 from training.pods.memory import DoesNotFit, refused
+from training.pods.schedules import FLAGS, read_schedules
 
 # For libtpu, before it is loaded. It else takes a lock, for TPUs that are there, and refuses a second process on the
 # machine; and it asks the network what machine it is on, and complains that nobody knows.
@@ -29,12 +32,24 @@ WITHOUT_TPU = {
     "TPU_WORKER_ID": "0",
 }
 
+KEPT = "2"  # the format of what is kept
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
     text: str  # of the program
     arguments: int  # bytes a chip: parameters, optimizer's state, batch
     temporaries: int  # bytes a chip: what else it needs at its peak
+    schedules: dict[str, list[int]]  # see training.pods.schedules
+
+
+@cache
+def _schedules() -> tempfile.TemporaryDirectory:
+    """Where libtpu writes its schedules: it reads this once, when it is loaded."""
+    folder = tempfile.TemporaryDirectory()
+    given = os.environ.get("LIBTPU_INIT_ARGS", "")
+    os.environ["LIBTPU_INIT_ARGS"] = f"{given} {' '.join(FLAGS)}{folder.name}".strip()
+    return folder
 
 
 def tpu_mesh(topology: str, config: MeshConfig, slices: int = 1) -> Mesh:
@@ -42,6 +57,7 @@ def tpu_mesh(topology: str, config: MeshConfig, slices: int = 1) -> Mesh:
     ValueError where libtpu is missing or knows it not."""
     for name, value in WITHOUT_TPU.items():
         os.environ.setdefault(name, value)
+    _schedules()
     kinds: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if topology.startswith("v4:"):
         kinds["chip_config_name"] = "megacore"  # a chip's two cores as one device, as they are there
@@ -73,7 +89,7 @@ def compile_kept(lowered: jax.stages.Lowered, mesh: Mesh, options: dict, kept: P
     devices = [f"{device.device_kind} {getattr(device, 'coords', '')}" for device in mesh.devices.flat]
     # Names of operations too, by which their time is told; not the lines of the sources, which any change moves.
     names = sorted({*re.findall(r'loc\("([^"]+)"\(', lowered.as_text(debug_info=True))})
-    identity = "\n".join([lowered.as_text(), *names, *devices, str(sorted(options.items())), compiler()])
+    identity = "\n".join([lowered.as_text(), *names, *devices, str(sorted(options.items())), *FLAGS, KEPT, compiler()])
     file = None if kept is None else kept / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json.gz"
     if file is not None and file.exists():
         fields = json.loads(gzip.decompress(file.read_bytes()))
@@ -87,6 +103,9 @@ def compile_kept(lowered: jax.stages.Lowered, mesh: Mesh, options: dict, kept: P
 
 
 def _compile(lowered: jax.stages.Lowered, options: dict) -> dict:
+    folder = Path(_schedules().name)
+    for file in folder.iterdir():
+        file.unlink()  # of a program that was compiled before
     try:
         compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
@@ -101,5 +120,6 @@ def _compile(lowered: jax.stages.Lowered, options: dict) -> dict:
             text=text,
             arguments=memory.argument_size_in_bytes,
             temporaries=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+            schedules=read_schedules(folder),
         )
     )

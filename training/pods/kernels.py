@@ -1,12 +1,11 @@
 """What Pallas's kernels cost, of which the compiler estimates nothing.
 
-A kernel's cycles, measured once for its shapes by its own static schedule, are kept in `cycles.json` beside its source;
-of one that was not measured the FLOPs of its products are a bound, with the bytes of its operands.
+A kernel's cycles are those of its own schedule (training/pods/schedules.py), of a step of its grid as often as it has
+steps; of one with loops of its own the FLOPs of its products are a bound, with the bytes of its operands.
 """
 
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,23 +13,31 @@ from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from training.pods.chips import Chip
-from training.pods.program_text import Computation, Instruction
+from training.pods.program_text import Computation, Instruction, ProgramText
 
-TABLE = "cycles.json"  # {chip: {kernel(shapes): cycles}}
+KERNEL = "tpu_custom_call"  # the target of Pallas's; the compiler's own custom calls take no time
 _HLO_NAMES = {"bool": "pred", "bfloat16": "bf16", "float": "f", "uint": "u", "int": "s"}
 
 
 @dataclass(frozen=True)
 class Kernel:
     flops: int  # of the products of one call
-    cycles: int | None  # of one call; None where it was not measured
+    cycles: int | None  # of one call; None where its schedule is not known
 
 
-def kernels_of(step: ClosedJaxpr, chip: Chip) -> dict[str, Kernel]:
-    """Those that a traced step calls, by name and shapes."""
-    known = _tables().get(chip.name, {})
-    return {key: Kernel(flops, known.get(key)) for key, flops in _calls(step.jaxpr)}
+def kernels_of(step: ClosedJaxpr, program: ProgramText, schedules: Mapping[str, Sequence[int]]) -> dict[str, Kernel]:
+    """Those that a traced step calls, by name and shapes. program: the compiled step, schedules: of its operations."""
+    known = {
+        key_of(one, within): schedules[one.name]
+        for within in program.computations.values()
+        for one in within
+        if one.target == KERNEL and one.name in schedules
+    }
+    found = {}
+    for key, steps, flops in _calls(step.jaxpr):
+        once, _, each = known.get(key, (0, 0, 0))
+        found[key] = Kernel(steps * flops, once + steps * each if key in known else None)
+    return found
 
 
 def key_of(one: Instruction, within: Computation) -> str:
@@ -44,13 +51,14 @@ def _key(name: str, shapes: list[tuple[str, tuple[int, ...]]]) -> str:
     return f"{name}({', '.join(dtype + str([*shape]).replace(' ', '') for dtype, shape in shapes)})"
 
 
-def _calls(jaxpr: Jaxpr) -> Iterator[tuple[str, int]]:
+def _calls(jaxpr: Jaxpr) -> Iterator[tuple[str, int, int]]:
+    """Key, steps of the grid, FLOPs of one."""
     for one in jaxpr.eqns:
         if one.primitive.name == "pallas_call":
             given: list[Any] = [x.aval for x in one.invars]
             shapes = [(_hlo_name(str(x.dtype)), x.shape) for x in given]
             grid = prod(n for n in one.params["grid_mapping"].grid if isinstance(n, int))
-            yield _key(one.params["name"], shapes), grid * _flops(one.params["jaxpr"])
+            yield _key(one.params["name"], shapes), grid, _flops(one.params["jaxpr"])
         else:
             for inner in _inside(one):
                 yield from _calls(inner)
@@ -85,16 +93,6 @@ def _hlo_name(dtype: str) -> str:
         if dtype.startswith(name):
             return dtype.replace(name, short)
     return dtype
-
-
-def _tables() -> dict[str, dict[str, int]]:
-    """What is kept beside the sources of all packages that are loaded."""
-    tables: dict[str, dict[str, int]] = {}
-    for folder in {file.parent for file in loaded_sources()}:
-        if (file := folder / TABLE).exists():
-            for chip, cycles in json.loads(file.read_text("utf-8")).items():
-                tables.setdefault(chip, {}).update(cycles)
-    return tables
 
 
 def loaded_sources() -> list[Path]:

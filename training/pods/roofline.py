@@ -13,14 +13,15 @@ from typing import Any, Literal, get_args
 from training.pods.chips import Chip
 from training.pods.collectives import Slice, Talk, begun, find
 from training.pods.costs import copied_bytes, flops, hbm_bytes
-from training.pods.kernels import Kernel, key_of
+from training.pods.kernels import KERNEL, Kernel, key_of
 from training.pods.lines import COLLECTIVES, COPIES, PHASES, Phase, line_of, phase_of
 from training.pods.program_text import Computation, Instruction, ProgramText
+from training.pods.schedules import Scheduled
 
-# How a time is known: by the compiler's cycles, FLOPs and bytes, a kernel's own schedule, the links' or HBM's rate.
-How = Literal["estimated", "bounded", "kernel", "collective", "copy"]
+# How a time is known: by the compiler's schedule, its cycles, FLOPs and bytes, a kernel's own schedule, the links' or
+# HBM's rate.
+How = Literal["scheduled", "estimated", "bounded", "kernel", "collective", "copy"]
 BESIDE: dict[How, str] = {"collective": COLLECTIVES, "copy": COPIES}  # what runs beside the operations
-KERNEL = "tpu_custom_call"  # the target of Pallas's; the compiler's own custom calls take no time
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id")
 
 
@@ -93,9 +94,15 @@ def _waited(operations: Iterable[Operation]) -> float:
     return sum(x.seconds for x in operations)
 
 
-def roofline(program: ProgramText, chips: Slice, kernels: Mapping[str, Kernel] | None = None) -> Roofline:
-    """Every operation of the program that takes time, with it. kernels: what is known of Pallas's, see `kernels_of`."""
-    run = _Run(_Step(program, chips, kernels or {}), program.entry, 1, "update")
+def roofline(
+    program: ProgramText,
+    chips: Slice,
+    kernels: Mapping[str, Kernel] | None = None,
+    schedules: Mapping[str, Scheduled] | None = None,
+) -> Roofline:
+    """Every operation of the program that takes time, with it. kernels: what is known of Pallas's, see `kernels_of`;
+    schedules: of the operations themselves, see `scheduled`."""
+    run = _Run(_Step(program, chips, kernels or {}, schedules or {}), program.entry, 1, "update")
     return Roofline(chip=chips.chip, operations=tuple(run.operations), unknown_loops=run.unknown_loops)
 
 
@@ -104,15 +111,23 @@ class _Step:
     program: ProgramText
     chips: Slice
     kernels: Mapping[str, Kernel]
+    schedules: Mapping[str, Scheduled]
 
     def seconds(self, one: Instruction, within: Computation) -> tuple[float, How]:
         """How long an operation takes, and how that is known."""
+        if one.name in self.schedules and not self.flops(one, within):
+            return self.by_schedule(self.schedules[one.name], one, within), "scheduled"
         if one.cycles is not None:
             return one.cycles / self.chips.chip.clock, "estimated"
         kernel = self.kernel(one, within)
         if kernel is not None and kernel.cycles is not None:
             return kernel.cycles / self.chips.chip.clock, "kernel"
         return self.bound(one, within), "bounded"
+
+    def by_schedule(self, schedule: Scheduled, one: Instruction, within: Computation) -> float:
+        """The core works on a window while others are on their way: but for the way of the first and the last."""
+        moved = hbm_bytes(self.program, within, one) / self.chips.chip.hbm_rate
+        return max(schedule.cycles / self.chips.chip.clock, moved) + moved / schedule.windows
 
     def bound(self, one: Instruction, within: Computation) -> float:
         moved = hbm_bytes(self.program, within, one) / self.chips.chip.hbm_rate

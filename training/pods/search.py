@@ -80,11 +80,12 @@ def time_a_row(candidate: Candidate, told: Told) -> float:
 def cheap(candidate: Candidate, flops_per_row: float, parameters: int, chips: Slice) -> float:
     """Seconds a row, roughly: to order by, no more.
 
-    Products at half of the peak, a third more where all is recomputed; gradients summed over `data`, weights gathered
-    and gradients scattered over `fsdp`. What crosses `tensor` depends on the model: a tenth more for each doubling.
+    Products at half of the peak, a third more where all is recomputed, a tenth where nothing is (what is saved goes to
+    HBM and back); gradients summed over `data`, weights gathered and gradients scattered over `fsdp`. What crosses
+    `tensor` depends on the model: a tenth more for each doubling.
     """
     (data, fsdp, tensor), chip = candidate.mesh, chips.chip
-    again = {"full": 4 / 3, "dots": 1.1}.get(candidate.remat or "", 1.0)
+    again = {"full": 4 / 3, "none": 1.1}.get(candidate.remat or "", 1.0)
     products = (
         again * flops_per_row * candidate.batch / (len(chips.slices) * 0.5 * chip.peak) * (1 + 0.1 * math.log2(tensor))
     )

@@ -65,6 +65,7 @@ def memory(told: Told) -> str:
 def known(told: Told) -> str:
     """How the times are known."""
     says = {
+        "scheduled": "by the compiler's schedule and HBM's rate",
         "estimated": "by the compiler's cycles",
         "kernel": "kernels by their own schedule",
         "bounded": "without either, by their FLOPs and bytes",

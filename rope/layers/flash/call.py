@@ -18,10 +18,10 @@ from rope.layers.flash import bias as biases
 from rope.layers.flash import blocks, kernel
 from rope.layers.flash.blocks import Gradients, Kept, Layout, Operands, Running, Sums, rounded
 from rope.layers.masks import Segments
+from rope.layers.primitives import ATTENTION
 from rope.positions.buckets import RelativeBias
 from training.partition import device_kind, spec
 
-SAVED = "attention"  # what a policy of jax.checkpoint calls the output, and what else saves a second forward pass
 MEMORY = 100 * 2**20  # bytes of a core's 128 MiB of vector memory
 
 
@@ -99,8 +99,10 @@ def _on_device(
     )
 
     def laid(x: jax.Array, length: int) -> jax.Array:
-        x = jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0), (0, 0)))
-        return x.reshape(rows, length, number * size) if flat else x.swapaxes(1, 2)
+        more = (0, length - x.shape[1])
+        if flat:  # padded as it lies: with heads as a dimension it would be copied there and back
+            return jnp.pad(x.reshape(*x.shape[:2], number * size), ((0, 0), more, (0, 0)))
+        return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), more, (0, 0)))
 
     def row(name: str, length: int) -> jax.Array | None:
         x = extra.get(name)
@@ -122,9 +124,10 @@ def _on_device(
         rows=row("rows", whole),
         columns=columns,
     )
-    out = checkpoint_name(_flash(layout, operands), SAVED)
-    out = out.reshape(rows, queries, number, size) if flat else out.swapaxes(1, 2)
-    return out[:, :real_queries]
+    out = checkpoint_name(_flash(layout, operands), ATTENTION)
+    if flat:
+        return out[:, :real_queries].reshape(rows, real_queries, number, size)
+    return out[:, :, :real_queries].swapaxes(1, 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -152,7 +155,7 @@ def _forward(layout: Layout, x: Operands) -> tuple[jax.Array, jax.Array]:
 
 
 def _flash_forward(layout: Layout, x: Operands) -> tuple[jax.Array, tuple[Operands, Kept]]:
-    out, statistics = checkpoint_name(_forward(layout, x), SAVED)
+    out, statistics = checkpoint_name(_forward(layout, x), ATTENTION)
     return out, (x, Kept(out, statistics))
 
 

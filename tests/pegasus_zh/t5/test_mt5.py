@@ -1,5 +1,6 @@
 """The model and its loss: transformers' numbers, packing, causality, the loss function, sizes, precision, remat."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -196,6 +197,18 @@ def test_recomputation_changes_nothing(unpacked, wanted, remat):
     value, gradients, _ = outputs(MODEL, unpacked, replace(TINY, remat=remat))
     np.testing.assert_allclose(value, wanted[0], rtol=1e-6)
     close(gradients, wanted[1], 1e-5)
+
+
+def test_dots_recomputes_no_product_of_weights_and_full_all_that_gradients_need(unpacked):
+    def products(remat: str) -> int:
+        of = partial(loss, config=replace(TINY, remat=remat, dropout=0.1))
+        program = jax.make_jaxpr(jax.grad(lambda model: of(model, unpacked, jax.random.key(0))["loss"][0]))(MODEL)
+        return len(re.findall(r":f32\[\d+,\d+\]\S* = dot_general", str(program)))
+
+    found = {remat: products(remat) for remat in ("none", "dots", "full")}
+    assert found["dots"] == found["none"]
+    # Of the encoder queries, keys, values, output, gate and side; of the decoder those of cross-attention too.
+    assert found["full"] == found["none"] + 6 + 10
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])

@@ -48,10 +48,10 @@ def test_what_needs_as_much_memory_as_another():
     assert not larger(one(16), one(8, mesh=(1, 4, 1))) and not larger(one(16, "full"), one(8, "none"))
 
 
-def test_more_rows_and_less_recomputed_come_first():
-    slice4 = slice_((2, 2, 1))
-    order = sorted(candidates(4, 1, [8, 32], ["full", "none"], ["adamw"]), key=lambda x: cheap(x, 1e12, 10**8, slice4))
-    assert (order[0].rows, order[0].remat) == (32, "none") and (order[-1].rows, order[-1].remat) == (8, "full")
+def test_more_rows_and_what_recomputes_no_product_come_first():
+    slice4, kinds = slice_((2, 2, 1)), ["full", "none", "dots"]
+    order = sorted(candidates(4, 1, [8, 32], kinds, ["adamw"]), key=lambda x: cheap(x, 1e12, 10**8, slice4))
+    assert (order[0].rows, order[0].remat) == (32, "dots") and (order[-1].rows, order[-1].remat) == (8, "full")
 
 
 def test_nothing_beats_what_is_shown():

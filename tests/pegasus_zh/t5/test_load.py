@@ -178,6 +178,22 @@ def test_google_models_are_as_their_config_says(tmp_path):
     assert load(tmp_path).config == replace(config, max_distance=128)
 
 
+def test_a_tied_head_is_the_embedding(tmp_path):
+    """As transformers 5 makes an mT5 anew: one array for both, and no word of a head."""
+    config = replace(CONFIG, vocabulary=1216)
+    write_folder(tmp_path, random_model(config), config, SENTENCEPIECE)
+    edit(tmp_path, pegasus_zh=None, tie_word_embeddings=True)
+    rewrite(tmp_path, lambda w: w.pop("lm_head.weight"))
+    loaded = load(tmp_path)
+    np.testing.assert_array_equal(loaded.model.head, loaded.model.embedding.T)
+    assert "mt5, its head the embedding, in float32" in loaded.source
+    edit(tmp_path, tie_word_embeddings=None)  # and mT5's own default, of transformers 4, is two arrays
+    with pytest.raises(DataError, match="no tensor 'lm_head.weight'"):
+        load(tmp_path)
+    edit(tmp_path, model_type="t5")  # T5's is one
+    assert load(tmp_path).config == replace(config, scaled_output=True)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_types_of_weights(folder, dtype):
     rounded = jax.tree.map(lambda x: np.asarray(x).astype(dtype).astype(np.float32), MODEL)
@@ -288,6 +304,10 @@ BROKEN = {
     "truncated header": (cut("model.safetensors", 0.01), r"model.safetensors: not a whole .safetensors file"),
     "missing": (weights_with(lambda w: w.pop(QUERY)), rf"model.safetensors: no tensor '{QUERY}'; the checkpoint"),
     "tied": (weights_with(lambda w: w.pop("lm_head.weight")), r"no tensor 'lm_head.weight'"),
+    "no number": (
+        weights_with(lambda w: w[QUERY].__setitem__((3, 5), np.nan)),
+        rf"model.safetensors: '{QUERY}' has 1 values that are no finite numbers, the first at \[3, 5\]; its",
+    ),
     "superfluous": (weights_with(lambda w: w.update(bias=w[QUERY])), r"model.safetensors: a tensor 'bias', which"),
     "more layers": (config_with(num_layers=1, num_decoder_layers=1), r"block.1.* and 22 more, which an mT5"),
     "fewer layers": (config_with(num_layers=3, num_decoder_layers=3), r"no tensor 'encoder.block.2.* and 22 more"),

@@ -27,7 +27,7 @@ from training.files.weights import hollow
 
 CONFIG = replace(TINY, vocabulary=128)
 MODEL = random_model(CONFIG, seed=5)
-PEGASUS = PegasusTokenizer(SPECIALS + list("，。今天气不错我们"))
+PEGASUS = PegasusTokenizer([*SPECIALS, *"，。今天气不错我们", "今天"])
 LINES = (Path(__file__).parents[2] / "goldens" / "lines.txt").read_text(encoding="utf-8").split("\n")
 SENTENCEPIECE = SentencePieceTokenizer(train_sentencepiece(LINES, 1200))
 PAIRS = random_pairs(3, CONFIG, seed=6, source=24, target=16)
@@ -150,11 +150,30 @@ def test_a_port_of_t5_pegasus_is_known_by_its_vocabulary(folder):
     edit(folder, pegasus_zh=None)
     loaded = load(folder)
     assert loaded.config == replace(CONFIG, **SEMANTICS["bert4keras"])
-    assert loaded.source.endswith("on (vocab.txt without spiece.model: a port of T5-PEGASUS)")
+    assert loaded.source.endswith("on (vocab.txt has words of jieba such as 今天: a port of T5-PEGASUS)")
     assert load(folder, semantics="mt5").config == CONFIG
     edit(folder, pegasus_zh={"cross_bias": True})
     assert load(folder).config == replace(CONFIG, cross_bias=True)
     assert load(folder, semantics="bert4keras").source.endswith("(as asked for: bert4keras)")
+
+
+def test_a_vocabulary_of_characters_is_uers_or_is_asked_about(folder):
+    """Of the same layout of files as T5-PEGASUS's ports, with the arithmetic of mT5."""
+    edit(folder, pegasus_zh=None)
+    characters = [*SPECIALS, *"，。今天气不错我们"]
+    for vocabulary in (["extra0" if token == "[unused1]" else token for token in characters], [*characters, "extra0"]):
+        PegasusTokenizer(vocabulary).save(folder)
+        loaded = load(folder)
+        assert loaded.config == CONFIG and loaded.source.endswith("(by config.json; vocab.txt has extra0: UER's T5)")
+        assert load(folder, semantics="bert4keras").config == replace(CONFIG, **SEMANTICS["bert4keras"])
+    for vocabulary, said in ((characters, "neither words"), ([*characters, "今天", "extra0"], "both words")):
+        PegasusTokenizer(vocabulary).save(folder)
+        with pytest.raises(DataError, match=rf"vocab.txt: {said} .* UER's T5 has: say .*: --semantics mt5 or bert4"):
+            load(folder)
+        assert load(folder, semantics="mt5").config == CONFIG
+        edit(folder, pegasus_zh={"cross_bias": True})
+        assert load(folder).config == replace(CONFIG, cross_bias=True)
+        edit(folder, pegasus_zh=None)
 
 
 def test_google_models_are_as_their_config_says(tmp_path):
@@ -354,7 +373,7 @@ def test_broken_folders(folder, kind):
 def test_a_larger_vocabulary_than_its_tokenizers_by_padding_alone(tmp_path):
     config = replace(CONFIG, vocabulary=480)
     write_folder(tmp_path / "model", random_model(config), config, PEGASUS)
-    with pytest.raises(DataError, match="480 rows and the tokenizer 115 tokens"):
+    with pytest.raises(DataError, match="480 rows and the tokenizer 116 tokens"):
         load(tmp_path / "model")
 
 

@@ -189,7 +189,11 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
         raise DataError(f"{config.data}: {len(order)} pairs to train on, not the {config.examples} of --examples")
     chosen = [training[i] for i in order[: config.examples or None]]
     if not chosen or not valid:
-        raise DataError(f"{config.data}: {len(training)} pair(s) are too few to train on some and choose by others")
+        count = len({source for source, _ in training})
+        raise DataError(
+            f"{config.data}: {len(training)} pair(s) of {count} source(s) are too few to train on some sources and "
+            "choose by others: add pairs of other sources, or give --valid"
+        )
     return chosen, valid
 
 

@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from training.files.errors import DataError
+from training.files.weights import check_finite
 from training.partition import spec
 from training.step import TrainState
 from training.telling import tell
@@ -223,7 +224,7 @@ def read_model(
 
     `run` is the work folder or its checkpoints folder. Neither the run's mesh nor its optimizer is needed. init_of:
     what makes the model of a key, by the checkpoint's config; it raises where the checkpoint is not of its kind. Raises
-    DataError if there is no such checkpoint or (where `step` is given) it is damaged.
+    DataError if there is no such checkpoint, if (where `step` is given) it is damaged, or if it holds no numbers.
     """
     folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
     with Checkpoints(folder, keep=None) as checkpoints:
@@ -233,7 +234,10 @@ def read_model(
             try:
                 about = checkpoints.config(number)
                 abstract = jax.eval_shape(init_of(about, folder / str(number)), jax.random.key(0))
-                return number, about, checkpoints.restore_model(number, abstract)
+                model = checkpoints.restore_model(number, abstract)
+                for path, array in jax.tree.leaves_with_path(model):
+                    check_finite(jax.tree_util.keystr(path, simple=True, separator="."), array, folder / str(number))
+                return number, about, model
             except DamagedCheckpoint as error:
                 if step is not None:
                     raise DataError(f"{error}; leave out --step for the newest undamaged one") from None

@@ -35,6 +35,7 @@ SWITCHES = {
     "scaled_output": (False, True),
     "cross_bias": (False, True),
 }  # and what they may be
+_EMBEDDING = "shared.weight"
 # Copies of shared.weight that files of torch hold, and an array that T5 once had and never used.
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
@@ -73,7 +74,7 @@ def huggingface_tensors(model: MT5) -> Iterator[tuple[str, Any]]:
     torch stores the kernel of a product [out, in]. Works on anything of the model's structure: gradients, shapes. Of
     NumPy arrays these are views, to read from or to write to.
     """
-    yield "shared.weight", model.embedding
+    yield _EMBEDDING, model.embedding
     for stack_name, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
         yield f"{stack_name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", stack.relative_bias
         last = 1 if stack.blocks.cross_attention is None else 2
@@ -101,12 +102,16 @@ def read_folder(folder: Path) -> tuple[MT5, MT5Config, bool, str]:
     about = read_json(file)
     config, is_own = read_config(about, file)
     stored, weights = open_weights(folder)
-    ignored = (*_COPIES, *_UNUSED)
+    ignored, what = (*_COPIES, *_UNUSED), about["model_type"]
+    # Every mT5 that transformers 5 makes anew has one array for both.
+    if "lm_head.weight" not in stored and about.get("tie_word_embeddings", what == "t5") is True:
+        stored |= {"lm_head.weight": stored[_EMBEDDING]} if _EMBEDDING in stored else {}
+        what += ", its head the embedding,"
     model = read_tensors(partial(init, config), huggingface_tensors, stored, weights, "an mT5", ignored)
     for name in _COPIES:
         if name in stored and not np.array_equal(read(name, stored[name]).astype(np.float32), model.embedding):
             raise DataError(f"{stored[name].file}: {name!r} is not shared.weight again; mT5 has one embedding for both")
-    return model, config, is_own, f"{about['model_type']} in {stored['shared.weight'].dtype} of {weights.name}"
+    return model, config, is_own, f"{what} in {stored[_EMBEDDING].dtype} of {weights.name}"
 
 
 def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:

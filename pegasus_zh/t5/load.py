@@ -2,8 +2,10 @@
 
 bert4keras, which T5-PEGASUS was trained with, computes three things otherwise than Google and transformers do: the
 exact GELU, the decoder's output times D^-0.5 before the head, and the decoder's relative bias in its cross-attention
-too. Weights do not say which of the two they were trained for, so the kind of their source does, unless config.json's
-own key `pegasus_zh`, or the caller's `semantics`, says it.
+too. Weights do not say which of the two they were trained for, so what lies beside them does, unless config.json's own
+key `pegasus_zh`, or the caller's `semantics`, says it. Of a folder for transformers with a vocab.txt the vocabulary
+does: T5-PEGASUS's has jieba's words; UER's Chinese T5 v1.1 (Zhao et al., 2019, arXiv 1909.05658), whose arithmetic is
+mT5's, has T5's sentinels by the names extra0 to extra99. One with neither is refused until it is said.
 """
 
 from collections.abc import Callable
@@ -16,7 +18,14 @@ import jax
 
 from pegasus_zh.t5 import bert4keras, huggingface
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
-from pegasus_zh.text.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer, load_tokenizer
+from pegasus_zh.text.tokenizers import (
+    PEGASUS_FILE,
+    SENTENCEPIECE_FILE,
+    PegasusTokenizer,
+    Tokenizer,
+    is_chinese,
+    load_tokenizer,
+)
 from training.checkpoints import read_model
 from training.files.errors import DataError, path_of
 from training.files.weights import WEIGHT_FILES, fingerprint
@@ -26,6 +35,7 @@ SEMANTICS: dict[str, dict[str, Any]] = {
     "mt5": {"gelu": "tanh", "scaled_output": False, "cross_bias": False},
     "bert4keras": {"gelu": "erf", "scaled_output": True, "cross_bias": True},
 }
+UER_SENTINEL = "extra0"
 # Rows that no token has: T5's 100 <extra_id>s that lie beside its sentencepiece model,
 # and padding to a multiple of 128.
 _SPARE_ROWS = 256
@@ -83,7 +93,8 @@ def load(
         else:
             raise DataError(f"{path}: a Hugging Face folder holds one model; leave out --step")
         tokenizer = load_tokenizer(path)
-        config, why = _as_trained(config, kind, is_own, isinstance(tokenizer, PegasusTokenizer))
+        if semantics == "auto":
+            config, why = _as_trained(config, path, kind, is_own, tokenizer)
     _check_vocabulary(config, tokenizer, path)
     if semantics != "auto":
         config, why = replace(config, **SEMANTICS[semantics]), f"as asked for: {semantics}"
@@ -111,19 +122,28 @@ def _kind(path: Path) -> str:
     )
 
 
-def _as_trained(config: MT5Config, kind: str, is_own: bool, is_pegasus: bool) -> tuple[MT5Config, str]:
-    """The config with the switches that the weights were trained for, and what says so."""
+def _as_trained(config: MT5Config, path: Path, kind: str, is_own: bool, tokenizer: Tokenizer) -> tuple[MT5Config, str]:
+    """The config with the switches that the weights were trained for, and what says so. Raises DataError where nothing
+    does."""
     if is_own:
         return config, f"by {huggingface.OWN_KEY} in config.json"
-    if is_pegasus:
-        why = {
-            "tensorflow": f"{PEGASUS_FILE}: trained by bert4keras",
-            "huggingface": f"{PEGASUS_FILE} without {SENTENCEPIECE_FILE}: a port of T5-PEGASUS",
-        }
-        return replace(config, **SEMANTICS["bert4keras"]), why[kind]
+    if not isinstance(tokenizer, PegasusTokenizer):
+        if kind == "tensorflow":
+            return replace(config, **SEMANTICS["mt5"]), f"{SENTENCEPIECE_FILE}: Google's own weights"
+        return config, "by config.json"
     if kind == "tensorflow":
-        return replace(config, **SEMANTICS["mt5"]), f"{SENTENCEPIECE_FILE}: Google's own weights"
-    return config, "by config.json"
+        return replace(config, **SEMANTICS["bert4keras"]), f"{PEGASUS_FILE}: trained by bert4keras"
+    words = [token for token in tokenizer.vocabulary if len(token) > 1 and all(map(is_chinese, token))]
+    if UER_SENTINEL in tokenizer.vocabulary and not words:
+        return config, f"by config.json; {PEGASUS_FILE} has {UER_SENTINEL}: UER's T5"
+    if words and UER_SENTINEL not in tokenizer.vocabulary:
+        why = f"{PEGASUS_FILE} has words of jieba such as {words[0]}: a port of T5-PEGASUS"
+        return replace(config, **SEMANTICS["bert4keras"]), why
+    raise DataError(
+        f"{path / PEGASUS_FILE}: {'both' if words else 'neither'} words of several characters, as T5-PEGASUS has, "
+        f"{'and' if words else 'nor'} {UER_SENTINEL}, as UER's T5 has: say what the weights were trained by, as in "
+        f"docs/export.md: --semantics mt5 or bert4keras, or {huggingface.OWN_KEY} in config.json"
+    )
 
 
 def _check_vocabulary(config: MT5Config, tokenizer: Tokenizer, folder: Path) -> None:

@@ -26,11 +26,13 @@ def read_pairs(path: str, field: str = "source", reference_field: str = "referen
     """The pairs of a .jsonl, .tsv or .txt file (also .gz), or of standard input (-), one a line.
 
     .jsonl: an object with `field` and perhaps `reference_field`; .tsv: reference TAB source, as T5-PEGASUS's scripts
-    have it, or a source alone; .txt and standard input: a source. Raises DataError, with file, line and remedy.
+    have it, or a source alone; .txt and standard input: a source. Blank lines at the end of the first two are no pairs.
+    Raises DataError, with file, line and remedy.
     """
     if path != "-" and not path.endswith((*PAIR_FILES.suffixes, *TEXT_SUFFIXES)):
         raise DataError(f"{path}: unknown kind of file; inputs come as .jsonl, .tsv or .txt (all may be .gz)")
-    for place, line in read_lines(path):
+    lines = read_lines(path)
+    for place, line in _without_blank_end(lines) if path.endswith(PAIR_FILES.suffixes) else lines:
         if path.endswith(JSON_SUFFIXES):
             yield _of_json(line, place, field, reference_field)
         elif path.endswith(TABLE_SUFFIXES):
@@ -74,6 +76,15 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
                 yield place, text.rstrip("\r\n")
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _without_blank_end(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    blank: list[tuple[str, str]] = []
+    for place, line in lines:
+        blank.append((place, line))
+        if line.strip():
+            yield from blank
+            blank.clear()
 
 
 def _opened(path: str) -> AbstractContextManager[Iterable[bytes]]:

@@ -213,11 +213,16 @@ def split_plain(text: str) -> list[str]:
     return "".join(map(_spell, text)).split()
 
 
+def is_chinese(character: str) -> bool:
+    """As BERT's basic tokenizer has it: of the blocks of CJK ideographs."""
+    return _CHINESE.match(character) is not None
+
+
 def _spell(character: str) -> str:
     """What the basic tokenizer makes of one character: itself, itself between spaces, or nothing."""
     category = unicodedata.category(character)
     # The ASCII symbols that Unicode does not class as punctuation ($ + < = > ^ ` | ~) are punctuation to BERT.
-    if category[0] == "P" or (character.isascii() and category[0] == "S") or _CHINESE.match(character):
+    if category[0] == "P" or (character.isascii() and category[0] == "S") or is_chinese(character):
         return f" {character} "
     if character == "\ufffd" or (category in ("Cc", "Cf") and character not in "\t\n\r"):
         return ""

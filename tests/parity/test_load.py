@@ -18,6 +18,7 @@ from tests.pegasus_zh.t5.random_model import SHAPE, random_pairs, rows
 from tests.pegasus_zh.t5.test_load import CONFIG, MODEL, PEGASUS, SENTENCEPIECE, close, theirs
 from tests.pegasus_zh.t5.test_load import ours as ours_by_pair
 from training.files.errors import DataError
+from training.files.weights import open_weights
 
 SIZES = {
     "vocab_size": 1216,
@@ -86,6 +87,18 @@ def test_safetensors(saved):
     identical(loaded, model)
     agree(loaded, model)
     assert loaded.config.scaled_output == getattr(model.config, "scale_decoder_outputs", False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(MT5ForConditionalGeneration, MT5Config), (T5ForConditionalGeneration, T5Config)]
+)
+def test_a_tied_head(kind, settings, tmp_path):
+    torch.manual_seed(8)
+    model = kind(settings(**SIZES, feed_forward_proj="gated-gelu")).eval()
+    model.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in open_weights(tmp_path)[0]
+    SENTENCEPIECE.save(tmp_path)
+    agree(load(tmp_path), model)
 
 
 def test_shards(saved, tmp_path):

@@ -160,7 +160,8 @@ def test_training_and_validation_do_not_meet(config):
     [
         ("甲\t乙丙\n丁\n", {}, "line 2: a pair needs a source and a reference"),
         ("", {}, "no pair in it"),
-        ("甲\t乙丙\n", {}, r"1 pair\(s\) are too few"),
+        ("甲\t乙丙\n", {}, r"1 pair\(s\) of 1 source\(s\) are too few"),
+        ("甲\t乙丙\n" * 24, {}, r"24 pair\(s\) of 1 source\(s\) are too few to .* others: .*, or give --valid"),
         ("甲\t乙丙\n甲\t丁\n", {"examples": 5}, "1 pairs to train on, not the 5"),
     ],
 )

@@ -143,6 +143,9 @@ FILES = {
     "a.jsonl": ('{"source": "甲", "reference": "乙"}\n{"source": "丙"}\n', [Pair("甲", "乙"), Pair("丙", None)]),
     "a.json": ('{"source": "甲"}\n', [Pair("甲", None)]),
     "a.tsv": ("乙\t甲\n丙\n", [Pair("甲", "乙"), Pair("丙", None)]),
+    "blank end.jsonl": ('{"source": "甲"}\n\n \n', [Pair("甲", None)]),
+    "blank end.tsv": ("乙\t甲\n\n", [Pair("甲", "乙")]),
+    "blank end.txt": ("甲\n\n", [Pair("甲", None), Pair("", None)]),  # a line a text, of whatever length
     "a.txt": ("\ufeff甲\r\n乙\r丙", [Pair("甲", None), Pair("乙\r丙", None)]),
 }
 
@@ -161,6 +164,7 @@ def test_files_of_pairs(tmp_path, name):
     [
         ("a.jsonl", b'{"source": "a"}\n{"text": "b"}\n', r"a.jsonl, line 2: no text in field 'source'.*: text$"),
         ("a.jsonl", b'{"source"\n', "a.jsonl, line 1: broken JSON"),
+        ("a.jsonl", b'{"source": "a"}\n\n{"source": "b"}\n', "a.jsonl, line 2: broken JSON"),
         ("a.txt", b"a\n\xff\xfe", "a.txt, line 2: not UTF-8"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: broken JSON"),
         ("a.jsonl", b"[1]", "a.jsonl, line 1: not a JSON object"),

@@ -77,9 +77,22 @@ def check_fit(
 
 
 def fill(slots: Mapping[str, np.ndarray], stored: Mapping[str, Stored]) -> None:
-    """Reads every tensor into its slot: a view of an array, of which it may be the transpose or one layer."""
+    """Reads every tensor into its slot: a view of an array, of which it may be the transpose or one layer.
+    Raises DataError for one that holds what is no number."""
     for name, slot in slots.items():
         slot[...] = read(name, stored[name])
+        check_finite(name, slot, stored[name].file)
+
+
+def check_finite(name: str, array: np.ndarray, where: Path) -> None:
+    """Raises DataError, with the first place, where an array has NaN or infinite values: a model with one writes
+    nothing but padding, and finds everything alike."""
+    if not (finite := np.isfinite(array)).all():
+        place = ", ".join(map(str, np.argwhere(~finite)[0]))
+        raise DataError(
+            f"{where}: {name!r} has {np.size(finite) - np.count_nonzero(finite):,} values that are no finite numbers, "
+            f"the first at [{place}]; its training diverged: give an earlier checkpoint"
+        )
 
 
 def read_tensors(

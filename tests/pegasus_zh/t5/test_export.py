@@ -165,6 +165,14 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused(run, said):
         read_model(run, run_init)
 
 
+def test_a_checkpoint_without_numbers_is_refused(tmp_path):
+    broken = jax.tree.map(np.array, MODEL)
+    broken.decoder.final_norm[3] = np.inf
+    run = save_run(tmp_path / "run", {4: broken})
+    with pytest.raises(DataError, match=r"4: 'decoder.final_norm' has 1 values that are no finite .* first at \[3\]"):
+        read_model(run, run_init)
+
+
 def test_a_model_cut_over_a_mesh_is_exported_without_it(tmp_path):
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices()[:8])):
         run = save_run(tmp_path / "run", {1: on_mesh(MODEL, CONFIG)})

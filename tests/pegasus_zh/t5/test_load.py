@@ -27,7 +27,7 @@ from training.files.weights import hollow
 
 CONFIG = replace(TINY, vocabulary=128)
 MODEL = random_model(CONFIG, seed=5)
-PEGASUS = PegasusTokenizer(SPECIALS + list("，。今天气不错我们"))
+PEGASUS = PegasusTokenizer([*SPECIALS, *"，。今天气不错我们", "今天"])
 LINES = (Path(__file__).parents[2] / "goldens" / "lines.txt").read_text(encoding="utf-8").split("\n")
 SENTENCEPIECE = SentencePieceTokenizer(train_sentencepiece(LINES, 1200))
 PAIRS = random_pairs(3, CONFIG, seed=6, source=24, target=16)
@@ -150,11 +150,30 @@ def test_a_port_of_t5_pegasus_is_known_by_its_vocabulary(folder):
     edit(folder, pegasus_zh=None)
     loaded = load(folder)
     assert loaded.config == replace(CONFIG, **SEMANTICS["bert4keras"])
-    assert loaded.source.endswith("on (vocab.txt without spiece.model: a port of T5-PEGASUS)")
+    assert loaded.source.endswith("on (vocab.txt has words of jieba such as 今天: a port of T5-PEGASUS)")
     assert load(folder, semantics="mt5").config == CONFIG
     edit(folder, pegasus_zh={"cross_bias": True})
     assert load(folder).config == replace(CONFIG, cross_bias=True)
     assert load(folder, semantics="bert4keras").source.endswith("(as asked for: bert4keras)")
+
+
+def test_a_vocabulary_of_characters_is_uers_or_is_asked_about(folder):
+    """Of the same layout of files as T5-PEGASUS's ports, with the arithmetic of mT5."""
+    edit(folder, pegasus_zh=None)
+    characters = [*SPECIALS, *"，。今天气不错我们"]
+    for vocabulary in (["extra0" if token == "[unused1]" else token for token in characters], [*characters, "extra0"]):
+        PegasusTokenizer(vocabulary).save(folder)
+        loaded = load(folder)
+        assert loaded.config == CONFIG and loaded.source.endswith("(by config.json; vocab.txt has extra0: UER's T5)")
+        assert load(folder, semantics="bert4keras").config == replace(CONFIG, **SEMANTICS["bert4keras"])
+    for vocabulary, said in ((characters, "neither words"), ([*characters, "今天", "extra0"], "both words")):
+        PegasusTokenizer(vocabulary).save(folder)
+        with pytest.raises(DataError, match=rf"vocab.txt: {said} .* UER's T5 has: say .*: --semantics mt5 or bert4"):
+            load(folder)
+        assert load(folder, semantics="mt5").config == CONFIG
+        edit(folder, pegasus_zh={"cross_bias": True})
+        assert load(folder).config == replace(CONFIG, cross_bias=True)
+        edit(folder, pegasus_zh=None)
 
 
 def test_google_models_are_as_their_config_says(tmp_path):
@@ -176,6 +195,22 @@ def test_google_models_are_as_their_config_says(tmp_path):
     assert load(tmp_path).config == replace(config, scaled_output=True)
     edit(tmp_path, tie_word_embeddings=False, relative_attention_max_distance=None, dense_act_fn=None)
     assert load(tmp_path).config == replace(config, max_distance=128)
+
+
+def test_a_tied_head_is_the_embedding(tmp_path):
+    """As transformers 5 makes an mT5 anew: one array for both, and no word of a head."""
+    config = replace(CONFIG, vocabulary=1216)
+    write_folder(tmp_path, random_model(config), config, SENTENCEPIECE)
+    edit(tmp_path, pegasus_zh=None, tie_word_embeddings=True)
+    rewrite(tmp_path, lambda w: w.pop("lm_head.weight"))
+    loaded = load(tmp_path)
+    np.testing.assert_array_equal(loaded.model.head, loaded.model.embedding.T)
+    assert "mt5, its head the embedding, in float32" in loaded.source
+    edit(tmp_path, tie_word_embeddings=None)  # and mT5's own default, of transformers 4, is two arrays
+    with pytest.raises(DataError, match="no tensor 'lm_head.weight'"):
+        load(tmp_path)
+    edit(tmp_path, model_type="t5")  # T5's is one
+    assert load(tmp_path).config == replace(config, scaled_output=True)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -288,6 +323,10 @@ BROKEN = {
     "truncated header": (cut("model.safetensors", 0.01), r"model.safetensors: not a whole .safetensors file"),
     "missing": (weights_with(lambda w: w.pop(QUERY)), rf"model.safetensors: no tensor '{QUERY}'; the checkpoint"),
     "tied": (weights_with(lambda w: w.pop("lm_head.weight")), r"no tensor 'lm_head.weight'"),
+    "no number": (
+        weights_with(lambda w: w[QUERY].__setitem__((3, 5), np.nan)),
+        rf"model.safetensors: '{QUERY}' has 1 values that are no finite numbers, the first at \[3, 5\]; its",
+    ),
     "superfluous": (weights_with(lambda w: w.update(bias=w[QUERY])), r"model.safetensors: a tensor 'bias', which"),
     "more layers": (config_with(num_layers=1, num_decoder_layers=1), r"block.1.* and 22 more, which an mT5"),
     "fewer layers": (config_with(num_layers=3, num_decoder_layers=3), r"no tensor 'encoder.block.2.* and 22 more"),
@@ -334,7 +373,7 @@ def test_broken_folders(folder, kind):
 def test_a_larger_vocabulary_than_its_tokenizers_by_padding_alone(tmp_path):
     config = replace(CONFIG, vocabulary=480)
     write_folder(tmp_path / "model", random_model(config), config, PEGASUS)
-    with pytest.raises(DataError, match="480 rows and the tokenizer 115 tokens"):
+    with pytest.raises(DataError, match="480 rows and the tokenizer 116 tokens"):
         load(tmp_path / "model")
 
 

@@ -33,7 +33,7 @@ slow: $(ENVIRONMENT)
 	$(VENV)/bin/python $(PYTEST) -m slow --ignore tests/parity --ignore tests/tpu tests $(ARGS)
 
 parity: $(PARITY)/.made
-	$(CPU) $(PARITY)/bin/python -m pytest -q tests/parity $(ARGS)
+	$(CPU) $(PARITY)/bin/python $(PYTEST) tests/parity/test_benchmarks.py tests/parity $(ARGS)
 
 plan: $(ENVIRONMENT) $(LIBTPU)/.made
 	$(NO_TPU) $(VENV)/bin/python -m scripts.plan $(ARGS)
@@ -42,7 +42,7 @@ flash: $(ENVIRONMENT) $(LIBTPU)/.made
 	$(NO_TPU) $(VENV)/bin/python -m benchmarks.flash $(ARGS)
 
 aot: $(ENVIRONMENT) $(LIBTPU)/.made
-	$(NO_TPU) $(VENV)/bin/python -m pytest -q tests/tpu -s $(ARGS)
+	$(NO_TPU) ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(VENV)/bin/python -m pytest -q -n 2 -rP tests/tpu $(ARGS)
 
 bench: $(PARITY)/.made
 	$(HUGE_PAGES) $(CPU) $(PARITY)/bin/python -m benchmarks.run $(ARGS)

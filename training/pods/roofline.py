@@ -22,7 +22,17 @@ from training.pods.schedules import Scheduled
 # HBM's rate.
 How = Literal["scheduled", "estimated", "bounded", "kernel", "collective", "copy"]
 BESIDE: dict[How, str] = {"collective": COLLECTIVES, "copy": COPIES}  # what runs beside the operations
-FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id")
+FREE = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "async-update",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@
 # make parity              the comparison with torch and transformers, in an environment of its own
 # make plan ARGS="…"       does it fit a TPU slice that is not here, how fast is it? (python -m scripts.plan --help)
 # make flash ARGS="…"      what the flash kernel costs on such a TPU (python -m benchmarks.flash --help)
+# make estimate ARGS="…"   how near a plan's estimate is to what the compiler has scheduled
 # make aot                 the training step compiled for TPUs that are not here, as tests
 # make bench               every benchmark; make lint: ruff and mypy; make lock: the pinned versions anew
 
@@ -19,7 +20,7 @@ NO_TPU = $(CPU) TPU_LIBRARY_PATH=$(abspath $(LIBTPU))/libtpu/libtpu.so
 # Temporary arrays of hundreds of megabytes in pages of 2 MB, not of 4 kB: a tenth of a CPU's step (glibc 2.35 or later).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: environment pretrain test slow parity plan flash aot bench lint lock
+.PHONY: environment pretrain test slow parity plan flash estimate aot bench lint lock
 
 pretrain: $(ENVIRONMENT)
 	$(HUGE_PAGES) $(VENV)/bin/python -m scripts.pretrain $(ARGS)
@@ -40,6 +41,9 @@ plan: $(ENVIRONMENT) $(LIBTPU)/.made
 
 flash: $(ENVIRONMENT) $(LIBTPU)/.made
 	$(NO_TPU) $(VENV)/bin/python -m benchmarks.flash $(ARGS)
+
+estimate: $(ENVIRONMENT) $(LIBTPU)/.made
+	$(NO_TPU) $(VENV)/bin/python -m benchmarks.estimate $(ARGS)
 
 aot: $(ENVIRONMENT) $(LIBTPU)/.made
 	$(NO_TPU) ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(VENV)/bin/python -m pytest -q -n 2 -rP tests/tpu $(ARGS)

@@ -2,6 +2,7 @@
 
 program               what a training is, as a value: from it a run, a plan, a benchmark and a test are made
 mesh, partition       one mesh of named axes; the table that says which of them cut each dimension of an array
+at_rest               weights and moments between steps: cut along `data` too
 optimizer, step       gradients, accumulated, given to optax, in one compiled program
 loop                  mesh -> state -> restore -> steps, readable straight down
 checkpoints, journal  what a run keeps, and what it tells as it goes (metrics: rows, curves, speed, the bar)

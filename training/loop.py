@@ -4,7 +4,7 @@ Step n is dispatched before step n-1's numbers are read, so the devices never wa
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from training.at_rest import collect
 from training.checkpoints import Checkpoints
 from training.journal import Diverged, Journal
 from training.mesh import Share, data_share
@@ -74,7 +75,7 @@ class Training:
 
 
 class Trained(NamedTuple):
-    state: TrainState
+    state: TrainState  # its model as a loss takes it, see training.at_rest.collect
     finished: bool  # else it was told to stop: it has saved, and the same command goes on
 
     def complete(self) -> TrainState:
@@ -104,7 +105,7 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
         state = _begin(training, checkpoints, identity, config.steps, folder)
         first = int(state.step)
         if first >= config.steps:
-            return Trained(state, finished=True)
+            return Trained(_whole(state), finished=True)
 
         share = data_share(mesh)
         batches = data.train(first, share)
@@ -136,8 +137,13 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
         checkpoints.wait()
         if stop:
             tell(f"stopped: saved step {number} in {folder / 'checkpoints'}; the same command goes on from there")
+        state = _whole(state)
     journal.plot()
     return Trained(state, finished=number >= config.steps)
+
+
+def _whole(state: TrainState) -> TrainState:
+    return replace(state, model=jax.jit(collect)(state.model))
 
 
 def _begin(
@@ -171,13 +177,14 @@ def _evaluation(
     training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, share: Share
 ) -> Callable[[Any, int], dict[str, float]]:
     """(model, step) -> the means over the held-out batches, and what `review` has to say."""
+    whole = jax.jit(collect)
     told = training.review or (lambda model, number: {})
     if training.program.evaluate is None:
-        return told
+        return lambda model, number: told(whole(model), number)
     sums_of = jax.jit(training.program.evaluate)
 
     def evaluate(model: Any, number: int) -> dict[str, float]:
-        totals: dict[str, np.ndarray] = {}
+        model, totals = whole(model), dict[str, np.ndarray]()
         for rows in islice(training.data.heldout(share), config.eval_batches):
             for name, pair in sums_of(model, to_mesh(rows, mesh)).items():
                 totals[name] = totals.get(name, 0) + np.array([float(x) for x in pair])

@@ -1,8 +1,8 @@
 """One mesh for everything: axes `data`, `fsdp` and `tensor`, all Explicit.
 
-`data` replicates the parameters, `fsdp` shards them with the batch, `tensor` shards heads, feed-forward and vocabulary
-(the three classical ways; Xu et al. 2021, arXiv 2105.04663). On several TPU slices the slow network between them is
-crossed by `data` alone.
+`data` replicates the parameters while a step computes (see training.at_rest), `fsdp` shards them with the batch,
+`tensor` shards heads, feed-forward and vocabulary (the three classical ways; Xu et al. 2021, arXiv 2105.04663). On
+several TPU slices the slow network between them is crossed by `data` alone.
 """
 
 import math

@@ -18,7 +18,7 @@ Dtype = Literal["float32", "bfloat16"]  # of a computation
 # Another way to cut the models is another table: nothing else names a mesh axis but data_share, of the batch.
 RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp"),  # each device has rows of its own, whether it has all parameters or a part
-    "embed": "fsdp",  # a parameter's model dimension, at rest; activations keep it whole: no norm crosses devices
+    "embed": "fsdp",  # a parameter's model dimension; activations keep it whole: no norm crosses devices
     "heads": "tensor",  # attention is computed head by head: only the product after it is summed over devices
     "mlp": "tensor",  # the same of a feed-forward layer: its second product is summed
     "vocab": "tensor",  # the largest matrices; logits are made and summed up in parts

@@ -81,7 +81,7 @@ def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1, kept: Pat
         traced = trace_step(program.step, state, {name: cut(x) for name, x in program.shapes(rows).items()})
         compiled = compile_kept(traced.lower(), mesh, compiler_options(), kept)
     text = read_program(compiled.text)
-    kernels = kernels_of(traced.jaxpr, text, compiled.schedules)
+    kernels = kernels_of(traced.jaxpr, text, compiled.schedules, chips.chip.cores)
     memory = memory_of(state, compiled.arguments, compiled.temporaries, saved_bytes(text), chips.chip)
     return Plan(
         mesh=mesh,

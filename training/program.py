@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -37,13 +38,18 @@ class Program:
 
 
 def program_of_loss(
-    init: Callable[[jax.Array], Any], loss: LossFn, tx: optax.GradientTransformation, seed: int, **rest: Any
+    init: Callable[[jax.Array], Any],
+    loss: LossFn,
+    tx: optax.GradientTransformation,
+    seed: int,
+    dtype: jnp.dtype | None = None,
+    **rest: Any,
 ) -> Program:
-    """The usual one: `init` makes the model of a key, and optax minimises `loss` (see training.step). rest:
-    the other fields."""
+    """The usual one: `init` makes the model of a key, and optax minimises `loss`, which takes the weights in `dtype`
+    (see training.step). rest: the other fields."""
     return Program(
         init=lambda: init_state(init, tx, seed),
-        step=make_train_step(loss, tx),
+        step=make_train_step(loss, tx, dtype),
         evaluate=lambda model, batch: loss(model, batch, None),
         **rest,
     )

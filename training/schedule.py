@@ -27,7 +27,7 @@ from typing import Any
 ROWS = {"bf16": 16, "f32": 8}  # of a product's instruction, each a cycle of its matrix unit
 QUEUE = 2  # products that may wait before a unit
 BUNDLE = re.compile(r"\s*(?:0x[0-9a-f]+|0)\s+([A-Z]{2})?\+?\s*:\s*((?:>\s*)*)\{")
-PRODUCT = re.compile(r"vmatmul\.(?:\w+\.)*?(bf16|f32)[\w.]*\.mxu(\d)")
+PRODUCT = re.compile(r"vmatmul\.(lmr\.)?(?:\w+\.)*?(bf16|f32)[\w.]*\.mxu(\d)")  # lmr: of half as many rows
 SPILL = re.compile(r"= vst \[vmem:\[#allocation\d+_spill\]")
 
 
@@ -98,12 +98,12 @@ def replay(bundles: list[str]) -> int:
     """Cycles of these bundles, issued in order, with each matrix unit's rate and queue."""
     time, queues = 0, collections.defaultdict[str, list[int]](list)
     for bundle in bundles:
-        for kind, unit in PRODUCT.findall(bundle):
+        for half, kind, unit in PRODUCT.findall(bundle):
             ends = queues[unit] = [end for end in queues[unit] if end > time]
             if len(ends) >= QUEUE:
                 time = ends[-QUEUE]
                 ends = queues[unit] = [end for end in ends if end > time]
-            ends.append(max([time, *ends]) + ROWS[kind])
+            ends.append(max([time, *ends]) + ROWS[kind] // (2 if half else 1))
         time += 1
     return time
 

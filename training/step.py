@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from training.at_rest import collect, spread
 from training.partition import on_one_cpu, spec
 
 Batch = dict[str, jax.Array]
@@ -34,7 +35,7 @@ def init_state(init: Callable[[jax.Array], Any], tx: optax.GradientTransformatio
     """Step 0, each array born in its shards; call it under `jax.jit` (or `jax.eval_shape`) and a mesh."""
     # rbg: threefry takes a tenth of a CPU step and more of a TPU's; rbg gives the same bits on every mesh too.
     init_key, dropout_key = jax.random.split(jax.random.key(seed, impl="rbg"))
-    model = init(init_key)
+    model = spread(init(init_key))
     state = TrainState(step=jnp.zeros((), jnp.int32), model=model, optimizer=tx.init(model), key=dropout_key)
     if spec() is None:
         return state
@@ -48,11 +49,12 @@ Gradients = Callable[
 ]  # (model, batch of microbatches, a key for each) -> sums, their gradient
 
 
-def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> Step:
+def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, dtype: jnp.dtype | None = None) -> Step:
     """The step over a batch of shape (microbatches, rows, ...): one update from the mean over all of it.
 
-    Returns the new state and the sums of the loss function, with the norms of gradient and update under `gradient_norm`
-    and `update_norm`.
+    dtype: in which the loss function takes the weights, by default their own; one that casts them all to it anyway is
+    spared that in every layer and pass. Returns the new state and the sums of the loss function, with the norms of
+    gradient and update under `gradient_norm` and `update_norm`.
     """
 
     def one(model: Any, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
@@ -61,7 +63,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> Step:
             return sums["loss"][0], sums
 
         (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(model)
-        return sums, grads
+        return sums, at_rest(grads)
 
     def accumulated(model: Any, batch: Batch, keys: jax.Array) -> tuple[Sums, Any]:
         first = jax.tree.map(lambda x: x[0], (batch, keys))
@@ -71,17 +73,22 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> Step:
         add = lambda total, part: (jax.tree.map(jnp.add, total, one(model, *part)), None)  # noqa: E731
         return jax.lax.scan(add, zeros, (batch, keys))[0]
 
-    return update_step(accumulated, tx)
+    return update_step(accumulated, tx, dtype)
 
 
-def update_step(gradients: Gradients, tx: optax.GradientTransformation) -> Step:
+def at_rest(grads: Any) -> Any:
+    """Gradients as they are added up: in float32, each device's part of them."""
+    return spread(jax.tree.map(lambda g: g.astype(jnp.float32), grads))
+
+
+def update_step(gradients: Gradients, tx: optax.GradientTransformation, dtype: jnp.dtype | None = None) -> Step:
     """The step of `make_train_step` for gradients that are no sum over microbatches."""
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(next(iter(batch.values()))))
-        sums, grads = gradients(state.model, batch, keys)
+        sums, grads = gradients(collect(state.model, dtype), batch, keys)
         weight = jnp.maximum(sums["loss"][1], 1)
-        grads = jax.tree.map(lambda g: g / weight, grads)
+        grads = jax.tree.map(lambda g: g / weight, at_rest(grads))
         with jax.named_scope("optimizer"):
             updates, optimizer = tx.update(grads, state.optimizer, state.model)
             sums["gradient_norm"], sums["update_norm"] = ((optax.tree.norm(x), jnp.ones(())) for x in (grads, updates))

@@ -3,6 +3,8 @@ pretraining, fine-tuning, and what is planned or measured of them."""
 
 from functools import partial
 
+import jax.numpy as jnp
+
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.objective import batch_shapes, count_tokens, loss
 from training.optimizer import OptimizerConfig, make_optimizer
@@ -25,6 +27,7 @@ def t5_program(
         partial(loss, config=model, smoothing=smoothing, z_loss=z_loss),
         make_optimizer(optimizer, steps),
         seed,
+        jnp.dtype(model.dtype),
         shapes=lambda rows: int32(**batch_shapes(rows, *shape)),
         dimensions=mt5.sizes(model),
         flops_per_row=mt5.flops_per_row(model, *shape),

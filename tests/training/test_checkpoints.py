@@ -47,7 +47,7 @@ def test_restores_to_the_bit_on_another_mesh_and_keeps_the_newest(tmp_path, said
     for found, expected in zip(plain(state), saved, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert (
-        state.model.embedding.sharding.spec == jax.P("tensor", "fsdp")
+        state.model.embedding.sharding.spec == jax.P(("tensor", "data"), "fsdp")
         and state.key.dtype == jax.random.key(0, impl="rbg").dtype
     )
     with Checkpoints(tmp_path) as checkpoints:

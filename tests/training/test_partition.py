@@ -20,17 +20,17 @@ WHOLE = {"query": 3, "key": 3, "value": 3, "gate": 3, "linear": 3}
 
 def expected(name: str) -> tuple:
     """How a T5 parameter of this name is cut:
-    model dimension over `fsdp`, heads, feed-forward, vocabulary over `tensor`."""
+    model dimension over `fsdp`, heads, feed-forward, vocabulary over `tensor`, the first that divides over `data`."""
     last = name.rsplit("/", 1)[-1]
     if "norm" in last:
         return (None,) * (1 if last == "final_norm" else 2)
     if last in ("query", "key", "value", "gate", "linear"):
-        return (None, "fsdp", "tensor")
+        return ("data", "fsdp", "tensor")
     return {
-        "output": (None, "tensor", "fsdp"),
+        "output": ("data", "tensor", "fsdp"),
         "relative_bias": (None, "tensor"),
-        "embedding": ("tensor", "fsdp"),
-        "head": ("fsdp", "tensor"),
+        "embedding": (("tensor", "data"), "fsdp"),
+        "head": (("fsdp", "data"), "tensor"),
     }[last]
 
 
@@ -53,7 +53,7 @@ def test_parameters_and_moments_are_cut_as_the_table_says(optimizer):
     for name, x in leaves(state.model).items():
         assert x.sharding.spec == PartitionSpec(*expected(name)), name
         assert x.sharding == names[name].sharding
-        parts = 2 ** sum(axis is not None for axis in expected(name))
+        parts = 2 ** sum(len(axes) if isinstance(axes, tuple) else axes is not None for axes in expected(name))
         assert {shard.data.size for shard in x.addressable_shards} == {x.size // parts}, name
     moments = 0
     for name, x in leaves(state.optimizer).items():

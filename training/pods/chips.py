@@ -17,6 +17,7 @@ class Chip:
     link: float  # bytes/s one way over one link to a neighbour; there are two links a dimension of the torus
     closed: int  # a dimension of the slice that is a multiple of it closes to a ring
     network: float  # bytes/s one way between slices
+    cores: int = 1  # that share a program: of a Pallas kernel each runs half of the grid
 
     @property
     def clock(self) -> float:
@@ -38,6 +39,7 @@ CHIPS = {
         link=50 * GB,
         closed=4,
         network=3.125 * GB,
+        cores=2,
     ),
     "TPU v5 lite": Chip(
         name="v5e",
@@ -58,6 +60,7 @@ CHIPS = {
         link=100 * GB,
         closed=4,
         network=6.25 * GB,
+        cores=2,
     ),
     "TPU v6 lite": Chip(
         name="v6e",

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -104,15 +105,16 @@ def compile_kept(lowered: jax.stages.Lowered, mesh: Mesh, options: dict, kept: P
 
 def _compile(lowered: jax.stages.Lowered, options: dict) -> dict:
     folder = Path(_schedules().name)
-    for file in folder.iterdir():
-        file.unlink()  # of a program that was compiled before
+    shutil.rmtree(folder)  # of a program that was compiled before
+    folder.mkdir()
+    written = {"xla_dump_to": str(folder), "xla_dump_hlo_as_text": True}
     try:
-        compiled = lowered.compile(compiler_options=options)
+        compiled = lowered.compile(compiler_options=options | written)
     except jax.errors.JaxRuntimeError as error:
         if (refusal := refused(str(error))) is None:
             raise
         return {"refused": {"needed": refusal.needed, "room": refusal.room}}
-    memory, text = compiled.memory_analysis(), compiled.as_text()
+    memory, text = compiled.memory_analysis(), _text(compiled, folder)
     if memory is None or text is None:
         raise ValueError("the compiler does not tell what the program needs")
     return asdict(
@@ -123,3 +125,10 @@ def _compile(lowered: jax.stages.Lowered, options: dict) -> dict:
             schedules=read_schedules(folder),
         )
     )
+
+
+def _text(compiled: jax.stages.Compiled, folder: Path) -> str | None:
+    """What the compiler has written to the folder, where it runs a part on SparseCores, as on v5p: jaxlib 0.10.2 does
+    not read that (async-update of several operands)."""
+    written = (file.read_text("utf-8") for file in folder.glob("*.after_codegen.txt"))
+    return next((text for text in written if 'execution_thread="sparsecore"' in text), None) or compiled.as_text()

@@ -72,12 +72,13 @@ def hbm_bytes(program: ProgramText, within: Computation, one: Instruction) -> in
 
 
 def copied_bytes(within: Computation, one: Instruction) -> int:
-    """Between HBM and elsewhere, or twice within HBM, by a copy beside the operations, of which `one` is the start."""
+    """Between HBM and elsewhere, or twice within HBM, by a copy beside the operations, of which `one` is the start;
+    so too what the SparseCores look up, whose start takes nothing yet."""
     end = one
     while not end.opcode.endswith("-done"):
         end = within.users[end.name][0]
     moved = sum(x.bytes for x in end.arrays)
-    sides = (within.instructions[one.operands[0]].arrays, end.arrays)
+    sides = (within.instructions[one.operands[0]].arrays if one.operands else end.arrays, end.arrays)
     return moved * sum(all(x.in_hbm for x in side) for side in sides)
 
 

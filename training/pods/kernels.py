@@ -25,8 +25,11 @@ class Kernel:
     cycles: int | None  # of one call; None where its schedule is not known
 
 
-def kernels_of(step: ClosedJaxpr, program: ProgramText, schedules: Mapping[str, Sequence[int]]) -> dict[str, Kernel]:
-    """Those that a traced step calls, by name and shapes. program: the compiled step, schedules: of its operations."""
+def kernels_of(
+    step: ClosedJaxpr, program: ProgramText, schedules: Mapping[str, Sequence[int]], cores: int = 1
+) -> dict[str, Kernel]:
+    """Those that a traced step calls, by name and shapes. program: the compiled step, schedules: of its operations;
+    cores: of a chip, which share the steps of a grid."""
     known = {
         key_of(one, within): schedules[one.name]
         for within in program.computations.values()
@@ -36,7 +39,7 @@ def kernels_of(step: ClosedJaxpr, program: ProgramText, schedules: Mapping[str, 
     found = {}
     for key, steps, flops in _calls(step.jaxpr):
         once, _, each = known.get(key, (0, 0, 0))
-        found[key] = Kernel(steps * flops, once + steps * each if key in known else None)
+        found[key] = Kernel(steps * flops, once + steps // cores * each if key in known else None)
     return found
 
 

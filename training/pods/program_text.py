@@ -152,7 +152,7 @@ def read_program(text: str) -> ProgramText:
         if current is not None and (begin := _LINE.match(line)):
             one = _instruction(line, begin)
             current.instructions[one.name] = one
-        elif line == "}":  # alone: attributes of a kernel have lines that begin so
+        elif line == "}" or line.startswith("}, execution_thread="):  # attributes of a kernel begin lines so too
             current = None
         elif current is None and (header := _BEGIN.match(line)) and not line.startswith("HloModule"):
             current = computations[header[2]] = Computation(header[2], {})

@@ -23,7 +23,7 @@ COPIES = ("copy", "transpose", "reshape", "bitcast-convert")  # moved by the DMA
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduled:
-    cycles: int  # all that the core issues
+    cycles: int  # all that the core issues, with the matrix units' rate
     windows: int
 
 
@@ -56,7 +56,7 @@ def scheduled(program: ProgramText, schedules: Mapping[str, Sequence[int]]) -> d
     bundles = {_identity(program, within, one): schedules[one.name] for within, one in running if one.name in schedules}
     found: dict[str, Scheduled] = {}
     for within, one in running:
-        outside, inside, *_ = bundles.get(_identity(program, within, one), (None, 0))
+        outside, _, inside = bundles.get(_identity(program, within, one), (None, 0, 0))
         windows = _windows(one)
         if outside is not None and (windows or not inside):
             found[one.name] = Scheduled(cycles=outside + inside * (windows or 1), windows=windows or 1)

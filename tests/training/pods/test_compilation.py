@@ -1,5 +1,7 @@
 """What was compiled once is read the next time; a slice that cannot be is one line."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -31,6 +33,17 @@ def test_the_same_program_is_compiled_once(tmp_path, monkeypatch):
         compile_kept(lowered(2.0, "square"), mesh, {}, tmp_path)
     with pytest.raises(TypeError):
         compile_kept(lowered(2.0), mesh, {"an_option": True}, tmp_path)
+
+
+def test_a_text_that_jax_does_not_read_is_the_compilers_own(tmp_path, monkeypatch):
+    text, compiling = 'ENTRY }, execution_thread="sparsecore"', Lowered.compile
+
+    def written(self, compiler_options):
+        (Path(compiler_options["xla_dump_to"]) / "module_0000.jit_product.after_codegen.txt").write_text(text)
+        return compiling(self, compiler_options)
+
+    monkeypatch.setattr(Lowered, "compile", written)
+    assert compile_kept(lowered(5.0), make_mesh(MeshConfig()), {}, tmp_path).text == text
 
 
 def test_a_refusal_is_kept_too(tmp_path, monkeypatch):

@@ -80,3 +80,14 @@ def test_a_copy_beside_the_operations_moves_its_slice():
     start = made.entry.instructions
     assert copied_bytes(made.entry, start["s"]) == 4 * 2 * 8 * 128
     assert copied_bytes(made.entry, start["c"]) == 2 * 4 * 8 * 8 * 128  # read and written
+
+
+def test_rows_that_other_cores_look_up_are_read_and_written():
+    made = program(
+        "%t = bf16[64,128]{1,0:T(8,128)(2,1)} parameter(0)",
+        "%n = s32[8]{0} parameter(1)",
+        '%s = ((), (), s32[8]{0}) async-start(), async_execution_thread="sparsecore", calls=%look',
+        "%u = ((bf16[64,128]{1,0}, s32[8]{0}), bf16[8,128]{1,0}, s32[8]{0}) async-update(%s, %t, %n)",
+        "ROOT %d = bf16[8,128]{1,0:T(8,128)(2,1)} async-done(%u)",
+    )
+    assert copied_bytes(made.entry, made.entry.instructions["s"]) == 2 * 2 * 8 * 128

@@ -42,6 +42,14 @@ def test_a_kernels_attributes_may_have_lines_of_their_own():
     assert read_program(text).entry.users["a"] == [read_program(text).entry.root]
 
 
+def test_a_computation_of_other_cores_ends_too():
+    text = "HloModule m\n\n%look (p: f32[]) -> f32[] {\n  ROOT %p = f32[] parameter(0)\n}, "
+    text += 'execution_thread="sparsecore"\n'
+    text += "\nENTRY %e (a: f32[]) -> f32[] {\n  ROOT %a = f32[] parameter(0)\n}\n"
+    read = read_program(text)
+    assert [*read.computations] == ["look", "e"] and [*read.entry.instructions] == ["a"]
+
+
 def test_another_text_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         read_program("module @jit_step {\n}")

@@ -56,7 +56,7 @@ def test_equal_operations_share_a_schedule_and_copies_have_none(schedules):
 
 @pytest.mark.parametrize("inside", [500, 50_000])
 def test_an_operation_takes_its_bundles_or_the_way_from_hbm(inside):
-    found = roofline(PROGRAM, slice_((1, 1, 1)), schedules=scheduled(PROGRAM, {"first": [10, inside]}))
+    found = roofline(PROGRAM, slice_((1, 1, 1)), schedules=scheduled(PROGRAM, {"first": [10, inside, inside]}))
     first, second, other, copied = found.operations
     moved = BYTES / V5E.hbm_rate
     assert first.seconds == second.seconds == pytest.approx(max((10 + 8 * inside) / V5E.clock, moved) + moved / 8)

@@ -20,7 +20,7 @@ os.environ |= {
     "OPENBLAS_NUM_THREADS": "1",  # a worker a core; threads that wait for each other take ten times as long
     "OMP_NUM_THREADS": "1",
     "JAX_NUMPY_RANK_PROMOTION": "raise",
-    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # where each operation came from, which only a profile asks for
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "1",  # of where each operation came from, the nearest line
 }
 # Of the versions that are pinned jaxlib 0.10 alone has the first of these flags;
 # another one, and libtpu, stop at what they do not know.

@@ -33,6 +33,7 @@ class Plan:
     state: TrainState  # shapes and shardings
     memory: Memory
     roofline: Roofline
+    estimated: Roofline  # by the compiler's own cycles wherever it says some
     model_flops: int  # of a step, by the model's own convention; 0 where it has none
     program: str  # the compiled text
 
@@ -54,6 +55,7 @@ class Plan:
             "rows": self.rows // parts_of("batch", self.mesh),
             "memory": {**asdict(self.memory), "all": self.memory.all},
             "seconds": self.roofline.seconds,
+            "estimated_seconds": self.estimated.seconds,
             "bound": self.bound,
             "mfu": self.mfu,
             "lines": self.roofline.lines(),
@@ -89,6 +91,7 @@ def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1, kept: Pat
         state=state,
         memory=memory,
         roofline=roofline(text, chips, kernels, scheduled(text, compiled.schedules)),
+        estimated=roofline(text, chips, kernels),
         model_flops=program.flops_per_row * rows * accumulate,
         program=compiled.text,
     )

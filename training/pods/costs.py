@@ -4,6 +4,7 @@ import re
 from itertools import product as pairs
 from math import prod
 
+from training.pods.collectives import kind_of
 from training.pods.program_text import Array, Computation, Instruction, ProgramText
 
 MOVED_IN_PART = ("dynamic-slice", "slice", "gather")  # of their first operand they read as much as they result in
@@ -57,7 +58,8 @@ def _meeting(size: int, window: int, out: int, *, stride: int, lhs_dilate: int, 
 
 
 def hbm_bytes(program: ProgramText, within: Computation, one: Instruction) -> int:
-    """Read from HBM and written there; of an array of which a slice is read or written, that slice."""
+    """Read from HBM and written there; of an array of which a slice is read or written, that slice; of what passes
+    through, or is moved by a collective that runs beside the operation, nothing."""
     operands = [within.instructions[name] for name in one.operands]
     bodies = program.called(one, "calls")
     if one.opcode == "fusion" and bodies:
@@ -88,7 +90,9 @@ def _in_hbm(arrays: tuple[Array, ...]) -> int:
 
 def _read(body: Computation, inside: Instruction, outside: Instruction) -> int:
     whole = _in_hbm(outside.arrays)
-    users = _through_views(body, inside)
+    users = [(user, name) for user, name in _through_views(body, inside) if not _carries(body, user)]
+    if not users and body.users[inside.name]:
+        return 0
     if not users or not all(_is_part(user, name) for user, name in users):
         return whole
     return min(whole, sum(user.arrays[0].bytes for user, _ in users if user.opcode in MOVED_IN_PART))
@@ -97,6 +101,11 @@ def _read(body: Computation, inside: Instruction, outside: Instruction) -> int:
 def _is_part(user: Instruction, name: str) -> bool:
     """Does it read a slice of `name`, or write one into it in place?"""
     return user.opcode in (*MOVED_IN_PART, "dynamic-update-slice") and user.operands[0] == name
+
+
+def _carries(body: Computation, user: Instruction) -> bool:
+    """Is it a collective, or the tuple of an operation's results?"""
+    return kind_of(user.opcode) is not None or (user is body.root and user.opcode == "tuple")
 
 
 def _through_views(body: Computation, one: Instruction) -> list[tuple[Instruction, str]]:
@@ -117,6 +126,8 @@ def _written(body: Computation, inside: Instruction, outside: Array) -> int:
     while inside.opcode == "bitcast":
         inside = body.instructions[inside.operands[0]]
     whole = _in_hbm((outside,))
+    if inside.opcode == "parameter" or kind_of(inside.opcode):
+        return 0
     if inside.opcode == "dynamic-update-slice":
         return min(whole, body.instructions[inside.operands[1]].arrays[0].bytes)
     return whole

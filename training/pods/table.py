@@ -80,6 +80,9 @@ def known(told: Told) -> str:
     hidden = [told["known"][how] for how in ("collective", "copy")]
     behind = sum(one["busy"] - one["seconds"] for one in hidden)
     text = "; ".join(parts) + f"; {_ms(behind, told) or 0} ms of the last two hide"
+    estimated = told["estimated_seconds"]
+    text += f"; all of them by the compiler's cycles, where it says some: {_ms(estimated, told)} ms"
+    text += f", {told['bound'] / estimated:.1%} MFU" if told["bound"] else ""
     loops, kernels = told["unknown_loops"], told["unmeasured_kernels"]
     text += f"; {loops} loops of unknown length counted once" * bool(loops)
     return text + f"; {kernels} kernels were not measured, and are a bound alone" * bool(kernels)

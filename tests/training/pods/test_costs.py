@@ -58,6 +58,30 @@ def test_of_a_slice_in_place_only_the_slice_moves():
     assert hbm_bytes(made, made.entry, made.entry.root) == 2 * 4 * 8 * 128
 
 
+def test_a_collective_carried_along_moves_nothing_for_the_operation():
+    """As libtpu writes a gather that runs beside a product: its arrays pass through the product's fusion."""
+    carried = """%both (x: f32[8,128], w: f32[4,128]) -> (f32[8,128], f32[4,128], f32[8,128], u32[]) {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %y = f32[8,128]{1,0:T(8,128)} negate(%x)
+  %w = f32[4,128]{1,0:T(8,128)} parameter(1)
+  %g = f32[8,128]{1,0:T(8,128)} all-gather(%w), dimensions={0}
+  %s = u32[]{:S(2)} parameter(2)
+  ROOT %t = (f32[8,128]{1,0:T(8,128)}, f32[4,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) tuple(%y, %w, \
+%g, %s)
+}
+
+"""
+    made = program(
+        "%a = f32[8,128]{1,0:T(8,128)} parameter(0)",
+        "%b = f32[4,128]{1,0:T(8,128)} parameter(1)",
+        "%c = u32[]{:S(2)} parameter(2)",
+        "ROOT %f = (f32[8,128]{1,0:T(8,128)}, f32[4,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) "
+        "fusion(%a, %b, %c), kind=kOutput, calls=%both",
+        computations=carried,
+    )
+    assert hbm_bytes(made, made.entry, made.entry.root) == 2 * 4 * 8 * 128
+
+
 def test_a_programs_flops_are_what_the_model_says():
     from tests.training.pods.programs import slice_
     from training.pods.roofline import roofline

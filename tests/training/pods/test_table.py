@@ -25,6 +25,7 @@ def told(times: float = 1.0) -> dict:
             "all": 4 * GIB,
         },
         "seconds": seconds,
+        "estimated_seconds": 2 * seconds,
         "bound": seconds / 4,
         "mfu": 0.25,
         "lines": [line | {"seconds": {p: times * s for p, s in line["seconds"].items()}} for line in found.lines()],

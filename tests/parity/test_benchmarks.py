@@ -44,5 +44,5 @@ def test_none_is_left_out():
         "run",
         *("harness", "side", "process", "machine"),  # tests/benchmarks
         *("cudnn", "where"),  # of device
-        "flash",  # needs libtpu: tests/tpu/test_flash.py
+        *("flash", "estimate"),  # need libtpu: tests/tpu
     }

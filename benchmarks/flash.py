@@ -14,6 +14,7 @@ import tyro
 from rope.layers.attention import attention
 from rope.layers.masks import Segments, segment_places
 from rope.positions.buckets import RelativeBias
+from rope.positions.rotary import Rotation
 from training.partition import Dtype, spec
 from training.schedule import Schedule, schedule
 
@@ -40,6 +41,8 @@ class Config:
     """Keys right of the query are hidden."""
     dropout: float = 0.0
     """Of weights."""
+    rotary: bool = False
+    """Queries and keys are turned by their positions, which start anew in every row."""
     dtype: Dtype = "bfloat16"
     """Of the computation."""
     topology: str = "v5e:2x2"
@@ -53,7 +56,9 @@ def cost(config: Config) -> list[tuple[Schedule, float, float]]:
     memory = jax.ShapeDtypeStruct((c.rows, c.keys, c.heads * c.head_size), c.dtype)
     segments = (jax.ShapeDtypeStruct((c.rows, length), jnp.int32) for length in (c.queries, c.keys))
     table, key = jax.ShapeDtypeStruct((32, c.heads), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.uint32)
-    found = schedule(partial(step, c), wide, memory, memory, wide, table, *segments, key, topology=c.topology)
+    by = jax.ShapeDtypeStruct((c.rows, c.queries, 1, c.head_size // 2), jnp.float32)
+    turns = (by, by) if c.rotary else ()
+    found = schedule(partial(step, c), wide, memory, memory, wide, table, *segments, key, *turns, topology=c.topology)
     tile = -(-c.head_size // ROWS) * c.queries * c.keys / ROWS / UNITS
     return [
         (kernel, kernel.cycles * kernel.steps / c.rows / c.heads, products * tile)
@@ -61,13 +66,14 @@ def cost(config: Config) -> list[tuple[Schedule, float, float]]:
     ]
 
 
-def step(c: Config, query, key, value, cotangent, table, query_segments, key_segments, seed):
+def step(c: Config, query, key, value, cotangent, table, query_segments, key_segments, seed, *turns):
     """The gradients of one attention, arrays as a model's products leave and take them: [B, T, N H]."""
 
     wide, rows = spec("batch", None, "heads"), spec("batch", None)
     query, key, value, cotangent = (jax.reshard(x, wide) for x in (query, key, value, cotangent))
     query_segments, key_segments = (jax.reshard(x, rows) for x in (query_segments, key_segments))
     table = jax.reshard(table, spec(None, "heads"))
+    rotation = Rotation(*(jax.reshard(x, spec("batch", None, None, None)) for x in turns)) if turns else None
 
     def heads(x: jax.Array) -> jax.Array:
         shape = (*x.shape[:2], c.heads, c.head_size)
@@ -77,6 +83,7 @@ def step(c: Config, query, key, value, cotangent, table, query_segments, key_seg
         places = segment_places(query_segments, key_segments) if c.places else None
         out = attention(
             *(heads(x) for x in (query, key, value)),
+            rotation=rotation,
             bias=RelativeBias(table, bidirectional=not (c.causal or c.places), places=places) if c.bias else None,
             mask=Segments(query_segments, key_segments, causal=c.causal),
             scale=1.0,

@@ -50,10 +50,11 @@ def attention(
     dropped = attention_dropout(dropout_rate, dropout_key, query, key.shape[1])
     asked = Asked(query=query, key=key, bias=bias, mask=mask, dropped=dropped is not None, long=long)
     kernel = choose(implementation, asked)
-    if isinstance(rotation, Rotation):
-        query, key = rotate(query, rotation, layout), rotate(key, rotation, layout)
+    if isinstance(rotation, Rotation) and not (kernel is not None and kernel.turns):
+        query, key, rotation = rotate(query, rotation, layout), rotate(key, rotation, layout), None
     if kernel is not None:
-        return kernel.run(query, key, value, *_taken(kernel, query, key, bias, mask), scale, dropped)
+        turn = (rotation, layout) if isinstance(rotation, Rotation) else None
+        return kernel.run(query, key, value, *_taken(kernel, query, key, bias, mask), scale, dropped, turn)
     dense_bias, dense_mask = _dense(query, key, bias, mask)
     key, value = share(key, query), share(value, query)
     if isinstance(rotation, LongRotation):
@@ -139,6 +140,8 @@ def _check(
         near = rotation.near if isinstance(rotation, LongRotation) else rotation
         if near.cos.ndim == 4 and near.cos.shape[0] not in (1, rows):
             raise ValueError(f"a rotation of {near.cos.shape[0]} rows for {rows} rows of queries")
+        if (turning := near.cos.shape[-2]) != 1 and not turning == heads == groups:
+            raise ValueError(f"a rotation of {turning} heads for {heads} heads of queries and {groups} of keys")
         if not near.cos.shape[-3] == queries == keys:
             raise ValueError(
                 f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of "

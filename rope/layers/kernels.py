@@ -13,14 +13,18 @@ from jax.sharding import AxisType, get_abstract_mesh
 
 from rope.layers.dropout import WeightDropout
 from rope.layers.masks import Segments
+from rope.positions.angles import Layout
 from rope.positions.buckets import RelativeBias
+from rope.positions.rotary import Rotation, of_dimensions, rotate, swapping
 from training.partition import device_kind
 
 Implementation = Literal["auto", "xla", "flash", "cudnn"]  # auto, xla and the names of KERNELS
 Bias = jax.Array | RelativeBias
 Mask = jax.Array | Segments
 LONGEST = 16_384  # keys of the flash kernel: they, values and their float32 gradients are 48 MiB of vector memory
+TURNED = 8192  # keys, beside which there is room for their cosines and sines: up to 16 MiB
 Shaped = jax.Array | jax.ShapeDtypeStruct  # its shape and type are read
+Turn = tuple[Rotation, Layout]  # what queries and keys are yet to be turned by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +42,9 @@ class Asked:
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
     problem: Callable[[Asked], str | None]  # why it cannot, in words that follow "attention by NAME"
-    run: Callable[..., jax.Array]  # query, key, value, bias, mask, scale and dropout of weights -> [B, T, N, H]
+    run: Callable[..., jax.Array]  # query, key, value, bias, mask, scale, dropout of weights, Turn -> [B, T, N, H]
     takes_values: bool  # bias and mask come as RelativeBias and Segments, or else dense
+    turns: bool  # queries and keys by their positions itself; else they come turned
     by_hand: bool  # cut over a mesh by shard_map, which the compiler's own (Auto) axes do not allow
     auto_on: str | None  # the kind of device on which auto is this kernel where it is legal
 
@@ -112,7 +117,8 @@ def _cudnn(
     bias: jax.Array | None,
     mask: jax.Array | None,
     scale: float,
-    _: WeightDropout | None,
+    _dropped: WeightDropout | None,
+    _turn: Turn | None,
 ) -> jax.Array:
     """cuDNN's flash attention, through jax.nn, of a dense bias and mask; differentiable in the bias too."""
     whole = (query.shape[1], key.shape[1])  # it takes one value for all rows or heads, but not for all positions
@@ -130,16 +136,31 @@ def _flash(
     mask: Segments | None,
     scale: float,
     dropped: WeightDropout | None,
+    turn: Turn | None,
 ) -> jax.Array:
-    from rope.layers.flash.call import flash  # Pallas takes a second to import
+    from rope.layers.flash.blocks import Angles  # Pallas takes a second to import
+    from rope.layers.flash.call import flash
 
+    if turn is not None and key.shape[1] > TURNED:
+        query, key, turn = rotate(query, *turn), rotate(key, *turn), None
     key, value = share(key, query), share(value, query)
     size = max(query.shape[-1], value.shape[-1])
-    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, size - x.shape[-1]))) for x in (query, key, value))
-    return flash(q, k, v, bias, mask, scale, dropped)[..., : value.shape[-1]]
+
+    def padded(x: jax.Array) -> jax.Array:
+        return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, size - x.shape[-1]),))
+
+    angles = None
+    if turn is not None:
+        rotation, layout = turn
+        cos, sin = of_dimensions(rotation, query.shape[-1], layout)
+        cos, sin = (padded(jnp.expand_dims(x, range(4 - x.ndim))).astype(jnp.float32) for x in (cos, sin))
+        swap = jnp.pad(swapping(query.shape[-1], layout, query.dtype), (0, size - query.shape[-1]))
+        angles = Angles(cos=cos, sin=sin, swap=swap)
+    out = flash(padded(query), padded(key), padded(value), bias, mask, scale, dropped, angles)
+    return out[..., : value.shape[-1]]
 
 
 KERNELS = {
-    "flash": Kernel(problem=_flash_problem, run=_flash, takes_values=True, by_hand=True, auto_on="TPU"),
-    "cudnn": Kernel(problem=_cudnn_problem, run=_cudnn, takes_values=False, by_hand=False, auto_on=None),
+    "flash": Kernel(problem=_flash_problem, run=_flash, takes_values=True, turns=True, by_hand=True, auto_on="TPU"),
+    "cudnn": Kernel(problem=_cudnn_problem, run=_cudnn, takes_values=False, turns=False, by_hand=False, auto_on=None),
 }

@@ -41,13 +41,17 @@ def rotate(x: jax.Array, by: Rotation, layout: Layout = "interleaved") -> jax.Ar
     interleaved: the pairs are dimensions (0, 1), (2, 3), ... as in RoFormer; half: (0, F), (1, F + 1), ... as in
     GPT-NeoX and Llama. Raises ValueError for another layout, and where the rotation is of another head size.
     """
-    check_layout(layout)
-    size = x.shape[-1]
-    if size != 2 * by.cos.shape[-1]:
-        raise ValueError(f"a rotation of {2 * by.cos.shape[-1]} dimensions cannot turn a head of {size}")
-    cos, sin = (jnp.expand_dims(join(c, c, layout), range(x.ndim - c.ndim)) for c in by)
+    cos, sin = (jnp.expand_dims(c, range(x.ndim - c.ndim)) for c in of_dimensions(by, x.shape[-1], layout))
     partners = _partners_by_product if device_kind().startswith("TPU") else _partners
     return (x.astype(cos.dtype) * cos + partners(x, layout).astype(cos.dtype) * sin).astype(x.dtype)
+
+
+def of_dimensions(by: Rotation, size: int, layout: Layout) -> Rotation:
+    """[..., T, 1 or N, H], of each dimension: x is turned as x cos + partners sin. Raises ValueError as `rotate`."""
+    check_layout(layout)
+    if size != 2 * by.cos.shape[-1]:
+        raise ValueError(f"a rotation of {2 * by.cos.shape[-1]} dimensions cannot turn a head of {size}")
+    return Rotation(*(join(c, c, layout) for c in by))
 
 
 def _partners(x: jax.Array, layout: Layout) -> jax.Array:
@@ -63,8 +67,13 @@ def _partners(x: jax.Array, layout: Layout) -> jax.Array:
 def _partners_by_product(x: jax.Array, layout: Layout) -> jax.Array:
     """The same by a signed permutation [H, H]: a TPU moves single lanes by writing its registers out, while a product
     by ones is exact and next to nothing. Bytes that a layer moves for the rotation fall to a tenth (half: a half)."""
-    unit = jnp.eye(x.shape[-1], dtype=x.dtype)
-    return jnp.einsum("...H,HG->...G", x, _partners(unit, layout), precision=jax.lax.Precision.HIGHEST)
+    swap = swapping(x.shape[-1], layout, x.dtype)
+    return jnp.einsum("...H,HG->...G", x, swap, precision=jax.lax.Precision.HIGHEST)
+
+
+def swapping(size: int, layout: Layout, dtype: jnp.dtype) -> jax.Array:
+    """The signed permutation [H, H] by which dimensions of a head, as a row, become their pairs' partners."""
+    return _partners(jnp.eye(size, dtype=dtype), layout)
 
 
 def to_half(x: jax.Array, heads: int) -> jax.Array:

@@ -10,6 +10,7 @@ from benchmarks.flash import Config, cost
 
 MOST = {  # cycles per row and head, forwards and backwards
     "T5's encoder": ({}, (1400, 3200)),
+    "rotary": ({"bias": False, "rotary": True}, (1600, 3200)),
     "with dropout": ({"dropout": 0.1}, (1500, 3600)),
     "2,048 positions": ({"queries": 2048, "keys": 2048, "rows": 8}, (1.4 * 16 * 1024, 1.4 * 16 * 2560)),
 }

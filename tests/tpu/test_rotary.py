@@ -43,10 +43,10 @@ print(json.dumps({"without": bytes_of(False), "with": bytes_of(True), "query": B
 """  # noqa: E501
 
 
-@pytest.mark.parametrize("attention, layout", [("xla", "interleaved"), ("xla", "half"), ("flash", "interleaved")])
+@pytest.mark.parametrize("attention, layout", [(a, b) for a in ("xla", "flash") for b in ("interleaved", "half")])
 def test_no_rotated_copy_beyond_query_and_key(attention, layout):
-    """Turning two arrays and their gradients reads and writes each once:
-    eight times the bytes of a query at the least."""
+    """Turning two arrays and their gradients reads and writes each once: eight times the bytes of a query at the least.
+    The flash kernel turns what it has in vector memory, and reads but cosines and sines."""
     arguments = json.dumps([attention, layout])
     done = subprocess.run([sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -59,7 +59,5 @@ def test_no_rotated_copy_beyond_query_and_key(attention, layout):
     )
     assert room < 1
     if attention == "flash":
-        assert rotary["bytes"] < 2600 * 2**20  # of which dense attention has 6,009
-        if more >= 16:
-            pytest.xfail(f"turned as [B, T, N, 64] before a kernel that takes [B, T, N 64]: {more:.0f} queries more")
-    assert more < 16
+        assert rotary["bytes"] < 2100 * 2**20  # of which dense attention has 6,009
+    assert more < (2 if attention == "flash" else 16)

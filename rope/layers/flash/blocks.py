@@ -58,6 +58,15 @@ Part = Any  # an array, its shape, its BlockSpec or, in the kernel, its referenc
 
 
 @struct.dataclass
+class Angles:
+    """Of positions, by which queries and keys x are turned: x cos + (x swap) sin."""
+
+    cos: Part  # float32 [B or 1, G or 1, S, W]
+    sin: Part
+    swap: Part  # [W, W], a signed permutation: of a pair (a, b) it makes (-b, a)
+
+
+@struct.dataclass
 class Operands:
     """What is multiplied, biased, masked and dropped; of what is None there is none."""
 
@@ -71,6 +80,7 @@ class Operands:
     places: Part | None = None  # int32 [B, 1, T]
     rows: Part | None = None  # int32 [B, 1, T] of a WeightDropout
     columns: Part | None = None  # int32 [B, G, heads of a group, S]
+    angles: Angles | None = None
 
 
 @struct.dataclass
@@ -80,6 +90,14 @@ class Running:
     top: Part  # [heads, T, 128]
     total: Part  # [heads, T, 128]
     mixed: Part  # [heads, T, W]
+
+
+@struct.dataclass
+class Turned:
+    """Queries of a block and all keys of a row and its heads, turned by their positions."""
+
+    query: Part  # [T, W]
+    key: Part  # [S, W]
 
 
 @struct.dataclass
@@ -151,6 +169,13 @@ def by_key(layout: Layout) -> pl.BlockSpec:
     return _of_heads(layout, layout.keys, lambda i: 0)
 
 
+def of_angles(angles: Angles) -> Angles:
+    """Whole, as keys are, and the same for all rows or groups where there is one."""
+    rows, groups, *rest = angles.cos.shape
+    one = pl.BlockSpec((None, None, *rest), lambda g, b, i: (0 if rows == 1 else b, 0 if groups == 1 else g, 0, 0))
+    return Angles(cos=one, sin=one, swap=pl.BlockSpec(angles.swap.shape, lambda g, b, i: (0, 0)))
+
+
 def whole(array: Part, heads: int) -> pl.BlockSpec:
     """Of arrays [N, …] of biases: those of a group's heads (heads = 1 of 1: the same for all), for all rows and blocks,
     so that a sum over these never leaves vector memory."""
@@ -161,7 +186,7 @@ def whole(array: Part, heads: int) -> pl.BlockSpec:
 def operands(x: Operands, layout: Layout) -> Operands:
     """The BlockSpecs of them all."""
     row_of_queries = pl.BlockSpec((None, 1, rounded(layout.queries, TILE)), lambda g, b, i: (b, 0, i))
-    made: dict[str, Callable[[Any], pl.BlockSpec]] = {
+    made: dict[str, Callable[[Any], Any]] = {
         "query": lambda _: by_query(layout),
         "key": lambda _: by_key(layout),
         "value": lambda _: by_key(layout),
@@ -172,6 +197,7 @@ def operands(x: Operands, layout: Layout) -> Operands:
         "places": lambda _: row_of_queries,
         "rows": lambda _: row_of_queries,
         "columns": lambda _: pl.BlockSpec((None, None, layout.heads, layout.keys), lambda g, b, i: (b, g, 0, 0)),
+        "angles": of_angles,
     }
     return Operands(**{n: None if (a := getattr(x, n)) is None else spec(a) for n, spec in made.items()})
 

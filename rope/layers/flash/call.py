@@ -4,6 +4,7 @@ Letters: B batch, T query length, S key length, N heads, H head size, G groups o
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 from rope.layers.dropout import WeightDropout
 from rope.layers.flash import bias as biases
 from rope.layers.flash import blocks, kernel
-from rope.layers.flash.blocks import Gradients, Kept, Layout, Operands, Running, Sums, rounded
+from rope.layers.flash.blocks import Angles, Gradients, Kept, Layout, Operands, Running, Sums, Turned, rounded
 from rope.layers.masks import Segments
 from rope.layers.primitives import ATTENTION
 from rope.positions.buckets import RelativeBias
@@ -33,8 +34,12 @@ def flash(
     mask: Segments | None,
     scale: float,
     dropped: WeightDropout | None,
+    angles: Angles | None,
 ) -> jax.Array:
-    """Attention [B, T, N, H] of query [B, T, N, H], key and value [B, S, N, H], each device with its rows and heads."""
+    """Attention [B, T, N, H] of query [B, T, N, H], key and value [B, S, N, H], each device with its rows and heads.
+
+    angles: by which queries and keys are turned; cos and sin are [B or 1, T, N or 1, H] here, swap [H, H].
+    """
     queries, keys, causal = query.shape[1], key.shape[1], mask is not None and mask.causal
     by_place = bias is not None and bias.places is not None
     learned = bias is not None and not by_place
@@ -53,15 +58,21 @@ def flash(
     on_device = partial(_on_device, scale=scale, rate=rate, causal=causal, learned=learned, low=low)
     heads = spec("batch", None, "heads", None)
     if heads is None:
-        return on_device(query, key, value, extra)
+        return on_device(query, key, value, extra, angles)
     cuts = {
         "tiles": spec("heads" if learned else None, None, None, None),
         "strip": spec("heads", None, None),
         "columns": spec("batch", "heads", None),
     }
+    turned = None
+    if angles is not None:
+        rows, _, number, _ = angles.cos.shape
+        one = spec("batch" if rows > 1 else None, None, "heads" if number > 1 else None, None)
+        turned = Angles(cos=one, sin=one, swap=spec(None, None))
+        angles = jax.tree.map(jax.reshard, angles, turned)
     cut = {name: cuts.get(name, spec("batch", None)) for name in extra}
-    by_hand = jax.shard_map(on_device, in_specs=(heads, heads, heads, cut), out_specs=heads, check_vma=False)
-    return by_hand(query, key, value, extra)
+    by_hand = jax.shard_map(on_device, in_specs=(heads, heads, heads, cut, turned), out_specs=heads, check_vma=False)
+    return by_hand(query, key, value, extra, angles)
 
 
 def _on_device(
@@ -69,6 +80,7 @@ def _on_device(
     key: jax.Array,
     value: jax.Array,
     extra: dict[str, jax.Array],
+    angles: Angles | None,
     *,
     scale: float,
     rate: float,
@@ -108,6 +120,15 @@ def _on_device(
         x = extra.get(name)
         return None if x is None else jnp.pad(x, ((0, 0), (0, length - x.shape[1])))[:, None]
 
+    def of_groups(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), (0, max(queries, keys) - x.shape[1]), (0, 0), (0, 0)))
+        if x.shape[2] == 1:
+            return jnp.tile(x, (1, 1, 1, heads)).swapaxes(1, 2)
+        return x.reshape(*x.shape[:2], number // heads, heads * size).swapaxes(1, 2)
+
+    if angles is not None:
+        swap = jnp.kron(jnp.eye(heads, dtype=query.dtype), angles.swap)
+        angles = Angles(cos=of_groups(angles.cos), sin=of_groups(angles.sin), swap=swap)
     columns = extra.get("columns")
     if columns is not None:
         columns = jnp.pad(columns, ((0, 0), (0, 0), (0, keys - real))).reshape(rows, number // heads, heads, keys)
@@ -123,6 +144,7 @@ def _on_device(
         places=row("places", whole),
         rows=row("rows", whole),
         columns=columns,
+        angles=angles,
     )
     out = checkpoint_name(_flash(layout, operands), ATTENTION)
     if flat:
@@ -148,7 +170,7 @@ def _forward(layout: Layout, x: Operands) -> tuple[jax.Array, jax.Array]:
         (blocks.operands(x, n),),
         (jax.ShapeDtypeStruct(x.query.shape, x.query.dtype), statistics),
         (blocks.by_query(n), blocks.kept_statistics(n)),
-        Running(top=column, total=column, mixed=mixed) if n.chunks > 1 else None,
+        (Running(top=column, total=column, mixed=mixed) if n.chunks > 1 else None, _room_to_turn(n, x)),
         layout,
         "flash_forward",
     )
@@ -193,12 +215,44 @@ def _flash_backward(layout: Layout, residuals: tuple[Operands, Kept], cotangent:
         (blocks.operands(x, n), blocks.by_query(n), kept_specs),
         shapes,
         specs,
-        sums,
+        (sums, _room_to_turn(n, x)),
         n,
         "flash_backward",
     )
     of_strip = None if found.strip is None else biases.strip_gradient(found.strip)
-    return (Operands(query=found.query, key=found.key, value=found.value, tiles=found.tiles, strip=of_strip),)
+    of_angles = None if x.angles is None else _of_angles(n, x.angles, (x.query, x.key), (found.query, found.key))
+    given = Operands(query=found.query, key=found.key, value=found.value, tiles=found.tiles, strip=of_strip)
+    return (replace(given, angles=of_angles),)
+
+
+def _room_to_turn(n: Layout, x: Operands) -> Turned | None:
+    if x.angles is None:
+        return None
+    return Turned(*(pltpu.VMEM((length, n.width), x.query.dtype) for length in (n.queries, n.keys)))
+
+
+def _of_angles(n: Layout, by: Angles, turned: tuple, gradients: tuple) -> Angles:
+    """The gradients of cos and sin, of queries and keys and theirs, where frequencies are learned; else nobody reads
+    them, and the compiler leaves them out.
+
+    What was turned and lengthened by m became something whose gradient is m^-2 times its own gradient turned.
+    """
+
+    def turn(rows: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+        rows = rows.astype(jnp.float32)
+        rows = rows.reshape(*rows.shape[:2], -1, n.width).swapaxes(1, 2) if n.flat else rows
+        swap = by.swap.astype(jnp.float32)
+        partners = jnp.einsum("BGTW,WV->BGTV", rows, swap, precision=jax.lax.Precision.HIGHEST)
+        return rows * cos[:, :, : rows.shape[2]] + partners * sin[:, :, : rows.shape[2]]
+
+    def both(rows: tuple, cos: jax.Array, sin: jax.Array) -> list[jax.Array]:
+        return [turn(r, cos, sin) for r in rows]
+
+    square = by.cos**2 + by.sin**2
+    square = jnp.where(square > 0, square, 1)  # of padding
+    given = [g / square[:, :, : g.shape[2]] for g in both(gradients, by.cos, by.sin)]
+    cos, sin = jax.vjp(partial(both, turned), by.cos, by.sin)[1](given)
+    return Angles(cos=cos, sin=sin, swap=None)
 
 
 _flash.defvjp(_flash_forward, _flash_backward)

@@ -10,6 +10,7 @@ chunk, W lanes of the group.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from jax.experimental import pallas as pl
 
 from rope.layers.dropout import kept
 from rope.layers.flash.bias import TILE, add_places, add_tiles, bias_of_places, bias_of_tiles
-from rope.layers.flash.blocks import Gradients, Kept, Layout, Operands, Running, Sums
+from rope.layers.flash.blocks import Angles, Gradients, Kept, Layout, Operands, Running, Sums, Turned
 from rope.layers.masks import MASKED
 
 PADDING = -3e38  # of keys that are not there: even a query that sees nothing gives them nothing
@@ -28,10 +29,18 @@ PLAIN = (((1,), (0,)), ((), ()))
 COLUMNS = (((0,), (0,)), ((), ()))  # over both first dimensions
 
 
-def forward(layout: Layout, x: Operands, out: jax.Ref, statistics: jax.Ref, running: Running | None) -> None:
+def forward(
+    layout: Layout,
+    x: Operands,
+    out: jax.Ref,
+    statistics: jax.Ref,
+    scratch: tuple[Running | None, Turned | None],
+) -> None:
     """Attention [T, W], and statistics [2 x heads, T]: of each head the number that makes weights of scores,
     exp(score - number), and what weights are to be multiplied by where all scores are masked, else 1."""
     n, i = layout, pl.program_id(2)
+    running, to = scratch
+    x = _turned(n, x, i, to)
 
     def head(block: Block, a: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Maximum and sum, as columns, and the product [T, W] of a head and the keys of a chunk."""
@@ -73,11 +82,26 @@ def forward(layout: Layout, x: Operands, out: jax.Ref, statistics: jax.Ref, runn
     )
 
 
-def backward(layout: Layout, x: Operands, cotangent: jax.Ref, saved: Kept, to: Gradients, sums: Sums) -> None:
+def backward(
+    layout: Layout,
+    x: Operands,
+    cotangent: jax.Ref,
+    saved: Kept,
+    to: Gradients,
+    scratch: tuple[Sums, Turned | None],
+) -> None:
     """The gradients of what `forward` computes; those of biases add up over rows and blocks, those of keys and values
     over blocks of queries."""
     n, last = layout, layout.blocks - 1
     b, i = pl.program_id(1), pl.program_id(2)
+    sums, turned = scratch
+    x = _turned(n, x, i, turned)
+
+    def back(gradient: jax.Array, at: Any) -> jax.Array:
+        """The gradient of what was turned, from that of what it became."""
+        gradient = gradient.astype(to.query.dtype)
+        return gradient if x.angles is None else _turn(n, x.angles, gradient, at, -1)
+
     for biases in (to.tiles, to.strip):
         if biases is not None:
             pl.when((b == 0) & (i == 0))(partial(_zero, biases))
@@ -116,7 +140,7 @@ def backward(layout: Layout, x: Operands, cotangent: jax.Ref, saved: Kept, to: G
             block.lanes(f) for f in zip(*(head(block, a) for a in range(n.heads)), strict=True)
         )
         if sums.key is None or sums.value is None:
-            to.key[block.keys, :], to.value[block.keys, :] = of_key.astype(to.key.dtype), of_value.astype(to.key.dtype)
+            to.key[block.keys, :], to.value[block.keys, :] = back(of_key, block.keys), of_value.astype(to.key.dtype)
         else:
             sums.key[block.keys, :] += of_key
             sums.value[block.keys, :] += of_value
@@ -125,7 +149,7 @@ def backward(layout: Layout, x: Operands, cotangent: jax.Ref, saved: Kept, to: G
     if sums.key is not None and sums.value is not None:
         pl.when(i == 0)(partial(_zero, sums.key, sums.value))
     if sums.query is None:
-        to.query[...] = chunk(0).astype(to.query.dtype)
+        to.query[...] = back(chunk(0), _of_block(n, i))
     else:
         _zero(sums.query)
 
@@ -133,13 +157,14 @@ def backward(layout: Layout, x: Operands, cotangent: jax.Ref, saved: Kept, to: G
             sums.query[...] += chunk(c)
 
         jax.lax.fori_loop(0, n.chunks, step, None)
-        to.query[...] = sums.query[...].astype(to.query.dtype)
+        to.query[...] = back(sums.query[...], _of_block(n, i))
     if sums.key is not None and sums.value is not None:
 
         @pl.when(i == last)
         def _() -> None:
-            to.key[...] = sums.key[...].astype(to.key.dtype)
             to.value[...] = sums.value[...].astype(to.value.dtype)
+            for at in _chunks(n):
+                to.key[at, :] = back(sums.key[at, :], at)
 
 
 class Block:
@@ -203,6 +228,36 @@ class Block:
         for a, other in enumerate(others, 1):
             out = jnp.where(self.lane >= a * self.layout.size, other, out)
         return out
+
+
+def _turned(n: Layout, x: Operands, i: jax.Array, to: Turned | None) -> Operands:
+    """The operands with queries and keys turned by their positions: keys once, for all blocks of queries."""
+    angles = x.angles
+    if to is None or angles is None:
+        return x
+
+    def keys() -> None:
+        for at in _chunks(n):
+            to.key[at, :] = _turn(n, angles, x.key[at, :], at)
+
+    pl.when(i == 0)(keys) if n.blocks > 1 else keys()
+    to.query[...] = _turn(n, angles, x.query[...], _of_block(n, i))
+    return replace(x, query=to.query, key=to.key)
+
+
+def _turn(n: Layout, by: Angles, rows: jax.Array, at: Any, sign: int = 1) -> jax.Array:
+    """Rows of queries or keys [T, W] at these positions turned, or with sign -1 turned back; as `rotate` rounds."""
+    partners = n.product(rows, by.swap[...], PLAIN)
+    return (rows.astype(jnp.float32) * by.cos[at, :] + sign * partners * by.sin[at, :]).astype(rows.dtype)
+
+
+def _of_block(n: Layout, i: jax.Array) -> Any:
+    """The positions of a block of queries."""
+    return pl.ds(pl.multiple_of(i * n.queries, TILE) if n.blocks > 1 else 0, n.queries)
+
+
+def _chunks(n: Layout) -> list[Any]:
+    return [pl.ds(c * n.chunk, n.chunk) for c in range(n.chunks)]
 
 
 def _zero(*refs: jax.Ref) -> None:

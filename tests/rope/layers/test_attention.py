@@ -321,6 +321,10 @@ BAD = {
         {"rotation": rotation(np.zeros((3, 5)), frequencies(4))},
         "a rotation of 3 rows for 4 rows of queries",
     ),
+    "a rotation of other heads": (
+        {"rotation": rotation(np.zeros((5, 2)), np.zeros((3, 2, 2), np.float32))},
+        "a rotation of 3 heads for 4 heads of queries and 4 of keys",
+    ),
 }
 
 

@@ -40,8 +40,8 @@ def test_a_norm_takes_what_hbm_does():
     assert sum(estimate for _, estimate in pairs) > 2 * sum(one.seconds for one, _ in pairs)
 
 
-def test_a_product_is_as_the_compiler_estimates():
+def test_a_product_is_within_a_few_per_cent_of_the_estimate_and_above_its_bound():
     pairs = both(lambda x, w: x @ w, (4096, 4096), (4096, 4096))
     ((one, estimate),) = [pair for pair in pairs if pair[0].flops]
-    assert one.how == "estimated" and one.seconds == estimate
+    assert 0.97 * estimate < one.seconds <= estimate
     assert 1 < one.seconds / (one.flops / 197e12) < 1.05

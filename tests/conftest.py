@@ -60,14 +60,22 @@ def one_device():
         yield
 
 
+@pytest.fixture(autouse=True)
+def untold():
+    """What a command in the tests' process has begun to print is printed for its test alone."""
+    from training.telling import logger
+
+    yield
+    logger.handlers, logger.propagate = [], True
+
+
 @pytest.fixture
 def shown(capsys):
     """capsys, where what the library tells is printed, as commands do it."""
-    from training.telling import logger, show
+    from training.telling import show
 
     show()
-    yield capsys
-    logger.handlers, logger.propagate = [], True
+    return capsys
 
 
 @pytest.fixture

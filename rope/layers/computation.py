@@ -11,7 +11,8 @@ from training.partition import Dtype
 class Computation:
     dtype: Dtype = "float32"
     """Of the computation; bfloat16 on TPUs and recent GPUs. Parameters stay float32."""
-    remat: Remat = "none"
-    """What the backward pass recomputes to save memory."""
+    remat: Remat = "auto"
+    """What the backward pass recomputes to save memory: nothing, all but products (dots), or whole layers (full); auto
+    is dots on a TPU, else none."""
     attention: Implementation = "auto"
     """What computes attention: auto is the flash kernel on a TPU where it is legal, else XLA."""

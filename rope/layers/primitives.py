@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
-from training.partition import gather, normal, on_one_cpu, ones, spec, zeros
+from training.partition import device_kind, gather, normal, on_one_cpu, ones, spec, zeros
 
-Remat = Literal["none", "dots", "full"]
+Remat = Literal["none", "dots", "full", "auto"]
 # What `dots` saves, by the names that jax.checkpoint knows it by; the flash kernel names its output itself.
 PRODUCT, STREAM, STATISTIC, ATTENTION = "product", "stream", "statistic", "attention"
 
@@ -85,7 +85,9 @@ def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
 
 def recomputed(body: Callable, remat: Remat) -> Callable:
     """The body of a scan over layers, of which the backward pass recomputes nothing, all but products of weights,
-    attention by a kernel and what `stream` names (dots), or all (full)."""
+    attention by a kernel and what `stream` names (dots), or all (full); auto is dots on a TPU, else none."""
+    if remat == "auto":  # a TPU writes what none saves to HBM and reads it again, which takes longer: docs/plan.md
+        remat = "dots" if device_kind().startswith("TPU") else "none"
     if remat == "none":
         return body
     save = jax.checkpoint_policies.save_only_these_names(PRODUCT, STREAM, STATISTIC, ATTENTION)

@@ -1,0 +1,77 @@
+"""docs/pretrain.md's table of what computes attention is what `choose` says."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rope.layers.kernels import KERNELS, LONGEST, Asked, choose
+from rope.layers.masks import Segments
+from rope.positions.buckets import RelativeBias
+
+DOCS = Path(__file__).parents[3] / "docs" / "pretrain.md"
+NAMES = ("xla", *KERNELS)
+
+
+def like(length: int = 128, size: int = 64, dtype: Any = jnp.bfloat16) -> dict[str, Any]:
+    return dict.fromkeys(("query", "key"), jax.ShapeDtypeStruct((8, length, 4, size), dtype))
+
+
+PLAIN = Asked(**like(), bias=None, mask=None, dropped=False, long=False)
+DENSE = jax.ShapeDtypeStruct((8, 4, 128, 128), jnp.float32)
+CASES = {
+    "T5's bias of relative positions": {"bias": RelativeBias(jnp.zeros((32, 4)), bidirectional=True)},
+    "any other bias [B, N, T, S]": {"bias": DENSE},
+    "packed rows, and causal": {"mask": Segments(*2 * (jnp.ones((8, 128), jnp.int32),), causal=True)},
+    "a mask that is neither": {"mask": jax.ShapeDtypeStruct((8, 1, 128, 128), bool)},
+    "dropout of weights": {"dropped": True},
+    "ReRoPE": {"long": True},
+    "float32": like(dtype=jnp.float32),
+    "float16": like(dtype=jnp.float16),
+    "heads of 36": like(size=36),
+    "heads of 256": like(size=256),
+    "odd lengths": like(127),
+    f"more than {LONGEST:,} keys": like(LONGEST + 2),
+}
+AUTO = "a mesh that the compiler cuts (Auto), as in decoding"
+
+
+def legal(name: str, asked: Asked) -> str:
+    try:
+        choose(name, asked)
+    except ValueError as error:
+        assert f"attention by {name} " in str(error)
+        return "no"
+    return "yes"
+
+
+def table() -> dict[str, list[str]]:
+    lines = DOCS.read_text(encoding="utf-8").split("| | `xla` |")[1].split("\n\n")[0].splitlines()[3:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {what: said for what, *said in cells}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_the_table_of_what_computes_attention(what):
+    assert [legal(name, replace(PLAIN, **CASES[what])) for name in NAMES] == table()[what]
+
+
+def test_the_table_on_a_mesh_of_auto_axes():
+    found = []
+
+    def of(x):
+        found.extend(legal(name, PLAIN) for name in NAMES)
+        return x
+
+    with jax.set_mesh(jax.make_mesh((8, 1), ("data", "fsdp"))):
+        auto = jax.sharding.auto_axes(of, out_sharding=jax.P("data"))
+        jax.eval_shape(auto, jax.device_put(np.zeros(8), jax.P("data")))
+    assert found == table()[AUTO]
+
+
+def test_the_table_has_no_other_lines():
+    assert set(table()) == {*CASES, AUTO}

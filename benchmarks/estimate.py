@@ -1,9 +1,10 @@
-"""How near a plan's time is to what the compiler has scheduled: make estimate ARGS="--what block".
+"""How far the compiler's estimate is from its own schedule: make estimate ARGS="--what block".
 
 A product of 4096^3, or a decoder block as MaxText has them (norm, projections, causal attention, gated feed-forward;
-forwards and backwards), compiled for one chip that is not here. Of each operation the cycles that the compiler
-estimates, those that a plan counts, and those of its own instruction words, replayed with the matrix units' rate, or of
-its bytes at HBM's rate where these are more.
+forwards and backwards), compiled for one chip that is not here. Of its operations the cycles that the compiler
+estimates (of kernels it says nothing: theirs are the schedule's), and those of its own instruction words, replayed with
+the matrix units' rate, or of its bytes at HBM's rate where these are more. What a plan counts is the latter, and of
+products the lesser of the two.
 """
 
 from collections import defaultdict
@@ -104,15 +105,16 @@ def main() -> None:
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for one, two in zip(estimated.operations, planned.operations, strict=True):
         issued = schedules[one.name].cycles / chip.clock if one.flops and one.name in schedules else two.seconds
-        times = [chip.clock * seconds for seconds in (one.seconds, two.seconds, max(issued, one.bytes / chip.hbm_rate))]
+        times = (one.seconds, max(issued, one.bytes / chip.hbm_rate), one.flops / chip.peak)
         kind = "kernels" if one.opcode == "custom-call" else "products" if one.flops else "others"
         for name in (kind, "in all"):
-            sums[name] = [a + b for a, b in zip(sums[name], times, strict=True)]
-        if max(times) > 1000:
-            print("{:10.0f} {:10.0f} {:10.0f}".format(*times), one.name, one.op_name[-60:])
-    print(f"{'':10} {'estimated':>12} {'planned':>12} {'scheduled':>12}  planned / scheduled, in cycles")
-    for name, times in sums.items():
-        print("{:10} {:12.0f} {:12.0f} {:12.0f}".format(name, *times), f" {times[1] / times[2]:.2f}")
+            sums[name] = [a + b * chip.clock for a, b in zip(sums[name], times, strict=True)]
+    if (kernels := sums.get("kernels")) is not None:  # the compiler has no estimate of them
+        kernels[0] = kernels[1]
+    print(f"{'cycles':10} {'estimated':>12} {'scheduled':>12} {'at the peak':>12}  estimated / scheduled, peak's share")
+    for name, (estimate, schedule, bound) in sums.items():
+        shares = "".join(f"  {bound / cycles:.0%}" for cycles in (estimate, schedule))
+        print(f"{name:10} {estimate:12.0f} {schedule:12.0f} {bound:12.0f}  {estimate / schedule:.2f}{shares}")
 
 
 if __name__ == "__main__":

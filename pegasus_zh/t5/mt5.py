@@ -58,8 +58,8 @@ class MT5Config:
     dtype: Dtype = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
     remat: Remat = "none"
-    """What the backward pass recomputes: nothing, all but weight products and attention by a kernel (dots), or whole
-    layers (full)."""
+    """What the backward pass recomputes: nothing, all but products and what is as dear (dots), or whole layers (full):
+    see rope.layers.primitives.recomputed."""
 
     def __post_init__(self):
         check_ranges(self, dropout=(0, 1), epsilon=0)

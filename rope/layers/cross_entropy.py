@@ -1,8 +1,8 @@
 """Token cross-entropy with the head's product, a few target positions at a time.
 
 The logits of a whole batch ([B, T, V]: gigabytes at V = 50,000) never exist: the forward pass visits chunks of
-positions, and takes each chunk's gradient while its logits are at hand, so nothing is stored and nothing computed
-twice.
+positions, and takes each chunk's gradient while its logits are at hand, so no logits are kept for the backward pass and
+none computed twice.
 """
 
 from functools import partial
@@ -46,7 +46,7 @@ def _chunk_sums(
 
 def _chunks(hidden: jax.Array, head: Head) -> int:
     """How many chunks of target positions: a divisor of T that keeps a chunk's logits at CHUNK_ELEMENTS a device or
-    below. Each reads the sum of the head's gradients, and writes it."""
+    below, or T where none does. Each reads the sum of the head's gradients, and writes it."""
     rows, length = jax.typeof(hidden).sharding.shard_shape(hidden.shape)[:2]
     vocabulary = jax.typeof(head[0]).sharding.shard_shape(head[0].shape)[1]
     most = CHUNK_ELEMENTS // 2 if on_one_cpu() else CHUNK_ELEMENTS

@@ -21,8 +21,6 @@ from training.partition import device_kind
 Implementation = Literal["auto", "xla", "flash", "cudnn"]  # auto, xla and the names of KERNELS
 Bias = jax.Array | RelativeBias
 Mask = jax.Array | Segments
-LONGEST = 16_384  # keys of the flash kernel: they, values and their float32 gradients are 48 MiB of vector memory
-TURNED = 8192  # keys, beside which there is room for their cosines and sines: up to 16 MiB
 Shaped = jax.Array | jax.ShapeDtypeStruct  # its shape and type are read
 Turn = tuple[Rotation, Layout]  # what queries and keys are yet to be turned by
 
@@ -80,9 +78,15 @@ def _flash_problem(asked: Asked) -> str | None:
         return "needs its mask as rope.layers.masks.Segments"
     if asked.query.dtype not in (jnp.bfloat16, jnp.float32):
         return f"computes in bfloat16 or float32, not {asked.query.dtype}"
-    if (keys := asked.key.shape[1]) > LONGEST:
-        return f"has room for {LONGEST} keys, not {keys}"
+    if not _has_room(asked.key, turned=False):
+        return f"has no room for {asked.key.shape[1]} keys of this size and type in a core's vector memory"
     return None
+
+
+def _has_room(key: Shaped, *, turned: bool) -> bool:
+    from rope.layers.flash.blocks import needed, room  # Pallas takes a second to import
+
+    return needed(key.shape[1], key.shape[-1], key.dtype.itemsize, turned=turned) <= room(device_kind())
 
 
 def share(x: jax.Array, query: jax.Array) -> jax.Array:
@@ -138,10 +142,10 @@ def _flash(
     dropped: WeightDropout | None,
     turn: Turn | None,
 ) -> jax.Array:
-    from rope.layers.flash.blocks import Angles  # Pallas takes a second to import
+    from rope.layers.flash.blocks import Angles
     from rope.layers.flash.call import flash
 
-    if turn is not None and key.shape[1] > TURNED:
+    if turn is not None and not _has_room(key, turned=True):
         query, key, turn = rotate(query, *turn), rotate(key, *turn), None
     key, value = share(key, query), share(value, query)
     size = max(query.shape[-1], value.shape[-1])

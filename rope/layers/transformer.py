@@ -64,8 +64,8 @@ class TransformerConfig:
     dtype: Dtype = "float32"
     """Of the computation; parameters, norms, softmax and loss are float32 in any case."""
     remat: Remat = "none"
-    """What the backward pass recomputes: nothing, all but weight products and attention by a kernel (dots), or whole
-    layers (full)."""
+    """What the backward pass recomputes: nothing, all but products and what is as dear (dots), or whole layers (full):
+    see rope.layers.primitives.recomputed."""
 
     def __post_init__(self):
         check_choices(self)
@@ -158,10 +158,10 @@ def run_blocks(
     kinds = {"dropped": c.attention_dropout > 0 and key is not None, "long": isinstance(rotation, LongRotation)}
     bias, mask = prepare(c.attention, heads, heads, bias=bias, mask=mask, **kinds)
 
-    def mix(query: jax.Array, kept: jax.Array, value: jax.Array, key: jax.Array | None) -> jax.Array:
+    def mix(query: jax.Array, memory: jax.Array, value: jax.Array, key: jax.Array | None) -> jax.Array:
         return attention(
             query,
-            kept,
+            memory,
             value,
             rotation=rotation,
             layout=layout,

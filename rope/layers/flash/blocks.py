@@ -19,6 +19,10 @@ from rope.layers.flash.bias import TILE
 
 CHUNK = 1024  # keys at once; so many at the most, and no softmax has to be mended
 AREA = 512 * CHUNK  # scores of one head at a time
+# MiB of a core, by the device's kind, as jax.experimental.pallas.tpu.get_tpu_info has it.
+VECTOR_MEMORY = {"TPU v5": 64, "TPU v5p": 64, "TPU v5 lite": 128, "TPU v5e": 128, "TPU v6 lite": 128, "TPU v6e": 128}
+MOST = 100 * 2**20  # bytes of it that are asked for, lest nothing be left for what runs beside
+BLOCKS = 8 * 2**20  # bytes that a step has in use, besides what is of all keys: tests/tpu/test_flash.py
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,24 @@ class Sums:
     query: Part  # [T, W], of several chunks
     key: Part  # [S, W], of several blocks
     value: Part
+
+
+def room(device_kind: str) -> int:
+    """Bytes of a core's vector memory that the kernels may have: of a kind that is not known the least of any TPU's,
+    and where they are interpreted as if on a v5e."""
+    capacity = VECTOR_MEMORY.get(device_kind, 16 if device_kind.startswith("TPU") else 128) * 2**20
+    return min(capacity, MOST)
+
+
+def needed(keys: int, size: int, itemsize: int, *, turned: bool) -> int:
+    """Bytes of it that the backward pass, the larger one, takes at most for keys of heads of this size.
+
+    Of every key and lane: keys, values and their gradients, each twice, as a block comes while another is worked on;
+    the gradients' float32 sums; and where keys are turned, cosines and sines, twice too, and the turned keys. Queries,
+    scores and biases are of blocks: BLOCKS.
+    """
+    a_lane = 8 * itemsize + 2 * 4 + (4 * 4 + itemsize if turned else 0)
+    return BLOCKS + rounded(keys, TILE) * rounded(size, TILE) * a_lane
 
 
 def rounded(length: int, to: int) -> int:

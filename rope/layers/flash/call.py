@@ -23,8 +23,6 @@ from rope.layers.primitives import ATTENTION
 from rope.positions.buckets import RelativeBias
 from training.partition import device_kind, spec
 
-MEMORY = 100 * 2**20  # bytes of a core's 128 MiB of vector memory
-
 
 def flash(
     query: jax.Array,
@@ -90,8 +88,7 @@ def _on_device(
 ) -> jax.Array:
     """What `flash` says, on one device; everything is laid out and padded for the kernel."""
     rows, real_queries, number, size = query.shape
-    real = key.shape[1]
-    block, queries, chunk, keys = blocks.lengths(real_queries, real)
+    block, queries, chunk, keys = blocks.lengths(real_queries, key.shape[1])
     heads, flat = blocks.groups(number, size)
     layout = Layout(
         scale=scale,
@@ -102,17 +99,28 @@ def _on_device(
         queries=block,
         blocks=queries // block,
         keys=keys,
-        real=real,
+        real=key.shape[1],
         chunk=chunk,
         causal=causal,
         low=low,
         learned=learned,
         interpreted=not device_kind().startswith("TPU"),
     )
+    out = checkpoint_name(_flash(layout, _laid_out(layout, query, key, value, extra, angles)), ATTENTION)
+    if flat:
+        return out[:, :real_queries].reshape(rows, real_queries, number, size)
+    return out[:, :, :real_queries].swapaxes(1, 2)
+
+
+def _laid_out(
+    n: Layout, query: jax.Array, key: jax.Array, value: jax.Array, extra: dict[str, jax.Array], angles: Angles | None
+) -> Operands:
+    rows, _, number, size = query.shape
+    queries = n.blocks * n.queries
 
     def laid(x: jax.Array, length: int) -> jax.Array:
         more = (0, length - x.shape[1])
-        if flat:  # padded as it lies: with heads as a dimension it would be copied there and back
+        if n.flat:  # padded as it lies: with heads as a dimension it would be copied there and back
             return jnp.pad(x.reshape(*x.shape[:2], number * size), ((0, 0), more, (0, 0)))
         return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), more, (0, 0)))
 
@@ -121,24 +129,25 @@ def _on_device(
         return None if x is None else jnp.pad(x, ((0, 0), (0, length - x.shape[1])))[:, None]
 
     def of_groups(x: jax.Array) -> jax.Array:
-        x = jnp.pad(x, ((0, 0), (0, max(queries, keys) - x.shape[1]), (0, 0), (0, 0)))
+        x = jnp.pad(x, ((0, 0), (0, max(queries, n.keys) - x.shape[1]), (0, 0), (0, 0)))
         if x.shape[2] == 1:
-            return jnp.tile(x, (1, 1, 1, heads)).swapaxes(1, 2)
-        return x.reshape(*x.shape[:2], number // heads, heads * size).swapaxes(1, 2)
+            return jnp.tile(x, (1, 1, 1, n.heads)).swapaxes(1, 2)
+        return x.reshape(*x.shape[:2], number // n.heads, n.width).swapaxes(1, 2)
 
     if angles is not None:
-        swap = jnp.kron(jnp.eye(heads, dtype=query.dtype), angles.swap)
+        swap = jnp.kron(jnp.eye(n.heads, dtype=query.dtype), angles.swap)
         angles = Angles(cos=of_groups(angles.cos), sin=of_groups(angles.sin), swap=swap)
     columns = extra.get("columns")
     if columns is not None:
-        columns = jnp.pad(columns, ((0, 0), (0, 0), (0, keys - real))).reshape(rows, number // heads, heads, keys)
+        columns = jnp.pad(columns, ((0, 0), (0, 0), (0, n.keys - n.real)))
+        columns = columns.reshape(rows, number // n.heads, n.heads, n.keys)
     whole = rounded(queries, biases.TILE)
-    operands = Operands(
+    return Operands(
         query=laid(query, queries),
-        key=laid(key, keys),
-        value=laid(value, keys),
+        key=laid(key, n.keys),
+        value=laid(value, n.keys),
         query_segments=row("query_segments", whole),
-        key_segments=row("key_segments", keys),
+        key_segments=row("key_segments", n.keys),
         tiles=extra.get("tiles"),
         strip=extra.get("strip"),
         places=row("places", whole),
@@ -146,10 +155,6 @@ def _on_device(
         columns=columns,
         angles=angles,
     )
-    out = checkpoint_name(_flash(layout, operands), ATTENTION)
-    if flat:
-        return out[:, :real_queries].reshape(rows, real_queries, number, size)
-    return out[:, :, :real_queries].swapaxes(1, 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -277,7 +282,7 @@ def _call(
         out_shape=made,
         scratch_shapes=leaves[len(given) + len(made) :],
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary", "arbitrary"), vmem_limit_bytes=MEMORY
+            dimension_semantics=("parallel", "arbitrary", "arbitrary"), vmem_limit_bytes=blocks.MOST
         ),
         interpret=layout.interpreted,
         name=name,

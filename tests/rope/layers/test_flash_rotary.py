@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rope.layers import kernels
 from rope.layers.attention import attention
 from rope.layers.flash import blocks
 from rope.layers.masks import Segments
@@ -81,8 +80,11 @@ def test_turned_in_chunks(kind, monkeypatch):
 
 
 def test_more_keys_than_angles_have_room_are_turned_before(monkeypatch):
-    monkeypatch.setattr(kernels, "TURNED", 47)
+    needed, turned_there = blocks.needed, []
+    monkeypatch.setattr(blocks, "needed", lambda *key, turned: 10**12 if turned else needed(*key, turned=turned))
+    monkeypatch.setattr(blocks, "of_angles", lambda angles: turned_there.append(angles))
     equal(*(turned("mixed rows", "half", by) for by in ("flash", "xla")))
+    assert not turned_there
 
 
 def test_turned_sharded_equals_unsharded():

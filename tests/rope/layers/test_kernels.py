@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rope.layers.kernels import KERNELS, LONGEST, Asked, choose
+from rope.layers.kernels import KERNELS, Asked, choose
 from rope.layers.masks import Segments
 from rope.positions.buckets import RelativeBias
 
@@ -35,7 +35,7 @@ CASES = {
     "heads of 36": like(size=36),
     "heads of 256": like(size=256),
     "odd lengths": like(127),
-    f"more than {LONGEST:,} keys": like(LONGEST + 2),
+    "32,768 keys": like(32_768),
 }
 AUTO = "a mesh that the compiler cuts (Auto), as in decoding"
 
@@ -75,3 +75,21 @@ def test_the_table_on_a_mesh_of_auto_axes():
 
 def test_the_table_has_no_other_lines():
     assert set(table()) == {*CASES, AUTO}
+
+
+@pytest.mark.parametrize(
+    ("device", "keys", "size", "dtype", "fits"),
+    [
+        ("TPU v5 lite", 16_384, 64, "bfloat16", True),
+        ("TPU v5 lite", 16_384, 256, "bfloat16", False),  # this and the next false one the compiler refuses
+        ("TPU v5", 16_384, 64, "bfloat16", True),
+        ("TPU v4", 2048, 64, "bfloat16", True),
+        ("TPU v4", 16_384, 64, "bfloat16", False),
+        ("TPU from tomorrow", 16_384, 64, "bfloat16", False),
+    ],
+)
+def test_flash_is_legal_where_keys_have_room(monkeypatch, device, keys, size, dtype, fits):
+    monkeypatch.setattr("rope.layers.kernels.device_kind", lambda: device)
+    asked = replace(PLAIN, **like(keys, size, dtype))
+    assert choose("auto", asked) is (KERNELS["flash"] if fits else None)
+    assert legal("flash", asked) == ("yes" if fits else "no")

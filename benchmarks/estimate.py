@@ -15,16 +15,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import tyro
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from rope.layers.attention import attention
 from rope.layers.masks import Segments
 from rope.layers.primitives import matmul, rms_norm, split_heads
-from training.mesh import MeshConfig
 from training.partition import Dtype, spec
-from training.plan import tpu_mesh
 from training.pods.collectives import slice_of
-from training.pods.compilation import compile_kept
+from training.pods.compilation import compile_kept, one_chip
 from training.pods.kernels import kernels_of
 from training.pods.program_text import read_program
 from training.pods.roofline import Roofline, roofline
@@ -74,8 +72,7 @@ def both_ways(c: Config, x: jax.Array, p: dict[str, jax.Array], cotangent: jax.A
 
 def compiled(c: Config) -> tuple[Roofline, Roofline, dict[str, Scheduled]]:
     """(by the compiler's estimate, as a plan counts, what is scheduled of each operation)"""
-    mesh = tpu_mesh(c.topology, MeshConfig())
-    alone = Mesh(mesh.devices.reshape(-1)[:1].reshape(1, 1, 1), mesh.axis_names, axis_types=mesh.axis_types)
+    alone = one_chip(c.topology)
 
     def like(*shape: int, names: tuple[str | None, ...], dtype: str = c.dtype) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(alone, spec(*names)))
@@ -95,7 +92,8 @@ def compiled(c: Config) -> tuple[Roofline, Roofline, dict[str, Scheduled]]:
             traced = jax.jit(partial(both_ways, c)).trace(x, parameters, x)
         found = compile_kept(traced.lower(), alone, {}, None)
     chips, text = slice_of(alone), read_program(found.text)
-    kernels, schedules = kernels_of(traced.jaxpr, text, found.schedules), scheduled(text, found.schedules)
+    kernels = kernels_of(traced.jaxpr, text, found.schedules, chips.chip.cores)
+    schedules = scheduled(text, found.schedules)
     return roofline(text, chips, kernels), roofline(text, chips, kernels, schedules), schedules
 
 

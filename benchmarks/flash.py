@@ -1,24 +1,27 @@
 """What the flash kernel costs on a TPU that is not here: make flash ARGS="--queries 2048 --keys 2048".
 
-Cycles per row and head, by the compiler's schedule (training/schedule.py), beside their floor: the matrix units' time
-for two products forwards and five backwards, of which a head size below 128 leaves a part idle.
+Cycles per row and head, by the compiler's schedule (training/pods/bundles.py), beside their floor: the matrix units'
+time for two products forwards and five backwards, of which a head size below a unit's side leaves a part idle.
 """
 
 from dataclasses import dataclass
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import tyro
+from jax.sharding import NamedSharding, PartitionSpec
 
 from rope.layers.attention import attention
 from rope.layers.masks import Segments, segment_places
 from rope.positions.buckets import RelativeBias
 from rope.positions.rotary import Rotation
 from training.partition import Dtype, spec
-from training.schedule import Schedule, schedule
-
-UNITS, ROWS = 4, 128  # of v5e: its matrix units, and each one's rows and columns
+from training.pods.chips import Chip
+from training.pods.collectives import slice_of
+from training.pods.compilation import compile_kept, one_chip
+from training.pods.costs import hbm_bytes
+from training.pods.kernels import Kernel, kernels_of
+from training.pods.program_text import read_program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +52,55 @@ class Config:
     """Whose chip."""
 
 
-def cost(config: Config) -> list[tuple[Schedule, float, float]]:
-    """Of the forward and the backward kernel: the schedule, its cycles per row and head, and their floor."""
-    c = config
-    wide = jax.ShapeDtypeStruct((c.rows, c.queries, c.heads * c.head_size), c.dtype)
-    memory = jax.ShapeDtypeStruct((c.rows, c.keys, c.heads * c.head_size), c.dtype)
-    segments = (jax.ShapeDtypeStruct((c.rows, length), jnp.int32) for length in (c.queries, c.keys))
-    table, key = jax.ShapeDtypeStruct((32, c.heads), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.uint32)
-    by = jax.ShapeDtypeStruct((c.rows, c.queries, 1, c.head_size // 2), jnp.float32)
-    turns = (by, by) if c.rotary else ()
-    found = schedule(partial(step, c), wide, memory, memory, wide, table, *segments, key, *turns, topology=c.topology)
-    tile = -(-c.head_size // ROWS) * c.queries * c.keys / ROWS / UNITS
-    return [
-        (kernel, kernel.cycles * kernel.steps / c.rows / c.heads, products * tile)
-        for kernel, products in zip(found, (2, 5), strict=True)
-    ]
+@dataclass(frozen=True)
+class Cost:
+    """Of one kernel."""
+
+    kernel: Kernel
+    bytes: int  # of HBM, by all steps
+    cycles: float  # a row and head
+    floor: float
+
+    def __str__(self) -> str:
+        assert self.kernel.step is not None
+        bundles, cycles, spills = self.kernel.step
+        return (
+            f"{self.kernel.name}: {self.kernel.steps} steps of {cycles} cycles ({bundles} bundles, {spills} spills), "
+            f"{self.bytes / 2**20:.1f} MiB of HBM: {self.cycles:.0f} cycles a row and head, "
+            f"{self.cycles / self.floor:.2f} of the floor"
+        )
+
+
+def cost(config: Config) -> list[Cost]:
+    """Of the forward and the backward kernel. Raises ValueError where a kernel's schedule does not tell."""
+    c, mesh = config, one_chip(config.topology)
+    chip, here = slice_of(mesh).chip, NamedSharding(mesh, PartitionSpec())
+
+    def like(*shape: int, dtype: str) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=here)
+
+    wide, memory = (like(c.rows, n, c.heads * c.head_size, dtype=c.dtype) for n in (c.queries, c.keys))
+    segments = (like(c.rows, n, dtype="int32") for n in (c.queries, c.keys))
+    table, seed = like(32, c.heads, dtype="float32"), like(2, dtype="uint32")
+    turns = [like(c.rows, c.queries, 1, c.head_size // 2, dtype="float32")] * 2 if c.rotary else []
+    with jax.set_mesh(mesh):
+        traced = jax.jit(partial(step, c)).trace(wide, memory, memory, wide, table, *segments, seed, *turns)
+        compiled = compile_kept(traced.lower(), mesh, {}, None)
+    text = read_program(compiled.text)
+    kernels = kernels_of(traced.jaxpr, text, compiled.schedules, chip.cores)
+    found = []
+    for products, one in zip((2, 5), (x for x in text.entry if x.name in kernels), strict=True):
+        kernel = kernels[one.name]
+        if kernel.step is None:
+            raise ValueError(f"{kernel.name}: its schedule does not tell how often its loops run")
+        cycles = kernel.steps * kernel.step.cycles / c.rows / c.heads
+        found.append(Cost(kernel, hbm_bytes(text, text.entry, one), cycles, products * floor(c, chip)))
+    return found
+
+
+def floor(c: Config, chip: Chip) -> float:
+    """Cycles of one product of a row and head."""
+    return -(-c.head_size // chip.side) * c.queries * c.keys / chip.side / chip.units
 
 
 def step(c: Config, query, key, value, cotangent, table, query_segments, key_segments, seed, *turns):
@@ -97,11 +134,9 @@ def step(c: Config, query, key, value, cotangent, table, query_segments, key_seg
 
 
 def main() -> None:
-    for kernel, cycles, floor in cost(tyro.cli(Config)):
-        print(f"{kernel}: {cycles:.0f} cycles a row and head, {cycles / floor:.2f} of the floor")
+    for one in cost(tyro.cli(Config)):
+        print(one)
 
 
 if __name__ == "__main__":
-    from benchmarks.flash import main as run  # by which name the compiling process finds `step`
-
-    run()
+    main()

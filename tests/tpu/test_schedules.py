@@ -2,12 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from rope.layers.primitives import rms_norm
-from training.mesh import MeshConfig
 from training.pods.collectives import slice_of
-from training.pods.compilation import compile_kept, tpu_mesh
+from training.pods.compilation import compile_kept, one_chip
 from training.pods.program_text import read_program
 from training.pods.roofline import Operation, roofline
 from training.pods.schedules import scheduled
@@ -17,8 +16,7 @@ ROWS = (32, 512, 768)  # a chip
 
 def both(f, *shapes: tuple[int, ...]) -> list[tuple[Operation, float]]:
     """The operations of `f`, of bfloat16 arrays of these shapes on a chip of v5e, and the compiler's own estimates."""
-    chip = tpu_mesh("v5e:2x2", MeshConfig()).devices.flat[0]
-    mesh = Mesh([[[chip]]], ("data", "fsdp", "tensor"))
+    mesh = one_chip("v5e:2x2")
     here = NamedSharding(mesh, PartitionSpec())
     lowered = jax.jit(f).lower(*(jax.ShapeDtypeStruct(s, jnp.bfloat16, sharding=here) for s in shapes))
     compiled = compile_kept(lowered, mesh, {}, None)

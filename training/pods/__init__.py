@@ -2,8 +2,9 @@
 
 chips            published figures of each chip              program_text   a compiled program's text, read
 costs            FLOPs and bytes of one operation            collectives    seconds that chips talk to each other
-lines            which line of the model an operation is     roofline       every operation of a step, and its time
+bundles          one operation's instruction words           schedules      operations by what is scheduled of them
 kernels          what Pallas's cost                          residuals      what a loop saves for the backward pass
+lines            which line of the model an operation is     roofline       every operation of a step, and its time
 memory           bytes a chip, and the compiler's refusals   compilation    compiled for a slice, and kept
 table            a plan as text                              search         many arrangements, in processes
 planning         what scripts.plan shows

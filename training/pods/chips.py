@@ -11,7 +11,8 @@ GB = 1e9
 class Chip:
     name: str
     peak: float  # FLOP/s, dense bfloat16
-    width: int  # multiply-adds a clock cycle: matrix units x side x side, over the chip's cores
+    units: int  # that multiply matrices, of all of the chip's cores
+    side: int  # of such a unit: side x side multiply-adds a clock cycle
     hbm: float  # bytes that a program may have, as the compiler's refusals name them
     hbm_rate: float  # bytes/s
     link: float  # bytes/s one way over one link to a neighbour; there are two links a dimension of the torus
@@ -22,7 +23,7 @@ class Chip:
     @property
     def clock(self) -> float:
         """Hz: what the compiler's cycles are of."""
-        return self.peak / (2 * self.width)
+        return self.peak / (2 * self.units * self.side**2)
 
 
 GIB = 2**30
@@ -33,7 +34,8 @@ CHIPS = {
     "TPU v4": Chip(
         name="v4",
         peak=275e12,
-        width=2 * 4 * 128**2,
+        units=2 * 4,
+        side=128,
         hbm=30.75 * GIB,
         hbm_rate=1200 * GB,
         link=50 * GB,
@@ -44,7 +46,8 @@ CHIPS = {
     "TPU v5 lite": Chip(
         name="v5e",
         peak=197e12,
-        width=4 * 128**2,
+        units=4,
+        side=128,
         hbm=15.75 * GIB,
         hbm_rate=819 * GB,
         link=50 * GB,
@@ -54,7 +57,8 @@ CHIPS = {
     "TPU v5": Chip(
         name="v5p",
         peak=459e12,
-        width=2 * 4 * 128**2,
+        units=2 * 4,
+        side=128,
         hbm=95.73 * GIB,
         hbm_rate=2765 * GB,
         link=100 * GB,
@@ -65,7 +69,8 @@ CHIPS = {
     "TPU v6 lite": Chip(
         name="v6e",
         peak=918e12,
-        width=2 * 2 * 256**2,
+        units=2 * 2,
+        side=256,
         hbm=31.24 * GIB,
         hbm_rate=1638 * GB,
         link=100 * GB,

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from training.files.atomic import write_bytes
 from training.mesh import MeshConfig, make_mesh
+from training.pods.bundles import Block, Schedule
 from training.pods.memory import DoesNotFit, refused
 from training.pods.schedules import FLAGS, read_schedules
 
@@ -33,7 +34,7 @@ WITHOUT_TPU = {
     "TPU_WORKER_ID": "0",
 }
 
-KEPT = "2"  # the format of what is kept
+KEPT = "3"  # the format of what is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Compiled:
     text: str  # of the program
     arguments: int  # bytes a chip: parameters, optimizer's state, batch
     temporaries: int  # bytes a chip: what else it needs at its peak
-    schedules: dict[str, list[int]]  # see training.pods.schedules
+    schedules: dict[str, Schedule]  # by operation
 
 
 @cache
@@ -67,6 +68,12 @@ def tpu_mesh(topology: str, config: MeshConfig, slices: int = 1) -> Mesh:
     except Exception as error:
         raise ValueError(_reason(topology, error)) from error
     return make_mesh(config, list(devices))
+
+
+def one_chip(topology: str) -> Mesh:
+    """The mesh of one chip of such a slice, where what a device does is looked at. ValueError as `tpu_mesh` has it."""
+    mesh = tpu_mesh(topology, MeshConfig())
+    return Mesh(mesh.devices.reshape(-1)[:1].reshape(1, 1, 1), mesh.axis_names, axis_types=mesh.axis_types)
 
 
 def _reason(topology: str, error: Exception) -> str:
@@ -100,7 +107,11 @@ def compile_kept(lowered: jax.stages.Lowered, mesh: Mesh, options: dict, kept: P
             write_bytes(file, gzip.compress(json.dumps(fields).encode(), 6))
     if "refused" in fields:
         raise DoesNotFit(**fields["refused"])
-    return Compiled(**fields)
+    schedules = {
+        name: Schedule(Block(*once), Block(*step), [Block(*loop) for loop in loops])
+        for name, (once, step, loops) in fields["schedules"].items()
+    }
+    return Compiled(**fields | {"schedules": schedules})
 
 
 def _compile(lowered: jax.stages.Lowered, options: dict) -> dict:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from training.pods.chips import Chip
 from training.pods.collectives import Slice, Talk, begun, find
 from training.pods.costs import copied_bytes, flops, hbm_bytes
-from training.pods.kernels import KERNEL, Kernel, key_of
+from training.pods.kernels import KERNEL, Kernel
 from training.pods.lines import COLLECTIVES, COPIES, PHASES, Phase, line_of, phase_of
 from training.pods.program_text import Computation, Instruction, ProgramText
 from training.pods.schedules import Scheduled
@@ -133,7 +133,7 @@ class _Step:
                 return issued, "scheduled"
         if estimated is not None:
             return estimated, "estimated"
-        kernel = self.kernel(one, within)
+        kernel = self.kernels.get(one.name)
         if kernel is not None and kernel.cycles is not None:
             return kernel.cycles / self.chips.chip.clock, "kernel"
         return self.bound(one, within), "bounded"
@@ -148,11 +148,8 @@ class _Step:
         return max(self.flops(one, within) / self.chips.chip.peak, moved)
 
     def flops(self, one: Instruction, within: Computation) -> int:
-        kernel = self.kernel(one, within)
+        kernel = self.kernels.get(one.name)
         return flops(self.program, within, one) if kernel is None else kernel.flops
-
-    def kernel(self, one: Instruction, within: Computation) -> Kernel | None:
-        return self.kernels.get(key_of(one, within)) if one.target == KERNEL else None
 
 
 @dataclass

@@ -9,12 +9,12 @@ While one window is worked on, the next is on its way from HBM and the last on i
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.pods.bundles import Schedule, read_schedule
 from training.pods.program_text import Computation, Instruction, ProgramText
-from training.schedule import BUNDLE, replay
 
 # For libtpu, before it is loaded: of every operation, the bundles as they run are written to a folder.
 FLAGS = ("--xla_jf_dump_llo_text=true", "--xla_jf_dump_llo_pass_label_regex=^final_bundles", "--xla_jf_dump_to=")
@@ -27,39 +27,29 @@ class Scheduled:
     windows: int
 
 
-def read_schedules(folder: Path) -> dict[str, list[int]]:
-    """Bundles outside and inside of its loop by operation, and those inside with the matrix units' rate (see
-    training.schedule), of the operations that have one loop at the most."""
-    found: dict[str, list[int]] = {}
+def read_schedules(folder: Path) -> dict[str, Schedule]:
+    """By operation, of those whose loops `read_schedule` knows."""
+    found: dict[str, Schedule] = {}
     for file in folder.glob("*-final_bundles.txt"):
         name = re.match(r"\d+-(.+?)(-schedule-analysis|-\d+)*-final_bundles\.txt", file.name)
         if name is None or "schedule-analysis" in file.name:
             continue
-        bundles: list[list[str]] = [[], []]
-        depth = 0
-        for line in file.read_text("utf-8", errors="replace").splitlines():
-            if match := BUNDLE.match(line):
-                if (depth := match[2].count(">")) > 1:
-                    break
-                bundles[depth].append(line)
-            elif bundles[depth]:
-                bundles[depth][-1] += line
-        if depth < 2:
-            outside, inside = bundles
-            found[name[1]] = [len(outside), len(inside), replay(inside)]
+        if (schedule := read_schedule(file.read_text("utf-8", errors="replace"))) is not None:
+            found[name[1]] = schedule
     return found
 
 
-def scheduled(program: ProgramText, schedules: Mapping[str, Sequence[int]]) -> dict[str, Scheduled]:
-    """By name of the instruction. One that is equal to another in all but its name is compiled once."""
+def scheduled(program: ProgramText, schedules: Mapping[str, Schedule]) -> dict[str, Scheduled]:
+    """By name of the instruction, of those with one loop at the most. One that is equal to another in all but its name
+    is compiled once."""
     running = [(within, one) for within, one in _running(program, program.entry) if one.opcode not in COPIES]
-    bundles = {_identity(program, within, one): schedules[one.name] for within, one in running if one.name in schedules}
+    known = {_identity(program, within, one): schedules[one.name] for within, one in running if one.name in schedules}
     found: dict[str, Scheduled] = {}
     for within, one in running:
-        outside, _, inside = bundles.get(_identity(program, within, one), (None, 0, 0))
-        windows = _windows(one)
-        if outside is not None and (windows or not inside):
-            found[one.name] = Scheduled(cycles=outside + inside * (windows or 1), windows=windows or 1)
+        schedule, windows = known.get(_identity(program, within, one)), _windows(one)
+        if schedule is not None and not schedule.loops and (windows or not schedule.step.bundles):
+            cycles = schedule.once.cycles + schedule.step.cycles * (windows or 1)
+            found[one.name] = Scheduled(cycles=cycles, windows=windows or 1)
     return found
 
 

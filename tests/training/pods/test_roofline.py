@@ -3,6 +3,7 @@
 import pytest
 
 from tests.training.pods.programs import LAYERS, PRODUCT, V5E, program, slice_
+from training.pods.bundles import Block
 from training.pods.kernels import Kernel
 from training.pods.lines import COLLECTIVES, line_of, phase_of
 from training.pods.roofline import roofline
@@ -93,9 +94,10 @@ def test_what_is_not_estimated_is_bounded_and_kernels_are_measured():
     bound = 2 * MATRIX / V5E.hbm_rate
     unknown = roofline(made, slice_((1, 1, 1)))
     assert unknown.seconds == pytest.approx(2 * bound) and unknown.unmeasured_kernels == 1
-    bounded = roofline(made, slice_((1, 1, 1)), {"k(f32[1024,1024])": Kernel(flops=10**9, cycles=None)})
+    bounded = roofline(made, slice_((1, 1, 1)), {"k": Kernel(name="k", flops=10**9, steps=3)})
     assert bounded.seconds == pytest.approx(bound + max(bound, 10**9 / V5E.peak)) and bounded.flops == 10**9
-    found = roofline(made, slice_((1, 1, 1)), {"k(f32[1024,1024])": Kernel(flops=10**9, cycles=3_000)})
+    measured = Kernel(name="k", flops=10**9, steps=3, once=30, step=Block(900, 990, 0))
+    found = roofline(made, slice_((1, 1, 1)), {"k": measured})
     assert found.unmeasured_kernels == 0
     assert found.seconds == pytest.approx(bound + 3_000 / V5E.clock)
     assert {how: one["operations"] for how, one in found.known().items() if one["operations"]} == {

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.training.pods.programs import V5E, program, slice_
+from training.pods.bundles import Block, Schedule
 from training.pods.roofline import roofline
 from training.pods.schedules import read_schedules, scheduled
 
@@ -26,8 +27,13 @@ PROGRAM = program(
 
 
 def bundles(outside: int, inside: int, deeper: int = 0) -> str:
-    lines = [*["  {"] * outside, *[" > {"] * inside, *[" > > {"] * deeper]
-    return "LB: loop body\n\n" + "".join(f"  {n:#x}   : {line} %s0_s0 = nop }}\n" for n, line in enumerate(lines))
+    lines = [*["   :   {"] * outside, *["   : > {"] * inside, *[" LB: > > {"] * (deeper > 0), *["   : > > {"] * deeper]
+    return "LB: loop body\n\n" + "".join(f"  {n:#x}{line} %s0_s0 = nop }}\n" for n, line in enumerate(lines))
+
+
+def of(outside: int, inside: int, *loops: int) -> Schedule:
+    once, step, *within = (Block(n, n, 0) for n in (outside, inside, *loops))
+    return Schedule(once, step, within)
 
 
 @pytest.fixture
@@ -36,7 +42,7 @@ def schedules(tmp_path):
         "17-first-01-final_bundles.txt": bundles(10, 500),
         "17-first-00-schedule-analysis_final_bundles.txt": "Schedule analysis:\n",
         "18-copied-66-final_bundles.txt": bundles(3, 0),
-        "18-nested.2-66-final_bundles.txt": bundles(3, 10, 10),
+        "18-nested.2-66-final_bundles.txt": bundles(3, 10, 9),
         "19-fusion.11-66-final_bundles.txt": bundles(7, 0),
     }.items():
         (tmp_path / name).write_text(text)
@@ -44,11 +50,16 @@ def schedules(tmp_path):
 
 
 def test_bundles_are_read_outside_and_inside_of_a_loop(schedules):
-    assert schedules == {"first": [10, 500, 500], "copied": [3, 0, 0], "fusion.11": [7, 0, 0]}
+    assert schedules == {
+        "first": of(10, 500),
+        "copied": of(3, 0),
+        "nested.2": of(3, 10, 10),
+        "fusion.11": of(7, 0),
+    }
 
 
-def test_equal_operations_share_a_schedule_and_copies_have_none(schedules):
-    found = scheduled(PROGRAM, schedules)
+def test_equal_operations_share_a_schedule_and_copies_and_loops_in_loops_have_none(schedules):
+    found = scheduled(PROGRAM, schedules | {"other": schedules["nested.2"]})
     assert {name: (one.cycles, one.windows) for name, one in found.items()} == dict.fromkeys(
         ("first", "second"), (10 + 8 * 500, 8)
     )
@@ -56,7 +67,7 @@ def test_equal_operations_share_a_schedule_and_copies_have_none(schedules):
 
 @pytest.mark.parametrize("inside", [500, 50_000])
 def test_an_operation_takes_its_bundles_or_the_way_from_hbm(inside):
-    found = roofline(PROGRAM, slice_((1, 1, 1)), schedules=scheduled(PROGRAM, {"first": [10, inside, inside]}))
+    found = roofline(PROGRAM, slice_((1, 1, 1)), schedules=scheduled(PROGRAM, {"first": of(10, inside)}))
     first, second, other, copied = found.operations
     moved = BYTES / V5E.hbm_rate
     assert first.seconds == second.seconds == pytest.approx(max((10 + 8 * inside) / V5E.clock, moved) + moved / 8)

@@ -20,8 +20,9 @@ COMMANDS = {
 USAGE = """usage: {} COMMAND [flags of plan] [the flags of COMMAND]
 
 Compiles the training step of a command for a TPU slice that is not here, arranged by --mesh.data, --mesh.fsdp and
---mesh.tensor, and says what memory each chip needs, how long a step takes by the compiler's estimate, and where. It
-needs libtpu, which `make plan ARGS=…` sees to. COMMAND --help shows its flags.
+--mesh.tensor, and says what memory each chip needs, how long a step takes, and where: reckoned from the schedules that
+the compiler makes of its operations; beside it stands the compiler's own estimate, which is longer. It needs libtpu,
+which `make plan ARGS=…` sees to. COMMAND --help shows its flags.
 
   pretrain          T5-PEGASUS, such as --preset t5-pegasus-base --dtype bfloat16 --batch-size 128 --mesh.fsdp 4
   finetune          on pairs, such as --model runs/tiny --data pairs.tsv --folder runs/pairs
@@ -46,7 +47,7 @@ def main() -> None:
         print(USAGE.format(prog("plan")))
         named = f"no training {command!r}" if command else "no COMMAND given"
         sys.exit(0 if command in ("-h", "--help") else f"\nerror: {named}")
-    from training.plan import tpu_mesh
+    from training.pods.compilation import tpu_mesh
     from training.pods.planning import flags, show_plan, show_search
     from training.pods.search import Candidate
 

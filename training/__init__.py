@@ -8,9 +8,9 @@ loop                  mesh -> state -> restore -> steps, readable straight down
 checkpoints, journal  what a run keeps, and what it tells as it goes (metrics: rows, curves, speed, the bar)
 launch, stopping      how a run begins, on one process or several, and how it is told to stop
 compiled, profile     programs kept between runs; steps traced for XProf
-plan                  the step compiled for TPUs that are not here: does it fit, and how fast is it? pods/ answers
 command, flags        how a script ends; command lines out of dataclasses; ranges: what numbers of a config may be
 telling               what the library has to say, to a logger, and how it is silenced
 files/                written whole or not at all, one process a folder; tensors, datasets, images
+pods/                 the step compiled for TPUs that are not here: does it fit, and how fast is it?
 experiment/           many cells, each a file, and the page that they end in
 """

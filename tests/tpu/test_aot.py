@@ -17,7 +17,8 @@ from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.program import t5_program
 from training.mesh import MeshConfig
 from training.optimizer import OptimizerConfig
-from training.plan import plan, tpu_mesh
+from training.pods.compilation import tpu_mesh
+from training.pods.plan import plan
 from training.pods.table import row
 
 preset, sizes, optimizer = json.loads(sys.argv[1])

@@ -34,7 +34,7 @@ from rope.layers.masks import Segments
 from rope.positions.buckets import RelativeBias
 from training.mesh import MeshConfig
 from training.partition import spec
-from training.plan import tpu_mesh
+from training.pods.compilation import tpu_mesh
 
 B, T, N, H = 8, 2048, 12, 64  # rows a chip
 mesh = tpu_mesh("v5e:2x2", MeshConfig())

@@ -18,7 +18,7 @@ from rope.positions.rotary import rotation
 from rope.layers.transformer import TransformerConfig, init_blocks, run_blocks
 from training.mesh import MeshConfig
 from training.partition import abstract
-from training.plan import tpu_mesh
+from training.pods.compilation import tpu_mesh
 
 attention, layout = json.loads(sys.argv[1])
 B, T = 4 * 8, 1024  # eight rows a chip

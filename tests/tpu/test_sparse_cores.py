@@ -11,9 +11,8 @@ PROGRAM = """
 import json
 import jax, jax.numpy as jnp
 from training.mesh import MeshConfig
-from training.plan import tpu_mesh
 from training.pods.collectives import slice_of
-from training.pods.compilation import compile_kept
+from training.pods.compilation import compile_kept, tpu_mesh
 from training.pods.program_text import read_program
 from training.pods.roofline import roofline
 

@@ -6,6 +6,8 @@ bundles          one operation's instruction words           schedules      oper
 kernels          what Pallas's cost                          residuals      what a loop saves for the backward pass
 lines            which line of the model an operation is     roofline       every operation of a step, and its time
 memory           bytes a chip, and the compiler's refusals   compilation    compiled for a slice, and kept
-table            a plan as text                              search         many arrangements, in processes
-planning         what scripts.plan shows
+plan             one training on one slice, all of this      table          a plan as text
+search           many arrangements, in processes             planning       what scripts.plan shows
+
+It stands on the flat engine (training/*.py), of which nothing knows this room.
 """

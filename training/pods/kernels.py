@@ -5,11 +5,9 @@ steps, and of loops in a step as often as the traced kernel says. Where that doe
 loops or in branches, the FLOPs of its products are a bound, with the bytes of its operands.
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
@@ -137,10 +135,3 @@ def _hlo_name(dtype: str) -> str:
         if dtype.startswith(name):
             return dtype.replace(name, short)
     return dtype
-
-
-def loaded_sources() -> list[Path]:
-    """The files of this project's modules that are loaded by now, those of a training with all that it uses."""
-    ours = {path.parent.name for path in Path(__file__).parents[2].glob("*/__init__.py")}
-    modules = [module for name, module in sys.modules.items() if name.split(".")[0] in ours]
-    return sorted(Path(file) for module in modules if (file := getattr(module, "__file__", None)))

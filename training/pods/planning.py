@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
 from training.loop import LoopConfig
-from training.plan import plan
 from training.pods.collectives import slice_of
 from training.pods.memory import GIB, DoesNotFit
+from training.pods.plan import plan
 from training.pods.search import Candidate, Found, candidates, cheap, pareto, search, time_a_row
 from training.pods.table import against, breakdown, heading, known, memory, row
 from training.program import Program

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import math
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,6 @@ from training.files.atomic import read_json
 from training.metrics import progress_bar
 from training.pods.collectives import Slice
 from training.pods.compilation import compiler
-from training.pods.kernels import loaded_sources
 from training.pods.table import Told
 
 AT_ONCE = 2
@@ -185,3 +185,10 @@ def _key(command: Sequence[str]) -> str:
     for file in loaded_sources():
         digest.update(file.read_bytes())
     return digest.hexdigest()[:24]
+
+
+def loaded_sources() -> list[Path]:
+    """The files of this project's modules that are loaded by now, those of a training with all that it uses."""
+    ours = {path.parent.name for path in Path(__file__).parents[2].glob("*/__init__.py")}
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] in ours]
+    return sorted(Path(file) for module in modules if (file := getattr(module, "__file__", None)))

@@ -9,7 +9,7 @@ from typing import Any
 from training.pods.lines import PHASES
 from training.pods.memory import GIB
 
-Told = Mapping[str, Any]  # a plan as JSON, see training.plan.Plan.told
+Told = Mapping[str, Any]  # a plan as JSON, see training.pods.plan.Plan.told
 COLUMNS = ("training", "slice", "mesh", "rows a chip", "GiB a chip", "step, ms", "bound, ms", "MFU")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.pods.programs import slice_
 from training.pods.memory import GIB
-from training.pods.search import Candidate, candidates, cheap, larger, pareto, search
+from training.pods.search import Candidate, candidates, cheap, larger, loaded_sources, pareto, search
 
 PLAN = """
 import json, sys
@@ -75,6 +75,13 @@ def test_answers_are_kept_and_what_is_too_large_is_skipped(tmp_path, monkeypatch
         assert found.skipped == [one(32)] and not found.left
         assert found.failed == {impossible: "error: a mesh that cannot be"}
     assert sorted(len(seen.read_text()) for seen in tmp_path.glob("*.seen")) == [1, 1, 2]  # a failure is tried again
+
+
+def test_answers_are_of_the_sources_that_are_loaded():
+    """Those of this project alone, of all its packages."""
+    found = {"/".join(file.parts[-3:]) for file in loaded_sources()}
+    assert "training/pods/search.py" in found and "training/pods/programs.py" not in found
+    assert not [file for file in loaded_sources() if "site-packages" in file.parts]
 
 
 def test_without_time_all_are_left_but_what_is_kept(tmp_path):

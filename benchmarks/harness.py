@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import accelerator, busy, environment, peak, pin, processor, used
+from benchmarks.machine import accelerator, busy, environment, pin, processor, used
 from benchmarks.process import Side, SideFailed
 from benchmarks.side import Run
+from training.peaks import peak
 
 MOST = 0.03  # of the cores that others may take from what is quoted
 SHORTEST = 1.0  # seconds of turns in which /proc, which counts hundredths, can tell
@@ -72,10 +73,11 @@ class Measured:
         done = {name: turns for name, turns in self.times.items() if turns}
         base = next(iter(self.times))
         place = f"{self.cores} core{'s' if self.cores > 1 else ''} of {processor()}"
-        place += f" with {gpu}" if (gpu := accelerator()) else ""
+        gpu = accelerator()
+        place += f" with {gpu}" if gpu else ""
         turns = max(map(len, done.values()), default=0)
         found = [f"{self.title}: medians of {turns}, {place}, others took {self.others:.1%}"]
-        most = peak(accelerator()) if self.flops else None
+        most = peak(gpu) if self.flops and gpu else None
         for name, taken in done.items():
             wall, own = (statistics.median(x) for x in zip(*taken, strict=True))
             line = f"  {name:24} {self.work[name] / wall:10,.2f} {self.unit}/s   {wall:8.3f} s "

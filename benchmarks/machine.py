@@ -65,9 +65,3 @@ def used(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / TICKS
     return 0.0
-
-
-def peak(name: str | None) -> float | None:
-    """bfloat16 FLOPs a second of a GPU's matrix units, without sparsity, as its maker states them; None of others."""
-    rates = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
-    return next((rate for kind, rate in rates.items() if name and kind in name), None)

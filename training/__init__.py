@@ -6,6 +6,7 @@ at_rest               weights and moments between steps: cut along `data` too
 optimizer, step       gradients, accumulated, given to optax, in one compiled program
 loop                  mesh -> state -> restore -> steps, readable straight down
 checkpoints, journal  what a run keeps, and what it tells as it goes (metrics: rows, curves, speed, the bar)
+peaks                 FLOP/s of devices, by their makers
 launch, stopping      how a run begins, on one process or several, and how it is told to stop
 compiled, profile     programs kept between runs; steps traced for XProf
 command, flags        how a script ends; command lines out of dataclasses; ranges: what numbers of a config may be

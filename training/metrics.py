@@ -1,7 +1,8 @@
 """What a run tells: a JSONL file, TensorBoard files, a progress bar and a curve, and the speed they quote.
 
 Speed: tokens per second counts real tokens, source and target, never padding. Model FLOPs utilisation is the model's
-own count of FLOPs a second (its convention is stated where it is counted) over the devices' peak for dense products.
+own count of FLOPs a second (its convention is stated where it is counted) over the devices' peak for dense products,
+and is left out where that is not known.
 """
 
 import functools
@@ -17,30 +18,17 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from training.files.atomic import atomic_write, write_bytes
+from training.peaks import peak
 from training.program import HostBatch, Program
 from training.telling import showing
 
-# Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets.
-PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
-
 
 @functools.cache
-def peak_flops(kind: str) -> float:
-    """FLOP/s of one device of this kind: from PEAKS, else (a CPU) the best of a few float32 products timed here."""
-    known = [name for name in PEAKS if kind.lower().startswith(name.lower())]
-    if known:
-        return PEAKS[max(known, key=len)]  # "TPU v5 lite" is not the "TPU v5"
+def peak_flops(kind: str) -> float | None:
+    """FLOP/s of one device of this kind: of a CPU the best of a few float32 products timed here, of others that of
+    training.peaks."""
+    if kind != "cpu":
+        return peak(kind)
     n, best = 1024, float("inf")
     with jax.set_mesh(jax.make_mesh((1,), ("alone",), devices=jax.local_devices()[:1])):
         x, product = jnp.ones((n, n), jnp.float32), jax.jit(jnp.matmul)
@@ -89,9 +77,9 @@ class Speed:
         self._count = program.count
         self._step_flops = program.flops_per_row * batch_size
         self._parts = parts
-        self._peak = peak_flops(mesh.devices.flat[0].device_kind) * mesh.size if self._step_flops else 0
-        if mesh.devices.flat[0].platform == "cpu":
-            self._peak /= mesh.size  # fake devices share one processor
+        device = mesh.devices.flat[0]
+        self._peak = peak_flops(device.device_kind) if self._step_flops else None
+        self._devices = 1 if device.platform == "cpu" else mesh.size  # fake ones share one processor
         self.pause()
 
     def add(self, host: HostBatch) -> None:
@@ -110,8 +98,8 @@ class Speed:
         values = {"steps_per_second": steps / seconds}
         if self._positions:
             values |= {"tokens_per_second": self._tokens / seconds, "padding": 1 - self._tokens / self._positions}
-        if self._step_flops:
-            values["mfu"] = steps * self._step_flops / seconds / self._peak
+        if self._peak is not None:
+            values["mfu"] = steps * self._step_flops / seconds / (self._peak * self._devices)
         self.pause()
         return values
 

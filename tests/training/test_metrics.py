@@ -1,12 +1,14 @@
 """What a run tells survives kills, and what it quotes is counted right."""
 
 import json
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from training.mesh import MeshConfig, make_mesh
-from training.metrics import PEAKS, Metrics, peak_flops, plot_curves, read_metrics
+from training.metrics import Metrics, Speed, peak_flops, plot_curves, read_metrics
 
 
 def test_rows_are_read_as_written(tmp_path):
@@ -38,12 +40,16 @@ def test_a_resumed_run_writes_the_rows_after_its_checkpoint_again(tmp_path, firs
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == kept
 
 
-def test_peaks_are_those_of_the_device():
-    """The most specific name counts: a TPU v5 lite is not a TPU v5, which is what JAX calls the v5p."""
-    for name, peak in PEAKS.items():
-        assert peak_flops(name) == peak
-    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert peak_flops("NVIDIA A100-SXM4-40GB") == 312e12
+@pytest.mark.parametrize(("kind", "shown"), [("cpu", True), ("NVIDIA L40S", True), ("NVIDIA of tomorrow", False)])
+def test_utilisation_is_of_a_peak_that_is_known(kind, shown):
+    device = SimpleNamespace(device_kind=kind, platform="gpu")
+    mesh = SimpleNamespace(devices=np.array([device] * 2), size=2)
+    speed = Speed(SimpleNamespace(count=None, flops_per_row=10**12), 4, mesh, 1)
+    speed.add({})
+    values = speed.values()
+    assert {*values} == {"steps_per_second", *["mfu"] * shown}
+    if shown:
+        assert values["mfu"] == pytest.approx(values["steps_per_second"] * 4e12 / (2 * peak_flops(kind)))
 
 
 def test_the_peak_of_a_cpu_is_measured_under_any_mesh():

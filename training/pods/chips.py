@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import jax
 
+from training.peaks import PEAKS
+
 GB = 1e9
 
 
@@ -33,7 +35,7 @@ GIB = 2**30
 CHIPS = {
     "TPU v4": Chip(
         name="v4",
-        peak=275e12,
+        peak=PEAKS["TPU v4"],
         units=2 * 4,
         side=128,
         hbm=30.75 * GIB,
@@ -45,7 +47,7 @@ CHIPS = {
     ),
     "TPU v5 lite": Chip(
         name="v5e",
-        peak=197e12,
+        peak=PEAKS["TPU v5 lite"],
         units=4,
         side=128,
         hbm=15.75 * GIB,
@@ -56,7 +58,7 @@ CHIPS = {
     ),
     "TPU v5": Chip(
         name="v5p",
-        peak=459e12,
+        peak=PEAKS["TPU v5"],
         units=2 * 4,
         side=128,
         hbm=95.73 * GIB,
@@ -68,7 +70,7 @@ CHIPS = {
     ),
     "TPU v6 lite": Chip(
         name="v6e",
-        peak=918e12,
+        peak=PEAKS["TPU v6 lite"],
         units=2 * 2,
         side=256,
         hbm=31.24 * GIB,

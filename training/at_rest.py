@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec, get_abstract_mesh
 
-from training.optimizer import decayed
+from training.partition import weights
 
 AXIS = "data"
 
@@ -21,7 +21,12 @@ AXIS = "data"
 def spread(tree: Any) -> Any:
     """The arrays of a model, or their gradients, as they lie at rest."""
     cut = lambda x, is_weight: _reshard(x, _spread(x)) if is_weight else x  # noqa: E731
-    return jax.tree.map(cut, tree, decayed(tree)) if _parts() > 1 else tree
+    return jax.tree.map(cut, tree, weights(tree)) if _parts() > 1 else tree
+
+
+def as_accumulated(gradients: Any) -> Any:
+    """Gradients as they are added up: in float32, each device's part of them. Of what is so already, the same."""
+    return spread(jax.tree.map(lambda g: g.astype(jnp.float32), gradients))
 
 
 def collect(model: Any, dtype: jnp.dtype | None = None) -> Any:
@@ -31,7 +36,7 @@ def collect(model: Any, dtype: jnp.dtype | None = None) -> Any:
         x = x.astype(dtype) if is_weight and dtype is not None else x
         return _reshard(x, PartitionSpec(*map(_without, jax.typeof(x).sharding.spec))) if _parts() > 1 else x
 
-    return jax.tree.map(whole, model, decayed(model))
+    return jax.tree.map(whole, model, weights(model))
 
 
 def _parts() -> int:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from training.partition import weights
 from training.ranges import check_ranges
 
 STACK = "blocks"
@@ -64,17 +65,12 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], 
     return rate
 
 
-def _names(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/").lower()
-
-
-def decayed(params: optax.Params) -> optax.Params:
-    """True for the parameters that weight decay touches: all but names with `norm` or `bias` (T5-PEGASUS's rule)."""
-    return jax.tree.map_with_path(lambda p, _: "norm" not in _names(p) and "bias" not in _names(p), params)
+decayed = weights  # T5-PEGASUS's rule: norm scales and biases are left alone
 
 
 def _layer_rms(path: tuple, x: jax.Array) -> jax.Array:
-    axes = tuple(range(1, x.ndim)) if STACK in _names(path).split("/") else None
+    names = jax.tree_util.keystr(path, simple=True, separator="/").lower().split("/")
+    axes = tuple(range(1, x.ndim)) if STACK in names else None
     return jnp.sqrt(jnp.mean(jnp.square(x), axes, keepdims=True))
 
 

@@ -15,7 +15,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, get_abstract_mesh, get_mesh
 
 Dtype = Literal["float32", "bfloat16"]  # of a computation
-# Another way to cut the models is another table: nothing else names a mesh axis but data_share, of the batch.
+# Another way to cut the models is another table. Axes are named in two more places: in mesh.py, whose data_share is of
+# the batch's, and in at_rest.py, which cuts weights along `data` too while no step needs them.
 RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp"),  # each device has rows of its own, whether it has all parameters or a part
     "embed": "fsdp",  # a parameter's model dimension; activations keep it whole: no norm crosses devices
@@ -68,6 +69,17 @@ def ones(shape: tuple[int, ...]) -> jax.Array:
 def zeros(shape: tuple[int, ...], names: tuple[str | None, ...]) -> jax.Array:
     """A float32 parameter of zeros, such as a bias."""
     return jnp.zeros(shape, jnp.float32, out_sharding=spec(*names))
+
+
+def weights(tree: Any) -> Any:
+    """True for the arrays of a model that are weights, by their names: all but those with `norm` or `bias` in them,
+    scales and offsets that are small beside what products take."""
+
+    def is_weight(path: tuple, _: Any) -> bool:
+        name = jax.tree_util.keystr(path, simple=True, separator="/").lower()
+        return "norm" not in name and "bias" not in name
+
+    return jax.tree.map_with_path(is_weight, tree)
 
 
 def size_of(init: Callable[[jax.Array], Any]) -> int:

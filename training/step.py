@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from training.at_rest import collect, spread
+from training.at_rest import as_accumulated, collect, spread
 from training.partition import on_one_cpu, spec
 
 Batch = dict[str, jax.Array]
@@ -63,7 +63,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, dtype: jn
             return sums["loss"][0], sums
 
         (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(model)
-        return sums, at_rest(grads)
+        return sums, as_accumulated(grads)
 
     def accumulated(model: Any, batch: Batch, keys: jax.Array) -> tuple[Sums, Any]:
         first = jax.tree.map(lambda x: x[0], (batch, keys))
@@ -76,11 +76,6 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, dtype: jn
     return update_step(accumulated, tx, dtype)
 
 
-def at_rest(grads: Any) -> Any:
-    """Gradients as they are added up: in float32, each device's part of them."""
-    return spread(jax.tree.map(lambda g: g.astype(jnp.float32), grads))
-
-
 def update_step(gradients: Gradients, tx: optax.GradientTransformation, dtype: jnp.dtype | None = None) -> Step:
     """The step of `make_train_step` for gradients that are no sum over microbatches."""
 
@@ -88,7 +83,8 @@ def update_step(gradients: Gradients, tx: optax.GradientTransformation, dtype: j
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(next(iter(batch.values()))))
         sums, grads = gradients(collect(state.model, dtype), batch, keys)
         weight = jnp.maximum(sums["loss"][1], 1)
-        grads = jax.tree.map(lambda g: g / weight, at_rest(grads))
+        # Of make_train_step they are so already, microbatch by microbatch; other gradients are as their maker left them.
+        grads = jax.tree.map(lambda g: g / weight, as_accumulated(grads))
         with jax.named_scope("optimizer"):
             updates, optimizer = tx.update(grads, state.optimizer, state.model)
             sums["gradient_norm"], sums["update_norm"] = ((optax.tree.norm(x), jnp.ones(())) for x in (grads, updates))

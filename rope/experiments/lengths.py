@@ -31,7 +31,7 @@ from training.files.errors import DataError
 from training.flags import one_of
 from training.loop import LoopConfig, to_mesh
 from training.mesh import WHOLE, MeshConfig, make_mesh
-from training.partition import Dtype, to_host
+from training.partition import Dtype, parts_of, to_host
 from training.ranges import check_ranges
 from training.step import Batch, compiler_options
 from training.telling import silence, tell
@@ -191,7 +191,7 @@ def score(
     """For each window the mean cross-entropy of its masked tokens, and the share guessed right,
     read in so many pieces."""
     count = len(windows.labels)
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = parts_of("batch", mesh)
     group = -(-GROUP // parts) * parts
     found = []
     read = jax.jit(partial(_read, config=config), compiler_options=compiler_options())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training import test_mesh, toy
-from training.at_rest import collect, spread
+from training.at_rest import as_accumulated, collect, spread
 from training.checkpoints import Checkpoints
 from training.loop import LoopConfig, to_mesh, train
 from training.optimizer import OptimizerConfig, make_optimizer
@@ -57,6 +57,16 @@ def test_weights_are_collected_in_the_type_of_products_and_norms_in_their_own():
     assert collect(made) == made and spread(made) == made  # without a mesh
     cast, gathered = (re.search(what, text) for what in (r"stablehlo\.convert", r"sdy\.sharding_constraint .*bf16"))
     assert cast and gathered and cast.start() < gathered.start()
+
+
+def test_gradients_add_up_in_float32_each_devices_part():
+    with jax.set_mesh(test_mesh.mesh_of(4, 2, 1)):
+        once = jax.jit(lambda: as_accumulated(collect(model(), jnp.bfloat16)))()
+        twice = jax.jit(as_accumulated)(once)
+        like = jax.jit(lambda: spread(model()))()
+    for name, x in once.items():
+        assert x.dtype == jnp.float32 and x.sharding == like[name].sharding == twice[name].sharding
+        np.testing.assert_array_equal(x, twice[name])
 
 
 def test_every_part_of_the_state_is_as_small_as_its_devices_are_many():

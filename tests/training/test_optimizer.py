@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from training.optimizer import OptimizerConfig, decayed, learning_rate, make_optimizer
+from training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 
 
 def rates(steps=100, **settings):
@@ -34,17 +34,6 @@ def test_every_rate_is_exact_to_float32_however_small(schedule, steps, warmup):
         "rsqrt": np.sqrt(warmup / step),
     }[schedule]
     np.testing.assert_allclose(ours, 1e-3 * np.where(step < warmup, step / warmup, after), rtol=1e-6)
-
-
-def test_decay_leaves_norms_and_biases_alone():
-    names = {"kernel": 0, "self_norm": 0, "relative_bias": 0, "blocks": {"gate": 0, "final_norm": 0}}
-    expected = {
-        "kernel": True,
-        "self_norm": False,
-        "relative_bias": False,
-        "blocks": {"gate": True, "final_norm": False},
-    }
-    assert decayed(names) == expected
 
 
 def run(config: OptimizerConfig, params, gradients):

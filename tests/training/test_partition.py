@@ -12,7 +12,7 @@ from tests.training import toy
 from training.loop import LoopConfig
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.partition import abstract, gather, normal, on_one_cpu, ones, spec
+from training.partition import abstract, gather, normal, on_one_cpu, ones, spec, weights
 
 MODEL = mt5.MT5Config(vocabulary=512, width=128, feed_forward=256, heads=4, head_size=64, layers=2)
 WHOLE = {"query": 3, "key": 3, "value": 3, "gate": 3, "linear": 3}
@@ -86,6 +86,17 @@ def test_gather_makes_the_model_dimension_whole_and_its_transpose_scatters_the_g
         assert gradient.sharding == weight.sharding
         np.testing.assert_allclose(gradient, 2 * np.asarray(weight), rtol=1e-6)
         assert ones((3, 4)).sharding.is_fully_replicated
+
+
+def test_norms_and_biases_are_no_weights():
+    names = {"kernel": 0, "self_norm": 0, "relative_bias": 0, "blocks": {"gate": 0, "final_norm": 0}}
+    expected = {
+        "kernel": True,
+        "self_norm": False,
+        "relative_bias": False,
+        "blocks": {"gate": True, "final_norm": False},
+    }
+    assert weights(names) == expected
 
 
 def test_without_a_mesh_nothing_is_moved():

@@ -83,7 +83,7 @@ def update_step(gradients: Gradients, tx: optax.GradientTransformation, dtype: j
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(next(iter(batch.values()))))
         sums, grads = gradients(collect(state.model, dtype), batch, keys)
         weight = jnp.maximum(sums["loss"][1], 1)
-        # Of make_train_step they are so already, microbatch by microbatch; other gradients are as their maker left them.
+        # Those of make_train_step are so already, each microbatch as it is added; others are as their maker left them.
         grads = jax.tree.map(lambda g: g / weight, as_accumulated(grads))
         with jax.named_scope("optimizer"):
             updates, optimizer = tx.update(grads, state.optimizer, state.model)

@@ -6,8 +6,8 @@ Names come from `jax.named_scope` in the models and in the step; where there is 
 import re
 from typing import Literal
 
-Phase = Literal["forward", "backward", "recomputed", "update"]
-PHASES: tuple[Phase, ...] = ("forward", "recomputed", "backward", "update")
+Phase = Literal["forward", "backward", "recomputed", "outside"]
+PHASES: tuple[Phase, ...] = ("forward", "recomputed", "backward", "outside")
 
 # A name in an operation's path -> what it is called. The innermost counts.
 SCOPES = {
@@ -50,9 +50,10 @@ def line_of(op_name: str, opcode: str) -> str:
 
 
 def phase_of(op_name: str) -> Phase:
-    """Forward where it is differentiated, backward where that is transposed, update where neither is."""
+    """Forward where it is differentiated, backward where that is transposed, outside where neither is: once a step, as
+    the optimizer, but weights collected and stacks filled with zeros too."""
     if "rematted_computation" in op_name:
         return "recomputed"
     if "transpose(" in op_name:
         return "backward"
-    return "forward" if "jvp(" in op_name else "update"
+    return "forward" if "jvp(" in op_name else "outside"

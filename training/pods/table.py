@@ -10,7 +10,18 @@ from training.pods.lines import PHASES
 from training.pods.memory import GIB
 
 Told = Mapping[str, Any]  # a plan as JSON, see training.pods.plan.Plan.told
-COLUMNS = ("training", "slice", "mesh", "rows a chip", "GiB a chip", "step, ms", "bound, ms", "MFU")
+COLUMNS = (
+    "training",
+    "slice",
+    "mesh",
+    "rows a chip",
+    "GiB a chip",
+    "step, ms",
+    "bound, ms",
+    "MFU",
+    "by estimated_cycles: ms",  # the compiler's own estimate alone, which is longer
+    "MFU by it",
+)
 
 
 def heading() -> str:
@@ -28,7 +39,9 @@ def row(told: Told) -> str:
             f"{told['memory']['all'] / GIB:.2f}",
             _ms(told["seconds"], told),
             _ms(told["bound"], told) or "-",
-            f"{told['mfu']:.1%}" if told["bound"] else "-",
+            _mfu(told["seconds"], told) or "-",
+            _ms(told["estimated_seconds"], told),
+            _mfu(told["estimated_seconds"], told) or "-",
         )
     )
 
@@ -82,7 +95,7 @@ def known(told: Told) -> str:
     text = "; ".join(parts) + f"; {_ms(behind, told) or 0} ms of the last two hide"
     estimated = told["estimated_seconds"]
     text += f"; all of them by the compiler's cycles, where it says some: {_ms(estimated, told)} ms"
-    text += f", {told['bound'] / estimated:.1%} MFU" if told["bound"] else ""
+    text += f", {mfu} MFU" if (mfu := _mfu(estimated, told)) else ""
     loops, kernels = told["unknown_loops"], told["unmeasured_kernels"]
     text += f"; {loops} loops of unknown length counted once" * bool(loops)
     return text + f"; {kernels} kernels were not measured, and are a bound alone" * bool(kernels)
@@ -113,6 +126,11 @@ def _binding(line: Mapping[str, Any]) -> str:
 def _ms(seconds: float | None, told: Told) -> str:
     """With as many digits as the step is long; nothing for nothing."""
     return f"{1e3 * seconds:.{1 if told['seconds'] > 0.01 else 3}f}" if seconds else ""
+
+
+def _mfu(seconds: float, told: Told) -> str:
+    """Nothing for a training that does not count its FLOPs."""
+    return f"{told['bound'] / seconds:.1%}" if told["bound"] else ""
 
 
 def _line(cells: Sequence[Any]) -> str:

@@ -30,7 +30,7 @@ def test_a_loops_body_counts_as_often_as_it_runs():
     assert found.unknown_loops == 0
     lines = {line["line"]: line for line in found.lines()}
     assert sum(sum(line["seconds"].values()) for line in lines.values()) == pytest.approx(found.seconds)
-    assert lines[COLLECTIVES]["bounds"]["links"] >= sum(lines[COLLECTIVES]["seconds"].values())
+    assert lines[COLLECTIVES]["bounds"]["links"] == pytest.approx(sum(lines[COLLECTIVES]["seconds"].values()))
 
 
 @pytest.mark.parametrize("cycles", [1_000, 1_000_000])
@@ -95,7 +95,8 @@ def test_what_is_not_estimated_is_bounded_and_kernels_are_measured():
     unknown = roofline(made, slice_((1, 1, 1)))
     assert unknown.seconds == pytest.approx(2 * bound) and unknown.unmeasured_kernels == 1
     bounded = roofline(made, slice_((1, 1, 1)), {"k": Kernel(name="k", flops=10**9, steps=3)})
-    assert bounded.seconds == pytest.approx(bound + max(bound, 10**9 / V5E.peak)) and bounded.flops == 10**9
+    assert bounded.seconds == pytest.approx(bound + max(bound, 10**9 / V5E.peak))
+    assert [x.flops for x in bounded.operations] == [0, 10**9]
     measured = Kernel(name="k", flops=10**9, steps=3, once=30, step=Block(900, 990, 0))
     found = roofline(made, slice_((1, 1, 1)), {"k": measured})
     assert found.unmeasured_kernels == 0
@@ -118,7 +119,7 @@ def test_what_is_not_estimated_is_bounded_and_kernels_are_measured():
         ),
         ("jit(step)/jvp()/while/body/attention/BTNH,BSNH->BNTS/dot_general", "attention: scores", "forward"),
         ("jit(step)/jvp()/while/body/dynamic_update_slice", "stacking of residuals", "forward"),
-        ("jit(step)/optimizer/sqrt", "optimizer", "update"),
+        ("jit(step)/optimizer/sqrt", "optimizer", "outside"),
         ("jit(step)/jvp()/while/body/attention/flash/pallas_call", "kernel flash", "forward"),
         ("jit(step)/jvp()/add", "residual stream and other elementwise", "forward"),
         ("jit(step)/jvp()/dot_general", "other products", "forward"),

@@ -51,6 +51,8 @@ def test_a_row_for_a_machine():
         "step, ms": f"{ms:.3f}",
         "bound, ms": f"{ms / 4:.3f}",
         "MFU": "25.0%",
+        "by estimated_cycles: ms": f"{2 * ms:.3f}",
+        "MFU by it": "12.5%",
     }
 
 

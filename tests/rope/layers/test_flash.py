@@ -269,6 +269,15 @@ def test_in_a_scan_with_recomputation(saved):
     assert used(program.jaxpr, "flash_forward") == (1 if saved else 2)
 
 
+@pytest.mark.parametrize("causal", ["", "_causal"])
+def test_causal_kernels_have_names_of_their_own(causal):
+    """For encoder and decoder of one length have arrays of the same shapes."""
+    *given, cotangent = arrays(queries=32, keys=32)
+    mask = made(f"segments{causal}", 2, 32, 32, 2)[-1]
+    back = jax.make_jaxpr(lambda *x: jax.vjp(partial(flash, mask=mask), *x)[1](cotangent))(*given)
+    assert [used(back.jaxpr, f"flash_{way}{causal}") for way in ("forward", "backward")] == [1, 1]
+
+
 def used(jaxpr, name):
     """How many kernels of this name there are whose results are used."""
     found, read = 0, {id(v) for v in jaxpr.outvars} | {id(v) for e in jaxpr.eqns for v in e.invars}

@@ -22,6 +22,6 @@ PEAKS = {
 
 def peak(kind: str) -> float | None:
     """Of the longest name whose words the kind begins with; None of one that is not known, and of a part of a GPU."""
-    words = kind.lower().split()
+    words = kind.lower().replace("-", " ").split()  # NVIDIA A100-SXM4-80GB
     known = [name for name in PEAKS if words[: len(name.split())] == name.lower().split()]
     return PEAKS[max(known, key=len)] if known and "mig" not in words else None

@@ -88,6 +88,7 @@ def same_texts(folder: Path, model, search: Search = Search()) -> None:  # noqa:
             length_penalty=search.length_penalty,
             do_sample=False,
             suppress_tokens=[pad],
+            use_cache=False,  # transformers 5.23 makes a cache for as many layers as the encoder has
         )
     assert written[0, 0] == loaded.tokenizer.start_id
     writing = Writing(max_source=1024, max_target=15, search=search)
@@ -156,7 +157,7 @@ def test_sentinels_that_have_no_rows(tmp_path, said):
 
 
 def test_t5_with_its_sentinels(tmp_path):
-    model = make(T5ForConditionalGeneration)
+    model = make(T5ForConditionalGeneration, decoder_start_token_id=0)
     model.save_pretrained(tmp_path)
     PIECES.save(tmp_path)
     tokenizer = T5Tokenizer.from_pretrained(tmp_path)

@@ -123,8 +123,8 @@ def test_a_tokenizer_without_a_mask(run, tmp_path):
     """An encoder's is any with a [MASK], by what it says of itself, and no other."""
     out = tmp_path / "out"
     export_encoder(ExportEncoderConfig(model=run[0].folder, folder=str(out)))
-    (out / "vocab.txt").unlink()
-    (out / "tokenizer.json").unlink()
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        (out / name).unlink()
     (out / "spiece.model").write_bytes(train_sentencepiece(TEXTS, 300))
     with pytest.raises(DataError, match="a sentencepiece model; an encoder's tokenizer is its vocab.txt"):
         load_text_encoder(out)

@@ -102,6 +102,9 @@ def load(
     switches = f"gelu {config.gelu}, " + ", ".join(
         f"{name} {'on' if getattr(config, name) else 'off'}" for name in ("scaled_output", "cross_bias")
     )
+    said = tokenizer.settings
+    if {said.start, said.end, said.pad} != {None}:
+        why += f"; starts with {tokenizer.start_id}, ends with {tokenizer.eos_id}, pads with {tokenizer.pad_id}"
     return Loaded(model, config, tokenizer, f"{path}: {what}, {size:.1f}M parameters; {switches} ({why})")
 
 
@@ -153,6 +156,9 @@ def _check_vocabulary(config: MT5Config, tokenizer: Tokenizer, folder: Path) -> 
             f"{folder}: the embedding has {config.vocabulary:,} rows and the tokenizer {tokenizer.vocab_size:,} "
             "tokens; put the tokenizer there that belongs to the model"
         )
+    marks = {"start": tokenizer.start_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    if wrong := [f"{name}_token_id is {i}" for name, i in marks.items() if i >= config.vocabulary]:
+        raise DataError(f"{folder}: {wrong[0]}, and the embedding has {config.vocabulary:,} rows; write one of them")
 
 
 def run_init(about: dict[str, Any], checkpoint: Path) -> Callable[[jax.Array], MT5]:

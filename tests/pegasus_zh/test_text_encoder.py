@@ -112,6 +112,7 @@ def test_a_tokenizer_of_another_model(run, tmp_path):
     config, _, folder = run
     out = tmp_path / "out"
     export_encoder(ExportEncoderConfig(model=config.folder, folder=str(out)))
+    (out / "tokenizer.json").unlink()
     with (out / "vocab.txt").open("a") as file:
         file.writelines(f"token{n}\n" for n in range(100))
     with pytest.raises(DataError, match="put the vocab.txt there that belongs to the model"):
@@ -122,7 +123,8 @@ def test_a_tokenizer_without_a_mask(run, tmp_path):
     """An encoder's is any with a [MASK], by what it says of itself, and no other."""
     out = tmp_path / "out"
     export_encoder(ExportEncoderConfig(model=run[0].folder, folder=str(out)))
-    (out / "vocab.txt").unlink()
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        (out / name).unlink()
     (out / "spiece.model").write_bytes(train_sentencepiece(TEXTS, 300))
     with pytest.raises(DataError, match="a sentencepiece model; an encoder's tokenizer is its vocab.txt"):
         load_text_encoder(out)

@@ -127,6 +127,34 @@ def test_what_transformers_has_no_switch_for_is_in_the_weights(tmp_path, switche
     close(ours(loaded.model, loaded.config), theirs(MODEL, config))
 
 
+@pytest.mark.parametrize(("layers", "decoder_layers"), [(1, 3), (3, 1)])
+def test_stacks_of_unequal_depth(tmp_path, layers, decoder_layers):
+    config = replace(CONFIG, layers=layers, decoder_layers=decoder_layers)
+    model = random_model(config, seed=9)
+    close(ours(model, config), theirs(model, config))
+    write_folder(tmp_path / "model", model, config, PEGASUS)
+    loaded = load(tmp_path / "model")
+    same(loaded.model, model)
+    assert loaded.config == config
+    run = save_run(tmp_path / "run", {1: model}, config, PEGASUS)
+    assert load(run).config == config
+
+
+def test_what_a_target_begins_and_ends_with_is_read_told_kept_and_exported(folder):
+    edit(folder, decoder_start_token_id=5, eos_token_id=103)
+    (folder / "generation_config.json").unlink()
+    loaded = load(folder)
+    assert (loaded.tokenizer.start_id, loaded.tokenizer.eos_id, loaded.tokenizer.pad_id) == (5, 103, 0)
+    assert loaded.source.endswith("(by pegasus_zh in config.json; starts with 5, ends with 103, pads with 0)")
+    run = save_run(folder.parent / "run", {1: loaded.model}, loaded.config, loaded.tokenizer)
+    for source in (folder, run):
+        out = export(ExportConfig(model=str(source), folder=str(folder.parent / f"out {source.name}")))
+        assert load(out).tokenizer.fingerprint == loaded.tokenizer.fingerprint
+        for name in ("config.json", "generation_config.json"):
+            about = json.loads((out / name).read_text())
+            assert (about["decoder_start_token_id"], about["eos_token_id"], about["pad_token_id"]) == (5, 103, 0)
+
+
 def test_a_cross_bias_is_given_up_only_when_asked(tmp_path, said):
     config = replace(CONFIG, **SEMANTICS["bert4keras"])
     run = save_run(tmp_path / "run", {1: MODEL}, config, PEGASUS)
@@ -160,6 +188,7 @@ def test_a_port_of_t5_pegasus_is_known_by_its_vocabulary(folder):
 def test_a_vocabulary_of_characters_is_uers_or_is_asked_about(folder):
     """Of the same layout of files as T5-PEGASUS's ports, with the arithmetic of mT5."""
     edit(folder, pegasus_zh=None)
+    (folder / "tokenizer.json").unlink()
     characters = [*SPECIALS, *"，。今天气不错我们"]
     for vocabulary in (["extra0" if token == "[unused1]" else token for token in characters], [*characters, "extra0"]):
         PegasusTokenizer(vocabulary).save(folder)
@@ -211,6 +240,34 @@ def test_a_tied_head_is_the_embedding(tmp_path):
         load(tmp_path)
     edit(tmp_path, model_type="t5")  # T5's is one
     assert load(tmp_path).config == replace(config, scaled_output=True)
+
+
+def test_a_config_without_model_type_is_understood_by_class_or_tensors(folder):
+    edit(folder, model_type=None, architectures=None)
+    assert load(folder).config == CONFIG
+    rewrite(folder, lambda w: w.pop("lm_head.weight"))
+    with pytest.raises(DataError, match='config.json: no model_type, .* add "model_type": "mt5" or "t5"'):
+        load(folder)
+    edit(folder, architectures=["MT5ForConditionalGeneration"], tie_word_embeddings=True)
+    assert load(folder).config == CONFIG
+    edit(folder, architectures=["T5ForConditionalGeneration"], feed_forward_proj="gated-gelu", pegasus_zh=None)
+    assert load(folder, semantics="mt5").config == CONFIG
+    edit(folder, architectures=None, feed_forward_proj=None)
+    rewrite(folder, lambda w: [w.pop(name) for name in list(w) if "wi_" in name])
+    with pytest.raises(DataError, match="feed_forward_proj is 'relu', a T5 before v1.1"):
+        load(folder)
+    rewrite(folder, lambda w: w.pop("shared.weight"))
+    with pytest.raises(DataError, match="no model_type, and no tensor 'shared.weight', which every T5 has"):
+        load(folder)
+
+
+def test_names_of_a_wrapped_model(folder):
+    def wrap(weights):
+        for name in list(weights):
+            weights[f"module.{name}"] = weights.pop(name)
+
+    rewrite(folder, wrap)
+    same(load(folder).model, MODEL)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -311,7 +368,11 @@ def lying_index(folder: Path):
 
 
 def other_tokenizer(count: int):
-    return lambda folder: PegasusTokenizer([*SPECIALS, *map(chr, range(0x4E00, 0x4E00 + count))]).save(folder)
+    def change(folder: Path):
+        (folder / "tokenizer.json").unlink()
+        PegasusTokenizer([*SPECIALS, *map(chr, range(0x4E00, 0x4E00 + count))]).save(folder)
+
+    return change
 
 
 QUERY = "decoder.block.1.layer.1.EncDecAttention.q.weight"
@@ -340,7 +401,18 @@ BROKEN = {
         rf"'{QUERY}' is I8; only float32",
     ),
     "fewer rows": (other_tokenizer(40), r"the embedding has 128 rows and the tokenizer 146 tokens"),
-    "no tokenizer": (lambda folder: (folder / "vocab.txt").unlink(), r"holds neither vocab.txt nor spiece.model"),
+    "no tokenizer": (
+        lambda folder: [(folder / name).unlink() for name in ("vocab.txt", "tokenizer.json")],
+        r"holds neither vocab.txt nor spiece.model",
+    ),
+    "another tokenizer.json": (
+        lambda folder: (folder / "vocab.txt").write_text((folder / "vocab.txt").read_text().replace("天", "夭")),
+        r"tokenizer.json: id \d+ is '天', and '夭' in vocab.txt",
+    ),
+    "a start without a row": (
+        lambda folder: (folder / "generation_config.json").write_text('{"decoder_start_token_id": 128}'),
+        r"start_token_id is 128, and the embedding has 128 rows",
+    ),
     "no config": (lambda folder: (folder / "config.json").unlink(), r"config.json: no such file"),
     "cut config": (cut("config.json", 0.5), r"config.json: not JSON"),
     "config not an object": (
@@ -350,7 +422,8 @@ BROKEN = {
     "other model": (config_with(model_type="umt5"), r"config.json: model_type is 'umt5'; only mt5 and t5"),
     "not gated": (config_with(feed_forward_proj="relu"), r"config.json: feed_forward_proj is 'relu'"),
     "other gate": (config_with(feed_forward_proj="gated-silu"), r"feed_forward_proj is 'gated-silu'"),
-    "unequal stacks": (config_with(num_decoder_layers=1), r"num_layers and num_decoder_layers differ"),
+    "a shallower decoder": (config_with(num_decoder_layers=1), r"tensor 'decoder.block.1.* and 13 more, which an mT5"),
+    "depth in words": (config_with(num_decoder_layers="1"), r'config.json: num_decoder_layers is "1"'),
     "no size": (config_with(d_model=None), r"config.json: d_model is null"),
     "size in words": (config_with(num_heads="two"), r'config.json: num_heads is "two"'),
     "own key": (config_with(pegasus_zh={"gelu": "relu"}), r'pegasus_zh is {"gelu": "relu"}; it may hold gelu: "tanh"'),

@@ -68,6 +68,10 @@ class Tokenizer(Protocol):
         """The text of `ids` up to the first end token; special tokens, and ids outside the vocabulary, are dropped."""
         ...
 
+    def pieces(self) -> list[str]:
+        """What each id adds to a text, without blanks around it; "" for special tokens."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Writes vocab.txt or spiece.model into `folder`, atomically."""
         ...
@@ -113,6 +117,10 @@ class PegasusTokenizer(Tokenizer):
             last = token[-1]
         return "".join(text)
 
+    def pieces(self) -> list[str]:
+        found = ("" if _is_special(token) else token for token in self.vocabulary)
+        return [token[2:] if token.startswith("##") and len(token) > 2 else token for token in found]
+
     def save(self, folder: Path) -> None:
         _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
 
@@ -153,6 +161,10 @@ class SentencePieceTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         kept = itertools.takewhile(lambda i: i != self.eos_id, ids)
         return self._processor.decode([int(i) for i in kept if self.unk_id < i < self.vocab_size])
+
+    def pieces(self) -> list[str]:
+        found = self._processor.id_to_piece(list(range(self.vocab_size)))
+        return ["" if i <= self.unk_id else piece.strip("\N{LOWER ONE EIGHTH BLOCK}") for i, piece in enumerate(found)]
 
     def save(self, folder: Path) -> None:
         _write(Path(folder) / SENTENCEPIECE_FILE, self._model)

@@ -1,0 +1,109 @@
+"""What is shown of a pretrained model: the documents of packed rows, and which pseudo-summary it finds."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pegasus_zh import samples
+from pegasus_zh.rows.packing import SOURCE, TARGET, decode_rows, encode_row
+from pegasus_zh.samples import finding, pairs_of, show_samples
+from pegasus_zh.t5 import mt5
+from tests.pegasus_zh.t5.random_model import START, TINY, on_mesh, random_model, random_pairs
+from tests.pegasus_zh.test_writing import CONFIG, MODEL, TOKENIZER
+from training.mesh import MeshConfig, make_mesh
+
+PAIRS = random_pairs(11, TINY, seed=2)
+PACKED = [PAIRS[:2], PAIRS[2:3], PAIRS[3:6], PAIRS[6:9], PAIRS[9:]]
+
+
+class Rows:
+    """Packed rows in memory, as PackedRows reads them."""
+
+    def __init__(self, packed):
+        self._records = [encode_row(row, "<u2") for row in packed]
+
+    def __len__(self):
+        return len(self._records)
+
+    def batch(self, indices):
+        records = [self._records[i] for i in indices]
+        return decode_rows(records, "<u2", {SOURCE: 64, TARGET: 32}, pad_id=0, start_id=START)
+
+
+def test_documents_of_packed_rows_one_by_one():
+    found = list(pairs_of(Rows(PACKED)))
+    assert len(found) == len(PAIRS)
+    for pair, (source, target) in zip(found, PAIRS, strict=True):
+        np.testing.assert_array_equal(pair["source"], source)
+        np.testing.assert_array_equal(pair["target"], target)
+        np.testing.assert_array_equal(pair["target_inputs"], [START, *target[:-1]])
+
+
+def plainly(model, pairs) -> float:
+    """The share, a document at a time, each target by itself."""
+    hits = []
+    for i, (source, _) in enumerate(pairs):
+        scores = []
+        for k in range(8):
+            target = pairs[(i + k) % len(pairs)][1]
+            here, inputs = jnp.ones((1, len(source)), int), np.array([[START, *target[:-1]]])
+            encoded = mt5.encode(model, source[None].astype(int), here, TINY)
+            hidden = mt5.decode(model, inputs, jnp.ones_like(inputs), encoded, here, TINY)
+            log_p = jax.nn.log_softmax(mt5.logits(model, hidden, TINY))[0]
+            scores.append(float(log_p[np.arange(len(target)), target].mean()))
+        hits.append(int(np.argmax(scores)) == 0)
+    return float(np.mean(hits))
+
+
+@pytest.mark.parametrize("most", [1, 1 << 25])  # logits at once: a row at a time, all rows
+def test_the_share_that_is_found(monkeypatch, most):
+    monkeypatch.setattr(samples, "_SCORES", most)
+    model = random_model(TINY, seed=3)
+    assert finding(TINY, Rows(PACKED))(model, 0) == {"found_among_8": plainly(model, PAIRS)}
+
+
+def test_a_model_that_copies_finds_its_own():
+    """One whose attention copies: a target of the source's own words is likelier than others."""
+    random = np.random.default_rng(0)
+    words = [random.integers(3, TINY.vocabulary, 12) for _ in range(9)]
+    pairs = [(np.append(x, 1), np.append(x[:6], 1)) for x in words]
+    model, objective = random_model(TINY, seed=3), finding(TINY, Rows([[pair] for pair in pairs]))
+
+    @jax.jit
+    def loss(model):
+        from pegasus_zh.t5.objective import loss
+
+        total, weight = loss(model, Rows([[pair] for pair in pairs]).batch(range(9)), None, config=TINY)["loss"]
+        return total / weight
+
+    step = jax.jit(lambda model: jax.tree.map(lambda x, g: x - 0.05 * jnp.sign(g), model, jax.grad(loss)(model)))
+    before = objective(model, 0)["found_among_8"]
+    for _ in range(60):
+        model = step(model)
+    assert before < 0.6 < objective(model, 60)["found_among_8"]
+
+
+def test_a_mesh_finds_the_same():
+    model, pairs = random_model(TINY, seed=5), Rows(PACKED)
+    alone = finding(TINY, pairs)(model, 0)
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices()[:8])):
+        assert finding(TINY, pairs)(on_mesh(model, TINY), 0) == alone
+
+
+def test_of_few_documents_nothing_is_said():
+    assert finding(TINY, Rows(PACKED[:3]))(random_model(TINY), 0) == {}
+
+
+def test_samples_do_not_repeat_themselves(shown, tmp_path):
+    pairs = random_pairs(5, replace(TINY, vocabulary=160), seed=2)
+    show_samples(MODEL, CONFIG, TOKENIZER, Rows([pairs[:2], pairs[2:]]), 4, tmp_path / "samples.txt")
+    text = (tmp_path / "samples.txt").read_text("utf-8")
+    assert text.count("written ") == 4 and text.strip() in shown.readouterr().out
+    for line in text.splitlines():
+        if line.startswith("written"):
+            ids = TOKENIZER.encode(line[11:])
+            triples = list(zip(ids, ids[1:], ids[2:], strict=False))
+            assert len(triples) > 3 and len({*triples}) == len(triples)

@@ -11,6 +11,9 @@ from pegasus_zh import samples
 from pegasus_zh.rows.packing import SOURCE, TARGET, decode_rows, encode_row
 from pegasus_zh.samples import finding, pairs_of, show_samples
 from pegasus_zh.t5 import mt5
+from pegasus_zh.t5.decoder import MT5Decoder
+from pegasus_zh.writing import Writing, generate
+from rope.decoding.search import Search
 from tests.pegasus_zh.t5.random_model import START, TINY, on_mesh, random_model, random_pairs
 from tests.pegasus_zh.test_writing import CONFIG, MODEL, TOKENIZER
 from training.mesh import MeshConfig, make_mesh
@@ -42,18 +45,23 @@ def test_documents_of_packed_rows_one_by_one():
         np.testing.assert_array_equal(pair["target_inputs"], [START, *target[:-1]])
 
 
+@jax.jit
+def log_p(model, source, inputs):
+    """Of every token at every place of a row [1, T]."""
+    segments, here = ((x > 0).astype(int) for x in (source, inputs))
+    encoded = mt5.encode(model, source, segments, TINY)
+    return jax.nn.log_softmax(mt5.logits(model, mt5.decode(model, inputs, here, encoded, segments, TINY), TINY))
+
+
 def plainly(model, pairs) -> float:
-    """The share, a document at a time, each target by itself."""
+    """The share, a document and a target at a time."""
     hits = []
     for i, (source, _) in enumerate(pairs):
         scores = []
         for k in range(8):
             target = pairs[(i + k) % len(pairs)][1]
-            here, inputs = jnp.ones((1, len(source)), int), np.array([[START, *target[:-1]]])
-            encoded = mt5.encode(model, source[None].astype(int), here, TINY)
-            hidden = mt5.decode(model, inputs, jnp.ones_like(inputs), encoded, here, TINY)
-            log_p = jax.nn.log_softmax(mt5.logits(model, hidden, TINY))[0]
-            scores.append(float(log_p[np.arange(len(target)), target].mean()))
+            rows = (np.pad(x, (0, 24 - len(x)))[None].astype(int) for x in (source, [START, *target[:-1]]))
+            scores.append(float(log_p(model, *rows)[0, np.arange(len(target)), target].mean()))
         hits.append(int(np.argmax(scores)) == 0)
     return float(np.mean(hits))
 
@@ -97,13 +105,15 @@ def test_of_few_documents_nothing_is_said():
     assert finding(TINY, Rows(PACKED[:3]))(random_model(TINY), 0) == {}
 
 
-def test_samples_do_not_repeat_themselves(shown, tmp_path):
+def test_samples_are_written_without_repetitions(shown, tmp_path):
     pairs = random_pairs(5, replace(TINY, vocabulary=160), seed=2)
+    sources, decoder = [source.tolist() for source, _ in pairs[:4]], MT5Decoder(CONFIG)
+    longest = Writing(max_source=max(map(len, sources)), max_target=128, batch_size=4)
+    greedy, wanted = (
+        list(generate(MODEL, decoder, TOKENIZER, sources, replace(longest, search=Search(no_repeat_ngram_size=n))))
+        for n in (0, 3)
+    )
     show_samples(MODEL, CONFIG, TOKENIZER, Rows([pairs[:2], pairs[2:]]), 4, tmp_path / "samples.txt")
     text = (tmp_path / "samples.txt").read_text("utf-8")
-    assert text.count("written ") == 4 and text.strip() in shown.readouterr().out
-    for line in text.splitlines():
-        if line.startswith("written"):
-            ids = TOKENIZER.encode(line[11:])
-            triples = list(zip(ids, ids[1:], ids[2:], strict=False))
-            assert len(triples) > 3 and len({*triples}) == len(triples)
+    assert text.strip() in shown.readouterr().out
+    assert [line[11:] for line in text.splitlines() if line.startswith("written")] == wanted != greedy

@@ -90,7 +90,9 @@ def test_what_is_forbidden_first_and_suppressed(framed, written):
     words = {text[i : i + 2] for text in written for i in range(0, len(text) - 1, 3)} - {""}
     begin = "".join([c for c in CHARACTERS if c not in written[0]][:2])
     writing = replace(WRITING, forbid=tuple(sorted(words)), begin=begin)
-    suppressed = tuple(TOKENIZER.encode(written[0][:1]))
+    # What is dropped in decoding would join what it stood between.
+    nothing = [i for i, piece in enumerate(TOKENIZER.pieces()) if not piece and i != TOKENIZER.eos_id]
+    suppressed = (*TOKENIZER.encode(written[0][:1]), *nothing, *range(TOKENIZER.vocab_size, CONFIG.vocabulary))
     found = list(generate(MODEL, DECODER, TOKENIZER, framed, writing, suppressed=suppressed))
     assert all(text.startswith(writing.begin) and not any(word in text for word in words) for text in found)
     assert not any(written[0][0] in text for text in found) and any(len(text) > 3 for text in found)

@@ -42,7 +42,7 @@ def spellings(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], ...]:
     if tokenizer.unk_id not in ids:  # as a sentencepiece model normalises
         texts.add("".join(pieces[i] for i in ids))
     texts.discard("")  # which is in all of them
-    found = {(i,) for i, piece in enumerate(pieces) if any(text in piece for text in texts)}
+    found: set[tuple[int, ...]] = {(i,) for i, piece in enumerate(pieces) if any(text in piece for text in texts)}
     found |= {*islice(chain.from_iterable(map(ways, texts)), _MOST)}
     if len(found) >= _MOST:
         raise DataError(

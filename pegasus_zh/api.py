@@ -17,7 +17,7 @@ from pegasus_zh.generation import placed
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, Semantics, load
-from pegasus_zh.text.lists import listed
+from pegasus_zh.text.lists import listed, many
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder, rows_of_texts
 from pegasus_zh.writing import Writing, bucket, write_texts
 from rope.decoding.search import Search
@@ -143,29 +143,36 @@ class Writer:
         max_target: int = 32,
         batch_size: int = 32,
         seed: int = 0,
+        forbid: Sequence[str] = (),
+        begin: str = "",
     ) -> list[str]:
-        """What the model writes for each text, in order.
+        """What the model writes for each text, in order: the best of several answers.
 
         search: greedy; beams, four of them; draws, at temperature 1; or any Search, such as
         Search(temperature=0.7, top_p=0.9). max_source, max_target: ids that are read and written at most. batch_size:
-        texts that are decoded together. seed: of draws; a text's own depends on it and on the text's number. The first
-        call of each length compiles. Raises ValueError for a string where a list belongs, no texts, an unknown search,
-        and numbers that cannot be.
+        texts that are decoded together. seed: of draws; a text's own depends on it and on the text's number. forbid:
+        words that are not written. begin: what every text begins with. The first call of each length compiles. Raises
+        ValueError for a string where a list belongs, no texts, an unknown search, and numbers that cannot be.
         """
+        limits = {"max_source": max_source, "max_target": max_target, "batch_size": batch_size, "seed": seed}
+        return [best for best, *_ in self.several(texts, search, **limits, forbid=forbid, begin=begin)]
+
+    def several(
+        self, texts: Iterable[str], search: SearchName | Search, *, batch_size: int = 32, **settings: Any
+    ) -> list[list[str]]:
+        """As many texts for each text as the search is asked for, the best first: `Search(beams=4, answers=3)`, or
+        `Search(temperature=1.0, answers=3)`. The settings, and the errors, are those of a call."""
         found = listed(texts)
         if not isinstance(search, Search) and search not in (*SEARCHES,):
             raise ValueError(f"search is {search!r}: it must be {', '.join(SEARCHES)}, or a Search")
-        writing = Writing(
-            max_source=max_source,
-            max_target=max_target,
-            batch_size=batch_size,
-            seed=seed,
-            search=search if isinstance(search, Search) else SEARCHES[search],
-        )
+        settings["forbid"] = tuple(many(settings.get("forbid", ())))
+        search = search if isinstance(search, Search) else SEARCHES[search]
+        writing = Writing(batch_size=batch_size, search=search, **settings)
         writing = replace(writing, batch_size=_rows(batch_size, len(found)))
         model, config, tokenizer = self._loaded.model, self._loaded.config, self._loaded.tokenizer
         with jax.set_mesh(self._mesh):
-            return list(write_texts(model, MT5Decoder(config), tokenizer, writing, found))
+            decoder, never = MT5Decoder(config), self._loaded.suppressed
+            return list(write_texts(model, decoder, tokenizer, writing, found, suppressed=never))
 
 
 def _rows(batch_size: int, texts: int) -> int:

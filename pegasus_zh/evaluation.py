@@ -96,7 +96,11 @@ def read_pairs(source: Source, reference_field: str, written_field: str) -> tupl
             raise DataError(f"{place}: broken JSON ({error}); repair it, or write the file again") from None
         if not isinstance(fields, dict):
             raise DataError(f"{place}: not a JSON object; each line is one, with a reference and what was written")
-        if reference_field not in fields and set(fields) <= {"source", written_field}:  # scripts.generate's own
+        if reference_field not in fields and set(fields) <= {
+            "source",
+            "answers",
+            written_field,
+        }:  # scripts.generate's own
             raise DataError(
                 f"{place}: no reference to score against; "
                 "write for a .tsv (reference TAB source) or .jsonl that has one"

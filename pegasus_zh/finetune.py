@@ -29,6 +29,7 @@ from pegasus_zh.t5.load import Semantics, Start, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.pairs import PAIR_FILES, read_pairs
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
+from pegasus_zh.text.words import sentinels
 from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
 from training.files.atomic import read_json, write_json
@@ -64,6 +65,10 @@ class FinetuneRecipe:
     """Of the examples drawn, their order, and dropout."""
     dropout: float | None = None
     """Instead of the model's."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over the vocabulary."""
+    z_loss: float = 0.0
+    """Weight of log(Z)^2 in the loss, 1e-4 where logits drift in bfloat16."""
     computation: Annotated[Computation, FLAT] = field(default_factory=Computation)
     """How the model is computed."""
     optimizer: tyro.conf.OmitArgPrefixes[OptimizerConfig] = field(
@@ -73,7 +78,8 @@ class FinetuneRecipe:
 
     def __post_init__(self):
         names = ("epochs", "batch_size", "accumulate", "eval_epochs")
-        check_ranges(self, **dict.fromkeys(names, 1), max_source=3, max_target=3, seed=(0, 1 << 32), dropout=(0, 1))
+        check_ranges(self, **dict.fromkeys(names, 1), max_source=3, max_target=3, seed=(0, 1 << 32))
+        check_ranges(self, dropout=(0, 1), label_smoothing=(0, 1), z_loss=0)
 
     def model(self, start: mt5.MT5Config) -> mt5.MT5Config:
         """The model that the tuning begins with, as it is to be trained."""
@@ -99,7 +105,8 @@ class FinetuneRecipe:
 
     def program(self, model: mt5.MT5Config, shape: tuple[int, int], steps: int) -> Program:
         """The training of `model` on rows of shape (S, T)."""
-        return t5_program(model, shape, self.optimizer, steps=steps, seed=self.seed)
+        which = {"smoothing": self.label_smoothing, "z_loss": self.z_loss}
+        return t5_program(model, shape, self.optimizer, steps=steps, seed=self.seed, **which)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +251,8 @@ def tune(
         if step == 0:  # a new run: what an earlier one in the same place left counts no more
             best.found = {}
             return {}
-        written = list(generate(arrays, MT5Decoder(model), tokenizer, [list(source) for source, _ in held], writing))
+        sources, decoder = [list(source) for source, _ in held], MT5Decoder(model)
+        written = list(generate(arrays, decoder, tokenizer, sources, writing, suppressed=sentinels(tokenizer)))
         found = {name: 100 * float(x.mean()) for name, x in scores([r for _, r in valid], written).items()}
         best.offer(arrays, step, found, list(zip(valid, written, strict=True)))
         return found
@@ -323,7 +331,10 @@ class _Best:
         self.found = {"step": step, **found}
         if jax.process_index() == 0:
             folder = self._folder / "best"
-            write_folder(folder, model, self._config, self._tokenizer, overwrite=True, cross_bias="keep")
+            never = sentinels(self._tokenizer)
+            write_folder(
+                folder, model, self._config, self._tokenizer, overwrite=True, cross_bias="keep", suppressed=never
+            )
             rows = ({"source": s, "reference": r, "written": w} for (s, r), w in written)
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (folder / "validation.jsonl").write_text(lines, encoding="utf-8")

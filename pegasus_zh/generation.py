@@ -28,10 +28,10 @@ from training.telling import tell
 
 
 class Write(Protocol):
-    """Writes a text for each of the texts it is given;
+    """Writes for each of the texts it is given, as many answers as the search is asked for;
     draws depend on a text's number, `first` being that of the first."""
 
-    def __call__(self, texts: Iterable[str], first: int = 0) -> Iterator[str]: ...
+    def __call__(self, texts: Iterable[str], first: int = 0) -> Iterator[list[str]]: ...
 
 
 def placed(loaded: Loaded, dtype: Dtype) -> Loaded:
@@ -44,7 +44,8 @@ def placed(loaded: Loaded, dtype: Dtype) -> Loaded:
 def writer(loaded: Loaded, writing: Writing, dtype: Dtype) -> Write:
     """What writes with these weights, under the mesh that is set."""
     loaded = placed(loaded, dtype)
-    return partial(write_texts, loaded.model, MT5Decoder(loaded.config), loaded.tokenizer, writing)
+    decoder, never = MT5Decoder(loaded.config), loaded.suppressed
+    return partial(write_texts, loaded.model, decoder, loaded.tokenizer, writing, suppressed=never)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,8 @@ class GenerateConfig:
     """.jsonl (see --field), .tsv (the last column) or .txt, one input a line, also .gz; - is standard input as .txt;
     none gives a prompt."""
     out: str = ""
-    """A JSONL file of {source, reference, written}; by default standard output."""
+    """A JSONL file of {source, reference, written}, and all answers where several are asked for; by default standard
+    output, an answer a line."""
     field: str = "source"
     """The JSON field with an input's text."""
     reference_field: str = "reference"
@@ -92,12 +94,12 @@ def run_generation(config: GenerateConfig) -> None:
         if inputs is None:
             tell("Ctrl-D ends it")
             number = itertools.count()
-            _prompt(lambda text: next(written([text], next(number))))
+            _prompt(lambda text: "\n".join(next(written([text], next(number)))))
         elif config.out:
             _write_file(config, loaded.fingerprint, inputs, written)
         else:
-            for text in written(x.source for x in inputs):
-                print(text)
+            for texts in written(x.source for x in inputs):
+                print(*texts, sep="\n")
 
 
 def _prompt(answer: Callable[[str], str]) -> None:
@@ -120,8 +122,9 @@ def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], writte
         file.truncate(kept.rfind(b"\n") + 1)  # a last line may be cut
         rest = inputs[done:]
         bar = progress_bar(done, len(inputs), unit="text")
-        for x, text in zip(rest, written((x.source for x in rest), done), strict=True):
-            row = {"source": x.source, "reference": x.reference, "written": text}
+        for x, texts in zip(rest, written((x.source for x in rest), done), strict=True):
+            several = texts if len(texts) > 1 else None
+            row = {"source": x.source, "reference": x.reference, "written": texts[0], "answers": several}
             row = {name: value for name, value in row.items() if value is not None}
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
             file.flush()

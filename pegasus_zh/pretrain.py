@@ -14,17 +14,15 @@ from pegasus_zh.rows.makers import PAIR, ExamplesConfig, making_pairs
 from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import check_formats
+from pegasus_zh.samples import finding, show_samples
 from pegasus_zh.t5 import mt5
-from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.documents import CORPUS
 from pegasus_zh.text.readers import DOCUMENTS
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
 from pegasus_zh.text.vocabulary import TokenizerConfig
-from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
-from training.files.atomic import write_bytes
 from training.files.errors import DataError
 from training.flags import FLAT, flag, one_of, parse_preset
 from training.launch import LaunchConfig, by_first, hold, joined
@@ -96,7 +94,7 @@ class PretrainConfig:
     tokens: Annotated[TokenizerConfig, FLAT] = field(default_factory=TokenizerConfig)
     """What the documents are cut into."""
     samples: int = 5
-    """Held-out pseudo-summaries written and shown at the end."""
+    """Held-out pseudo-summaries written and shown at the end; 0: nor is told how many are found among eight."""
     prepare: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=lambda: PrepareConfig(eval_fraction=0.01))
     """Which documents, and how they are prepared."""
     launch: Annotated[LaunchConfig, FLAT] = field(default_factory=LaunchConfig)
@@ -163,7 +161,9 @@ def _pretrain(config: PretrainConfig) -> Trained:
     _check(config, start, mesh)
 
     data, heldout = _prepared(config, start.tokenizer if start else None, eval_data, folder)
-    trained, model, tokenizer = pretrain_on(config.recipe, data, heldout, mesh, folder, start=start)
+    trained, model, tokenizer = pretrain_on(
+        config.recipe, data, heldout, mesh, folder, start=start, finds=config.samples > 0
+    )
     if config.samples and heldout and trained.finished:
         with jax.set_mesh(mesh):
             show_samples(trained.state.model, model, tokenizer, heldout, config.samples, folder / "samples.txt")
@@ -178,8 +178,12 @@ def pretrain_on(
     folder: Path,
     *,
     start: Loaded | None = None,
+    finds: bool = False,
 ) -> tuple[Trained, mt5.MT5Config, Tokenizer]:
-    """Trains on prepared rows in `folder`, which is then a model for pegasus_zh.t5.load. Errors as train raises."""
+    """Trains on prepared rows in `folder`, which is then a model for pegasus_zh.t5.load. Errors as train raises.
+
+    finds: evaluations say too how many held-out pseudo-summaries the model finds among eight.
+    """
     loop, tokenizer = recipe.loop, start.tokenizer if start else load_tokenizer(data.folder / "tokenizer")
     model = recipe.model(tokenizer.vocab_size, start.config if start else None)
     program = recipe.program(model, (data.manifest.row["source"], data.manifest.row["target"]))
@@ -201,7 +205,8 @@ def pretrain_on(
         identity={"data": data.manifest.fingerprint, "start": start and start.fingerprint},
     )
     about = {"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": recipe.preset}
-    training = Training(program=program, data=rows, about=about, start=start and start.model)
+    review = finding(model, heldout) if finds and heldout else None
+    training = Training(program=program, data=rows, about=about, start=start and start.model, review=review)
     return train(training, loop, mesh, folder), model, tokenizer
 
 
@@ -275,30 +280,3 @@ def _prepared(
         return data, open_rows(folder / "heldout").train if eval_data else data.heldout
 
     return by_first(make, reopen, what="prepared")
-
-
-def show_samples(
-    model: mt5.MT5,
-    config: mt5.MT5Config,
-    tokenizer: Tokenizer,
-    heldout: PackedRows,
-    count: int,
-    path: Path,
-) -> None:
-    """Shows what the model writes for the first held-out sources beside their pseudo-summaries; kept in `path`."""
-    batch = heldout.batch(range(min(count, len(heldout))))
-
-    def first(name: str, row: int) -> list[int]:
-        return batch[name][row][batch[f"{name}_segments"][row] == 1].tolist()
-
-    number = range(len(batch["source"]))
-    sources = [first("source", row) for row in number]
-    writing = Writing(max_source=max(map(len, sources)), max_target=128, batch_size=len(sources))
-    written = generate(model, MT5Decoder(config), tokenizer, sources, writing)
-    text = ""
-    for row, output in zip(number, written, strict=False):
-        text += f"source     {tokenizer.decode(sources[row])[:120]}…\n"
-        text += f"reference  {tokenizer.decode(first('target', row))}\nwritten    {output}\n\n"
-    tell("\n" + text.rstrip())
-    if jax.process_index() == 0:
-        write_bytes(path, text.encode())

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import tyro
 
 from pegasus_zh.text.lists import many
 from pegasus_zh.text.tokenizers import Tokenizer
+from pegasus_zh.text.words import opening, spellings
 from rope.decoding.decoder import Decoder
 from rope.decoding.search import Marks, Search
 from rope.decoding.write import write
@@ -33,11 +34,17 @@ class Writing:
     """Inputs decoded together."""
     seed: int = 0
     """Of what is drawn at random; each input's own draw depends on it and the input's number alone."""
+    forbid: tuple[str, ...] = ()
+    """Words that are not written, in whatever way the vocabulary cuts them."""
+    begin: str = ""
+    """What every text begins with."""
     search: tyro.conf.OmitArgPrefixes[Search] = dataclasses.field(default_factory=Search)
     """Greedy, beams, or at random."""
 
     def __post_init__(self):
         check_ranges(self, max_source=3, max_target=3, batch_size=1, seed=(0, 1 << 32))
+        if not all(isinstance(word, str) and word.strip() for word in many(self.forbid)):
+            raise ValueError(f"forbid is {self.forbid}: give words, none of them empty")
 
 
 def bucket(length: int, longest: int) -> int:
@@ -54,47 +61,83 @@ def generate(
     sources: Iterable[Sequence[int]],
     writing: Writing,
     first: int = 0,
+    suppressed: tuple[int, ...] = (),
 ) -> Iterator[str]:
-    """What the model writes for each framed source (ids), in order; under the mesh that is set, if one is.
+    """What the model writes for each framed source (ids), in order: the first of `answers`, which takes the same."""
+    return (best for best, *_ in answers(model, decoder, tokenizer, sources, writing, first, suppressed))
+
+
+def answers(
+    model: Any,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    sources: Iterable[Sequence[int]],
+    writing: Writing,
+    first: int = 0,
+    suppressed: tuple[int, ...] = (),
+) -> Iterator[list[str]]:
+    """The texts that the model writes for each framed source (ids), in order, as many as the search is asked for, the
+    best first; under the mesh that is set, if one is.
 
     model: the parameters that the decoder reads. Sources are taken a window at a time (WINDOW batches), and decoded in
-    order of their length. first: the number of the first, on which what is drawn at random depends.
+    order of their length. first: the number of the first, on which what is drawn at random depends. suppressed: ids
+    that are never written.
     """
-    parts = parts_of("batch")
+    parts, count = parts_of("batch"), writing.search.answers
     rows = -(-writing.batch_size // parts) * parts  # what the mesh can cut
-    marks = Marks(start=tokenizer.start_id, end=tokenizer.eos_id, pad=tokenizer.pad_id)
+    marks = marks_of(tokenizer, writing, suppressed)
     sources = iter(sources)
     while window := list(islice(sources, WINDOW * rows)):
-        texts: dict[int, str] = {}
+        texts: dict[int, list[str]] = {}
         order = sorted(range(len(window)), key=lambda i: -len(window[i]))
         for chosen in (order[i : i + rows] for i in range(0, len(order), rows)):
             length = bucket(max(1, min(len(window[chosen[0]]), writing.max_source)), writing.max_source)
-            ids, seeds = np.full((rows, length), marks.pad, np.int32), np.zeros(rows, np.uint32)
+            ids, seeds = np.full((rows, length), marks.pad, np.int32), np.zeros((rows, count), np.uint32)
             for row, i in enumerate(chosen):
                 source = window[i][:length]
                 ids[row, : len(source)] = source
-                seeds[row] = np.random.SeedSequence([writing.seed, first + i]).generate_state(1)[0]
+                seeds[row] = np.random.SeedSequence([writing.seed, first + i]).generate_state(count)
             found, _ = write(
                 model,
                 jax.device_put(ids, spec("batch", None)),
-                jax.device_put(seeds, spec("batch")),
+                jax.device_put(seeds.reshape(-1), spec("batch")),
                 decoder=decoder,
                 search=writing.search,
                 marks=marks,
                 length=writing.max_target,
             )
-            texts |= {i: tokenizer.decode(ids.tolist()) for i, ids in zip(chosen, np.asarray(found), strict=False)}
+            each = np.asarray(found).reshape(rows, count, -1).tolist()
+            texts |= {i: [*map(tokenizer.decode, written)] for i, written in zip(chosen, each, strict=False)}
         yield from (texts[i] for i in range(len(window)))
         first += len(window)
 
 
+def marks_of(tokenizer: Tokenizer, writing: Writing, suppressed: tuple[int, ...] = ()) -> Marks:
+    """The ids that begin and end what is written, and those it may not have. Raises DataError for words that the
+    vocabulary cannot write first, and for those it writes in too many ways."""
+    words = chain.from_iterable(spellings(tokenizer, word) for word in writing.forbid)
+    return Marks(
+        start=tokenizer.start_id,
+        end=tokenizer.eos_id,
+        pad=tokenizer.pad_id,
+        first=opening(tokenizer, writing.begin),
+        never=tuple(dict.fromkeys([*((i,) for i in suppressed), *words])),
+    )
+
+
 def write_texts(
-    model: Any, decoder: Decoder, tokenizer: Tokenizer, writing: Writing, texts: Iterable[str], first: int = 0
-) -> Iterator[str]:
-    """What the model writes for each text, in order; otherwise as `generate`.
+    model: Any,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    writing: Writing,
+    texts: Iterable[str],
+    first: int = 0,
+    suppressed: tuple[int, ...] = (),
+) -> Iterator[list[str]]:
+    """The texts that the model writes for each text, in order; otherwise as `answers`.
 
     Raises ValueError for one text where a list of texts belongs.
     """
     ids = map(tokenizer.encode, many(texts))
     framed = (tokenizer.frame_source(x, writing.max_source) if x else [] for x in ids)  # of nothing, nothing
-    return generate(model, decoder, tokenizer, framed, writing, first)
+    return answers(model, decoder, tokenizer, framed, writing, first, suppressed)

@@ -265,7 +265,8 @@ def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> d
         found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning).complete()
         best = load(tuning / "best")
     with jax.set_mesh(mesh):
-        written = [*writer(best, Writing(batch_size=BATCH, **LENGTHS), config.dtype)(source for source, _ in task.test)]
+        write = writer(best, Writing(batch_size=BATCH, **LENGTHS), config.dtype)
+        written = [text for (text,) in write(source for source, _ in task.test)]
     figures = scores([reference for _, reference in task.test], written)
     about = {"task": task.name, "examples": cell.examples, "objective": cell.objective, "seed": cell.seed}
     lists = {name: x.tolist() for name, x in figures.items()}

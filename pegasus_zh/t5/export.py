@@ -59,6 +59,7 @@ def export(config: ExportConfig) -> Path:
         loaded.tokenizer,
         dtype=config.dtype,
         cross_bias="leave out" if config.without_cross_bias else "refuse",
+        suppressed=loaded.suppressed,
         overwrite=config.overwrite,
     )
     changes = ["the scale of the output is in lm_head"] if loaded.config.scaled_output else []

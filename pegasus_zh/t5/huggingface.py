@@ -11,7 +11,7 @@ Start, end and padding ids and the greatest length are saved too, so that `gener
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -135,6 +135,16 @@ def _kind_of(about: dict[str, Any], stored: Collection[str], file: Path) -> str:
     return "mt5"
 
 
+def read_suppressed(folder: Path, vocabulary: int) -> tuple[int, ...]:
+    """The ids that generation_config.json says are never written. Raises DataError for what are none of a vocabulary of
+    so many."""
+    file = folder / "generation_config.json"
+    found = (read_json(file).get("suppress_tokens") if file.exists() else None) or []
+    if not isinstance(found, list) or not all(type(i) is int and 0 <= i < vocabulary for i in found):
+        raise DataError(f"{file}: suppress_tokens is {json.dumps(found):.80}: give a list of ids below {vocabulary:,}")
+    return tuple(found)
+
+
 def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
     """(the model of a config.json of mT5 or T5 v1.1, whether our own key says its switches). Raises DataError."""
     kind, gate = about.get("model_type"), about.get("feed_forward_proj")
@@ -187,9 +197,12 @@ def write_folder(
     *,
     dtype: str = "float32",
     cross_bias: CrossBias = "refuse",
+    suppressed: Sequence[int] = (),
     overwrite: bool = False,
 ) -> None:
     """Writes model and tokenizer for transformers into the new folder `out`, whole or not at all.
+
+    suppressed: ids that are never to be written, beside padding.
 
     A model with a cross_bias is refused, or written without it, or kept as it is for this project's own code alone: its
     model_type is then one that transformers does not know. Raises `DataError` for what is refused, and where `out`
@@ -204,7 +217,7 @@ def write_folder(
         temporary.mkdir()
         write_safetensors(temporary / "model.safetensors", huggingface_tensors(model), dtype)
         _write_json(temporary / "config.json", _model_json(written, tokenizer, dtype))
-        _write_json(temporary / "generation_config.json", _generation_json(tokenizer))
+        _write_json(temporary / "generation_config.json", _generation_json(tokenizer, suppressed))
         write_tokenizer(tokenizer, temporary)
 
 
@@ -234,8 +247,9 @@ def _model_json(config: MT5Config, tokenizer: Tokenizer, dtype: str) -> dict[str
     }
 
 
-def _generation_json(tokenizer: Tokenizer) -> dict[str, Any]:
-    return {**_special_ids(tokenizer), "max_length": MAX_LENGTH, "suppress_tokens": [tokenizer.pad_id]}
+def _generation_json(tokenizer: Tokenizer, suppressed: Sequence[int]) -> dict[str, Any]:
+    never = [tokenizer.pad_id, *suppressed]
+    return {**_special_ids(tokenizer), "max_length": MAX_LENGTH, "suppress_tokens": never}
 
 
 def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:

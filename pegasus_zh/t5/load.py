@@ -61,6 +61,7 @@ class Loaded(Start):
     """A model that was read; the line says from where and which switches are set."""
 
     model: MT5
+    suppressed: tuple[int, ...] = ()  # ids that it is never to write
 
 
 def load(
@@ -77,7 +78,7 @@ def load(
     path = path_of(path, "the model")
     if semantics not in get_args(Semantics):
         raise ValueError(f"semantics is {semantics!r}: it must be {', '.join(get_args(Semantics))}")
-    kind = _kind(path)
+    kind, suppressed = _kind(path), tuple[int, ...]()
     if kind == "run":
         number, about, model = read_model(path, run_init, step)
         # What computed attention in the training is no part of the model.
@@ -90,6 +91,7 @@ def load(
             is_own = False
         elif step is None:
             model, config, is_own, what = huggingface.read_folder(path)
+            suppressed = huggingface.read_suppressed(path, config.vocabulary)
         else:
             raise DataError(f"{path}: a Hugging Face folder holds one model; leave out --step")
         tokenizer = load_tokenizer(path)
@@ -105,7 +107,8 @@ def load(
     said = tokenizer.settings
     if {said.start, said.end, said.pad} != {None}:
         why += f"; starts with {tokenizer.start_id}, ends with {tokenizer.eos_id}, pads with {tokenizer.pad_id}"
-    return Loaded(model, config, tokenizer, f"{path}: {what}, {size:.1f}M parameters; {switches} ({why})")
+    source = f"{path}: {what}, {size:.1f}M parameters; {switches} ({why})"
+    return Loaded(model, config, tokenizer, source, tuple(i for i in suppressed if i != tokenizer.pad_id))
 
 
 def _kind(path: Path) -> str:

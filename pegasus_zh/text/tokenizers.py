@@ -105,6 +105,18 @@ class Tokenizer(Protocol):
         """The text of ids that were not added."""
         ...
 
+    def pieces(self) -> list[str]:
+        """What each id adds to a text, without blanks around it; "" for special tokens."""
+        found = self._pieces()
+        found += [""] * (self.vocab_size - len(found))
+        for token in self.settings.added:
+            found[token.id] = "" if token.special else token.content.strip()
+        return found
+
+    def _pieces(self) -> list[str]:
+        """The same of the vocabulary's own ids."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids."""
         if about := self.settings.about():
@@ -174,6 +186,10 @@ class PegasusTokenizer(Tokenizer):
             last = token[-1]
         return "".join(text)
 
+    def _pieces(self) -> list[str]:
+        found = ("" if _is_special(token) else token for token in self.vocabulary)
+        return [token[2:] if token.startswith("##") and len(token) > 2 else token for token in found]
+
     def save(self, folder: Path) -> None:
         super().save(folder)
         _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
@@ -230,6 +246,10 @@ class SentencePieceTokenizer(Tokenizer):
     def _decode(self, ids: list[int]) -> str:
         size = self._processor.get_piece_size()
         return self._processor.decode([int(i) for i in ids if self.unk_id < i < size])
+
+    def _pieces(self) -> list[str]:
+        found = self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
+        return ["" if i <= self.unk_id else piece.strip("\N{LOWER ONE EIGHTH BLOCK}") for i, piece in enumerate(found)]
 
     def save(self, folder: Path) -> None:
         super().save(folder)

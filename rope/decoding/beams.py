@@ -3,30 +3,38 @@
 Letters: B rows, K beams of a row, C of their continuations, P positions.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from rope.decoding.cache import Cache
+from rope.decoding.controls import asked_for, controlled
 from rope.decoding.decoder import Predict
-from rope.decoding.search import Marks
+from rope.decoding.search import Marks, Search
 from rope.decoding.tokens import NEVER, best_tokens, places
 
 
 def transformers_beams(
-    predict: Predict, cache: Cache, alive: jax.Array, beams: int, penalty: float, marks: Marks, length: int
+    predict: Predict, cache: Cache, alive: jax.Array, search: Search, penalty: float, marks: Marks, length: int
 ) -> tuple[jax.Array, jax.Array]:
     """Beam search with a pool of the K best finished hypotheses a row, as transformers 5 (early_stopping=False).
 
     2 K continuations a step, so that K stay whatever ends; what ends enters the pool if it is among the K best of the
     step. A row is closed when its best running hypothesis, were it finished now, would not enter the pool.
-    Returns (ids [B, P], scores [B]); alive bool [B]: which rows have a prompt; penalty: see Search.length_penalty.
+    Returns (ids [B A, P], scores [B A]) of the A best of a row, best first; alive bool [B]: which rows have a prompt;
+    penalty: see Search.length_penalty.
     """
+    beams, answers = search.beams, search.answers
 
     def step(carry):
         t, tokens, path, written, scores, opened, pool, pool_scores, cache = carry
         path = _arrive(path, t)
         predicted, cache = predict(cache, tokens, path, t)
-        best, origins, tokens = best_tokens(scores, predicted, 2 * beams, marks.pad)
+        best, origins, tokens = best_tokens(
+            scores, predicted, 2 * beams, marks.pad, _control(written, t, search, marks)
+        )
         path, written = _follow(path, written, origins, tokens, t)
         ends = (tokens == marks.end) | (t + 1 == length)
         scale = (t + 1).astype(jnp.float32) ** -penalty
@@ -44,23 +52,25 @@ def transformers_beams(
     pool_scores = jnp.full((len(alive), beams), NEVER, jnp.float32)
     start = (*_beginning(len(alive), marks, beams, length), alive, blank, pool_scores, cache)
     done = jax.lax.while_loop(lambda c: (c[0] < length) & jnp.any(c[5]), step, start)
-    return done[6][:, 0], done[7][:, 0]
+    return done[6][:, :answers].reshape(-1, length), done[7][:, :answers].reshape(-1)
 
 
 def bert4keras_beams(
-    predict: Predict, cache: Cache, alive: jax.Array, beams: int, marks: Marks, length: int
+    predict: Predict, cache: Cache, alive: jax.Array, search: Search, marks: Marks, length: int
 ) -> tuple[jax.Array, jax.Array]:
     """Beam search as bert4keras does it, by the sum of log(p + 1e-12) alone.
 
     A row ends when its best hypothesis does; another one that ends is dropped, and the row goes on with one beam fewer.
-    Returns and takes what `transformers_beams` does.
+    Returns and takes what `transformers_beams` does, one text a row.
     """
+    beams = search.beams
 
     def step(carry):
         t, tokens, path, written, scores, opened, width, answer, answer_score, cache = carry
         path = _arrive(path, t)
         predicted, cache = predict(cache, tokens, path, t)
-        scores, origins, tokens = best_tokens(scores, predicted, beams, marks.pad, least=1e-12)
+        control = _control(written, t, search, marks)
+        scores, origins, tokens = best_tokens(scores, predicted, beams, marks.pad, control, least=1e-12)
         path, written = _follow(path, written, origins, tokens, t)
         answer = jnp.where(opened[:, None], written[:, 0], answer)
         answer_score = jnp.where(opened, scores[:, 0], answer_score)
@@ -79,6 +89,13 @@ def bert4keras_beams(
     )
     done = jax.lax.while_loop(lambda c: (c[0] < length) & jnp.any(c[5]), step, start)
     return done[7], done[8]
+
+
+def _control(written: jax.Array, t: jax.Array, search: Search, marks: Marks) -> Callable[[jax.Array], jax.Array] | None:
+    """What changes the log-probabilities [B, K, V] at position t, after ids [B, K, P]; None: nothing does."""
+    if not asked_for(search, marks):
+        return None
+    return partial(controlled, written=written, t=t, search=search, marks=marks)
 
 
 def _beginning(

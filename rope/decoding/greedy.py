@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rope.decoding.cache import Cache
+from rope.decoding.controls import asked_for, controlled
 from rope.decoding.decoder import Predict
 from rope.decoding.search import Marks, Search
 from rope.decoding.tokens import allowed, draw, top_k
@@ -15,7 +16,7 @@ from rope.decoding.tokens import allowed, draw, top_k
 def one_hypothesis(
     predict: Predict, cache: Cache, alive: jax.Array, seeds: jax.Array, search: Search, marks: Marks, length: int
 ) -> tuple[jax.Array, jax.Array]:
-    """(ids [B, P], their log-probability [B]); alive bool [B]: which rows have a prompt."""
+    """(ids [B, P], their log-probability by the model [B]); alive bool [B]: which rows have a prompt."""
     rows = len(alive)
     path = jnp.zeros((rows, 1, length), jnp.int32)
 
@@ -23,10 +24,11 @@ def one_hypothesis(
         t, token, finished, cache, output, score = carry
         predicted, cache = predict(cache, token, path, t)
         scores = allowed(predicted[:, 0], marks.pad)
+        choice = controlled(scores, output, t, search, marks) if asked_for(search, marks) else scores
         chosen = (
-            top_k(scores, 1)[1][:, 0]
+            top_k(choice, 1)[1][:, 0]
             if search.temperature is None
-            else draw(scores / search.temperature, seeds, t, search)
+            else draw(choice / search.temperature, seeds, t, search)
         )
         chosen = jnp.where(finished, marks.pad, chosen)
         gained = jnp.take_along_axis(scores, chosen[:, None], 1)[:, 0] - jax.nn.logsumexp(predicted[:, 0], -1)

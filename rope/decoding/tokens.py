@@ -3,6 +3,8 @@
 Letters: B rows, K beams of a row, V vocabulary.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -25,27 +27,45 @@ def allowed(logits: jax.Array, pad: int) -> jax.Array:
 def draw(scores: jax.Array, seeds: jax.Array, t: jax.Array, search: Search) -> jax.Array:
     """A token a row [B] from scores [B, V], logits over the temperature;
     row b's depends on seeds[b] and t alone, however rows are batched."""
-    tokens = None
-    if search.top_k or search.top_p < 1:
-        scores, tokens = top_k(scores, min(search.top_k or scores.shape[-1], scores.shape[-1]))
-        before = jnp.cumsum(jax.nn.softmax(scores, -1), -1) - jax.nn.softmax(scores, -1)
-        scores = jnp.where(before < search.top_p, scores, NEVER)  # the token that reaches top_p is in
+    scores, tokens = drawn_from(scores, search)
     keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), t))(seeds)
     drawn = jax.vmap(jax.random.categorical)(keys, scores)
     return drawn if tokens is None else jnp.take_along_axis(tokens, drawn[:, None], 1)[:, 0]
 
 
+def drawn_from(scores: jax.Array, search: Search) -> tuple[jax.Array, jax.Array | None]:
+    """What of scores [B, V] is drawn from: (scores [B, C], their tokens [B, C], or None where they are all)."""
+    if not search.top_k and search.top_p == 1:
+        return scores, None
+    scores, tokens = top_k(scores, min(search.top_k or scores.shape[-1], scores.shape[-1]))
+    before = jnp.cumsum(jax.nn.softmax(scores, -1), -1) - jax.nn.softmax(scores, -1)
+    return jnp.where(before < search.top_p, scores, NEVER), tokens  # the token that reaches top_p is in
+
+
 def best_tokens(
-    scores: jax.Array, logits: jax.Array, count: int, pad: int, least: float = 0.0
+    scores: jax.Array,
+    logits: jax.Array,
+    count: int,
+    pad: int,
+    control: Callable[[jax.Array], jax.Array] | None,
+    least: float = 0.0,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The `count` best continuations of a row's hypotheses: (scores, beams, tokens), each [B, count], best first.
 
-    scores [B, K], logits [B, K, V]; `least` is added to probabilities.
+    scores [B, K], logits [B, K, V]; `least` is added to probabilities. control: what changes log-probabilities
+    [B, K, V] before the best are chosen; without it only those of the best are computed.
     """
-    gained, tokens = top_k(allowed(logits, pad), count)
-    gained = gained - jax.nn.logsumexp(logits, -1, keepdims=True)
-    if least:
-        gained = jnp.log(jnp.exp(gained) + least)
+
+    def log_p(logits: jax.Array, log_z: jax.Array) -> jax.Array:
+        found = logits - log_z
+        return jnp.log(jnp.exp(found) + least) if least else found
+
+    if control is None:
+        gained, tokens = top_k(allowed(logits, pad), count)
+        gained = log_p(gained, jax.nn.logsumexp(logits, -1, keepdims=True))
+    else:
+        found = log_p(logits, jax.nn.logsumexp(logits, -1, keepdims=True))
+        gained, tokens = top_k(control(allowed(found, pad)), count)
     best, found = jax.lax.top_k((scores[..., None] + gained).reshape(len(gained), -1), count)
     return best, found // count, jnp.take_along_axis(tokens.reshape(len(gained), -1), found, 1)
 

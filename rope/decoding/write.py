@@ -1,6 +1,7 @@
 """Prompts in, ids out: decoding as one compiled program."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from rope.decoding.beams import bert4keras_beams, transformers_beams
 from rope.decoding.cache import Cache
-from rope.decoding.decoder import Decoder
+from rope.decoding.decoder import Decoder, Predict
 from rope.decoding.greedy import one_hypothesis
 from rope.decoding.search import Marks, Search
 from training.partition import spec
@@ -19,17 +20,31 @@ from training.step import compiler_options
 def write(
     model: Any, prompt: jax.Array, seeds: jax.Array, *, decoder: Decoder, search: Search, marks: Marks, length: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Prompts' ids [B, S] -> (ids [B, length], log-probability of each row under the search's scoring [B]).
+    """Prompts' ids [B, S] -> (ids [B A, length], log-probability of each row under the search's scoring [B A]).
 
-    A row ends with the end token, padding after it, or is cut at `length`; a prompt of padding alone gives padding. All
-    rows stop when the last one has ended. `seeds` uint32 [B] decide what is drawn. The result is whole on every device.
+    The A answers of a prompt follow each other. A row ends with the end token, padding after it, or is cut at `length`;
+    a prompt of padding alone gives padding. All rows stop when the last one has ended. `seeds` uint32 [B A] decide what
+    is drawn. The result is whole on every device. Raises ValueError for what vocabulary or length do not serve.
     """
-    if 2 * search.beams > decoder.vocabulary:
-        raise ValueError(f"beams = {search.beams}: a vocabulary of {decoder.vocabulary} needs fewer")
+    _check(search, marks, decoder.vocabulary, length)
     # An argument, not made inside: XLA's CPU would compare anew for every score, and not vectorise the softmax.
     segments = (prompt != marks.pad).astype(jnp.int32)
     compiled = _compiled(tuple(compiler_options().items()))
     return compiled(model, prompt, segments, seeds, decoder=decoder, search=search, marks=marks, length=length)
+
+
+def _check(search: Search, marks: Marks, vocabulary: int, length: int) -> None:
+    if 2 * search.beams > vocabulary:
+        raise ValueError(f"beams = {search.beams}: a vocabulary of {vocabulary} needs fewer")
+    if strange := [i for i in {*marks.first, *itertools.chain(*marks.never)} if not 0 <= i < vocabulary]:
+        raise ValueError(
+            f"id {strange[0]} is to be written first, or never: a vocabulary of {vocabulary} has none such"
+        )
+    if max(search.min_length - 1, len(marks.first)) > length:
+        raise ValueError(
+            f"at most {length} ids are written: min_length {search.min_length}, which counts the start token, or a "
+            f"beginning of {len(marks.first)} ids is longer"
+        )
 
 
 @functools.cache
@@ -53,17 +68,32 @@ def _write(
     def run(model: Any, prompt: jax.Array, segments: jax.Array, seeds: jax.Array) -> tuple[jax.Array, jax.Array]:
         memory = decoder.begin(model, prompt, segments)
 
-        def predict(cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array) -> tuple[jax.Array, Cache]:
+        def one(cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array) -> tuple[jax.Array, Cache]:
             hidden, cache = decoder.step(model, memory, cache, tokens, path, t)
             return decoder.logits(model, hidden), cache
 
-        cache, alive = decoder.cache(memory, search.beams, length), jnp.any(segments != 0, 1)
-        if search.beams == 1:
+        beams, answers = search.beams, search.answers
+        predict: Predict = one
+        cache, alive = decoder.cache(memory, max(beams, answers), length), jnp.any(segments != 0, 1)
+        if beams == 1 < answers:
+            predict, alive = _several(one, answers), jnp.repeat(alive, answers)
+        if beams == 1:
             return one_hypothesis(predict, cache, alive, seeds, search, marks, length)
         if search.length_penalty is None:
-            return bert4keras_beams(predict, cache, alive, search.beams, marks, length)
-        return transformers_beams(predict, cache, alive, search.beams, search.length_penalty, marks, length)
+            return bert4keras_beams(predict, cache, alive, search, marks, length)
+        return transformers_beams(predict, cache, alive, search, search.length_penalty, marks, length)
 
     if spec() is not None:  # bookkeeping of beams is no place to write shardings: the compiler finds them
         run = jax.sharding.auto_axes(run, out_sharding=(spec(None, None), spec(None)))
     return run(model, prompt, segments, seeds)
+
+
+def _several(predict: Predict, answers: int) -> Predict:
+    """The same for rows of one hypothesis each, `answers` of a prompt: its beams, which never change places."""
+
+    def of_rows(cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array) -> tuple[jax.Array, Cache]:
+        own = jax.lax.broadcasted_iota(jnp.int32, (len(path) // answers, answers, path.shape[2]), 1)
+        logits, cache = predict(cache, tokens.reshape(-1, answers), own, t)
+        return logits.reshape(len(path), 1, -1), cache
+
+    return of_rows

@@ -49,6 +49,21 @@ def test_a_writer_writes_what_the_command_does(write):
     assert write(TEXTS[:1], **LENGTHS) == by_hand(Search())[:1] and write([""]) == [""]
 
 
+def test_several_answers_and_what_they_are_to_be_like(write):
+    search, free = Search(beams=4, answers=3), write(TEXTS, **LENGTHS)
+    several = write.several(TEXTS, search, **LENGTHS)
+    assert [len(each) for each in several] == [3] * len(TEXTS)
+    assert [each[0] for each in several] == write(TEXTS, search, **LENGTHS) == by_hand(Search(beams=4))
+    word = free[0][:1]
+    begin = next(text[:2] for text in TEXTS if word not in text[:2])
+    found = write(TEXTS, **LENGTHS, forbid=[word], begin=begin)
+    assert all(word not in text and text.startswith(begin) for text in found)
+    with pytest.raises(ValueError, match="is one text: give a list"):
+        write(TEXTS, forbid=word)
+    with pytest.raises(DataError, match="begin is '龙': the model's vocabulary cannot write it"):
+        write(TEXTS, begin="龙")
+
+
 def test_a_writer_is_loaded_from_any_source(write, tmp_path):
     write_folder(tmp_path / "m", MODEL, CONFIG, TOKENIZER)
     given = load_writer(tmp_path / "m", mesh=MeshConfig(data=2, fsdp=2, tensor=2))

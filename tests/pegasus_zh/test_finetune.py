@@ -6,17 +6,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe, _epochs, finetune, read_data
+from pegasus_zh.generation import writer
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import load
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
 from pegasus_zh.writing import Writing, generate
-from tests.pegasus_zh.t5.random_model import TINY, random_model
+from tests.pegasus_zh.t5.random_model import TINY, random_model, random_pairs
+from tests.pegasus_zh.t5.random_model import rows as one_a_row
 from training.checkpoints import Checkpoints
 from training.files.errors import DataError
 from training.loop import Diverged, Stopped
@@ -115,6 +118,43 @@ def test_a_run_that_was_told_to_stop_says_so(finished, config, tmp_path, monkeyp
         stopped.complete()
     monkeypatch.undo()
     assert finetune(config) == finished[1] and finished[1].complete() == finished[1].best
+
+
+def test_smoothing_and_z_loss_are_the_objective(model):
+    """Of the same model on the same rows: the flags reach the loss, the figures that are told stay plain."""
+    config, pairs = load(model, semantics="mt5").config, random_pairs(4, CONFIG, seed=1)
+    batch = one_a_row([[pair] for pair in pairs], 24, 16)
+
+    def sums(**changes):
+        program = FinetuneRecipe(**changes).program(config, (24, 16), 10)
+        return jax.jit(program.evaluate)(jax.tree.map(jnp.asarray, load(model, semantics="mt5").model), batch)
+
+    plain, smooth, z = sums(), sums(label_smoothing=0.1), sums(z_loss=0.01)
+    assert plain["loss"] == plain["cross_entropy"]
+    for changed in (smooth, z):
+        assert changed["cross_entropy"] == plain["cross_entropy"] and abs(changed["loss"][0] - plain["loss"][0]) > 0.01
+
+
+def test_a_fine_tuned_model_writes_no_sentinels(tmp_path, pairs):
+    """The head would have extra0 for every token; as it is tuned, and as it is loaded, it is never written."""
+    words = PegasusTokenizer([*SPECIALS, *CHARACTERS[:-1], "extra0"])
+    start = random_model(CONFIG)
+    sentinel = words.vocab_size - 1
+    start = start.replace(head=start.head.at[:, sentinel].set(100 * start.decoder.final_norm))
+    write_folder(tmp_path / "model", jax.device_get(start), CONFIG, words)
+    recipe = FinetuneRecipe(
+        epochs=1, batch_size=16, max_source=16, max_target=8, optimizer=replace(RATE, learning_rate=0)
+    )
+    config = FinetuneConfig(model=str(tmp_path / "model"), data=str(pairs), folder=str(tmp_path / "run"), recipe=recipe)
+    finetune(replace(config, semantics="mt5", valid_examples=16))
+    best = load(tmp_path / "run" / "best", semantics="mt5")
+    assert best.suppressed == (sentinel,)
+    lines = (tmp_path / "run" / "best" / "validation.jsonl").read_text("utf-8").splitlines()
+    assert not any("extra0" in line for line in lines)
+    texts = [json.loads(line)["source"] for line in lines]
+    writing = Writing(max_source=16, max_target=8)
+    assert not any("extra0" in text for (text,) in writer(best, writing, "float32")(texts))
+    assert any("extra0" in text for (text,) in writer(replace(best, suppressed=()), writing, "float32")(texts))
 
 
 def fail_at(call: int):

@@ -82,6 +82,26 @@ def test_standard_input_and_the_prompt(monkeypatch, capsys, folder, written):
     assert capsys.readouterr().out.replace("> ", "").splitlines() == written[1:3]
 
 
+def test_several_answers(monkeypatch, capsys, folder, written, tmp_path):
+    path, search = tmp_path / "in.txt", Search(beams=4, answers=3)
+    path.write_text("\n".join(TEXTS[:2]), "utf-8")
+    found = run(folder, path, tmp_path, writing=replace(WRITING, search=search))
+    assert [row["answers"][0] for row in found] == [row["written"] for row in found]
+    assert all(len(row["answers"]) == 3 and len({*row["answers"]}) > 1 for row in found)
+    config = GenerateConfig(model=str(folder), input=str(path), semantics="mt5")
+    run_generation(replace(config, writing=replace(WRITING, search=search)))
+    assert capsys.readouterr().out.splitlines() == [text for row in found for text in row["answers"]]
+
+
+def test_what_a_folder_suppresses_is_not_written(folder, written, tmp_path):
+    mine, path = tmp_path / "model", tmp_path / "in.txt"
+    never = tuple(TOKENIZER.encode(written[0][:1]))
+    path.write_text("\n".join(TEXTS), "utf-8")
+    write_folder(mine, jax.device_get(MODEL), CONFIG, TOKENIZER, suppressed=never)
+    assert any(written[0][0] in text for text in written)
+    assert not any(written[0][0] in row["written"] for row in run(mine, path, tmp_path))
+
+
 def test_the_prompt_says_how_it_ends(monkeypatch, shown, folder):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     run_generation(GenerateConfig(model=str(folder), semantics="mt5", writing=WRITING))

@@ -35,7 +35,8 @@ RANGES = {
     PretrainRecipe: {"dropout": (0, 1), "label_smoothing": (0, 1), "z_loss": (0, None)},
     FinetuneConfig: {"valid_examples": (1, None), "examples": (0, None)},
     FinetuneRecipe: dict.fromkeys(("epochs", "batch_size", "accumulate", "eval_epochs"), (1, None))
-    | {"max_source": (3, None), "max_target": (3, None), "seed": (0, 2**32), "dropout": (0, 1)},
+    | {"max_source": (3, None), "max_target": (3, None), "seed": (0, 2**32), "dropout": (0, 1)}
+    | {"label_smoothing": (0, 1), "z_loss": (0, None)},
     Writing: {"max_source": (3, None), "max_target": (3, None), "batch_size": (1, None), "seed": (0, 2**32)},
     FewShotConfig: dict.fromkeys(("seeds", "pretrain_steps", "updates", "test_examples", "valid_examples"), (1, None))
     | {"learning_rate": (0, None)},

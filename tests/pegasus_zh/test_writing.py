@@ -9,7 +9,7 @@ import pytest
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
-from pegasus_zh.writing import Writing, bucket, generate, write_texts
+from pegasus_zh.writing import Writing, answers, bucket, generate, write_texts
 from rope.decoding.search import Marks, Search
 from rope.decoding.write import write
 from rope.encoder.prefix_decoder import PrefixDecoder
@@ -85,6 +85,33 @@ def test_a_longer_source_is_cut(framed, written):
     assert list(generate(MODEL, DECODER, TOKENIZER, longer, WRITING)) == written
 
 
+def test_what_is_forbidden_first_and_suppressed(framed, written):
+    """As texts, not ids: pairs of characters that were written are forbidden, and all texts begin alike."""
+    words = {text[i : i + 2] for text in written for i in range(0, len(text) - 1, 3)} - {""}
+    begin = "".join([c for c in CHARACTERS if c not in written[0]][:2])
+    writing = replace(WRITING, forbid=tuple(sorted(words)), begin=begin)
+    # What is dropped in decoding would join what it stood between.
+    nothing = [i for i, piece in enumerate(TOKENIZER.pieces()) if not piece and i != TOKENIZER.eos_id]
+    suppressed = (*TOKENIZER.encode(written[0][:1]), *nothing, *range(TOKENIZER.vocab_size, CONFIG.vocabulary))
+    found = list(generate(MODEL, DECODER, TOKENIZER, framed, writing, suppressed=suppressed))
+    assert all(text.startswith(writing.begin) and not any(word in text for word in words) for text in found)
+    assert not any(written[0][0] in text for text in found) and any(len(text) > 3 for text in found)
+    with pytest.raises(ValueError, match=r"forbid is \('啊', ' '\): give words, none of them empty"):
+        replace(WRITING, forbid=("啊", " "))
+    with pytest.raises(ValueError, match="'啊' is one text: give a list"):
+        replace(WRITING, forbid="啊")
+
+
+@pytest.mark.parametrize("search", [Search(beams=3, answers=2), Search(temperature=0.9, answers=2)], ids=str)
+def test_several_answers_a_text(framed, search):
+    found = list(answers(MODEL, DECODER, TOKENIZER, framed, replace(WRITING, search=search)))
+    assert [len(each) for each in found] == [2] * len(framed) and any(a != b for a, b in found)
+    best = list(generate(MODEL, DECODER, TOKENIZER, framed, replace(WRITING, search=replace(search, answers=1))))
+    assert [first for first, _ in found] == best
+    few = replace(WRITING, batch_size=3, search=search)
+    assert list(answers(MODEL, DECODER, TOKENIZER, framed, few)) == found
+
+
 def test_no_source_no_text():
     assert list(generate(MODEL, DECODER, TOKENIZER, [], WRITING)) == []
 
@@ -109,8 +136,8 @@ def test_a_prefix_decoder_writes_texts_too(search):
     model = model.replace(head=model.head.replace(bias=model.head.bias + bias))
     texts = ["".join(CHARACTERS[i % 40 : i % 40 + 9] * (1 + 5 * (i % 2))) for i in (3, 10, 17, 24, 31)]
     writing = replace(WRITING, max_source=64, batch_size=2, search=search)
-    written = list(write_texts(model, decoder, TOKENIZER, writing, texts))
-    alone = [next(write_texts(model, decoder, TOKENIZER, writing, [x], i)) for i, x in enumerate(texts)]
+    written = [text for (text,) in write_texts(model, decoder, TOKENIZER, writing, texts)]
+    alone = [next(write_texts(model, decoder, TOKENIZER, writing, [x], i))[0] for i, x in enumerate(texts)]
     assert written == alone and len(set(written) - {""}) > 2
     for text, found in zip(texts, written, strict=True) if search == Search() else ():
         ids = np.array([TOKENIZER.frame_source(TOKENIZER.encode(text), 64)])

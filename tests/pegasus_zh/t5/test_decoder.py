@@ -27,10 +27,13 @@ LONGEST = 12
 SEEDS = np.arange(8, dtype=np.uint32)
 GREEDY, BEAMS, BERT4KERAS_BEAMS = Search(), Search(beams=3), Search(beams=3, length_penalty=None)
 DRAWN = Search(temperature=0.8, top_k=20, top_p=0.9)
+CONTROLS = {"no_repeat_ngram_size": 2, "repetition_penalty": 1.2, "min_length": 6}
 
 
-def ids(source=SOURCE, *, end: int = -1, search: Search = GREEDY, config=TINY, seeds=SEEDS, model=MODEL) -> np.ndarray:
-    marks = Marks(start=START, end=end)
+def ids(
+    source=SOURCE, *, end: int = -1, search: Search = GREEDY, config=TINY, seeds=SEEDS, model=MODEL, **words
+) -> np.ndarray:
+    marks = Marks(start=START, end=end, **words)
     return np.asarray(
         write(model, source, seeds, decoder=MT5Decoder(config), search=search, marks=marks, length=LONGEST)[0]
     )
@@ -158,6 +161,60 @@ def test_tokens_are_drawn_from_what_is_left_of_the_distribution(top_k, top_p):
     assert np.abs(counts / 4000 - p).sum() / 2 < 0.5 * np.sqrt((p > 0).sum() / 4000) + 0.04
 
 
-def test_more_beams_than_the_vocabulary_serves_are_refused():
-    with pytest.raises(ValueError, match=f"a vocabulary of {TINY.vocabulary} needs fewer"):
-        ids(search=Search(beams=TINY.vocabulary))
+@pytest.mark.parametrize("search", [GREEDY, BEAMS, BERT4KERAS_BEAMS, DRAWN], ids=str)
+def test_what_is_asked_of_a_text_holds(search, end):
+    free = ids(search=search, end=end)
+    begin, never = (7, 9), (tuple(free[0, :2].tolist()), (int(free[1, 0]),))
+    found = ids(search=replace(search, **CONTROLS), end=end, first=begin, never=never)
+    lengths = set()
+    for row in found.tolist():
+        text = row[: row.index(end) + 1] if end in row else row
+        pairs = list(zip([START, *text], text, strict=False))
+        assert len({*pairs}) == len(pairs) and len(text) >= CONTROLS["min_length"] and tuple(text[:2]) == begin
+        assert never[1][0] not in text and never[0] not in pairs and 0 not in text
+        assert not any(row[len(text) :])
+        lengths.add(len(text))
+    assert len(lengths) > 1
+
+
+def test_answers_are_the_best_of_the_beams(end):
+    marks, run = Marks(start=START, end=end), partial(write, MODEL, SOURCE, SEEDS, decoder=MT5Decoder(TINY))
+    found, scores = map(np.asarray, run(search=replace(BEAMS, answers=3), marks=marks, length=LONGEST))
+    np.testing.assert_array_equal(found[::3], ids(search=BEAMS, end=end))
+    assert len(np.unique(found, axis=0)) == 3 * len(SOURCE)
+    scores = scores.reshape(-1, 3)
+    assert (np.diff(scores) < 0).all() and scores.max() < 0
+
+
+def test_drawn_answers_are_those_of_so_many_rows(end):
+    seeds, search = np.arange(24, dtype=np.uint32), replace(DRAWN, no_repeat_ngram_size=2)
+    source = SOURCE.copy()
+    source[2] = 0
+    found = ids(source, search=replace(search, answers=3), seeds=seeds, end=end)
+    np.testing.assert_array_equal(found, ids(np.repeat(source, 3, 0), search=search, seeds=seeds, end=end))
+    assert not found[6:9].any() and len(np.unique(found, axis=0)) > 16
+
+
+@pytest.mark.parametrize("search", [replace(BEAMS, answers=2), replace(DRAWN, answers=2), GREEDY], ids=str)
+def test_a_mesh_heeds_the_same(search, end):
+    search, seeds = replace(search, **CONTROLS), np.arange(8 * search.answers, dtype=np.uint32)
+    words = {"never": ((7,), (8, 9)), "first": (6,), "search": search, "end": end}
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices()[:8])):
+        source, placed = (jax.device_put(x, jax.P(RULES["batch"])) for x in (SOURCE, seeds))
+        found = ids(source, seeds=placed, model=on_mesh(MODEL, TINY), **words)
+    np.testing.assert_array_equal(found, ids(seeds=seeds, **words))
+
+
+@pytest.mark.parametrize(
+    ("search", "words", "message"),
+    [
+        (Search(beams=TINY.vocabulary), {}, f"a vocabulary of {TINY.vocabulary} needs fewer"),
+        (GREEDY, {"never": ((3, TINY.vocabulary),)}, f"id {TINY.vocabulary} is to be written first, or never"),
+        (GREEDY, {"first": (-2,)}, "id -2 is to be written first, or never"),
+        (Search(min_length=LONGEST + 2), {}, f"at most {LONGEST} ids are written: min_length {LONGEST + 2}"),
+        (GREEDY, {"first": (3,) * (LONGEST + 1)}, f"a beginning of {LONGEST + 1} ids"),
+    ],
+)
+def test_what_vocabulary_or_length_do_not_serve_is_refused(search, words, message):
+    with pytest.raises(ValueError, match=message):
+        ids(search=search, **words)

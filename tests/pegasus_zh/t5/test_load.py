@@ -299,6 +299,27 @@ def test_copies_of_the_embedding_and_an_unused_array_are_passed_over(folder):
         load(folder)
 
 
+def test_ids_that_are_never_written(folder, tmp_path):
+    assert load(folder).suppressed == ()
+    write_folder(tmp_path / "tuned", MODEL, CONFIG, PEGASUS, suppressed=(7, 9))
+    assert load(tmp_path / "tuned").suppressed == (7, 9)
+    export(ExportConfig(model=str(tmp_path / "tuned"), folder=str(tmp_path / "again"), semantics="mt5"))
+    file = tmp_path / "again" / "generation_config.json"
+    about = json.loads(file.read_text())
+    assert about["suppress_tokens"] == [0, 7, 9]
+    for wrong in ([128], ["7"], 7, [True]):
+        file.write_text(json.dumps(about | {"suppress_tokens": wrong}))
+        with pytest.raises(
+            DataError, match="generation_config.json: suppress_tokens is .*: give a list of ids below 128"
+        ):
+            load(tmp_path / "again")
+    for none in (None, []):
+        file.write_text(json.dumps(about | {"suppress_tokens": none}))
+        assert load(tmp_path / "again").suppressed == ()
+    file.unlink()
+    assert load(tmp_path / "again").suppressed == ()
+
+
 def test_a_run(tmp_path):
     run = save_run(tmp_path / "run", {1: jax.tree.map(lambda x: x + 1, MODEL), 2: MODEL}, CONFIG, PEGASUS)
     loaded = load(run)

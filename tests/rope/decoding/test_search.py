@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from rope.decoding.search import Search
+from rope.decoding.search import Marks, Search
 from rope.decoding.tokens import top_k
 
 
@@ -25,11 +25,31 @@ from rope.decoding.tokens import top_k
         ({"temperature": 1.0, "top_k": 2.5}, "top_k is 2.5: it must be a whole number"),
         ({"top_k": 5}, "give a temperature"),
         ({"temperature": 1.0, "top_p": 0.0}, "top_p is 0.0: it must be above 0 and at most 1"),
+        ({"min_length": -1}, "min_length is -1: it must be 0 or more"),
+        ({"no_repeat_ngram_size": 1.5}, "no_repeat_ngram_size is 1.5: it must be a whole number"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0: it must be at least 0.01"),
+        ({"answers": 2}, "answers is 2: give a temperature, to draw them, or as many beams"),
+        ({"answers": 3, "beams": 2}, "as many beams"),
+        ({"answers": 2, "beams": 4, "length_penalty": None}, "with a length_penalty"),
     ],
 )
 def test_impossible_searches_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Search(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"never": ((1,),)}, "the end token 1 is forbidden: .* min_length"),
+        ({"never": ((),)}, "a forbidden word has no ids"),
+        ({"first": (4, 1)}, r"\(4, 1\) ends a text"),
+        ({"first": (0,)}, "ends a text"),
+    ],
+)
+def test_impossible_words_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Marks(start=2, end=1, **wrong)
 
 
 @pytest.mark.parametrize("count", [1, 3, 20])

@@ -23,6 +23,34 @@ def plain_sums(hidden, head, labels, weights, smoothing, z_loss):
     return tuple((x * weights).sum() for x in (objective, -(onehot * log_p).sum(-1), correct))
 
 
+def formula(hidden, kernel, labels, weights, smoothing, z_loss):
+    """The objective and its gradients in hidden and kernel, in float64 and by the formula: with p the softmax, q the
+    smoothed label and z log(Z), the logits' gradient is p - q + 2 z_loss z p."""
+    x, w = np.float64(hidden), np.float64(kernel)
+    logits = x @ w
+    z = np.log(np.exp(logits).sum(-1, keepdims=True))
+    p = np.exp(logits - z)
+    q = (1 - smoothing) * np.eye(VOCABULARY)[labels] + smoothing / VOCABULARY
+    objective = (q * (z - logits)).sum(-1) + z_loss * z[..., 0] ** 2
+    slope = (p - q + 2 * z_loss * z * p) * weights[..., None]
+    return (objective * weights).sum(), slope @ w.T, np.einsum("btd,btv->dv", x, slope)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize("z_loss", [0.0, 1e-4, 0.3])
+def test_smoothing_and_z_loss_are_the_formula(smoothing, z_loss):
+    random = np.random.default_rng(2)
+    hidden, kernel = (random.standard_normal(shape).astype(np.float32) for shape in (HIDDEN, (HIDDEN[-1], VOCABULARY)))
+    labels = random.integers(0, VOCABULARY, HIDDEN[:2])
+    weights = random.integers(0, 2, HIDDEN[:2]).astype(np.float32)
+    run = jax.value_and_grad(lambda h, w: cross_entropy(h, (w, None), labels, weights, smoothing, z_loss)[0], (0, 1))
+    objective, gradients = run(jnp.asarray(hidden), jnp.asarray(kernel))
+    wanted, *slopes = formula(hidden, kernel, labels, weights, smoothing, z_loss)
+    np.testing.assert_allclose(objective, wanted, rtol=1e-6)
+    for found, slope in zip(gradients, slopes, strict=True):
+        np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("elements", [2**25, 200])  # at once; 200 make it several chunks
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize(("smoothing", "z_loss"), [(0.0, 0.0), (0.1, 1e-2)])

@@ -1,0 +1,83 @@
+"""Words as ids: every cut that the vocabulary allows, what cannot be written, sentinels."""
+
+import io
+import json
+
+import pytest
+import sentencepiece
+
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.vocabulary import SPECIALS
+from pegasus_zh.text.words import opening, sentinels, spellings
+from training.files.errors import DataError
+
+PEGASUS = PegasusTokenizer(
+    [*SPECIALS, "我", "们", "##们", "我们", "我们的", "信用", "卡", "extra0", "extra1", "abc", "的"]
+)
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    """A small sentencepiece model with sentinels, as mT5's has them."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["我们的信用卡", "信用 卡", "我们 信用", "用卡 我"] * 20),
+        model_writer=model,
+        vocab_size=24,
+        model_type="unigram",
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        user_defined_symbols=["<extra_id_1>", "<extra_id_0>"],
+        minloglevel=2,
+    )
+    return SentencePieceTokenizer(model.getvalue())
+
+
+def tokens(ways) -> set[str]:
+    return {" ".join(PEGASUS.vocabulary[i] for i in way) for way in ways}
+
+
+def test_every_way_to_write_a_word():
+    assert tokens(spellings(PEGASUS, "我们")) == {"我 们", "我 ##们", "我们", "我们的"}
+    assert tokens(spellings(PEGASUS, "信用卡")) == {"信用 卡"}
+    assert tokens(spellings(PEGASUS, "ABC")) == {"abc"}  # as the tokenizer normalises
+    assert spellings(PEGASUS, "龙") == ()  # it is never written
+    assert not any(PEGASUS.unk_id in way for way in spellings(PEGASUS, "我龙"))
+
+
+def test_every_way_to_write_a_word_in_pieces(pieces):
+    texts = pieces.pieces()
+    ways = spellings(pieces, "信用卡")
+    assert tuple(i for i in pieces.encode("信用卡") if texts[i]) in ways and len(ways) > 1
+    assert all("信用卡" in pieces.decode(list(way)).replace(" ", "") for way in ways)
+    assert spellings(pieces, "\0") == ()  # of which nothing is left
+
+
+def test_added_tokens_are_pieces_too(pieces, tmp_path):
+    pieces.save(tmp_path)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<extra_id_9>": pieces.vocab_size + 1}))
+    added = load_tokenizer(tmp_path)
+    assert added.pieces() == [*pieces.pieces(), "", "<extra_id_9>"]
+    assert sentinels(added) == (*sentinels(pieces), pieces.vocab_size + 1)
+
+
+def test_a_word_of_too_many_ways_is_refused():
+    many = PegasusTokenizer([*SPECIALS, *("啊" * n for n in range(1, 6))])
+    with pytest.raises(
+        DataError, match="forbid has '啊啊啊啊啊啊啊啊啊啊啊啊', which the vocabulary writes in 1,000 ways"
+    ):
+        spellings(many, "啊" * 12)
+
+
+def test_what_a_text_begins_with():
+    assert opening(PEGASUS, "") == () and opening(PEGASUS, "我们的卡") == tuple(PEGASUS.encode("我们的卡"))
+    with pytest.raises(DataError, match="begin is '龙': the model's vocabulary cannot write it"):
+        opening(PEGASUS, "龙")
+
+
+def test_sentinels(pieces):
+    assert [pieces.piece_id(f"<extra_id_{i}>") for i in (1, 0)] == list(sentinels(pieces))
+    assert [PEGASUS.vocabulary[i] for i in sentinels(PEGASUS)] == ["extra0", "extra1"]

@@ -113,7 +113,7 @@ def theirs(config: Config, attention: str) -> Run:
         d_kv=c.head_size,
         d_ff=c.feed_forward,
         num_layers=c.layers,
-        num_decoder_layers=c.layers,
+        num_decoder_layers=c.decoder_depth,
         num_heads=c.heads,
         dropout_rate=config.dropout,
         decoder_start_token_id=101,

@@ -151,15 +151,17 @@ def _dropout(about: dict[str, Any], file: Path) -> float:
 
 
 def _config_by_shapes(stored: Mapping[str, Stored], index: Path) -> MT5Config:
-    block = "encoder/block_{:03d}/layer_000/SelfAttention/q".format
+    block = "{}/block_{:03d}/layer_000/SelfAttention/q".format
     try:
         vocabulary, width = stored["shared/embedding"].shape
         heads, buckets = stored["encoder/block_000/layer_000/SelfAttention/relative_attention_bias"].shape
-        inner = stored[block(0)].shape[1]
+        inner = stored[block("encoder", 0)].shape[1]
         feed_forward = stored["encoder/block_000/layer_001/DenseReluDense/wi_0/kernel"].shape[1]
     except (KeyError, ValueError, IndexError) as error:
         raise DataError(f"{index}: not a checkpoint of mT5 or T5 v1.1 ({error}); give another") from None
-    layers = next(i for i in range(len(stored) + 1) if block(i) not in stored)
+    layers, decoder_layers = (
+        next(i for i in range(len(stored) + 1) if block(stack, i) not in stored) for stack in ("encoder", "decoder")
+    )
     return MT5Config(
         vocabulary=vocabulary,
         width=width,
@@ -167,5 +169,6 @@ def _config_by_shapes(stored: Mapping[str, Stored], index: Path) -> MT5Config:
         heads=heads,
         head_size=inner // heads,
         layers=layers,
+        decoder_layers=None if decoder_layers in (0, layers) else decoder_layers,
         buckets=buckets,
     )

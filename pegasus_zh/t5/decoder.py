@@ -51,7 +51,7 @@ class MT5Decoder:
         """Source ids [B, S] and their segments (1, or 0 for padding)."""
         c = self.config
         encoded = encode(model, prompt, segments, c)
-        layers = unstacked(model.decoder.blocks, c.layers)
+        layers = unstacked(model.decoder.blocks, c.decoder_depth)
         attentions = [attention for _, attention in (p.cross for p in layers)]
         keys, values = zip(
             *(laid(project(encoded, p.key, c), project(encoded, p.value, c)) for p in attentions), strict=True
@@ -59,7 +59,7 @@ class MT5Decoder:
         return Memory(keys=keys, values=values, seen=segments != 0, layers=layers)
 
     def cache(self, memory: Memory, beams: int, positions: int) -> Cache:
-        return empty(self.config.layers, memory.keys[0], positions * beams)
+        return empty(self.config.decoder_depth, memory.keys[0], positions * beams)
 
     def step(
         self, model: MT5, memory: Memory, cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array

@@ -58,6 +58,7 @@ _SIZES = {
     "num_layers": "layers",
     "num_heads": "heads",
 }
+_DECODER = "num_decoder_layers"  # as many as num_layers where it is not there
 _SETTINGS = {
     "relative_attention_num_buckets": "buckets",
     "relative_attention_max_distance": "max_distance",
@@ -125,9 +126,8 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
         raise DataError(
             f"{file}: feed_forward_proj is {gate!r}, a T5 before v1.1 or another function; needs gated-gelu"
         )
-    if about.get("num_decoder_layers") not in (None, about.get("num_layers")):
-        raise DataError(f"{file}: num_layers and num_decoder_layers differ; only stacks of equal depth are read")
-    values = {ours: _positive(about, name, file, int) for name, ours in _SIZES.items()}
+    sizes = _SIZES if about.get(_DECODER) in (None, about.get("num_layers")) else _SIZES | {_DECODER: "decoder_layers"}
+    values = {ours: _positive(about, name, file, int) for name, ours in sizes.items()}
     defaults = {field.name: field.default for field in dataclasses.fields(MT5Config)}
     for name, ours in _SETTINGS.items():
         if name in about:
@@ -204,7 +204,7 @@ def _model_json(config: MT5Config, tokenizer: Tokenizer, dtype: str) -> dict[str
         "architectures": ["MT5ForConditionalGeneration"],
         "model_type": OWN_TYPE if config.cross_bias else "mt5",
         **{name: getattr(config, ours) for name, ours in (_SIZES | _SETTINGS).items()},
-        "num_decoder_layers": config.layers,
+        _DECODER: config.decoder_depth,
         "feed_forward_proj": _GATES[config.gelu],
         "is_encoder_decoder": True,
         "tie_word_embeddings": False,

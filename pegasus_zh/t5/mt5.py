@@ -38,7 +38,9 @@ class MT5Config:
     head_size: int = 64
     """Dimension of one head (H); N x H need not be D."""
     layers: int = 12
-    """Layers of the encoder, and as many of the decoder (L)."""
+    """Layers of the encoder (L), and as many of the decoder."""
+    decoder_layers: int | None = None
+    """Layers of the decoder, where they are not as many."""
     buckets: int = 32
     """Relative position buckets."""
     max_distance: int = 128
@@ -62,7 +64,12 @@ class MT5Config:
     layers (full)."""
 
     def __post_init__(self):
-        check_ranges(self, dropout=(0, 1), epsilon=0)
+        check_ranges(self, dropout=(0, 1), epsilon=0, decoder_layers=1)
+
+    @property
+    def decoder_depth(self) -> int:
+        """Layers of the decoder."""
+        return self.decoder_layers or self.layers
 
 
 PRESETS: dict[str, MT5Config] = {
@@ -141,24 +148,24 @@ def init(config: MT5Config, key: jax.Array) -> MT5:
     c, keys = config, iter(jax.random.split(key, 64))
     inner = c.heads * c.head_size
 
-    def stacked(rows: int, columns: int, names: tuple[str, str], variance: float) -> jax.Array:
-        return normal(next(keys), (c.layers, rows, columns), (None, *names), variance**-0.5)
+    def stack(layers: int, is_decoder: bool) -> Stack:
+        def stacked(rows: int, columns: int, names: tuple[str, str], variance: float) -> jax.Array:
+            return normal(next(keys), (layers, rows, columns), (None, *names), variance**-0.5)
 
-    def attention_() -> Attention:
-        return Attention(
-            query=stacked(c.width, inner, ATTENTION["query"], c.width * c.head_size),
-            key=stacked(c.width, inner, ATTENTION["key"], c.width),
-            value=stacked(c.width, inner, ATTENTION["value"], c.width),
-            output=stacked(inner, c.width, ATTENTION["output"], inner),
-        )
+        def attention_() -> Attention:
+            return Attention(
+                query=stacked(c.width, inner, ATTENTION["query"], c.width * c.head_size),
+                key=stacked(c.width, inner, ATTENTION["key"], c.width),
+                value=stacked(c.width, inner, ATTENTION["value"], c.width),
+                output=stacked(inner, c.width, ATTENTION["output"], inner),
+            )
 
-    def stack(is_decoder: bool) -> Stack:
         block = Block(
-            self_norm=ones((c.layers, c.width)),
+            self_norm=ones((layers, c.width)),
             self_attention=attention_(),
-            cross_norm=ones((c.layers, c.width)) if is_decoder else None,
+            cross_norm=ones((layers, c.width)) if is_decoder else None,
             cross_attention=attention_() if is_decoder else None,
-            feed_forward_norm=ones((c.layers, c.width)),
+            feed_forward_norm=ones((layers, c.width)),
             feed_forward=FeedForward(
                 gate=stacked(c.width, c.feed_forward, FEED_FORWARD["gate"], c.width),
                 linear=stacked(c.width, c.feed_forward, FEED_FORWARD["linear"], c.width),
@@ -170,8 +177,8 @@ def init(config: MT5Config, key: jax.Array) -> MT5:
 
     return MT5(
         embedding=normal(next(keys), (c.vocabulary, c.width), ("vocab", "embed"), 1.0),
-        encoder=stack(is_decoder=False),
-        decoder=stack(is_decoder=True),
+        encoder=stack(c.layers, is_decoder=False),
+        decoder=stack(c.decoder_depth, is_decoder=True),
         head=normal(next(keys), (c.width, c.vocabulary), ("embed", "vocab"), c.width**-0.5),
     )
 
@@ -255,9 +262,10 @@ def run_stack(
         x = x + dropout(feed_forward(h, p.feed_forward, c, keys[4]), c.dropout, keys[5])
         return x, None
 
-    keys = jax.random.split(layer_key, c.layers) if layer_key is not None else None
+    layers = len(stack.blocks.self_norm)
+    keys = jax.random.split(layer_key, layers) if layer_key is not None else None
     # On one CPU the loop is unrolled: what it would stack for the backward pass costs more than a longer compilation.
-    unroll = c.layers if on_one_cpu() else 1
+    unroll = layers if on_one_cpu() else 1
     x, _ = jax.lax.scan(recomputed(layer, c.remat), dropout(x, c.dropout, first), (stack.blocks, keys), unroll=unroll)
     return dropout(rms_norm(x, stack.final_norm, c.epsilon), c.dropout, last)
 
@@ -342,7 +350,7 @@ def flops_per_row(config: MT5Config, source: int, target: int) -> int:
     decoder = (
         target * (6 * c.width * inner + ff) + 2 * source * c.width * inner + 2 * target * (target + source) * inner
     )
-    return 6 * (c.layers * (encoder + decoder) + target * c.width * c.vocabulary)
+    return 6 * (c.layers * encoder + c.decoder_depth * decoder + target * c.width * c.vocabulary)
 
 
 def with_vocabulary(config: MT5Config, size: int) -> MT5Config:

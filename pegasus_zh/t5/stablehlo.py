@@ -52,11 +52,13 @@ def functions(
     decode_step(weights, memory, keys, values, token [b], t) -> float32 logits [b, V] of the token after position t, and
     keys [b, N, H, p] and values [b, N, p, H] of each layer with position t in them.
     """
-    structure, layers = jax.tree.structure(like), range(config.layers)
+    structure, depths = jax.tree.structure(like), {"encoder": config.layers, "decoder": config.decoder_depth}
     names, block, decoder = _names(like), jax.tree.structure(like.decoder.blocks), MT5Decoder(config)
 
     def array(weights: Arrays, name: str) -> jax.Array:
-        return jnp.stack([weights[_of_layer(name, i)] for i in layers]) if _BLOCKS in name else weights[name]
+        if _BLOCKS not in name:
+            return weights[name]
+        return jnp.stack([weights[_of_layer(name, i)] for i in range(depths[name.partition("/")[0]])])
 
     def model_of(weights: Arrays) -> MT5:
         return jax.tree.unflatten(structure, [array(weights, name) for name in names])
@@ -78,7 +80,10 @@ def functions(
             keys=tuple(memory["keys"]),
             values=tuple(memory["values"]),
             seen=memory["seen"],
-            layers=tuple(jax.tree.unflatten(block, [weights[_of_layer(name, i)] for name in own]) for i in layers),
+            layers=tuple(
+                jax.tree.unflatten(block, [weights[_of_layer(name, i)] for name in own])
+                for i in range(config.decoder_depth)
+            ),
         )
         path = jnp.zeros((token.shape[0], 1, keys[0].shape[-1]), jnp.int32)
         model, cache = model_of(weights), list(zip(keys, values, strict=True))
@@ -98,7 +103,7 @@ def write_serving(out: Path, loaded: Loaded, dtype: Dtype = "float32") -> None:
     shape = lambda *dimensions, of=type_: jax.ShapeDtypeStruct(dimensions, of)  # noqa: E731
     weights = {name: shape(*x.shape) for name, x in named(loaded.model).items()}
     b, s, p = export.symbolic_shape("b, s, p")
-    each = lambda *dimensions: [shape(b, config.heads, *dimensions)] * config.layers  # noqa: E731
+    each = lambda *dimensions: [shape(b, config.heads, *dimensions)] * config.decoder_depth  # noqa: E731
     size = config.head_size
     cache = each(size, p), each(p, size)
     memory = {"keys": each(size, s), "values": each(s, size), "seen": shape(b, s, of=jnp.bool_)}
@@ -118,7 +123,7 @@ def write_serving(out: Path, loaded: Loaded, dtype: Dtype = "float32") -> None:
             "start": tokenizer.start_id,
             "end": tokenizer.eos_id,
             "pad": tokenizer.pad_id,
-            "layers": config.layers,
+            "layers": config.decoder_depth,
             "keys": ["b", config.heads, config.head_size, "p"],
             "values": ["b", config.heads, "p", config.head_size],
             "dtype": dtype,

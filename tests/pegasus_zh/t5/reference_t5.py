@@ -36,7 +36,7 @@ def stack(w: Mapping, name: str, config: MT5Config, ids: Sequence[int], encoded:
     def bias(query: int, key: int, head: int) -> float:
         return table[plain_bucket(key - query, not is_decoder, config.buckets, config.max_distance), head]
 
-    for layer in range(config.layers):
+    for layer in range(config.decoder_depth if is_decoder else config.layers):
         place = f"{name}.block.{layer}.layer"
 
         normed = [norm(x, w[f"{place}.0.layer_norm.weight"]) for x in states]

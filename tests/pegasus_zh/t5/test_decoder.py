@@ -20,6 +20,8 @@ from training.partition import RULES
 MODEL = random_model(TINY, seed=3)
 MODEL = MODEL.replace(head=MODEL.head.at[:, 0].multiply(3))  # padding would often be most probable
 BERT4KERAS = replace(TINY, gelu="erf", scaled_output=True, cross_bias=True)
+SHALLOW = replace(TINY, layers=3, decoder_layers=1)
+SHALLOW_MODEL = random_model(SHALLOW, seed=3)
 SOURCE = rows([[pair] for pair in random_pairs(8, TINY, seed=4)], 20, 10)["source"]
 LONGEST = 12
 SEEDS = np.arange(8, dtype=np.uint32)
@@ -46,19 +48,23 @@ def end(endless):
 
 
 @partial(jax.jit, static_argnames="config")
-def uncached(source, inputs, config):
+def uncached(source, inputs, config, model=MODEL):
     segments = (source > 0).astype(int)
-    hidden = decode(MODEL, inputs, jnp.ones_like(inputs), encode(MODEL, source, segments, config), segments, config)
-    return jax.nn.log_softmax(logits(MODEL, hidden, config))
+    hidden = decode(model, inputs, jnp.ones_like(inputs), encode(model, source, segments, config), segments, config)
+    return jax.nn.log_softmax(logits(model, hidden, config))
 
 
-@pytest.mark.parametrize("config", [TINY, BERT4KERAS], ids=["mt5", "bert4keras"])
-def test_each_token_is_the_uncached_models_most_probable_one(config):
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [(TINY, MODEL), (BERT4KERAS, MODEL), (SHALLOW, SHALLOW_MODEL)],
+    ids=["mt5", "bert4keras", "unequal depths"],
+)
+def test_each_token_is_the_uncached_models_most_probable_one(config, model):
     # One call with all that was written tells the choice of every step, since a position sees only what is left of it.
-    endless = ids(config=config)
+    endless = ids(config=config, model=model)
     inputs = np.concatenate([np.full((len(SOURCE), 1), START), endless[:, :-1]], axis=1)
-    found = np.array(uncached(SOURCE, inputs, config))
-    assert (found.argmax(-1) == 0).any()
+    found = np.array(uncached(SOURCE, inputs, config, model))
+    assert model is not MODEL or (found.argmax(-1) == 0).any()
     found[..., 0] = -np.inf  # padding is never written
     np.testing.assert_array_equal(endless, found.argmax(-1))
     assert len(np.unique(endless)) > 10

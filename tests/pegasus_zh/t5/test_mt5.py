@@ -167,14 +167,23 @@ def test_presets_have_the_published_sizes(preset, millions):
 
 def test_parameters_counts_what_init_makes():
     assert parameters(TINY) == sum(x.size for x in jax.tree.leaves(MODEL))
+    sizes = {depth: parameters(replace(TINY, layers=1, decoder_layers=depth)) for depth in (None, 1, 3)}
+    block = jax.eval_shape(partial(init, TINY), jax.random.key(0)).decoder.blocks
+    layer = sum(x.size for x in jax.tree.leaves(block)) // TINY.layers
+    assert sizes[None] == sizes[1] and sizes[3] - sizes[1] == 2 * layer
+    for wrong in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="decoder_layers is"):
+            replace(TINY, decoder_layers=wrong)
 
 
 def test_the_vocabulary_is_rounded_up_for_the_mesh():
     assert [with_vocabulary(TINY, size).vocabulary for size in (1, 16, 17, 50_000)] == [16, 16, 32, 50_000]
 
 
-def test_flops_of_a_row_are_what_xla_counts():
+@pytest.mark.parametrize("decoder_layers", [None, 3])
+def test_flops_of_a_row_are_what_xla_counts(decoder_layers):
     config = replace(TINY, vocabulary=1024, width=256, feed_forward=512, heads=3, head_size=64, layers=1)
+    config = replace(config, decoder_layers=decoder_layers)
     model = jax.eval_shape(partial(random_model, config))
     batch = rows([[pair] for pair in random_pairs(1, config)], 96, 64)
     sums = jax.jit(jax.value_and_grad(lambda model: loss(model, batch, None, config=config)["loss"][0]))

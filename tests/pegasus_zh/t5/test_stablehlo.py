@@ -22,7 +22,7 @@ from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import TINY, random_model
 from training.files.errors import DataError
 
-CONFIG = replace(TINY, vocabulary=112, gelu="erf", scaled_output=True, cross_bias=True)
+CONFIG = replace(TINY, vocabulary=112, layers=3, decoder_layers=2, gelu="erf", scaled_output=True, cross_bias=True)
 PAGE = (Path(__file__).parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
 (PROGRAM,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "deserialize" in block]
 

@@ -32,7 +32,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     if isinstance(tokenizer, PegasusTokenizer):
         vocabulary = {token: i for i, token in enumerate(tokenizer.vocabulary)}
         fast = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNK))  # the class adds the rest by itself
-        about |= {"tokenizer_class": "RoFormerTokenizer", "do_lower_case": True}
+        about |= {"tokenizer_class": "RoFormerTokenizer", "do_lower_case": not tokenizer.cased}
         about |= {"pad_token": PAD, "unk_token": UNK, "cls_token": CLS, "sep_token": SEP, "mask_token": MASK}
     else:
         fast = _fast_sentencepiece(folder / SENTENCEPIECE_FILE)

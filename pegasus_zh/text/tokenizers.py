@@ -8,9 +8,11 @@ and punctuation, then the greedy longest-match-first wordpiece.
 
 import hashlib
 import itertools
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,11 +20,12 @@ import rjieba
 import sentencepiece
 from tokenizers.models import WordPiece
 
-from training.files.atomic import write_bytes
+from training.files.atomic import read_json, write_bytes
 from training.files.errors import DataError
 
 PEGASUS_FILE = "vocab.txt"
 SENTENCEPIECE_FILE = "spiece.model"
+SETTINGS_FILE = "tokenizer_config.json"
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIALS = [PAD, *(f"[unused{i}]" for i in range(1, 100)), UNK, CLS, SEP, MASK, "<S>", "<T>"]  # Chinese BERT's first
 _BERT_LAYOUT = {PAD: 0, UNK: 100, CLS: 101, SEP: 102, MASK: 103}
@@ -77,24 +80,27 @@ class PegasusTokenizer(Tokenizer):
     """T5-PEGASUS's tokenizer: words of jieba (HMM off), else BERT's wordpiece.
 
     `vocabulary` is in id order and must hold [PAD], [UNK], [CLS], [SEP], [MASK] at 0, 100, 101, 102, 103; `source`
-    names it in the `DataError` that a wrong place, an empty line or a repeated token raises.
+    names it in the `DataError` that a wrong place, an empty line or a repeated token raises. `cased`: capitals and
+    combining marks are kept, as a tokenizer_config.json with `do_lower_case: false` has it.
     """
 
     kind = "pegasus"
     pad_id, unk_id, start_id, eos_id = (_BERT_LAYOUT[token] for token in (PAD, UNK, CLS, SEP))
     mask_id, specials = _BERT_LAYOUT[MASK], len(SPECIALS)
 
-    def __init__(self, vocabulary: Sequence[str], source: str = "vocabulary") -> None:
-        self.vocabulary = list(vocabulary)
+    def __init__(self, vocabulary: Sequence[str], source: str = "vocabulary", *, cased: bool = False) -> None:
+        self.vocabulary, self.cased = list(vocabulary), cased
         self._word_ids = _WordIds(_check_vocabulary(self.vocabulary, source))
         self.vocab_size = len(self.vocabulary)
-        self.fingerprint = _fingerprint(self.kind, "\n".join(self.vocabulary).encode())
+        kind = f"{self.kind}, cased" if cased else self.kind
+        self.fingerprint = _fingerprint(kind, "\n".join(self.vocabulary).encode())
 
     def __reduce__(self):  # sent to worker processes as its vocabulary alone
-        return PegasusTokenizer, (self.vocabulary,)
+        return partial(PegasusTokenizer, self.vocabulary, cased=self.cased), ()
 
     def encode(self, text: str) -> list[int]:
-        return list(itertools.chain.from_iterable(map(self._word_ids.__getitem__, words(text))))
+        found = rjieba.cut(text, False) if self.cased else words(text)
+        return list(itertools.chain.from_iterable(map(self._word_ids.__getitem__, found)))
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
         return [self.start_id] + _truncate(ids, max_length - 2) + [self.eos_id]
@@ -115,6 +121,8 @@ class PegasusTokenizer(Tokenizer):
 
     def save(self, folder: Path) -> None:
         _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
+        if self.cased:
+            _write(Path(folder) / SETTINGS_FILE, b'{"do_lower_case": false}\n')
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -192,7 +200,22 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8; convert the file, e.g. with iconv -f gb18030 -t utf-8") from None
     lines = [line.removesuffix("\r") for line in lines]
-    return PegasusTokenizer(lines[:-1] if lines[-1] == "" else lines, str(path))
+    cased = _is_cased(path.with_name(SETTINGS_FILE))
+    return PegasusTokenizer(lines[:-1] if lines[-1] == "" else lines, str(path), cased=cased)
+
+
+def _is_cased(settings: Path) -> bool:
+    """Does transformers' file beside a vocab.txt keep capitals? Raises DataError for other rules than BERT's two."""
+    about = read_json(settings) if settings.is_file() else {}
+    lower, strip = about.get("do_lower_case", True), about.get("strip_accents")
+    if type(lower) is not bool or strip not in (None, lower):
+        raise DataError(
+            f"{settings}: do_lower_case is {json.dumps(lower)} and strip_accents {json.dumps(strip)}; only both, or "
+            "neither, can be read"
+        )
+    if about.get("tokenize_chinese_chars", True) is not True:
+        raise DataError(f"{settings}: tokenize_chinese_chars is false: not BERT's rules for Chinese; set it to true")
+    return not lower
 
 
 def words(text: str) -> list[str]:

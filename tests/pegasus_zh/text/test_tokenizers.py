@@ -325,3 +325,23 @@ def test_sentencepiece_with_other_ids_is_refused():
     )
     with pytest.raises(DataError, match=r"\(-1, 2, 0\), not mT5's \(0, 1, 2\)"):
         SentencePieceTokenizer(model.getvalue())
+
+
+def test_capitals_are_kept_where_the_folder_says_so(tmp_path):
+    """do_lower_case of tokenizer_config.json; saved, sent to workers and told apart by the fingerprint."""
+    vocabulary = [*SPECIALS, "天", "app", "App", "é", "e"]
+    PegasusTokenizer(vocabulary).save(tmp_path)
+    lower = load_tokenizer(tmp_path)
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text('{"do_lower_case": false, "strip_accents": null}')
+    cased = load_tokenizer(tmp_path)
+    pieces = {name: [vocabulary[i] for i in t.encode("App天é")] for name, t in (("lower", lower), ("cased", cased))}
+    assert pieces == {"lower": ["app", "天", "e"], "cased": ["App", "天", "é"]}
+    assert cased.fingerprint != lower.fingerprint
+    cased.save(saved := tmp_path / "saved")
+    for again in (load_tokenizer(saved), pickle.loads(pickle.dumps(cased))):
+        assert again.fingerprint == cased.fingerprint and again.encode("App天é") == cased.encode("App天é")
+    for wrong in ('{"do_lower_case": false, "strip_accents": true}', '{"tokenize_chinese_chars": false}'):
+        settings.write_text(wrong)
+        with pytest.raises(DataError, match="tokenizer_config.json: .*; "):
+            load_tokenizer(tmp_path)

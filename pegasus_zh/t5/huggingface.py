@@ -11,7 +11,7 @@ Start, end and padding ids and the greatest length are saved too, so that `gener
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ SWITCHES = {
     "scaled_output": (False, True),
     "cross_bias": (False, True),
 }  # and what they may be
-_EMBEDDING = "shared.weight"
+_EMBEDDING, _HEAD = "shared.weight", "lm_head.weight"
 # Copies of shared.weight that files of torch hold, and an array that T5 once had and never used.
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
@@ -94,25 +94,45 @@ def huggingface_tensors(model: MT5) -> Iterator[tuple[str, Any]]:
                 name = ".".join([names[sublayer], *(kernels[k] for k in kernel), "weight"])
                 yield f"{stack_name}.block.{i}.{name}", array[i].T
         yield f"{stack_name}.final_layer_norm.weight", stack.final_norm
-    yield "lm_head.weight", model.head.T
+    yield _HEAD, model.head.T
 
 
 def read_folder(folder: Path) -> tuple[MT5, MT5Config, bool, str]:
     """(the model, its config, whether our own key says its switches, what was read) of a folder. Raises DataError."""
     file = folder / "config.json"
     about = read_json(file)
-    config, is_own = read_config(about, file)
     stored, weights = open_weights(folder)
+    if about.get("model_type") is None:
+        about = {**about, "model_type": _kind_of(about, stored, file)}
+    config, is_own = read_config(about, file)
     ignored, what = (*_COPIES, *_UNUSED), about["model_type"]
     # Every mT5 that transformers 5 makes anew has one array for both.
-    if "lm_head.weight" not in stored and about.get("tie_word_embeddings", what == "t5") is True:
-        stored |= {"lm_head.weight": stored[_EMBEDDING]} if _EMBEDDING in stored else {}
+    if _HEAD not in stored and about.get("tie_word_embeddings", what == "t5") is True:
+        stored |= {_HEAD: stored[_EMBEDDING]} if _EMBEDDING in stored else {}
         what += ", its head the embedding,"
     model = read_tensors(partial(init, config), huggingface_tensors, stored, weights, "an mT5", ignored)
     for name in _COPIES:
         if name in stored and not np.array_equal(read(name, stored[name]).astype(np.float32), model.embedding):
             raise DataError(f"{stored[name].file}: {name!r} is not shared.weight again; mT5 has one embedding for both")
     return model, config, is_own, f"{what} in {stored[_EMBEDDING].dtype} of {weights.name}"
+
+
+def _kind_of(about: dict[str, Any], stored: Collection[str], file: Path) -> str:
+    """The model_type that a config.json lacks, by the model's class or its tensors. Raises DataError where it is open:
+    what differs is whether a tied head has a scale before it."""
+    classes = about.get("architectures") or [""]
+    if str(classes[0]).startswith(("MT5", "T5")):
+        return "mt5" if str(classes[0]).startswith("MT5") else "t5"
+    if _EMBEDDING not in stored:
+        raise DataError(f"{file}: no model_type, and no tensor {_EMBEDDING!r}, which every T5 has: not of this kind")
+    if not any(name.endswith("wi_0.weight") for name in stored):
+        return "t5"  # before v1.1, which is refused
+    if _HEAD not in stored:
+        raise DataError(
+            f"{file}: no model_type, and no {_HEAD!r} in the weights, so that it may be an mT5 or a T5, which "
+            'compute otherwise: add "model_type": "mt5" or "t5"'
+        )
+    return "mt5"
 
 
 def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:

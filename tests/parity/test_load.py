@@ -155,6 +155,9 @@ def test_a_pickle_that_holds_code_is_not_run(tmp_path, capsys):
         with pytest.raises(DataError, match="pytorch_model.bin: not a "):
             load(tmp_path)
     assert "has run" not in capsys.readouterr().out
+    torch.save(MT5ForConditionalGeneration(MT5Config(**SIZES)), tmp_path / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"bin: not a state dict but a pickle of .*MT5For\w+, which .*save_pretrained$"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ that of its largest tensor.
 """
 
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -25,6 +26,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # or these + .index.j
 _SAFETENSORS_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 FLOATS = tuple(_SAFETENSORS_TYPES.values())
 TORCH = "pip install torch==2.13.0"
+_WRAPPED = "module."  # before every name, where torch's DataParallel was saved instead of the model in it
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,16 @@ def open_weights(folder: Path) -> tuple[dict[str, Stored], Path]:
     for name in WEIGHT_FILES:
         opener = open_safetensors if name.endswith(".safetensors") else open_torch
         if (file := folder / name).is_file():
-            return opener(file), file
+            return _unwrapped(opener(file)), file
         if (index := folder / f"{name}.index.json").is_file():
-            return _open_shards(index, opener), index
+            return _unwrapped(_open_shards(index, opener)), index
     raise DataError(f"{folder}: neither {' nor '.join(WEIGHT_FILES)}, nor an index of either's shards; {AGAIN}")
+
+
+def _unwrapped(tensors: dict[str, Stored]) -> dict[str, Stored]:
+    if all(name.startswith(_WRAPPED) for name in tensors):
+        return {name.removeprefix(_WRAPPED): stored for name, stored in tensors.items()}
+    return tensors
 
 
 def _open_shards(index: Path, opener: Callable[[Path], dict[str, Stored]]) -> dict[str, Stored]:
@@ -206,6 +214,11 @@ def open_torch(file: Path) -> dict[str, Stored]:
     except DataError:
         raise
     except Exception as error:  # pickle, zip and torch raise many kinds for a damaged file
+        if code := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+            raise DataError(
+                f"{file}: not a state dict but a pickle of {code[1]}, which would run code when read: where you trust "
+                "it, load it with torch and write it again with save_pretrained"
+            ) from None
         raise damaged(file, error, "not a whole file of torch weights") from None
     if not isinstance(tensors, dict) or not all(isinstance(x, torch.Tensor) for x in tensors.values()):
         raise DataError(f"{file}: not a state dict of tensors alone; save the model with save_pretrained")

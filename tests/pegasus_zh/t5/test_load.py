@@ -226,6 +226,34 @@ def test_a_tied_head_is_the_embedding(tmp_path):
     assert load(tmp_path).config == replace(config, scaled_output=True)
 
 
+def test_a_config_without_model_type_is_understood_by_class_or_tensors(folder):
+    edit(folder, model_type=None, architectures=None)
+    assert load(folder).config == CONFIG
+    rewrite(folder, lambda w: w.pop("lm_head.weight"))
+    with pytest.raises(DataError, match='config.json: no model_type, .* add "model_type": "mt5" or "t5"'):
+        load(folder)
+    edit(folder, architectures=["MT5ForConditionalGeneration"], tie_word_embeddings=True)
+    assert load(folder).config == CONFIG
+    edit(folder, architectures=["T5ForConditionalGeneration"], feed_forward_proj="gated-gelu", pegasus_zh=None)
+    assert load(folder, semantics="mt5").config == CONFIG
+    edit(folder, architectures=None, feed_forward_proj=None)
+    rewrite(folder, lambda w: [w.pop(name) for name in list(w) if "wi_" in name])
+    with pytest.raises(DataError, match="feed_forward_proj is 'relu', a T5 before v1.1"):
+        load(folder)
+    rewrite(folder, lambda w: w.pop("shared.weight"))
+    with pytest.raises(DataError, match="no model_type, and no tensor 'shared.weight', which every T5 has"):
+        load(folder)
+
+
+def test_names_of_a_wrapped_model(folder):
+    def wrap(weights):
+        for name in list(weights):
+            weights[f"module.{name}"] = weights.pop(name)
+
+    rewrite(folder, wrap)
+    same(load(folder).model, MODEL)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_types_of_weights(folder, dtype):
     rounded = jax.tree.map(lambda x: np.asarray(x).astype(dtype).astype(np.float32), MODEL)

@@ -102,6 +102,9 @@ def load(
     switches = f"gelu {config.gelu}, " + ", ".join(
         f"{name} {'on' if getattr(config, name) else 'off'}" for name in ("scaled_output", "cross_bias")
     )
+    said = tokenizer.settings
+    if {said.start, said.end, said.pad} != {None}:
+        why += f"; starts with {tokenizer.start_id}, ends with {tokenizer.eos_id}, pads with {tokenizer.pad_id}"
     return Loaded(model, config, tokenizer, f"{path}: {what}, {size:.1f}M parameters; {switches} ({why})")
 
 

@@ -20,7 +20,18 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from pegasus_zh.text.tokenizers import CLS, MASK, PAD, SENTENCEPIECE_FILE, SEP, UNK, PegasusTokenizer, Tokenizer
+from pegasus_zh.text.added_tokens import library_token
+from pegasus_zh.text.tokenizers import (
+    CLS,
+    MASK,
+    PAD,
+    SENTENCEPIECE_FILE,
+    SEP,
+    UNK,
+    PegasusTokenizer,
+    Tokenizer,
+    plain_bert,
+)
 from training.files.errors import DataError
 
 
@@ -29,21 +40,32 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(folder)
     # Without model_input_names transformers adds token_type_ids, which MT5's generate refuses.
     about: dict[str, Any] = {"model_input_names": ["input_ids", "attention_mask"]}
+    settings = tokenizer.settings
     if isinstance(tokenizer, PegasusTokenizer):
-        vocabulary = {token: i for i, token in enumerate(tokenizer.vocabulary)}
-        fast = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNK))  # the class adds the rest by itself
-        about |= {"tokenizer_class": "RoFormerTokenizer", "do_lower_case": not tokenizer.cased}
+        # The class adds the rest by itself.
+        fast = plain_bert({token: i for i, token in enumerate(tokenizer.vocabulary)}, settings.cased)
+        kind = "BertTokenizer" if settings.plain else "RoFormerTokenizer"
+        about |= {"tokenizer_class": kind, "do_lower_case": not settings.cased}
         about |= {"pad_token": PAD, "unk_token": UNK, "cls_token": CLS, "sep_token": SEP, "mask_token": MASK}
     else:
-        fast = _fast_sentencepiece(folder / SENTENCEPIECE_FILE)
+        fast = _fast_sentencepiece(folder / SENTENCEPIECE_FILE, "first" if settings.one_prefix else "always")
         about |= {"tokenizer_class": "PreTrainedTokenizerFast"}
         about |= {name: fast.id_to_token(i) for i, name in enumerate(("pad_token", "eos_token", "unk_token"))}
+    _add_tokens(fast, tokenizer)
     fast.save(str(folder / "tokenizer.json"))
     text = json.dumps(about, indent=2) + "\n"
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
-def _fast_sentencepiece(path: Path) -> tokenizers.Tokenizer:
+def _add_tokens(fast: tokenizers.Tokenizer, tokenizer: Tokenizer) -> None:
+    """The library numbers added tokens as they come: what has no name in between gets one."""
+    added = {token.id: library_token(token) for token in tokenizer.settings.added}
+    unnamed = range(fast.get_vocab_size(), tokenizer.vocab_size)
+    fast.add_tokens([added.get(i) or tokenizers.AddedToken(f"<unnamed_{i}>", special=True) for i in unnamed])
+    fast.add_tokens([token for i, token in added.items() if i not in unnamed])
+
+
+def _fast_sentencepiece(path: Path, scheme: str) -> tokenizers.Tokenizer:
     """A unigram sentencepiece model for the tokenizers library, with its normalisation and its bytes."""
     proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
     if proto.trainer_spec.model_type != sentencepiece_model_pb2.TrainerSpec.UNIGRAM:
@@ -57,7 +79,7 @@ def _fast_sentencepiece(path: Path) -> tokenizers.Tokenizer:
     if rules.remove_extra_whitespaces:
         steps += [normalizers.Strip(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
     fast.normalizer = normalizers.Sequence(steps)
-    prefix = "always" if rules.add_dummy_prefix else "never"
+    prefix = scheme if rules.add_dummy_prefix else "never"
     fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix, split=False)
     fast.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=prefix)])
     end = pieces[1][0]

@@ -3,7 +3,8 @@
 T5-PEGASUS (Su, https://kexue.fm/archives/8209) tokenises as bert4keras does with `do_lower_case=True` and
 `pre_tokenize=jieba.cut(HMM=False)`: the text is normalised first and cut into words after; a word that is in the
 vocabulary is one token, any other goes through BERT's own rules (Devlin et al., 2019): spaces around Chinese characters
-and punctuation, then the greedy longest-match-first wordpiece.
+and punctuation, then the greedy longest-match-first wordpiece. What lies beside a vocabulary may change this
+(pegasus_zh/text/side_files.py): tokens that were added, capitals, BERT's rules alone, how a target begins and ends.
 """
 
 import hashlib
@@ -12,20 +13,26 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import partial
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Protocol
 
 import rjieba
 import sentencepiece
+import tokenizers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
-from training.files.atomic import read_json, write_bytes
+from pegasus_zh.text.added_tokens import Added, AddedTokens
+from pegasus_zh.text.side_files import FAST_FILE, SETTINGS_FILE, Settings, SideFiles
+from pegasus_zh.text.tokenizer_json import check_same, prefix_of, sentencepiece_of, vocabulary_of
+from training.files.atomic import write_bytes
 from training.files.errors import DataError
+from training.telling import tell
 
 PEGASUS_FILE = "vocab.txt"
 SENTENCEPIECE_FILE = "spiece.model"
-SETTINGS_FILE = "tokenizer_config.json"
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIALS = [PAD, *(f"[unused{i}]" for i in range(1, 100)), UNK, CLS, SEP, MASK, "<S>", "<T>"]  # Chinese BERT's first
 _BERT_LAYOUT = {PAD: 0, UNK: 100, CLS: 101, SEP: 102, MASK: 103}
@@ -54,9 +61,20 @@ class Tokenizer(Protocol):
     mask_id: int | None  # what a masked token is replaced by, if there is such an id
     specials: int  # ids below are special tokens
     fingerprint: str  # sha256 over all that decides the ids
+    settings: Settings  # what lay beside the vocabulary
+    _added: AddedTokens
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without special tokens."""
+        if not self.settings.added:
+            return self._encode(text)
+        ids: list[int] = []
+        for i, part in enumerate(self._added.split(text)):
+            ids += [part] if isinstance(part, int) else self._encode(part, is_first=i == 0)
+        return ids
+
+    def _encode(self, text: str, is_first: bool = True) -> list[int]:
+        """The ids of a text, or of a part of it, without tokens that were added."""
         ...
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
@@ -69,47 +87,85 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` up to the first end token; special tokens, and ids outside the vocabulary, are dropped."""
+        ids = list(takewhile(lambda i: i != self.eos_id, ids))
+        if not self.settings.added:
+            return self._decode(ids)
+        added, text = {token.id: "" if token.special else token.content for token in self.settings.added}, ""
+        for is_added, group in groupby(ids, added.__contains__):
+            found = list(group)
+            part = "".join(map(added.__getitem__, found)) if is_added else self._decode(found)
+            text += " " * (_is_latin(text[-1:]) and _is_latin(part[:1])) + part
+        return text
+
+    def _decode(self, ids: list[int]) -> str:
+        """The text of ids that were not added."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Writes vocab.txt or spiece.model into `folder`, atomically."""
-        ...
+        """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids."""
+        if about := self.settings.about():
+            _write(Path(folder) / SETTINGS_FILE, (json.dumps(about, ensure_ascii=False, indent=2) + "\n").encode())
+
+    def _settle(self, settings: Settings, size: int, content: bytes, normalizer: normalizers.Normalizer | None) -> None:
+        """Takes over what lay beside a vocabulary of `size` tokens."""
+        self.settings = settings
+        self.vocab_size = max(size, 1 + max((token.id for token in settings.added), default=0))
+        self.start_id = self.start_id if settings.start is None else settings.start
+        self.eos_id = self.eos_id if settings.end is None else settings.end
+        self.pad_id = self.pad_id if settings.pad is None else settings.pad
+        if self.pad_id == self.eos_id:
+            raise DataError(
+                f"padding and the end of a text are both id {self.pad_id}, so that no end would be seen; give them two "
+                "ids in config.json"
+            )
+        if settings.added:
+            self._added = AddedTokens(settings.added, normalizer)
+        about = settings.about()
+        kind = f"{self.kind} {json.dumps(about, sort_keys=True)}" if about else self.kind
+        self.fingerprint = _fingerprint(kind, content)
 
 
 class PegasusTokenizer(Tokenizer):
     """T5-PEGASUS's tokenizer: words of jieba (HMM off), else BERT's wordpiece.
 
     `vocabulary` is in id order and must hold [PAD], [UNK], [CLS], [SEP], [MASK] at 0, 100, 101, 102, 103; `source`
-    names it in the `DataError` that a wrong place, an empty line or a repeated token raises. `cased`: capitals and
-    combining marks are kept, as a tokenizer_config.json with `do_lower_case: false` has it.
+    names it in the `DataError` that a wrong place, an empty line or a repeated token raises. `settings.cased`: capitals
+    and combining marks are kept. `settings.plain`: BERT's rules alone, which differ for scripts without jieba's words.
     """
 
     kind = "pegasus"
     pad_id, unk_id, start_id, eos_id = (_BERT_LAYOUT[token] for token in (PAD, UNK, CLS, SEP))
     mask_id, specials = _BERT_LAYOUT[MASK], len(SPECIALS)
 
-    def __init__(self, vocabulary: Sequence[str], source: str = "vocabulary", *, cased: bool = False) -> None:
-        self.vocabulary, self.cased = list(vocabulary), cased
-        self._word_ids = _WordIds(_check_vocabulary(self.vocabulary, source))
-        self.vocab_size = len(self.vocabulary)
-        kind = f"{self.kind}, cased" if cased else self.kind
-        self.fingerprint = _fingerprint(kind, "\n".join(self.vocabulary).encode())
+    def __init__(self, vocabulary: Sequence[str], source: str = "vocabulary", settings: Settings | None = None) -> None:
+        self.vocabulary, settings = list(vocabulary), settings or Settings()
+        ids = _check_vocabulary(self.vocabulary, source)
+        self._word_ids = _WordIds(ids)
+        self._plain = plain_bert(ids, settings.cased) if settings.plain else None
+        normalizer = None
+        if not settings.cased:
+            normalizer = normalizers.BertNormalizer(
+                clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=True
+            )
+        self._settle(settings, len(self.vocabulary), "\n".join(self.vocabulary).encode(), normalizer)
 
     def __reduce__(self):  # sent to worker processes as its vocabulary alone
-        return partial(PegasusTokenizer, self.vocabulary, cased=self.cased), ()
+        return PegasusTokenizer, (self.vocabulary, "vocabulary", self.settings)
 
-    def encode(self, text: str) -> list[int]:
-        found = rjieba.cut(text, False) if self.cased else words(text)
+    def _encode(self, text: str, is_first: bool = True) -> list[int]:
+        if self._plain is not None:
+            return self._plain.encode(text, add_special_tokens=False).ids
+        found = rjieba.cut(text, False) if self.settings.cased else words(text)
         return list(itertools.chain.from_iterable(map(self._word_ids.__getitem__, found)))
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
-        return [self.start_id] + _truncate(ids, max_length - 2) + [self.eos_id]
+        return [_BERT_LAYOUT[CLS]] + _truncate(ids, max_length - 2) + [_BERT_LAYOUT[SEP]]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: list[int]) -> str:
         """Tokens are joined as Chinese is written: a space only between two Latin words or numbers."""
         text, last = [], ""
-        for i in itertools.takewhile(lambda i: i != self.eos_id, ids):
-            if not 0 <= i < self.vocab_size or _is_special(token := self.vocabulary[i]):
+        for i in ids:
+            if not 0 <= i < len(self.vocabulary) or _is_special(token := self.vocabulary[i]):
                 continue
             if token.startswith("##") and len(token) > 2:
                 token = token[2:]
@@ -120,9 +176,8 @@ class PegasusTokenizer(Tokenizer):
         return "".join(text)
 
     def save(self, folder: Path) -> None:
+        super().save(folder)
         _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
-        if self.cased:
-            _write(Path(folder) / SETTINGS_FILE, b'{"do_lower_case": false}\n')
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -135,8 +190,8 @@ class SentencePieceTokenizer(Tokenizer):
     pad_id, eos_id, unk_id, start_id = 0, 1, 2, 0
     mask_id, specials = None, 3
 
-    def __init__(self, model: bytes, source: str = "sentencepiece model") -> None:
-        self._model = model
+    def __init__(self, model: bytes, source: str = "sentencepiece model", settings: Settings | None = None) -> None:
+        self._model, settings = model, settings or Settings()
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
@@ -145,24 +200,40 @@ class SentencePieceTokenizer(Tokenizer):
         found = (self._processor.pad_id(), self._processor.eos_id(), self._processor.unk_id())
         if found != (0, 1, 2):
             raise DataError(f"{source}: pad, </s>, <unk> are {found}, not mT5's (0, 1, 2); train it with these ids")
-        self.vocab_size = self._processor.get_piece_size()
-        self.fingerprint = _fingerprint(self.kind, model)
+        normalizer = None
+        if settings.added:
+            proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+            if charsmap := proto.normalizer_spec.precompiled_charsmap:
+                normalizer = normalizers.Precompiled(charsmap)
+            proto.normalizer_spec.add_dummy_prefix = False
+            self._within = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+        self._settle(settings, self._processor.get_piece_size(), model, normalizer)
 
-    def encode(self, text: str) -> list[int]:
-        return self._processor.encode(text)
+    def __reduce__(self):
+        return SentencePieceTokenizer, (self._model, "sentencepiece model", self.settings)
+
+    @property
+    def pieces(self) -> list[str]:
+        """As the model spells them, in the order of ids."""
+        return self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
+
+    def _encode(self, text: str, is_first: bool = True) -> list[int]:
+        is_within = self.settings.one_prefix and not is_first and not text[:1].isspace()
+        return (self._within if is_within else self._processor).encode(text)
 
     def piece_id(self, piece: str) -> int:
         """The id of one piece as the model spells it ("▁" for a space); `unk_id` where it has none."""
         return self._processor.piece_to_id(piece)
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
-        return _truncate(ids, max_length - 1) + [self.eos_id]
+        return _truncate(ids, max_length - 1) + [SentencePieceTokenizer.eos_id]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        kept = itertools.takewhile(lambda i: i != self.eos_id, ids)
-        return self._processor.decode([int(i) for i in kept if self.unk_id < i < self.vocab_size])
+    def _decode(self, ids: list[int]) -> str:
+        size = self._processor.get_piece_size()
+        return self._processor.decode([int(i) for i in ids if self.unk_id < i < size])
 
     def save(self, folder: Path) -> None:
+        super().save(folder)
         _write(Path(folder) / SENTENCEPIECE_FILE, self._model)
 
 
@@ -180,11 +251,22 @@ class _WordIds(dict[str, tuple[int, ...]]):
         return ids
 
 
+def plain_bert(ids: dict[str, int], cased: bool) -> tokenizers.Tokenizer:
+    """BERT's own tokenizer (Devlin et al., 2019), without special tokens."""
+    made = tokenizers.Tokenizer(WordPiece(ids, unk_token=UNK))
+    made.normalizer = normalizers.BertNormalizer(lowercase=not cased)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return made
+
+
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """Loads a folder that holds vocab.txt or spiece.model, or such a file itself. Raises `DataError`."""
+    """Loads a folder that holds vocab.txt, spiece.model or tokenizer.json, with what else there decides the ids; or one
+    of the first two files itself. Raises `DataError`."""
     path = Path(path)
     if path.is_dir():
         found = [path / name for name in (PEGASUS_FILE, SENTENCEPIECE_FILE) if (path / name).is_file()]
+        if not found and (path / FAST_FILE).is_file():
+            return _of_json(path)
         if len(found) != 1:
             problem = f"holds both {PEGASUS_FILE} and" if found else f"holds neither {PEGASUS_FILE} nor"
             raise DataError(f"{path}: {problem} {SENTENCEPIECE_FILE}; a tokenizer's folder has exactly one of them")
@@ -193,29 +275,69 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         raise DataError(f"{path}: no such file; name a folder that holds {PEGASUS_FILE} or {SENTENCEPIECE_FILE}")
     content = path.read_bytes()
     if path.suffix == ".model":
-        return SentencePieceTokenizer(content, str(path))
+        found_pieces = SentencePieceTokenizer(content, str(path))
+        settings = _sentencepiece_settings(path, found_pieces) if path.name == SENTENCEPIECE_FILE else Settings()
+        return SentencePieceTokenizer(content, str(path), settings) if settings != Settings() else found_pieces
     try:
         lines = content.decode("utf-8-sig").split("\n")  # not splitlines: U+2028 is a token of Chinese BERT
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8; convert the file, e.g. with iconv -f gb18030 -t utf-8") from None
     lines = [line.removesuffix("\r") for line in lines]
-    cased = _is_cased(path.with_name(SETTINGS_FILE))
-    return PegasusTokenizer(lines[:-1] if lines[-1] == "" else lines, str(path), cased=cased)
+    vocabulary = lines[:-1] if lines[-1] == "" else lines
+    settings = _pegasus_settings(path, vocabulary) if path.name == PEGASUS_FILE else Settings()
+    return PegasusTokenizer(vocabulary, str(path), settings)
 
 
-def _is_cased(settings: Path) -> bool:
-    """Does transformers' file beside a vocab.txt keep capitals? Raises DataError for other rules than BERT's two."""
-    about = read_json(settings) if settings.is_file() else {}
-    lower, strip = about.get("do_lower_case", True), about.get("strip_accents")
-    if type(lower) is not bool or strip not in (None, lower):
-        raise DataError(
-            f"{settings}: do_lower_case is {json.dumps(lower)} and strip_accents {json.dumps(strip)}; only both, or "
-            "neither, can be read"
-        )
-    if about.get("tokenize_chinese_chars", True) is not True:
-        raise DataError(f"{settings}: tokenize_chinese_chars is false: not BERT's rules for Chinese; set it to true")
-    return not lower
+def _of_json(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder that has no other vocabulary than tokenizer.json. Raises DataError."""
+    file, fast = folder / FAST_FILE, SideFiles(folder).fast
+    vocabulary = vocabulary_of(fast, file)
+    if fast["model"]["type"] == "WordPiece":
+        return PegasusTokenizer(vocabulary, str(file), _pegasus_settings(file, vocabulary))
+    model = sentencepiece_of(fast, file)
+    settings = _sentencepiece_settings(file, SentencePieceTokenizer(model, str(file)))
+    return SentencePieceTokenizer(model, str(file), settings)
+
+
+def _pegasus_settings(file: Path, vocabulary: list[str]) -> Settings:
+    """What lies beside a vocab.txt. Raises DataError."""
+    beside = SideFiles(file.parent)
+    check_same(beside.fast, vocabulary, file.with_name(FAST_FILE), file)
+    has_words = any(len(token) > 1 and all(map(is_chinese, token)) for token in vocabulary)
+    marks = beside.marks()
+    if marks.get("end") == SPECIALS.index("[unused1]") and vocabulary[1:2] == ["[unused1]"]:
+        # T5Config's default, which nobody chose for this vocabulary. T5-PEGASUS's texts begin with [CLS], too.
+        ours = ["end", "start"] if has_words and marks.get("start") == _BERT_LAYOUT[PAD] else ["end"]
+        tell(f"{file}: eos_token_id is 1, [unused1] here: {' and '.join(ours)} of a text are [SEP], [CLS] instead")
+        marks = {name: i for name, i in marks.items() if name not in ours}
+    added = beside.added(vocabulary, _BERT_LAYOUT)
+    never = {i for i, token in enumerate(vocabulary) if _is_special(token)} - {_BERT_LAYOUT[UNK]}
+    own = {"start": _BERT_LAYOUT[CLS], "end": _BERT_LAYOUT[SEP], "pad": _BERT_LAYOUT[PAD]}
+    return Settings(**beside.rules(has_words), added=added, **_others(beside, marks, own, never, added))
+
+
+def _sentencepiece_settings(file: Path, tokenizer: SentencePieceTokenizer) -> Settings:
+    """What lies beside a spiece.model. Raises DataError."""
+    beside, pieces = SideFiles(file.parent), tokenizer.pieces
+    if file.name != FAST_FILE:
+        check_same(beside.fast, pieces, file.with_name(FAST_FILE), file)
+    added = beside.added(pieces, {pieces[i]: i for i in (0, 1, 2)}, sentinels=True)
+    one_prefix = prefix_of(beside.fast) == "first" or (not beside.fast and beside.settings.get("legacy") is False)
+    own = {"start": tokenizer.start_id, "end": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    marks = _others(beside, beside.marks(), own, {0, 1}, added)
+    return Settings(one_prefix=one_prefix and bool(added), added=added, **marks)
+
+
+def _others(
+    beside: SideFiles, marks: dict[str, int], own: dict[str, int], never: set[int], added: tuple[Added, ...]
+) -> dict[str, int]:
+    """Those marks that are not the tokenizer's own. Raises DataError for padding that texts have, which would not be
+    read. never: the ids that no text makes."""
+    pad = marks.get("pad", own["pad"])
+    if pad not in never | {token.id for token in added if token.special}:
+        raise DataError(f"{beside.folder}: pad_token_id is {pad}, which texts hold: give the id of a token of its own")
+    return {name: i for name, i in marks.items() if i != own[name]}
 
 
 def words(text: str) -> list[str]:

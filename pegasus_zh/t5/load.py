@@ -156,6 +156,9 @@ def _check_vocabulary(config: MT5Config, tokenizer: Tokenizer, folder: Path) -> 
             f"{folder}: the embedding has {config.vocabulary:,} rows and the tokenizer {tokenizer.vocab_size:,} "
             "tokens; put the tokenizer there that belongs to the model"
         )
+    marks = {"start": tokenizer.start_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    if wrong := [f"{name}_token_id is {i}" for name, i in marks.items() if i >= config.vocabulary]:
+        raise DataError(f"{folder}: {wrong[0]}, and the embedding has {config.vocabulary:,} rows; write one of them")
 
 
 def run_init(about: dict[str, Any], checkpoint: Path) -> Callable[[jax.Array], MT5]:

@@ -77,8 +77,8 @@ class SideFiles:
 
     def _mark(self, key: str, file: str, value: Any) -> int:
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if type(value) is not int or not 0 <= value < self.rows:
-            wrong = "several, and one is written here" if isinstance(value, list) else "no id of the model's"
+        if type(value) is not int or value < 0:
+            wrong = "several, and one is written here" if isinstance(value, list) else "no id"
             raise DataError(f"{self.folder / file}: {key} is {json.dumps(value)}: {wrong}; write one there")
         return value
 
@@ -88,8 +88,8 @@ class SideFiles:
         rows = self.model.get("vocab_size")
         return rows if type(rows) is int else float("inf")
 
-    def rules(self, has_words: bool) -> dict[str, bool]:
-        """cased and plain, of a vocab.txt. Raises DataError for rules that are not BERT's."""
+    def rules(self, has_words: bool) -> tuple[bool, bool]:
+        """(cased, plain) of a vocab.txt. Raises DataError for rules that are not BERT's."""
         normal = self.fast.get("normalizer") or {}
         known = self.tokenizer_class in _LOWERING_CLASSES or normal.get("type") != "BertNormalizer"
         lower = self.settings.get("do_lower_case", True if known else normal.get("lowercase", True))
@@ -105,7 +105,7 @@ class SideFiles:
                 "to true"
             )
         generic = not known and normal.get("handle_chinese_chars") is True
-        return {"cased": not lower, "plain": not has_words and (generic or self.tokenizer_class in _BERT_CLASSES)}
+        return not lower, not has_words and (generic or self.tokenizer_class in _BERT_CLASSES)
 
     def added(self, vocabulary: Sequence[str], own: Mapping[str, int], sentinels: bool = False) -> tuple[Added, ...]:
         """The added tokens, by id. vocabulary: in the order of ids. own: special tokens that every tokenizer of the

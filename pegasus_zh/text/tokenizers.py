@@ -13,6 +13,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +25,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
-from pegasus_zh.text.added_tokens import Added, AddedTokens
+from pegasus_zh.text.added_tokens import AddedTokens
 from pegasus_zh.text.side_files import FAST_FILE, SETTINGS_FILE, Settings, SideFiles
 from pegasus_zh.text.tokenizer_json import check_same, prefix_of, sentencepiece_of, vocabulary_of
 from training.files.atomic import write_bytes
@@ -311,10 +312,11 @@ def _pegasus_settings(file: Path, vocabulary: list[str]) -> Settings:
         ours = ["end", "start"] if has_words and marks.get("start") == _BERT_LAYOUT[PAD] else ["end"]
         tell(f"{file}: eos_token_id is 1, [unused1] here: {' and '.join(ours)} of a text are [SEP], [CLS] instead")
         marks = {name: i for name, i in marks.items() if name not in ours}
-    added = beside.added(vocabulary, _BERT_LAYOUT)
+    cased, plain = beside.rules(has_words)
     never = {i for i, token in enumerate(vocabulary) if _is_special(token)} - {_BERT_LAYOUT[UNK]}
     own = {"start": _BERT_LAYOUT[CLS], "end": _BERT_LAYOUT[SEP], "pad": _BERT_LAYOUT[PAD]}
-    return Settings(**beside.rules(has_words), added=added, **_others(beside, marks, own, never, added))
+    settings = Settings(cased=cased, plain=plain, added=beside.added(vocabulary, _BERT_LAYOUT))
+    return _marked(settings, marks, own, never, beside.folder)
 
 
 def _sentencepiece_settings(file: Path, tokenizer: SentencePieceTokenizer) -> Settings:
@@ -325,19 +327,18 @@ def _sentencepiece_settings(file: Path, tokenizer: SentencePieceTokenizer) -> Se
     added = beside.added(pieces, {pieces[i]: i for i in (0, 1, 2)}, sentinels=True)
     one_prefix = prefix_of(beside.fast) == "first" or (not beside.fast and beside.settings.get("legacy") is False)
     own = {"start": tokenizer.start_id, "end": tokenizer.eos_id, "pad": tokenizer.pad_id}
-    marks = _others(beside, beside.marks(), own, {0, 1}, added)
-    return Settings(one_prefix=one_prefix and bool(added), added=added, **marks)
+    settings = Settings(one_prefix=one_prefix and bool(added), added=added)
+    return _marked(settings, beside.marks(), own, {0, 1}, beside.folder)
 
 
-def _others(
-    beside: SideFiles, marks: dict[str, int], own: dict[str, int], never: set[int], added: tuple[Added, ...]
-) -> dict[str, int]:
-    """Those marks that are not the tokenizer's own. Raises DataError for padding that texts have, which would not be
-    read. never: the ids that no text makes."""
-    pad = marks.get("pad", own["pad"])
-    if pad not in never | {token.id for token in added if token.special}:
-        raise DataError(f"{beside.folder}: pad_token_id is {pad}, which texts hold: give the id of a token of its own")
-    return {name: i for name, i in marks.items() if i != own[name]}
+def _marked(settings: Settings, marks: dict[str, int], own: dict[str, int], never: set[int], folder: Path) -> Settings:
+    """With those marks that are not the tokenizer's own. never: the ids that no text makes. Raises DataError for
+    padding that texts hold, which would not be read."""
+    others = {name: i for name, i in marks.items() if i != own[name]}
+    pad = others.get("pad")
+    if pad is not None and pad not in never | {token.id for token in settings.added if token.special}:
+        raise DataError(f"{folder}: pad_token_id is {pad}, which texts hold: give the id of a token of its own")
+    return replace(settings, start=others.get("start"), end=others.get("end"), pad=pad)
 
 
 def words(text: str) -> list[str]:

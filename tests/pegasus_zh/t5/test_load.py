@@ -140,6 +140,21 @@ def test_stacks_of_unequal_depth(tmp_path, layers, decoder_layers):
     assert load(run).config == config
 
 
+def test_what_a_target_begins_and_ends_with_is_read_told_kept_and_exported(folder):
+    edit(folder, decoder_start_token_id=5, eos_token_id=103)
+    (folder / "generation_config.json").unlink()
+    loaded = load(folder)
+    assert (loaded.tokenizer.start_id, loaded.tokenizer.eos_id, loaded.tokenizer.pad_id) == (5, 103, 0)
+    assert loaded.source.endswith("(by pegasus_zh in config.json; starts with 5, ends with 103, pads with 0)")
+    run = save_run(folder.parent / "run", {1: loaded.model}, loaded.config, loaded.tokenizer)
+    for source in (folder, run):
+        out = export(ExportConfig(model=str(source), folder=str(folder.parent / f"out {source.name}")))
+        assert load(out).tokenizer.fingerprint == loaded.tokenizer.fingerprint
+        for name in ("config.json", "generation_config.json"):
+            about = json.loads((out / name).read_text())
+            assert (about["decoder_start_token_id"], about["eos_token_id"], about["pad_token_id"]) == (5, 103, 0)
+
+
 def test_a_cross_bias_is_given_up_only_when_asked(tmp_path, said):
     config = replace(CONFIG, **SEMANTICS["bert4keras"])
     run = save_run(tmp_path / "run", {1: MODEL}, config, PEGASUS)
@@ -173,6 +188,7 @@ def test_a_port_of_t5_pegasus_is_known_by_its_vocabulary(folder):
 def test_a_vocabulary_of_characters_is_uers_or_is_asked_about(folder):
     """Of the same layout of files as T5-PEGASUS's ports, with the arithmetic of mT5."""
     edit(folder, pegasus_zh=None)
+    (folder / "tokenizer.json").unlink()
     characters = [*SPECIALS, *"，。今天气不错我们"]
     for vocabulary in (["extra0" if token == "[unused1]" else token for token in characters], [*characters, "extra0"]):
         PegasusTokenizer(vocabulary).save(folder)
@@ -352,7 +368,11 @@ def lying_index(folder: Path):
 
 
 def other_tokenizer(count: int):
-    return lambda folder: PegasusTokenizer([*SPECIALS, *map(chr, range(0x4E00, 0x4E00 + count))]).save(folder)
+    def change(folder: Path):
+        (folder / "tokenizer.json").unlink()
+        PegasusTokenizer([*SPECIALS, *map(chr, range(0x4E00, 0x4E00 + count))]).save(folder)
+
+    return change
 
 
 QUERY = "decoder.block.1.layer.1.EncDecAttention.q.weight"
@@ -381,7 +401,18 @@ BROKEN = {
         rf"'{QUERY}' is I8; only float32",
     ),
     "fewer rows": (other_tokenizer(40), r"the embedding has 128 rows and the tokenizer 146 tokens"),
-    "no tokenizer": (lambda folder: (folder / "vocab.txt").unlink(), r"holds neither vocab.txt nor spiece.model"),
+    "no tokenizer": (
+        lambda folder: [(folder / name).unlink() for name in ("vocab.txt", "tokenizer.json")],
+        r"holds neither vocab.txt nor spiece.model",
+    ),
+    "another tokenizer.json": (
+        lambda folder: (folder / "vocab.txt").write_text((folder / "vocab.txt").read_text().replace("天", "夭")),
+        r"tokenizer.json: id \d+ is '天', and '夭' in vocab.txt",
+    ),
+    "a start without a row": (
+        lambda folder: (folder / "generation_config.json").write_text('{"decoder_start_token_id": 128}'),
+        r"start_token_id is 128, and the embedding has 128 rows",
+    ),
     "no config": (lambda folder: (folder / "config.json").unlink(), r"config.json: no such file"),
     "cut config": (cut("config.json", 0.5), r"config.json: not JSON"),
     "config not an object": (

@@ -6,10 +6,13 @@
   we after, or not at all), Latin words of more than 100 characters ([UNK] there, pieces here), c++ and c# where the
   vocabulary lacks them (likewise), and special tokens written out in the text ([SEP] is one token there, plain text
   here). It decodes with spaces between all tokens.
+  Where the rules are BERT's alone, the class is BertTokenizer.
   (vocab.txt alone is not enough for transformers 5.23: its class then takes no word of several characters for a token.)
 * sentencepiece: spiece.model and the same model as tokenizer.json. T5Tokenizer would make <unk> of the characters that
   our ids spell as bytes, so the class is PreTrainedTokenizerFast. Its ids are ours but where two cuts of a text are
   equally probable, and for special tokens written out in the text.
+
+Added tokens are in tokenizer.json.
 """
 
 import json

@@ -7,12 +7,13 @@ begins and ends. What a run keeps of them is one tokenizer_config.json in the sa
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pegasus_zh.text.added_tokens import Added
+from pegasus_zh.text.tokenizer_json import check_same, prefix_of
 from training.files.atomic import read_json
 from training.files.errors import DataError
 from training.telling import tell
@@ -175,3 +176,52 @@ class SideFiles:
 
 
 _ONE = "put the files of one tokenizer there"
+
+
+def settings_of_wordpieces(
+    file: Path,
+    vocabulary: Sequence[str],
+    marks: Mapping[str, int],
+    own: Mapping[str, int],
+    never: set[int],
+    has_words: bool,
+) -> Settings:
+    """What lies beside a vocab.txt. Raises DataError.
+
+    marks: start, end and pad by the vocabulary itself. own: special tokens that it always has. never: the ids that no
+    text makes. has_words: words of several Chinese characters, as T5-PEGASUS has.
+    """
+    beside = SideFiles(file.parent)
+    check_same(beside.fast, vocabulary, file.with_name(FAST_FILE), file)
+    found = beside.marks()
+    if (end := found.get("end")) is not None and [*vocabulary[end : end + 1]] == ["[unused1]"]:
+        # T5Config's default, which nobody chose for this vocabulary. T5-PEGASUS's texts do not begin with padding, too.
+        names = ["end", "start"] if has_words and found.get("start") == marks["pad"] else ["end"]
+        tell(f"{file}: eos_token_id is {end}, [unused1] here: {' and '.join(names)} are as the vocabulary has them")
+        found = {name: i for name, i in found.items() if name not in names}
+    cased, plain = beside.rules(has_words)
+    settings = Settings(cased=cased, plain=plain, added=beside.added(vocabulary, own))
+    return _marked(settings, found, marks, never, beside.folder)
+
+
+def settings_of_pieces(file: Path, pieces: Sequence[str]) -> Settings:
+    """What lies beside a spiece.model with padding, </s> and <unk> at 0, 1, 2. Raises DataError."""
+    beside = SideFiles(file.parent)
+    if file.name != FAST_FILE:
+        check_same(beside.fast, pieces, file.with_name(FAST_FILE), file)
+    added = beside.added(pieces, {pieces[i]: i for i in (0, 1, 2)}, sentinels=True)
+    one_prefix = prefix_of(beside.fast) == "first" or (not beside.fast and beside.settings.get("legacy") is False)
+    settings = Settings(one_prefix=one_prefix and bool(added), added=added)
+    return _marked(settings, beside.marks(), {"start": 0, "end": 1, "pad": 0}, {0, 1}, beside.folder)
+
+
+def _marked(
+    settings: Settings, found: Mapping[str, int], own: Mapping[str, int], never: set[int], folder: Path
+) -> Settings:
+    """With those marks that are not the vocabulary's own. Raises DataError for padding that texts hold, which would not
+    be read."""
+    others = {name: i for name, i in found.items() if i != own[name]}
+    pad = others.get("pad")
+    if pad is not None and pad not in never | {token.id for token in settings.added if token.special}:
+        raise DataError(f"{folder}: pad_token_id is {pad}, which texts hold: give the id of a token of its own")
+    return replace(settings, start=others.get("start"), end=others.get("end"), pad=pad)

@@ -13,7 +13,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Protocol
@@ -26,11 +25,16 @@ from tokenizers import normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
 from pegasus_zh.text.added_tokens import AddedTokens
-from pegasus_zh.text.side_files import FAST_FILE, SETTINGS_FILE, Settings, SideFiles
-from pegasus_zh.text.tokenizer_json import check_same, prefix_of, sentencepiece_of, vocabulary_of
-from training.files.atomic import write_bytes
+from pegasus_zh.text.side_files import (
+    FAST_FILE,
+    SETTINGS_FILE,
+    Settings,
+    settings_of_pieces,
+    settings_of_wordpieces,
+)
+from pegasus_zh.text.tokenizer_json import sentencepiece_of, vocabulary_of
+from training.files.atomic import read_json, write_bytes
 from training.files.errors import DataError
-from training.telling import tell
 
 PEGASUS_FILE = "vocab.txt"
 SENTENCEPIECE_FILE = "spiece.model"
@@ -214,8 +218,8 @@ class SentencePieceTokenizer(Tokenizer):
         return SentencePieceTokenizer, (self._model, "sentencepiece model", self.settings)
 
     @property
-    def pieces(self) -> list[str]:
-        """As the model spells them, in the order of ids."""
+    def vocabulary(self) -> list[str]:
+        """The pieces as the model spells them, in the order of ids."""
         return self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
 
     def _encode(self, text: str, is_first: bool = True) -> list[int]:
@@ -276,9 +280,9 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         raise DataError(f"{path}: no such file; name a folder that holds {PEGASUS_FILE} or {SENTENCEPIECE_FILE}")
     content = path.read_bytes()
     if path.suffix == ".model":
-        found_pieces = SentencePieceTokenizer(content, str(path))
-        settings = _sentencepiece_settings(path, found_pieces) if path.name == SENTENCEPIECE_FILE else Settings()
-        return SentencePieceTokenizer(content, str(path), settings) if settings != Settings() else found_pieces
+        tokenizer = SentencePieceTokenizer(content, str(path))
+        settings = settings_of_pieces(path, tokenizer.vocabulary) if path.name == SENTENCEPIECE_FILE else Settings()
+        return tokenizer if settings == Settings() else SentencePieceTokenizer(content, str(path), settings)
     try:
         lines = content.decode("utf-8-sig").split("\n")  # not splitlines: U+2028 is a token of Chinese BERT
     except UnicodeDecodeError as error:
@@ -292,53 +296,22 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 
 def _of_json(folder: Path) -> Tokenizer:
     """The tokenizer of a folder that has no other vocabulary than tokenizer.json. Raises DataError."""
-    file, fast = folder / FAST_FILE, SideFiles(folder).fast
+    file = folder / FAST_FILE
+    fast = read_json(file)
     vocabulary = vocabulary_of(fast, file)
     if fast["model"]["type"] == "WordPiece":
         return PegasusTokenizer(vocabulary, str(file), _pegasus_settings(file, vocabulary))
     model = sentencepiece_of(fast, file)
-    settings = _sentencepiece_settings(file, SentencePieceTokenizer(model, str(file)))
-    return SentencePieceTokenizer(model, str(file), settings)
+    pieces = SentencePieceTokenizer(model, str(file)).vocabulary
+    return SentencePieceTokenizer(model, str(file), settings_of_pieces(file, pieces))
 
 
 def _pegasus_settings(file: Path, vocabulary: list[str]) -> Settings:
     """What lies beside a vocab.txt. Raises DataError."""
-    beside = SideFiles(file.parent)
-    check_same(beside.fast, vocabulary, file.with_name(FAST_FILE), file)
     has_words = any(len(token) > 1 and all(map(is_chinese, token)) for token in vocabulary)
-    marks = beside.marks()
-    if marks.get("end") == SPECIALS.index("[unused1]") and vocabulary[1:2] == ["[unused1]"]:
-        # T5Config's default, which nobody chose for this vocabulary. T5-PEGASUS's texts begin with [CLS], too.
-        ours = ["end", "start"] if has_words and marks.get("start") == _BERT_LAYOUT[PAD] else ["end"]
-        tell(f"{file}: eos_token_id is 1, [unused1] here: {' and '.join(ours)} of a text are [SEP], [CLS] instead")
-        marks = {name: i for name, i in marks.items() if name not in ours}
-    cased, plain = beside.rules(has_words)
     never = {i for i, token in enumerate(vocabulary) if _is_special(token)} - {_BERT_LAYOUT[UNK]}
-    own = {"start": _BERT_LAYOUT[CLS], "end": _BERT_LAYOUT[SEP], "pad": _BERT_LAYOUT[PAD]}
-    settings = Settings(cased=cased, plain=plain, added=beside.added(vocabulary, _BERT_LAYOUT))
-    return _marked(settings, marks, own, never, beside.folder)
-
-
-def _sentencepiece_settings(file: Path, tokenizer: SentencePieceTokenizer) -> Settings:
-    """What lies beside a spiece.model. Raises DataError."""
-    beside, pieces = SideFiles(file.parent), tokenizer.pieces
-    if file.name != FAST_FILE:
-        check_same(beside.fast, pieces, file.with_name(FAST_FILE), file)
-    added = beside.added(pieces, {pieces[i]: i for i in (0, 1, 2)}, sentinels=True)
-    one_prefix = prefix_of(beside.fast) == "first" or (not beside.fast and beside.settings.get("legacy") is False)
-    own = {"start": tokenizer.start_id, "end": tokenizer.eos_id, "pad": tokenizer.pad_id}
-    settings = Settings(one_prefix=one_prefix and bool(added), added=added)
-    return _marked(settings, beside.marks(), own, {0, 1}, beside.folder)
-
-
-def _marked(settings: Settings, marks: dict[str, int], own: dict[str, int], never: set[int], folder: Path) -> Settings:
-    """With those marks that are not the tokenizer's own. never: the ids that no text makes. Raises DataError for
-    padding that texts hold, which would not be read."""
-    others = {name: i for name, i in marks.items() if i != own[name]}
-    pad = others.get("pad")
-    if pad is not None and pad not in never | {token.id for token in settings.added if token.special}:
-        raise DataError(f"{folder}: pad_token_id is {pad}, which texts hold: give the id of a token of its own")
-    return replace(settings, start=others.get("start"), end=others.get("end"), pad=pad)
+    marks = {"start": _BERT_LAYOUT[CLS], "end": _BERT_LAYOUT[SEP], "pad": _BERT_LAYOUT[PAD]}
+    return settings_of_wordpieces(file, vocabulary, marks, _BERT_LAYOUT, never, has_words)
 
 
 def words(text: str) -> list[str]:

@@ -77,7 +77,7 @@ def test_behind_an_added_token_a_word_begins_or_not(tmp_path):
     files = WAYS["added_tokens_decoder"]["tokenizer_config"]
     PIECES.save(write(tmp_path, tokenizer_config=files | {"legacy": False}))
     tokenizer = load_tokenizer(tmp_path)
-    spelled = ["".join(PIECES.pieces[i] for i in tokenizer.encode(text)[1:]) for text in ("<sep>好", "<sep> 好")]
+    spelled = ["".join(PIECES.vocabulary[i] for i in tokenizer.encode(text)[1:]) for text in ("<sep>好", "<sep> 好")]
     assert spelled == ["好", "▁好"]
 
 
@@ -142,7 +142,7 @@ def test_an_end_that_nobody_chose(tmp_path, said):
     for vocabulary, start in ((CHARACTERS, 0), (WORDS, 101)):
         vocabulary.save(write(tmp_path, config=T5 | {"decoder_start_token_id": 0, "eos_token_id": 1}))
         assert ids(load_tokenizer(tmp_path)) == (start, 102, 0)
-    assert said[0].endswith("eos_token_id is 1, [unused1] here: end of a text are [SEP], [CLS] instead")
+    assert said[0].endswith("eos_token_id is 1, [unused1] here: end are as the vocabulary has them")
     write(tmp_path, config=T5 | {"decoder_start_token_id": 101, "eos_token_id": 1})  # as UER's
     CHARACTERS.save(tmp_path)
     assert load_tokenizer(tmp_path).fingerprint == CHARACTERS.fingerprint
@@ -168,7 +168,7 @@ def test_marks_that_cannot_be(kind, tmp_path):
 CONFLICTS = {
     "another token": (
         {"added_tokens": {"<x>": 30}},
-        rf"added_tokens.json: id 30 is '<x>', and '{PIECES.pieces[30]}' beside it; put the files of one tokenizer",
+        rf"added_tokens.json: id 30 is '<x>', and '{PIECES.vocabulary[30]}' beside it; put the files of one tokenizer",
     ),
     "two names": (
         {"added_tokens": {"<x>": SIZE}, "tokenizer_config": {"added_tokens_decoder": {str(SIZE): {"content": "<y>"}}}},

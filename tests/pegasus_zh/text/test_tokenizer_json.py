@@ -39,7 +39,7 @@ def test_ours_without_its_own_file(tokenizer, tmp_path):
 def test_pieces_without_a_normaliser_as_the_library_cuts_them(tmp_path_factory, text):
     """As a T5Tokenizer made of pieces alone: every kind of blank parts words, and nothing else is changed."""
     folder = tmp_path_factory.mktemp("plain")
-    pieces = [(piece, -float(i)) for i, piece in enumerate(PIECES.pieces) if not piece.startswith("<0x")]
+    pieces = [(piece, -float(i)) for i, piece in enumerate(PIECES.vocabulary) if not piece.startswith("<0x")]
     fast = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
     cuts = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always", split=True)]
     fast.pre_tokenizer = pre_tokenizers.Sequence(cuts)

@@ -171,6 +171,7 @@ class SideFiles:
         content = entry.get("content")
         if type(i) is not int or i < 0 or not isinstance(content, str) or not content:
             raise DataError(f"{self.folder / file}: an added token {content!r} of id {i!r}; {_ONE}")
+        entry = {"normalized": not entry.get("special"), **entry}
         flags = [field.name for field in fields(Added) if field.default is False]
         return Added(i, content, **{name: entry.get(name) is True for name in flags})
 
@@ -218,10 +219,12 @@ def settings_of_pieces(file: Path, pieces: Sequence[str]) -> Settings:
 def _marked(
     settings: Settings, found: Mapping[str, int], own: Mapping[str, int], never: set[int], folder: Path
 ) -> Settings:
-    """With those marks that are not the vocabulary's own. Raises DataError for padding that texts hold, which would not
-    be read."""
+    """With those marks that are not the vocabulary's own. Raises DataError for padding that texts or their ends are,
+    which would not be read."""
     others = {name: i for name, i in found.items() if i != own[name]}
-    pad = others.get("pad")
+    pad, end = others.get("pad"), others.get("end", own["end"])
+    if others.get("pad", own["pad"]) == end:
+        raise DataError(f"{folder}: eos_token_id and pad_token_id are both {end}: no end would be seen; give two ids")
     if pad is not None and pad not in never | {token.id for token in settings.added if token.special}:
         raise DataError(f"{folder}: pad_token_id is {pad}, which texts hold: give the id of a token of its own")
     return replace(settings, start=others.get("start"), end=others.get("end"), pad=pad)

@@ -13,7 +13,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -92,11 +91,11 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` up to the first end token; special tokens, and ids outside the vocabulary, are dropped."""
-        ids = list(takewhile(lambda i: i != self.eos_id, ids))
+        ids = list(itertools.takewhile(lambda i: i != self.eos_id, ids))
         if not self.settings.added:
             return self._decode(ids)
         added, text = {token.id: "" if token.special else token.content for token in self.settings.added}, ""
-        for is_added, group in groupby(ids, added.__contains__):
+        for is_added, group in itertools.groupby(ids, added.__contains__):
             found = list(group)
             part = "".join(map(added.__getitem__, found)) if is_added else self._decode(found)
             text += " " * (_is_latin(text[-1:]) and _is_latin(part[:1])) + part
@@ -118,11 +117,6 @@ class Tokenizer(Protocol):
         self.start_id = self.start_id if settings.start is None else settings.start
         self.eos_id = self.eos_id if settings.end is None else settings.end
         self.pad_id = self.pad_id if settings.pad is None else settings.pad
-        if self.pad_id == self.eos_id:
-            raise DataError(
-                f"padding and the end of a text are both id {self.pad_id}, so that no end would be seen; give them two "
-                "ids in config.json"
-            )
         if settings.added:
             self._added = AddedTokens(settings.added, normalizer)
         about = settings.about()

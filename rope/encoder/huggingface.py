@@ -227,6 +227,13 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, Pool
     return config, own["pooler"]
 
 
+def read_pooling(folder: Path) -> str | None:
+    """The pooling of a folder's vectors by its config.json: that of the pooler (RoFormer-Sim), if it says so."""
+    return {"linear": "pooler", "tanh": "pooler-tanh"}.get(
+        str(read_json(folder / "config.json").get("pooler_activation"))
+    )
+
+
 def _number(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
     value: Any = about.get(name)
     # What is larger is no model's, and would overflow or fill the memory further down.
@@ -242,14 +249,15 @@ def write_encoder(
     config: RoFormerConfig,
     *,
     dtype: str = "float32",
-    write_tokenizer: Callable[[Path], None] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> str:
     """Writes the model for transformers into the new folder `out`, whole or not at all,
     and returns the name of its class.
 
     RoFormerForMaskedLM or BertForMaskedLM load it, and RoFormerModel or BertModel, where there is no head only these.
-    `write_tokenizer` adds its files to the folder. Raises DataError for a model that none of them computes or that is
-    not of this config, and where `out` exists and is not empty.
+    `settings` are further ones of config.json; `write_more` adds files to the folder. Raises DataError for a model that
+    none of them computes or that is not of this config, and where `out` exists and is not empty.
     """
     if dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype!r}: it must be {', '.join(FLOATS)}")
@@ -272,14 +280,15 @@ def write_encoder(
         "tie_word_embeddings": True,
         "torch_dtype": dtype,
         OWN_KEY: {"pooler": config.pooler},
+        **(settings or {}),
     }
     with atomic_write(out) as temporary:
         temporary.mkdir()
         # Rounded sinusoids would spoil the far positions of a model that is loaded in float32 again.
         write_safetensors(temporary / "model.safetensors", tensors.items(), dtype, exact=(table,))
         (temporary / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if write_tokenizer is not None:
-            write_tokenizer(temporary)
+        if write_more is not None:
+            write_more(temporary)
     return name
 
 

@@ -61,7 +61,7 @@ def renamed(old: str, new: str):
 def test_what_we_write_loads_to_the_bit(kind, gelu, pooler, head, tmp_path):
     config = replace(CONFIGS[kind], gelu=gelu, pooler=pooler, head=head, epsilon=1e-7)
     model = random_encoder(config)
-    write_encoder(tmp_path / "out", model, config, write_tokenizer=lambda folder: (folder / "vocab.txt").touch())
+    write_encoder(tmp_path / "out", model, config, write_more=lambda folder: (folder / "vocab.txt").touch())
     found, found_config = read_encoder(tmp_path / "out")
     assert found_config == config
     same(found, model)
@@ -232,7 +232,7 @@ def test_a_failure_leaves_nothing(tmp_path):
         raise DataError("no tokenizer")
 
     with pytest.raises(DataError, match="no tokenizer"):
-        write_encoder(tmp_path / "out", MODELS["bert"], BERT, write_tokenizer=fail)
+        write_encoder(tmp_path / "out", MODELS["bert"], BERT, write_more=fail)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """Folders of sentence-transformers in and out: the same vectors there and here."""
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import torch as safetensors
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -141,3 +143,26 @@ def test_ours_there_and_back(config, pooling, tmp_path):
     assert (out / "modules.json").read_bytes() == (tmp_path / "again" / "modules.json").read_bytes()
     if pooling in ("first-last", "last-two"):
         assert not np.allclose(plain, Embedder(model, max_length=20).encode(TEXTS, "mean"), atol=1e-2)
+
+
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
+def test_roformer_sim(activation, tmp_path):
+    """Its folder: a RoFormer with a pooler that transformers passes over, and that config.json names."""
+    torch.manual_seed(3)
+    model = transformers.RoFormerModel(transformers.RoFormerConfig(**SIZES | {"max_position_embeddings": 1536})).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.2 * torch.randn_like(parameter))
+    dense = torch.nn.Linear(24, 24)
+    model.save_pretrained(tmp_path)
+    weights = safetensors.load_file(tmp_path / "model.safetensors")
+    weights |= {f"pooler.dense.{name}": x for name, x in dense.state_dict().items()}
+    safetensors.save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    about = json.loads((tmp_path / "config.json").read_text()) | {"pooler_activation": activation}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    tokenizer = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
+    with torch.no_grad():
+        first = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).last_hidden_state[:, 0]
+        wanted = dense(first).tanh() if activation == "tanh" else dense(first)
+    np.testing.assert_allclose(Embedder(tmp_path).encode(TEXTS), wanted, atol=1e-4)

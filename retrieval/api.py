@@ -45,6 +45,7 @@ class Embedder:
         self._encoding = self._source.encoding(Encoding(max_length=max_length, dtype=dtype))
         self._mesh = mesh_of(mesh)
         self._programs: dict[Pooling, Encode] = {}
+        self._chosen: dict[str, Pooling] = {}  # by what was asked for: what is to be told of it is told once
         with jax.set_mesh(self._mesh):
             text = self._source.text
             self._model = place(text.model, abstract(partial(init, text.config, jax.random.key(0))))
@@ -72,7 +73,10 @@ class Embedder:
         for a pooling or prompt that there is not, or that the model does not have, and for vectors with NaN.
         """
         found = listed(texts)
-        source, chosen, before = self._source, self._source.choose(pooling), self._source.prompt(prompt)
+        source, before = self._source, self._source.prompt(prompt)
+        if str(pooling) not in self._chosen:
+            self._chosen[str(pooling)] = source.choose(pooling)
+        chosen = self._chosen[str(pooling)]
         map_ = load_whitening(whitening) if isinstance(whitening, (str, Path)) else whitening
         if not (map_ is None or callable(map_)):
             raise ValueError(f"whitening is {map_!r:.40}: give what fit_whitening made, or its file")

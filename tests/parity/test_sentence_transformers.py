@@ -35,7 +35,7 @@ PROMPT = "我们去"
 def saved(
     folder: Path, *modules, prompts=None, hidden_states: bool = False, **length
 ) -> "sentence_transformers.SentenceTransformer":
-    """A BERT of random weights with these modules after it, as sentence-transformers saves it, with its vocab.txt."""
+    """A BERT of random weights with these modules after it, as sentence-transformers saves it."""
     torch.manual_seed(5)
     base = folder.parent / "base"
     model = transformers.BertModel(transformers.BertConfig(**SIZES, output_hidden_states=hidden_states)).eval()
@@ -48,7 +48,6 @@ def saved(
         modules=[Transformer(str(base), **length), *modules], prompts=prompts, device="cpu"
     )
     made.save(str(folder))
-    (folder / "vocab.txt").write_bytes((base / "vocab.txt").read_bytes())
     return made
 
 

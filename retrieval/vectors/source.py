@@ -113,7 +113,8 @@ def load_sentence_encoder(path: Path | str, *, step: int | None = None) -> Sente
     found = read_modules(path)
     text = load_text_encoder(found.transformer, step=step)
     pooling, steps = found.read_steps(text.config)
-    length = found.length or LENGTH
+    length, config = found.length or LENGTH, text.config
+    length = min(length, config.max_positions) if config.positions == "learned" else length
     said = [f"Dense to {step.kernel.shape[1]}" if isinstance(step, Dense) else "length 1" for step in steps]
     tell(f"{path}: pooling {', '.join([pooling, *said])}, {length} ids, by {MODULES}")
     return SentenceEncoder(text, str(path), pooling, steps, length, found.prompts, found.default_prompt)

@@ -74,6 +74,12 @@ def test_pooling_dense_length_and_prompts_are_those_of_the_folder(folder, tmp_pa
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), wanted(folder, TEXTS, length=20), atol=2e-5)
 
 
+def test_no_more_ids_than_the_model_has_positions(folder, said):
+    edit(folder / "sentence_bert_config.json", max_seq_length=512)
+    np.testing.assert_allclose(Embedder(folder).encode(TEXTS), wanted(folder, TEXTS, length=40), atol=2e-5)
+    assert said == [f"{folder}: pooling cls, Dense to 8, length 1, 40 ids, by modules.json"]
+
+
 def test_another_pooling_leaves_out_what_follows_and_says_so(folder, said):
     found = Embedder(folder).encode(TEXTS, "mean")
     np.testing.assert_allclose(found[0], by_hand(load_text_encoder(folder), TEXTS[0], 12)[MEAN], atol=2e-5)

@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path) -> None:
     export_encoder(ExportEncoderConfig(model=str(tmp_path / "half"), folder=str(tmp_path / "out")))
     run, out = (Embedder(tmp_path / name).encode(SENTENCES[:5]) for name in ("half", "out"))
     np.testing.assert_array_equal(out, run)  # of the pooling that it was tuned with, and not of the mean
-    assert np.abs(run - Embedder(tmp_path / "out").encode(SENTENCES[:5], "mean")).max() > 0.1
+    assert np.abs(run - Embedder(tmp_path / "out").encode(SENTENCES[:5], "mean")).max() > 0.01
 
 
 def test_scored_pairs_are_learned(tmp_path) -> None:

@@ -94,7 +94,7 @@ def sentence_transformer(config: Config, texts: list[str]):
             Path(folder) / "bert",
             source.model,
             source.config,
-            write_tokenizer=partial(write_tokenizer, source.tokenizer),
+            write_more=partial(write_tokenizer, source.tokenizer),
         )
         loaded = Transformer(str(Path(folder) / "bert"), max_seq_length=64)
     return SentenceTransformer(modules=[loaded, Pooling(config.width, "mean")])

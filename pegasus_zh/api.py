@@ -22,7 +22,6 @@ from pegasus_zh.text_encoder import TextEncoder, load_text_encoder, rows_of_text
 from pegasus_zh.writing import Writing, bucket, write_texts
 from rope.decoding.search import Search
 from rope.encoder import roformer
-from rope.encoder.huggingface import Pooler
 from rope.encoder.roformer import RoFormer, encode_layers
 from training.files.errors import DataError
 from training.flags import changed
@@ -264,14 +263,13 @@ def load_encoder(
     path: Path | str,
     *,
     step: int | None = None,
-    pooler: Pooler = "auto",
     dtype: Dtype = "float32",
     mesh: AnyMesh = None,
 ) -> Encoder:
     """The encoder at `path`: a run of pretrain_encoder or scripts.simcse,
     or a folder of transformers (BERT, RoFormer, …).
 
-    step: which checkpoint of several. pooler: see rope/encoder/huggingface.py. dtype: of the computation. mesh: by
-    default all devices. Raises DataError for what is no such model.
+    step: which checkpoint of several. dtype: of the computation. mesh: by default all devices. Raises DataError for
+    what is no such model.
     """
-    return Encoder(load_text_encoder(path, step=step, pooler=pooler), dtype=dtype, mesh=mesh)
+    return Encoder(load_text_encoder(path, step=step), dtype=dtype, mesh=mesh)

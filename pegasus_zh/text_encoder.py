@@ -1,10 +1,8 @@
-"""An encoder with its tokenizer: pretrained on documents, read from a run or a folder of transformers,
-written out to one."""
+"""An encoder with its tokenizer: pretrained on documents, read from a run or a folder of transformers."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -12,32 +10,27 @@ import jax
 import numpy as np
 
 from pegasus_zh.rows.plain_text import TextConfig, text_recipe, text_rows, vocabulary_of
-from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
 from rope.encoder import pretrain as encoder
 from rope.encoder import roformer
-from rope.encoder.huggingface import Pooler, write_encoder
 from rope.encoder.load import load_encoder
 from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import EncoderConfig, pretrain_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig
 from rope.layers.kernels import Implementation
-from training.files.atomic import check_new
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, parse_preset
 from training.launch import LaunchConfig
 from training.loop import LoopConfig, Trained
-from training.partition import Dtype
 from training.program import Program
-from training.telling import tell
 
 
 class TextEncoder(NamedTuple):
     model: RoFormer  # of float32 NumPy arrays
     config: RoFormerConfig
     tokenizer: Tokenizer
-    pooling: str | None = None  # what scripts.simcse trained its vectors with
+    pooling: str | None = None  # what its vectors were trained with, if that is known
     attention: Implementation = "auto"  # what computed it in training: of the fingerprint alone
 
     @property
@@ -104,9 +97,9 @@ def tokenizer_folder(path: Path | str) -> Path:
     return path / "tokenizer" if (path / "checkpoints").is_dir() else path
 
 
-def load_text_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = "auto") -> TextEncoder:
+def load_text_encoder(path: Path | str, *, step: int | None = None) -> TextEncoder:
     """As rope.encoder.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
-    model, config, of_tokenizer, pooling, attention = load_encoder(path, step=step, pooler=pooler)
+    model, config, of_tokenizer, pooling, attention = load_encoder(path, step=step)
     tokenizer = load_tokenizer(where := tokenizer_folder(path))
     if tokenizer.mask_id is None:
         raise DataError(f"{where}: a {tokenizer.kind} model; an encoder's tokenizer is its vocab.txt: put that there")
@@ -130,31 +123,3 @@ def rows_of_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tu
     for row, found in zip(ids, framed, strict=True):
         row[: len(found)] = found
     return ids, (np.arange(ids.shape[1]) < np.array([[len(found)] for found in framed])).astype(np.int32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportEncoderConfig:
-    """Write an encoder as a folder for transformers (RoFormerForMaskedLM or BertForMaskedLM)."""
-
-    model: str
-    """The work folder of a run of scripts.pretrain_encoder, or a Hugging Face folder."""
-    folder: str
-    """The new folder."""
-    step: int | None = None
-    """Which checkpoint of several; by default the newest undamaged one."""
-    dtype: Dtype = "float32"
-    """Of the weights."""
-
-
-def export_encoder(config: ExportEncoderConfig) -> Path:
-    """Writes the folder, says how to load it, and returns it. Raises DataError as loading and writing do."""
-    out = Path(config.folder)
-    check_new(out)
-    model, about, tokenizer = load_text_encoder(config.model, step=config.step)[:3]
-    kind = write_encoder(out, model, about, dtype=config.dtype, write_tokenizer=partial(write_tokenizer, tokenizer))
-    size = sum(x.size for x in jax.tree.leaves(model)) / 1e6
-    tell(f"{out}: {size:.1f}M parameters in {config.dtype}; load it with")
-    tell(f"from transformers import AutoTokenizer, {kind}")
-    tell(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})  # needs: pip install transformers torch rjieba")
-    tell(f"model = {kind}.from_pretrained({str(out)!r})")
-    return out

@@ -1,11 +1,13 @@
 """Sentence vectors: made, bettered, scored and searched.
 
-vectors/      texts to vectors (encoding, pooling); whitening, flow; files of vectors (arrays)
+vectors/      texts to vectors (encoding, pooling); what a folder says of them (source, modules: sentence-transformers);
+              whitening, flow; files of vectors (arrays)
 tuning/       an encoder tuned for them: contrastive losses, SimCSE, CoSENT
 search/       an index (index), its folder (store), commands and page over it
 experiments/  the similarity grid: models x poolings x whitenings x tasks
 
-embed is a file of texts to a file of vectors; similarity scores vectors by pairs, texts reads either.
+embed is a file of texts to a file of vectors; export an encoder written for others; similarity scores vectors by pairs,
+texts reads either.
 
 api is what a program calls, by names of this package (docs/python.md).
 """

@@ -9,13 +9,11 @@ import jax
 import numpy as np
 
 from pegasus_zh.text.lists import listed
-from pegasus_zh.text_encoder import load_text_encoder
-from retrieval.embed import pooling_of
 from retrieval.vectors.arrays import check_finite, unit
 from retrieval.vectors.encoding import Encode, Encoding, encoder_for
-from retrieval.vectors.pooling import Pooling, pooling_named
+from retrieval.vectors.pooling import Pooling
+from retrieval.vectors.source import load_sentence_encoder
 from retrieval.vectors.whitening import Whitening, load_whitening, moments, whiten
-from rope.encoder.huggingface import Pooler
 from rope.encoder.roformer import init
 from training.arrays import points
 from training.mesh import MeshConfig, mesh_of
@@ -31,30 +29,31 @@ class Embedder:
         self,
         path: Path | str,
         *,
-        max_length: int = 64,
+        max_length: int | None = None,
         step: int | None = None,
-        pooler: Pooler = "auto",
         dtype: Dtype = "float32",
         mesh: jax.sharding.Mesh | MeshConfig | None = None,
     ):
-        """path: a run of pretrain_encoder or scripts.simcse, or a folder of transformers (BERT, RoFormer, SimBERT, …).
+        """path: a run of pretrain_encoder or scripts.simcse, or a folder of transformers or sentence-transformers
+        (BERT, BGE, RoFormer, SimBERT, …).
 
-        max_length: ids of a text, [CLS] and [SEP] included; of longer ones the end is cut. step: which checkpoint of
-        several. pooler: of a folder that does not say it, tanh or linear. dtype: of the computation. mesh: by default
-        all devices. Raises DataError.
+        max_length: ids of a text, [CLS] and [SEP] included; of longer ones the end is cut; by default what a folder of
+        sentence-transformers says, else 64. step: which checkpoint of several. dtype: of the computation. mesh: by
+        default all devices. Raises DataError.
         """
-        self._source = load_text_encoder(path, step=step, pooler=pooler)
-        self._encoding = Encoding(max_length=max_length, dtype=dtype)
+        self._source = load_sentence_encoder(path, step=step)
+        self._encoding = self._source.encoding(Encoding(max_length=max_length, dtype=dtype))
         self._mesh = mesh_of(mesh)
         self._programs: dict[Pooling, Encode] = {}
+        self._chosen: dict[str, Pooling] = {}  # by what was asked for: what is to be told of it is told once
         with jax.set_mesh(self._mesh):
-            like = abstract(partial(init, self._source.config, jax.random.key(0)))
-            self._model = place(self._source.model, like)
+            text = self._source.text
+            self._model = place(text.model, abstract(partial(init, text.config, jax.random.key(0))))
 
     @property
     def width(self) -> int:
-        """Dimensions of a vector that is not whitened (D)."""
-        return self._source.config.width
+        """Dimensions of a vector of pooling auto that is not whitened (D)."""
+        return self._source.width(self._source.pooling or "mean")
 
     def encode(
         self,
@@ -63,25 +62,30 @@ class Embedder:
         *,
         whitening: Whitening | Path | str | None = None,
         normalise: bool = False,
+        prompt: str = "",
     ) -> np.ndarray:
         """float32 [n, D], a vector for each text, in order.
 
-        pooling: cls, pooler, mean, first-last or last-two (retrieval/vectors/pooling.py); auto: what scripts.simcse
-        tuned the model with, else mean. whitening: what fit_whitening made of such vectors, or its file. normalise:
-        vectors of length 1, whose products are cosines. Raises ValueError for a string where a list belongs and for no
-        texts; DataError for a pooling that there is not, or that the model does not have, and for vectors with NaN.
+        pooling: cls, pooler, mean, first-last, last-two or pooler-tanh (retrieval/vectors/pooling.py); auto: what the
+        model was tuned with, as its folder says it, else mean. whitening: what fit_whitening made of such vectors, or
+        its file. normalise: vectors of length 1, whose products are cosines. prompt: the name of one of a
+        sentence-transformers folder. Raises ValueError for a string where a list belongs and for no texts; DataError
+        for a pooling or prompt that there is not, or that the model does not have, and for vectors with NaN.
         """
         found = listed(texts)
-        chosen = pooling_of(self._source, pooling if pooling == "auto" else pooling_named(pooling))
+        source, before = self._source, self._source.prompt(prompt)
+        if str(pooling) not in self._chosen:
+            self._chosen[str(pooling)] = source.choose(pooling)
+        chosen = self._chosen[str(pooling)]
         map_ = load_whitening(whitening) if isinstance(whitening, (str, Path)) else whitening
         if not (map_ is None or callable(map_)):
             raise ValueError(f"whitening is {map_!r:.40}: give what fit_whitening made, or its file")
         with jax.set_mesh(self._mesh):
             if chosen not in self._programs:
-                source = self._source
-                encode = encoder_for(source.config, source.tokenizer, [chosen], self._encoding)
-                self._programs[chosen] = partial(encode, self._model)
-            vectors = np.concatenate([part.vectors[:, 0] for part in self._programs[chosen](found)])
+                of_model = encoder_for(source.text.config, source.text.tokenizer, [chosen], self._encoding)
+                self._programs[chosen] = partial(of_model, self._model)
+            encode = source.finish(self._programs[chosen], chosen, before)
+            vectors = np.concatenate([part.vectors[:, 0] for part in encode(found)])
         vectors = vectors if map_ is None else map_(vectors)
         check_finite(vectors)
         return unit(vectors) if normalise else vectors

@@ -18,13 +18,12 @@ import pyarrow.parquet
 import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.texts import read_texts
 from retrieval.vectors.arrays import check_finite, unit
 from retrieval.vectors.encoding import Encode, Encoding, check_length, encoder
-from retrieval.vectors.pooling import Pooling, check_poolings, pooling_named
+from retrieval.vectors.pooling import Pooling, check_poolings
+from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
 from retrieval.vectors.whitening import load_whitening
-from rope.encoder.huggingface import Pooler
 from training.files.atomic import atomic_write, resumable_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -40,18 +39,19 @@ class EmbedConfig:
     """Make a vector of each text of a file."""
 
     model: str
-    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a Hugging Face folder
-    (BERT, RoBERTa-wwm, RoFormer, SimBERT, RoFormer-Sim)."""
+    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a folder of transformers or
+    sentence-transformers (BERT, RoBERTa-wwm, BGE, text2vec, RoFormer, SimBERT, RoFormer-Sim)."""
     input: str
     """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
     out: str
     """The vectors, in the order of the texts:
     .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""
     pooling: Pooling | Literal["auto"] = "auto"
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto:
-    what scripts.simcse tuned the model with, else mean."""
-    pooler: Pooler = "auto"
-    """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
+    """cls (P1), pooler (P2: SimBERT, RoFormer-Sim), mean (P3), first-last (P4), last-two or pooler-tanh; auto:
+    what the model was tuned with, as its folder says it, else mean."""
+    prompt: str = ""
+    """The name of a prompt of a sentence-transformers folder, put before every text; by default the folder's default
+    one, if any."""
     field: str = "text"
     """The JSON field with a text."""
     whitening: str = ""
@@ -78,14 +78,10 @@ def embed_file(config: EmbedConfig) -> tuple[int, int]:
         raise DataError(f"--out {out}: vectors are written as {', '.join(FORMATS)}")
     if out.is_dir():
         raise DataError(f"--out {out}: a folder; name a new file in it")
-    made = encode_file(config, load_text_encoder(config.model, step=config.step, pooler=config.pooler))
+    source = load_sentence_encoder(config.model, step=config.step)
+    made = encode_file(config, source, source.prompt(config.prompt))
     _CONVERT[out.suffix](made.path, out, config)
     return made.count, made.width
-
-
-def pooling_of(source: TextEncoder, asked: Pooling | Literal["auto"]) -> Pooling:
-    """What was asked for; of auto what the model was tuned with, else mean."""
-    return asked if asked != "auto" else pooling_named(source.pooling or "mean")
 
 
 @dataclass(frozen=True)
@@ -96,21 +92,22 @@ class Encoded:
     width: int
 
 
-def encode_file(config: EmbedConfig, source: TextEncoder) -> Encoded:
+def encode_file(config: EmbedConfig, source: SentenceEncoder, prompt: str = "") -> Encoded:
     """The vectors of the input, in a file that is named by what they are made of:
-    one that is there is whole, and taken."""
-    pooling = pooling_of(source, config.pooling)
-    check_poolings([pooling], source.config, config.model)
-    check_length(source.config, config.encoding.max_length)
+    one that is there is whole, and taken. `prompt` is put before every text."""
+    config = dataclasses.replace(config, encoding=source.encoding(config.encoding))
+    pooling, model = source.choose(config.pooling), source.text.config
+    check_poolings([pooling], model, config.model)
+    check_length(model, config.encoding.length)
     if config.input == "-":
         raise DataError("--input -: texts are read twice, so give a file")
-    texts = _Texts(config)
+    texts = _Texts(config, prompt)
     count = sum(1 for _ in texts)
     if not count:
         raise DataError(f"{config.input}: no text in it")
     map_ = load_whitening(config.whitening) if config.whitening else None
-    width = map_(np.zeros(source.config.width, np.float32)).shape[-1] if map_ else source.config.width
-    limits = (config.encoding.max_length, config.encoding.dtype, config.on_long, config.normalise)
+    width = map_(np.zeros(source.width(pooling), np.float32)).shape[-1] if map_ else source.width(pooling)
+    limits = (config.encoding.length, config.encoding.dtype, config.on_long, config.normalise)
     made_by = (source.fingerprint, map_.fingerprint if map_ else "")
     settings = repr((limits, pooling, count, texts.digest, made_by))
     identity = hashlib.sha256(settings.encode()).hexdigest()[:12]
@@ -118,20 +115,21 @@ def encode_file(config: EmbedConfig, source: TextEncoder) -> Encoded:
     path = path.with_name(f".{path.name}.{identity}.npy")
     if not path.exists():
         with resumable_write(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
-            encode = encoder(source, [pooling], config.encoding)
-            _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), texts.digest)
+            encode = source.finish(encoder(source.text, [pooling], config.encoding), pooling)
+            _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), texts)
     return Encoded(path, identity, count, width)
 
 
 class _Texts:
-    """The input's texts, read anew by each pass, and the digest of those of the last one."""
+    """The input's texts after the prompt, read anew by each pass, and the digest of those of the last one."""
 
-    def __init__(self, config: EmbedConfig):
-        self._config, self.digest = config, ""
+    def __init__(self, config: EmbedConfig, prompt: str):
+        self._config, self._prompt, self.digest = config, prompt, ""
 
     def __iter__(self) -> Iterator[str]:
         digest = hashlib.sha256()
         for text in read_texts(self._config.input, self._config.field):
+            text = self._prompt + text
             digest.update(json.dumps(text).encode() + b"\n")
             yield text
         self.digest = digest.hexdigest()
@@ -143,12 +141,12 @@ def _encode(
     map_: Callable,
     file: IO[bytes],
     shape: tuple[int, int],
-    digest: str,
+    texts: "_Texts",
 ) -> None:
     """Writes what is missing of the .npy file."""
-    count, width = shape
+    (count, width), digest = shape, texts.digest
     done = _resume(file, _npy_header(count, width), width)
-    bar, long, texts = progress_bar(done, count, unit="text"), _Long(config, done), _Texts(config)
+    bar, long = progress_bar(done, count, unit="text"), _Long(config, done)
     for part in encode(islice(texts, done, None)):
         vectors = part.vectors[:, 0]
         long.count(part.lengths, done)
@@ -176,14 +174,14 @@ class _Long:
         self._config, self._begin, self._found, self._first = config, begin, 0, 0
 
     def count(self, lengths: np.ndarray, done: int) -> None:
-        long = np.flatnonzero(lengths > self._config.encoding.max_length)
+        long = np.flatnonzero(lengths > self._config.encoding.length)
         if not len(long):
             return
         line = done + int(long[0]) + 1
         if self._config.on_long == "stop":
             raise DataError(
                 f"{self._config.input}, line {line}: {lengths[long[0]]} ids, "
-                f"more than {self._config.encoding.max_length}; give a larger --max-length, or --on-long cut"
+                f"more than {self._config.encoding.length}; give a larger --max-length, or --on-long cut"
             )
         self._first = self._first or line
         self._found += len(long)
@@ -192,7 +190,7 @@ class _Long:
         if self._found:
             since = f" from line {self._begin + 1:,} on" if self._begin else ""
             tell(
-                f"{self._config.input}: {self._found:,} texts{since} were cut to {self._config.encoding.max_length} "
+                f"{self._config.input}: {self._found:,} texts{since} were cut to {self._config.encoding.length} "
                 f"ids, the first of them on line {self._first}"
             )
 

@@ -1,4 +1,4 @@
-"""Write an encoder for transformers: python -m scripts.export_encoder --model PATH --folder FOLDER"""
+"""Write an encoder for transformers and sentence-transformers: python -m scripts.export_encoder --help"""
 
 from training.command import run
 
@@ -6,7 +6,7 @@ from . import prog
 
 
 def main() -> None:
-    from pegasus_zh.text_encoder import ExportEncoderConfig, export_encoder
+    from retrieval.export import ExportEncoderConfig, export_encoder
     from training.flags import parse_flags
 
     export_encoder(parse_flags(ExportEncoderConfig, prog=prog("export_encoder")))

@@ -4,8 +4,6 @@ The names are Google's (Mesh TensorFlow); bert4keras writes the same. A kernel i
 relative biases [heads, buckets]. A norm is called rms_norm or layer_norm, the last one of a stack final_layer_norm too.
 """
 
-import os
-import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,12 +13,10 @@ import jax
 
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from training.files.atomic import read_json
-from training.files.errors import AGAIN, DataError
+from training.files.errors import DataError
+from training.files.tensorflow_files import open_checkpoint
 from training.files.weights import Stored, read_tensors
 
-TENSORFLOW = "pip install tensorflow (on a CPU: tensorflow-cpu)"
-# Beside the weights: the state of Adafactor and of Adam, and the number of the step.
-_OTHERS = re.compile(r"_slot_|/Adam(_1)?$|^(global_step|save_counter|beta[12]_power|_CHECKPOINTABLE_OBJECT_GRAPH)")
 _ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
 _FEED_FORWARD = {"gate": "wi_0/kernel", "linear": "wi_1/kernel", "output": "wo/kernel"}
 _NORMS = ("rms_norm", "layer_norm", "final_layer_norm")
@@ -73,41 +69,6 @@ def read_checkpoint(folder: Path, step: int | None = None) -> tuple[MT5, MT5Conf
     names = partial(tensorflow_tensors, stored=stored)
     model = read_tensors(partial(init, config), names, stored, index, "an mT5")
     return model, config, f"TensorFlow checkpoint {index.name}"
-
-
-def open_checkpoint(folder: Path, step: int | None = None) -> tuple[dict[str, Stored], Path]:
-    """The weights of the one checkpoint in a folder, or of that of `step`, and its .index file. Raises DataError."""
-    index = _find_index(folder, step)
-    try:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what it would say concerns speed
-        import tensorflow
-    except ImportError:
-        raise DataError(f"{index}: a TensorFlow checkpoint needs {TENSORFLOW}") from None
-    try:
-        reader = tensorflow.train.load_checkpoint(str(index.with_suffix("")))
-        shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    except Exception as error:  # tensorflow's own kinds
-        reason = next(iter(str(error).splitlines()), "")[:160]
-        raise DataError(f"{index}: not a whole checkpoint ({type(error).__name__}: {reason}); {AGAIN}") from None
-    return {
-        name: Stored(index, tuple(shape), types[name].name, partial(reader.get_tensor, name))
-        for name, shape in sorted(shapes.items())
-        if not _OTHERS.search(name)
-    }, index
-
-
-def _find_index(folder: Path, step: int | None) -> Path:
-    found = sorted(folder.glob("*.index"))
-    if step is not None:
-        found = [file for file in found if file.stem.endswith(f"-{step}")]
-    latest = folder / "checkpoint"  # TensorFlow's note of which it wrote last
-    if len(found) > 1 and latest.is_file():
-        named = re.search(r'^model_checkpoint_path: "(.*)"', latest.read_text(encoding="utf-8"), re.MULTILINE)
-        found = [file for file in found if named and file.stem == Path(named[1]).name] or found
-    if len(found) != 1:
-        wanted = "" if step is None else f" of step {step}"
-        raise DataError(f"{folder}: {len(found)} checkpoints (*.index){wanted}; name one by --step, or leave one there")
-    return found[0]
 
 
 def read_config(folder: Path, stored: Mapping[str, Stored], index: Path) -> MT5Config:

@@ -302,7 +302,7 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8; convert the file, e.g. with iconv -f gb18030 -t utf-8") from None
-    lines = [line.removesuffix("\r") for line in lines]
+    lines = _with_separator([line.removesuffix("\r") for line in lines])
     vocabulary = lines[:-1] if lines[-1] == "" else lines
     settings = _pegasus_settings(path, vocabulary) if path.name == PEGASUS_FILE else Settings()
     return PegasusTokenizer(vocabulary, str(path), settings)
@@ -369,6 +369,17 @@ def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
             raise DataError(f"{folder}: the run there has another tokenizer; give another --folder")
     else:
         tokenizer.save(folder)
+
+
+def _with_separator(lines: list[str]) -> list[str]:
+    """With Chinese BERT's token U+2028 in its place, ‧ before and ‰ after it, where an editor took it for the end of a
+    line and left an empty one."""
+    empty = [i for i, line in enumerate(lines[:-1]) if not line]
+    if len(empty) == 1 and "\u2028" not in lines:
+        before, after = lines[empty[0] - 1 : empty[0]], lines[empty[0] + 1]
+        if "".join(before) < "\u2028" < after and len("".join(before)) == len(after) == 1:
+            lines[empty[0]] = "\u2028"
+    return lines
 
 
 def _check_vocabulary(vocabulary: list[str], source: str) -> dict[str, int]:

@@ -18,16 +18,16 @@ import jax
 import numpy as np
 import tyro
 
-from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
+from pegasus_zh.text_encoder import TextEncoder
 from retrieval.experiments.similarity_report import report
 from retrieval.similarity import SimilarityTask, cosines, task_of
 from retrieval.tuning.simcse import Examples, TuningRecipe, tune
 from retrieval.vectors.arrays import check_finite, read_npy
 from retrieval.vectors.encoding import Encoding, encoder, encoder_for
 from retrieval.vectors.flow import FlowConfig, fit_flow, flowed
-from retrieval.vectors.pooling import POOLINGS, Pooling
+from retrieval.vectors.pooling import OF_POOLER, POOLINGS, Pooling
+from retrieval.vectors.source import load_alone
 from retrieval.vectors.whitening import moments, whiten
-from rope.encoder.huggingface import Pooler
 from rope.layers.computation import Computation
 from training.experiment.cells import REMAKE, experiment, run_cells
 from training.experiment.report import shown_settings
@@ -52,13 +52,11 @@ class SimilarityGridConfig:
     tasks: tuple[str, ...]
     """NAME=FILE[,FILE...] or FILE: .tsv of text TAB text TAB score, also .gz; several files are splits of one task."""
     poolings: tuple[Pooling, ...] = ("cls", "pooler", "mean", "first-last")
-    """P1 to P4, and last-two; pooler is left out for a model that has none."""
+    """P1 to P4, last-two and pooler-tanh; those of the pooler are left out for a model that has none."""
     methods: tuple[str, ...] = ("none", "whitening", "flow")
     """none, whitening, whitening-K (K dimensions), projection-K (neither centred nor scaled), flow, simcse."""
     folder: str = "runs/similarity"
     """Where everything goes; report.html is the result, and similarity.md, .csv and .png."""
-    pooler: Pooler = "auto"
-    """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     learning_rate: float = 1e-5
     """Of simcse; small models want more."""
     sentences: int = 10_000
@@ -103,7 +101,7 @@ def similarity_grid(config: SimilarityGridConfig) -> None:
             raise DataError(f"{kind} {', '.join(names)}: they are told apart by name; write NAME=… for some")
         if wrong := [name for name in names if not re.fullmatch(rf"[^./\\{SEPARATOR}][^/\\{SEPARATOR}]*", name)]:
             raise DataError(f"{kind}: {wrong[0]!r} is no name of a file, or has a comma; write NAME=… for it")
-    loaded = {name: load_text_encoder(path, pooler=config.pooler) for name, path in sources.items()}
+    loaded = {name: load_alone(path) for name, path in sources.items()}
     with experiment(folder, _settings(config, loaded, tasks)):
         cells = {cell.name: cell for cell in _cells(config, loaded, tasks)}
         if not cells:
@@ -130,7 +128,7 @@ def _settings(
         "simcse": [config.learning_rate, config.sentences, config.batch_size],
     }
     used = {method: of_methods[method] for method in config.methods if method in of_methods}
-    return digests | used | {"max_length": config.encoding.max_length, "dtype": config.encoding.dtype}
+    return digests | used | {"max_length": config.encoding.length, "dtype": config.encoding.dtype}
 
 
 def _digest(task: SimilarityTask) -> str:
@@ -149,9 +147,9 @@ def _cells(
         raise DataError(f"method {wrong[0]}: vectors of {min(widths)} dimensions have no more")
     for (model, source), task in product(loaded.items(), tasks):
         for pooling, method in product(config.poolings, config.methods):
-            if pooling == "pooler" and source.config.pooler == "none":
+            if pooling in OF_POOLER and source.config.pooler == "none":
                 if task is tasks[0] and method == config.methods[0]:
-                    tell(f"{model}: it has no pooler, so P2 is left out")
+                    tell(f"{model}: it has no pooler, so {pooling} is left out")
                 continue
             yield Cell(model, pooling, method, task)
 
@@ -165,7 +163,7 @@ class _Vectors:
     def of(self, cell: Cell) -> np.ndarray:
         """float32 [texts, D]."""
         source = self._loaded[cell.model]
-        poolings = [p for p in POOLINGS if p != "pooler" or source.config.pooler != "none"]
+        poolings = [p for p in POOLINGS if p not in OF_POOLER or source.config.pooler != "none"]
         path = self._folder / f"{cell.model}{SEPARATOR}{cell.task.name}.npy"
         if not path.exists():
             self._make(path, source, poolings, cell.task)
@@ -236,7 +234,7 @@ def _simcse(config: SimilarityGridConfig, source: TextEncoder, cell: Cell, folde
     recipe = TuningRecipe(
         pooling=cell.pooling,
         examples=config.sentences,
-        max_length=config.encoding.max_length,
+        max_length=config.encoding.length,
         batch_size=min(config.batch_size, len(cell.task.texts)),
         eval_every=100_000,
         computation=Computation(dtype=config.encoding.dtype),

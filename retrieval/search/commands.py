@@ -115,7 +115,9 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
     stored = read(Path(folder), model=model, breadth=breadth, recall=recall)
     mesh = make_mesh(MeshConfig())
     with jax.set_mesh(mesh):
-        encode = encoder(stored.source, [stored.about.pooling], stored.encoding)
+        source, pooling = stored.source, stored.about.pooling
+        encode = encoder(source.text, [pooling], stored.encoding)
+        encode = source.finish(encode, pooling, source.prompt_of_questions)
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):

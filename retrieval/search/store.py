@@ -19,15 +19,14 @@ from typing import Literal, get_args, get_type_hints
 import numpy as np
 import tyro
 
-from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.embed import EmbedConfig, encode_file, pooling_of
+from retrieval.embed import EmbedConfig, encode_file
 from retrieval.search.index import REBUILD, Index, Kind, load_index, make_index
 from retrieval.texts import read_texts
 from retrieval.vectors.arrays import open_vectors, unit
 from retrieval.vectors.encoding import Encoding
 from retrieval.vectors.pooling import Pooling
+from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
 from retrieval.vectors.whitening import Whitening, load_whitening, moments, whiten
-from rope.encoder.huggingface import Pooler
 from training.files.atomic import atomic_write, check_new, read_json, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
@@ -46,7 +45,8 @@ class BuildConfig:
     """Encode texts and build an index of them."""
 
     model: str
-    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a Hugging Face folder."""
+    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a folder of transformers or
+    sentence-transformers, whose prompts of documents and of queries are put before texts and questions."""
     texts: str
     """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
     folder: str
@@ -54,10 +54,8 @@ class BuildConfig:
     kind: Kind = "exact"
     """exact: all compared, on the devices; flat, ivf, hnsw, pq: FAISS, on a CPU."""
     pooling: Pooling | Literal["auto"] = "auto"
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two; auto:
-    what scripts.simcse tuned the model with, else mean."""
-    pooler: Pooler = "auto"
-    """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
+    """cls (P1), pooler (P2: SimBERT, RoFormer-Sim), mean (P3), first-last (P4), last-two or pooler-tanh; auto:
+    what the model was tuned with, as its folder says it, else mean."""
     whiten: int = 0
     """Whiten the vectors, fitted on these texts, and keep so many dimensions: a third searches several times as fast.
     0: no whitening."""
@@ -94,7 +92,6 @@ class About:
     encoder: str  # the fingerprint of the model, its config and its tokenizer
     kind: Kind
     pooling: Pooling
-    pooler: Pooler
     max_length: int
     dtype: Dtype
     whitening: str  # its fingerprint; empty where there is none
@@ -110,7 +107,7 @@ class Stored:
     index: Index
     texts: list[str]
     whitening: Whitening | None
-    source: TextEncoder
+    source: SentenceEncoder
 
     @property
     def encoding(self) -> Encoding:
@@ -122,14 +119,16 @@ def build(config: BuildConfig) -> None:
     Raises DataError."""
     folder = Path(config.folder).resolve()  # a link's folder, not the link, is what is written
     check_new(folder)
-    source = load_text_encoder(config.model, pooler=config.pooler)
-    if config.whiten > source.config.width:
-        raise DataError(
-            f"--whiten {config.whiten}: the model's vectors have {source.config.width} dimensions; give fewer"
-        )
-    make_index(config.kind, source.config.width)  # raises where its library is missing
-    same = {name: getattr(config, name) for name in ("model", "pooling", "field", "encoding", "mesh")}
-    encoded = encode_file(EmbedConfig(input=config.texts, out=str(folder), **same), source)
+    source = load_sentence_encoder(config.model)
+    pooling, encoding = source.choose(config.pooling), source.encoding(config.encoding)
+    if config.whiten > (width := source.width(pooling)):
+        raise DataError(f"--whiten {config.whiten}: the model's vectors have {width} dimensions; give fewer")
+    make_index(config.kind, width)  # raises where its library is missing
+    encode = EmbedConfig(
+        model=config.model, input=config.texts, out=str(folder), field=config.field, pooling=pooling,
+        encoding=encoding, mesh=config.mesh,
+    )  # fmt: skip
+    encoded = encode_file(encode, source, source.prompt_of_documents)
     vectors = open_vectors(encoded.path)
     whitening = whiten(moments([vectors]), config.whiten) if config.whiten else None
     dimensions = whitening.kernel.shape[1] if whitening else vectors.shape[1]
@@ -142,9 +141,8 @@ def build(config: BuildConfig) -> None:
         model=str(Path(config.model).absolute()),
         encoder=source.fingerprint,
         kind=config.kind,
-        pooling=pooling_of(source, config.pooling),
-        pooler=config.pooler,
-        max_length=config.encoding.max_length,
+        pooling=pooling,
+        max_length=encoding.length,
         dtype=config.encoding.dtype,
         whitening=whitening.fingerprint if whitening else "",
         version=0,
@@ -172,7 +170,7 @@ def add(config: AddConfig) -> None:
             model=about.model, input=config.texts, out=str(folder), field=config.field, pooling=about.pooling,
             encoding=stored.encoding,
         )  # fmt: skip
-        encoded = encode_file(encode, stored.source)
+        encoded = encode_file(encode, stored.source, stored.source.prompt_of_documents)
         known, texts, numbers = {*stored.texts}, list(stored.texts), []
         for number, text in enumerate(read_texts(config.texts, config.field)):
             if text not in known:
@@ -253,13 +251,13 @@ def read(folder: Path, *, model: str = "", breadth: int = 16, recall: float = 1.
     if not Path(model).exists():
         raise DataError(f"{model}: the model of {folder} is not there; give its folder as --model")
     about = replace(about, model=str(Path(model).absolute()))
-    source = load_text_encoder(model, pooler=about.pooler)
+    source = load_sentence_encoder(model)
     if source.fingerprint != about.encoder:
         raise DataError(
             f"{model}: its weights, config or vocabulary are not those that {folder} was built with; "
             f"bring those back, or {REBUILD}"
         )
-    dimensions = whitening.kernel.shape[1] if whitening else source.config.width
+    dimensions = whitening.kernel.shape[1] if whitening else source.width(about.pooling)
     if index.dimensions != dimensions or not len(index) == len(texts) == about.texts:
         raise DataError(
             f"{folder}: {len(index):,} vectors of {index.dimensions} dimensions, {len(texts):,} texts of "

@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from pegasus_zh.text.tokenizers import keep_tokenizer
-from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
+from pegasus_zh.text_encoder import TextEncoder
 from retrieval.similarity import SimilarityTask, cosines, read_task
 from retrieval.texts import read_columns
 from retrieval.tuning.batches import Batches, Form, longest
@@ -22,7 +22,7 @@ from retrieval.tuning.contrastive import Loss
 from retrieval.tuning.program import contrastive_program
 from retrieval.vectors.encoding import Encoding, encoder_for
 from retrieval.vectors.pooling import Pooling, check_poolings
-from rope.encoder.huggingface import Pooler
+from retrieval.vectors.source import load_alone
 from rope.encoder.roformer import RoFormer, RoFormerConfig
 from rope.layers.computation import Computation
 from training.experiment.statistics import spearman
@@ -46,7 +46,7 @@ class TuningRecipe:
     """simcse: each sentence twice, with other dropout; pairs: the second sentence among all; cosent:
     the order of the scores."""
     pooling: Pooling = "cls"
-    """cls (P1), pooler (P2), mean (P3), first-last (P4) or last-two."""
+    """cls (P1), pooler (P2: SimBERT, RoFormer-Sim), mean (P3), first-last (P4), last-two or pooler-tanh."""
     examples: int = 10_000
     """How many sentences or pairs are drawn; 0: all."""
     max_length: int = 64
@@ -124,8 +124,6 @@ class SimCSEConfig:
     data: tuple[str, ...]
     """.txt, .tsv or .jsonl files, also .gz. For simcse one text a line, or all of a .tsv's columns but numbers; for
     pairs .tsv of sentence TAB its like [TAB hard negatives]; for cosent .tsv of a TAB b TAB score."""
-    pooler: Pooler = "auto"
-    """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     folder: str = "runs/simcse"
     """Where everything of the run goes; scripts.embed takes it as --model."""
     field: str = "text"
@@ -153,7 +151,7 @@ def simcse(config: SimCSEConfig) -> Trained:
     """Runs, or goes on with, the tuning in `config.folder`. Raises DataError and ValueError."""
     joined(config.launch)
     with hold(config.folder, config.launch):
-        source = load_text_encoder(config.model, pooler=config.pooler)
+        source = load_alone(config.model)
         valid = read_task("valid", [config.valid]) if config.valid else None
         examples, mesh = read_examples(config), make_mesh(config.launch.mesh)
         trained = tune(config.recipe, source, examples, valid, mesh, Path(config.folder))
@@ -168,7 +166,7 @@ def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.simc
 
 def plan_of(config: SimCSEConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
     """What the command would train, for scripts.plan: every sentence as long as may be."""
-    recipe, source = config.recipe, load_text_encoder(config.model, pooler=config.pooler)
+    recipe, source = config.recipe, load_alone(config.model)
     examples = read_examples(config)
     loop = recipe.loop(len(examples.sentences))
     form = longest(

@@ -20,13 +20,16 @@ from training.partition import Dtype, abstract, check_divisible, parts_of, place
 from training.ranges import check_choices, check_ranges
 from training.step import compiler_options
 
+LENGTH = 64  # ids of a text, where nothing says otherwise
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """How texts become rows, and rows batches."""
 
-    max_length: int = 64
-    """Ids of a text, [CLS] and [SEP] included; of longer ones the end is cut."""
+    max_length: int | None = None
+    """Ids of a text, [CLS] and [SEP] included; of longer ones the end is cut. By default what a folder of
+    sentence-transformers says, else 64."""
     tokens: int = 2048
     """Positions of a batch, padding included."""
     dtype: Dtype = "float32"
@@ -35,6 +38,11 @@ class Encoding:
     def __post_init__(self):
         check_choices(self)
         check_ranges(self, max_length=3, tokens=1)
+
+    @property
+    def length(self) -> int:
+        """Ids of a text at most."""
+        return self.max_length or LENGTH
 
 
 class Vectors(NamedTuple):
@@ -58,7 +66,7 @@ def encoder_for(
     config: RoFormerConfig, tokenizer: Tokenizer, poolings: Sequence[Pooling], encoding: Encoding
 ) -> Callable[[RoFormer, Iterable[str]], Iterator[Vectors]]:
     """The same of any model of this shape, which lies on the mesh, such as one that is being trained."""
-    check_length(config, encoding.max_length)
+    check_length(config, encoding.length)
     check_poolings(poolings, config, "the encoder")
     if not (mesh := get_mesh()).empty:
         check_divisible(mesh, sizes(config))
@@ -146,9 +154,9 @@ def _dispatch(
     """The texts' lengths, and what is being computed:
     of each batch, which texts its rows have and their vectors [B, S, K, D]."""
     ids = [tokenizer.encode(text) for text in texts]
-    framed = [tokenizer.frame_source(x, encoding.max_length) for x in ids]
+    framed = [tokenizer.frame_source(x, encoding.length) for x in ids]
     lengths = [len(x) for x in framed]
-    room = row_length(lengths, encoding.max_length)
+    room = row_length(lengths, encoding.length)
     packed, parts, found = pack(lengths, room), parts_of("batch"), []
     most = -(-max(encoding.tokens // room, 1) // parts) * parts
     for first in range(0, len(packed), most):

@@ -14,9 +14,17 @@ from rope.layers.masks import segment_positions
 from rope.layers.primitives import linear
 from training.files.errors import DataError
 
-Pooling = Literal["cls", "pooler", "mean", "first-last", "last-two"]
+Pooling = Literal["cls", "pooler", "mean", "first-last", "last-two", "pooler-tanh"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-SHORT = {"cls": "P1", "pooler": "P2", "mean": "P3", "first-last": "P4", "last-two": "last two"}
+OF_POOLER: tuple[Pooling, ...] = ("pooler", "pooler-tanh")
+SHORT = {
+    "cls": "P1",
+    "pooler": "P2",
+    "mean": "P3",
+    "first-last": "P4",
+    "last-two": "last two",
+    "pooler-tanh": "P2, tanh",
+}
 
 
 def pooling_named(name: str) -> Pooling:
@@ -30,9 +38,15 @@ def check_poolings(poolings: Sequence[Pooling], config: RoFormerConfig, where: s
     """Raises DataError for one that there is not, or that the model does not have."""
     for pooling in poolings:
         pooling_named(pooling)
-    if "pooler" in poolings and config.pooler == "none":
-        others = ", ".join(name for name in POOLINGS if name != "pooler")
-        raise DataError(f"{where}: the model has no pooler, which pooling 'pooler' (P2) is of; choose of {others}")
+    wrong = [pooling for pooling in poolings if pooling in OF_POOLER and config.pooler == "none"]
+    if wrong:
+        others = ", ".join(name for name in POOLINGS if name not in OF_POOLER)
+        raise DataError(f"{where}: the model has no pooler, which pooling {wrong[0]!r} is of; choose of {others}")
+
+
+def other_layer(pooling: str, layers: int) -> int:
+    """Which layer's mean is averaged with the last one's, of a model of so many layers: 0 the first, -1 none."""
+    return {"first-last": 0, "last-two": max(layers - 2, 0)}.get(pooling, -1)
 
 
 def embed(
@@ -50,12 +64,13 @@ def embed(
     Segments number a row's texts from 1; 0 is padding. Of a text that is not there, zeros (of pooler, its bias).
     `key` turns dropout on.
 
-    cls (P1): the last state of [CLS]. pooler (P2): what the pooler's dense layer makes of it, without its tanh. mean
-    (P3): the mean of the last states, those of [CLS] and [SEP] too. first-last (P4): the mean of that and of the first
-    layer's; last-two: of that and of the last layer's but one, as the first published script has it.
+    cls (P1): the last state of [CLS]. pooler (P2): what the pooler's dense layer makes of it, and no more, as SimBERT
+    and RoFormer-Sim have it; pooler-tanh: with BERT's tanh. mean (P3): the mean of the last states, those of [CLS] and
+    [SEP] too. first-last (P4): the mean of that and of the first layer's; last-two: of that and of the last layer's but
+    one, as the first published script has it.
     """
-    others = {"first-last": 0, "last-two": max(config.layers - 2, 0)}
-    layers = sorted({others[p] for p in poolings if p in others})
+    others = {pooling: other_layer(pooling, config.layers) for pooling in poolings}
+    layers = sorted({layer for layer in others.values() if layer >= 0})
     last, *rest = encode_layers(model, ids, segments, config, key=key, outputs=(-1, *layers))
     states = dict(zip(layers, rest, strict=True))
     mine = segments[:, None] == jnp.arange(1, texts + 1)[None, :, None]
@@ -69,9 +84,10 @@ def embed(
     def one(pooling: Pooling) -> jax.Array:
         if pooling == "cls":
             return weighed(firsts, last)
-        if pooling == "pooler":
+        if pooling in OF_POOLER:
             first = weighed(firsts, last).astype(last.dtype)
-            return linear(first, pooler_of(model), ("embed", None)).astype(jnp.float32)
+            out = linear(first, pooler_of(model), ("embed", None)).astype(jnp.float32)
+            return jnp.tanh(out) if pooling == "pooler-tanh" else out
         total = weighed(members, last)
         if pooling == "mean":
             return total / counts

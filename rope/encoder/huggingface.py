@@ -20,6 +20,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rope.encoder.config_json import (
+    CLASSES,
+    GELU,
+    OWN_KEY,
+    POSITIONS,
+    SETTINGS,
+    SIZES,
+    Kind,
+    check_biases,
+    find_config,
+    kind_of,
+    read_config,
+)
 from rope.encoder.roformer import SINUSOID, Embeddings, PoolerKind, RoFormer, RoFormerConfig, init, position_of
 from rope.layers.primitives import Linear, Norm
 from rope.positions.angles import SINUSOIDAL, frequencies
@@ -37,42 +50,7 @@ from training.files.weights import (
     write_safetensors,
 )
 
-Kind = Literal["roformer", "bert"]
 Pooler = Literal["auto", PoolerKind]
-OWN_KEY = "pegasus_zh"
-POSITIONS = 1536  # positions that a RoFormer of transformers has at least: its table of sinusoids ends its longest row
-_CLASSES = {"roformer": "RoFormer", "bert": "Bert"}
-_SIZES = {
-    "vocab_size": "vocabulary",
-    "hidden_size": "width",
-    "intermediate_size": "feed_forward",
-    "num_attention_heads": "heads",
-    "num_hidden_layers": "layers",
-}
-_SETTINGS = {
-    "type_vocab_size": "types",
-    "max_position_embeddings": "max_positions",
-    "layer_norm_eps": "epsilon",
-    "hidden_dropout_prob": "dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-}
-_FIXED = {  # what this package computes in no other way; norm_type and use_bias are RoFormerV2's
-    "rotary_value": False,
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "position_embedding_type": "absolute",
-    "norm_type": "layer_norm",
-    "use_bias": True,
-}
-_ACTIVATIONS: dict[str, Literal["erf", "tanh"]] = {
-    "gelu": "erf",
-    "gelu_python": "erf",
-    "gelu_new": "tanh",
-    "gelu_pytorch_tanh": "tanh",
-    "gelu_fast": "tanh",
-    "gelu_accurate": "tanh",
-}
-_GELU = {"erf": "gelu", "tanh": "gelu_new"}
 _BLOCKS = {
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -136,15 +114,13 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
     """
     if pooler not in get_args(Pooler):
         raise ValueError(f"pooler is {pooler!r}: it must be {', '.join(get_args(Pooler))}")
-    file = Path(folder) / "config.json"
-    if not file.is_file():
-        raise DataError(
-            f"{folder}: no config.json, so no folder of transformers; rope.encoder.load.load_encoder reads runs too"
-        )
-    about = read_json(file)
+    file = find_config(Path(folder))
+    about, (stored, where) = read_json(file), open_weights(file.parent)
+    check_biases(stored, where)
+    if about.get("model_type") is None:
+        about["model_type"] = kind_of(about, stored, file)
     config, told = read_config(about, file)
     kind: Kind = about["model_type"]
-    stored, where = open_weights(file.parent)
     names = _names_in(stored, kind)
     pools = [name for name in stored if name.startswith(f"{names.prefix}pooler.")]
     if pooler in ("tanh", "linear") and not pools:
@@ -162,7 +138,7 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
     if kind == "roformer" and table in stored:
         _check_sinusoids(table, stored[table], config.head_size)
     tensors = partial(encoder_tensors, names=names)
-    model = read_tensors(partial(init, config), tensors, stored, where, f"a {_CLASSES[kind]} model", ignored)
+    model = read_tensors(partial(init, config), tensors, stored, where, f"a {CLASSES[kind]} model", ignored)
     if has_head:
         _check_copy(f"{_DECODER}.weight", stored, model.embeddings.word, "the embedding")
         _check_copy(f"{_DECODER}.bias", stored, model.head.bias, names.head_bias)
@@ -197,59 +173,21 @@ def _sinusoids(rows: int, size: int) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)
 
 
-def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, PoolerKind]:
-    """(the model of a config.json, what its pooler ends in, if it has one). Raises DataError."""
-    kind, activation = about.get("model_type"), about.get("hidden_act", "gelu")
-    if str(kind) not in _CLASSES:
-        raise DataError(f"{file}: model_type is {json.dumps(kind)}; only {' and '.join(_CLASSES)} are read")
-    for name, only in _FIXED.items():
-        if about.get(name) not in (None, only):
-            raise DataError(f"{file}: {name} is {json.dumps(about[name])}; only {json.dumps(only)} can be read")
-    if str(activation) not in _ACTIVATIONS:
-        raise DataError(f"{file}: hidden_act is {json.dumps(activation)}; only {', '.join(_ACTIVATIONS)} can be read")
-    values = {ours: _number(about, name, file, int) for name, ours in _SIZES.items()}
-    for name, ours in _SETTINGS.items():
-        if name in about:
-            values[ours] = _number(about, name, file, type(getattr(RoFormerConfig, ours)))
-    if kind == "roformer":
-        values.setdefault("max_positions", POSITIONS)
-        if about.get("embedding_size") not in (None, values["width"]):
-            values["embedding"] = _number(about, "embedding_size", file, int)
-    try:
-        config = RoFormerConfig(
-            **values, positions="rotary" if kind == "roformer" else "learned", gelu=_ACTIVATIONS[activation]
-        )
-    except ValueError as error:
-        raise DataError(f"{file}: {error}; give the config.json that belongs to the weights") from None
-    own = about.get(OWN_KEY, {"pooler": about.get("pooler_activation") or "tanh"})
-    if not isinstance(own, dict) or own.get("pooler") not in ("none", "tanh", "linear"):
-        raise DataError(f"{file}: the pooler is {json.dumps(own)}; it may be none, tanh or linear")
-    return config, own["pooler"]
-
-
-def _number(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
-    value: Any = about.get(name)
-    # What is larger is no model's, and would overflow or fill the memory further down.
-    most = 10_000 if name == "num_hidden_layers" else 1 << 24
-    if type(value) not in ((int,) if kind is int else (int, float)) or not -most < value < most:
-        raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")
-    return kind(value)
-
-
 def write_encoder(
     out: Path | str,
     model: RoFormer,
     config: RoFormerConfig,
     *,
     dtype: str = "float32",
-    write_tokenizer: Callable[[Path], None] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> str:
     """Writes the model for transformers into the new folder `out`, whole or not at all,
     and returns the name of its class.
 
     RoFormerForMaskedLM or BertForMaskedLM load it, and RoFormerModel or BertModel, where there is no head only these.
-    `write_tokenizer` adds its files to the folder. Raises DataError for a model that none of them computes or that is
-    not of this config, and where `out` exists and is not empty.
+    `settings` are further ones of config.json; `write_more` adds files to the folder. Raises DataError for a model that
+    none of them computes or that is not of this config, and where `out` exists and is not empty.
     """
     if dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype!r}: it must be {', '.join(FLOATS)}")
@@ -264,22 +202,23 @@ def write_encoder(
     if kind == "roformer":
         tensors[table] = _sinusoids(config.max_positions, config.head_size)
     about = {
-        "architectures": [name := _CLASSES[kind] + ("ForMaskedLM" if config.head else "Model")],
+        "architectures": [name := CLASSES[kind] + ("ForMaskedLM" if config.head else "Model")],
         "model_type": kind,
-        **{name: getattr(config, ours) for name, ours in (_SIZES | _SETTINGS).items()},
+        **{name: getattr(config, ours) for name, ours in (SIZES | SETTINGS).items()},
         **({"embedding_size": config.embedding_width, "rotary_value": False} if kind == "roformer" else {}),
-        "hidden_act": _GELU[config.gelu],
+        "hidden_act": GELU[config.gelu],
         "tie_word_embeddings": True,
         "torch_dtype": dtype,
         OWN_KEY: {"pooler": config.pooler},
+        **(settings or {}),
     }
     with atomic_write(out) as temporary:
         temporary.mkdir()
         # Rounded sinusoids would spoil the far positions of a model that is loaded in float32 again.
         write_safetensors(temporary / "model.safetensors", tensors.items(), dtype, exact=(table,))
         (temporary / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if write_tokenizer is not None:
-            write_tokenizer(temporary)
+        if write_more is not None:
+            write_more(temporary)
     return name
 
 

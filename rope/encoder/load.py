@@ -1,15 +1,19 @@
-"""An encoder from wherever it lies: a run of scripts.pretrain_encoder, or a folder of transformers."""
+"""An encoder from wherever it lies: a run of scripts.pretrain_encoder, a folder of transformers, a checkpoint of
+TensorFlow."""
 
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rope.encoder.huggingface import Pooler, read_encoder
+from rope.encoder.bert4keras import read_checkpoint, read_keras
+from rope.encoder.config_json import read_pooling
+from rope.encoder.huggingface import read_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from rope.layers.kernels import Implementation
 from rope.positions.extension import Extension
 from training.checkpoints import read_model
 from training.files.errors import DataError, path_of
+from training.files.tensorflow_files import keras_files, open_checkpoint
 from training.files.weights import WEIGHT_FILES
 
 
@@ -17,27 +21,32 @@ class Encoder(NamedTuple):
     model: RoFormer
     config: RoFormerConfig
     tokenizer: str | None = None  # a run's: the fingerprint of its tokenizer
-    pooling: str | None = None  # of a run of scripts.simcse: what its vectors were trained with
+    pooling: str | None = None  # what its vectors were trained with: of a run of scripts.simcse, or by config.json
     attention: Implementation = "auto"  # what computed it in the run's training; the config has auto
 
 
-def load_encoder(path: Path | str, *, step: int | None = None, pooler: Pooler = "auto") -> Encoder:
+def load_encoder(path: Path | str, *, step: int | None = None) -> Encoder:
     """The encoder as float32 NumPy arrays, its config, and which tokenizer its run had.
 
-    step: which checkpoint of a run, by default the newest undamaged one; damaged ones are told of. pooler: see
-    rope.encoder.huggingface.read_encoder. Raises DataError for whatever is neither, or does not fit.
+    step: which checkpoint of a run, by default the newest undamaged one; damaged ones are told of. Raises DataError for
+    whatever is neither, or does not fit.
     """
     path = path_of(path, "the model")
     if any((path / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", ".index.json")):
         if step is not None:
             raise DataError(f"{path}: a Hugging Face folder holds one model; leave out the step")
-        return Encoder(*read_encoder(path, pooler))
+        return Encoder(*read_encoder(path), pooling=read_pooling(path))
     if not path.is_dir():
-        raise DataError(f"{path}: no such folder; give a run of scripts.pretrain_encoder or a Hugging Face folder")
+        raise DataError(
+            f"{path}: no such folder; give a run of scripts.pretrain_encoder, or a folder of transformers, TensorFlow "
+            "or Keras"
+        )
+    if any(path.glob("*.index")):
+        return Encoder(*read_checkpoint(path, *open_checkpoint(path, step)), pooling=read_pooling(path))
+    if files := keras_files(path):
+        return Encoder(*read_keras(path, files, step), pooling=read_pooling(path))
     _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step)
     config = _config(about, path)
-    if pooler not in ("auto", config.pooler):
-        raise DataError(f"{path}: the run's pooler is {config.pooler}, and {pooler!r} was asked for; leave that out")
     return Encoder(model, config, about.get("tokenizer"), about.get("pooling"), about["encoder"]["attention"])
 
 

@@ -210,7 +210,7 @@ def test_an_exported_folder_is_all_that_transformers_needs(basis, tmp_path):
     tokenizer = PegasusTokenizer(train_pegasus_vocabulary(texts, 400))
     config = replace(basis, vocabulary=tokenizer.vocab_size)
     model = random_encoder(config)
-    write_encoder(tmp_path / "model", model, config, write_tokenizer=partial(write_tokenizer, tokenizer))
+    write_encoder(tmp_path / "model", model, config, write_more=partial(write_tokenizer, tokenizer))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
     masked = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()
     assert any(len(token) > 1 and not token.isascii() for token in theirs.tokenize(texts[0])), "words, not characters"

@@ -14,15 +14,14 @@ from pegasus_zh.text.documents import DocumentsConfig
 from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, TokenizerConfig, train_sentencepiece
 from pegasus_zh.text_encoder import (
-    ExportEncoderConfig,
     TextEncoder,
     TextEncoderConfig,
-    export_encoder,
     load_text_encoder,
     pretrain,
     rows_of_texts,
     tokenizer_folder,
 )
+from retrieval.export import ExportEncoderConfig, export_encoder
 from rope.encoder.pretrain import EncoderConfig, defaults
 from rope.encoder.roformer import RoFormerConfig, init
 from tests.rope.encoder.random_encoder import one_layer_preset

@@ -13,5 +13,5 @@ from tests.rope.encoder.random_encoder import ROFORMER
 def write_model(folder: Path, config: RoFormerConfig = ROFORMER) -> Path:
     """The same at every call."""
     given = source(config)
-    write_encoder(folder, given.model, given.config, write_tokenizer=partial(write_tokenizer, given.tokenizer))
+    write_encoder(folder, given.model, given.config, write_more=partial(write_tokenizer, given.tokenizer))
     return folder

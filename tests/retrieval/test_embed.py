@@ -14,12 +14,12 @@ import pyarrow.parquet
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from pegasus_zh.text_encoder import load_text_encoder
 from retrieval import embed as module
 from retrieval.embed import EmbedConfig, embed_file
 from retrieval.vectors.arrays import open_vectors
 from retrieval.vectors.encoding import Encoding
 from retrieval.vectors.pooling import pooling_named
+from retrieval.vectors.source import load_sentence_encoder
 from retrieval.vectors.whitening import WhitenConfig, Whitening, load_whitening, whiten_file
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS, TEXTS
@@ -95,7 +95,7 @@ def test_another_whitening_is_other_vectors(model: Path, tmp_path) -> None:
     for kernel in (first.kernel, changed):
         Whitening(first.mean, kernel).save(path)
         given = config(model, tmp_path, whitening=str(path))
-        names.append(module.encode_file(given, load_text_encoder(model)).identity)
+        names.append(module.encode_file(given, load_sentence_encoder(model)).identity)
     assert names[0] != names[1]
 
 

@@ -345,3 +345,18 @@ def test_capitals_are_kept_where_the_folder_says_so(tmp_path):
         settings.write_text(wrong)
         with pytest.raises(DataError, match="tokenizer_config.json: .*; "):
             load_tokenizer(tmp_path)
+
+
+def test_the_line_separator_that_an_editor_emptied(tmp_path):
+    """Chinese BERT has U+2028 as a token, between ‧ and ‰: the ids after it stay right. An empty line elsewhere does
+    not say which token it was, and two in its place have moved the ids."""
+    whole = "\n".join([*SPECIALS, "‧", "\u2028", "‰", "天"]) + "\n"
+    file = tmp_path / "vocab.txt"
+    file.write_text(whole)
+    wanted = load_tokenizer(file)
+    file.write_text(whole.replace("\u2028", ""))
+    assert load_tokenizer(file).fingerprint == wanted.fingerprint
+    for text in (whole.replace("\u2028", "\n"), whole.replace("\u2028\n", "").replace("天", "\n天")):
+        file.write_text(text)
+        with pytest.raises(DataError, match="empty line; to keep the ids"):
+            load_tokenizer(file)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from pegasus_zh.text_encoder import load_text_encoder
+from retrieval import Embedder
+from retrieval.export import ExportEncoderConfig, export_encoder
 from retrieval.similarity import read_task
 from retrieval.tuning.batches import Batches
 from retrieval.tuning.contrastive import LOSSES, cached_gradients
@@ -101,6 +103,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path) -> None:
     again = load_text_encoder(tmp_path / "half")
     assert again.pooling == "cls"  # which every other command takes
     jax.tree.map(np.testing.assert_array_equal, again.model, jax.tree.map(np.asarray, wanted.model))
+    export_encoder(ExportEncoderConfig(model=str(tmp_path / "half"), folder=str(tmp_path / "out")))
+    run, out = (Embedder(tmp_path / name).encode(SENTENCES[:5]) for name in ("half", "out"))
+    np.testing.assert_array_equal(out, run)  # of the pooling that it was tuned with, and not of the mean
+    assert np.abs(run - Embedder(tmp_path / "out").encode(SENTENCES[:5], "mean")).max() > 0.01
 
 
 def test_scored_pairs_are_learned(tmp_path) -> None:

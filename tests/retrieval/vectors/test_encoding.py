@@ -42,7 +42,8 @@ def by_hand(given: TextEncoder, text: str, length: int) -> np.ndarray:
     last, first, before = (np.asarray(x)[0] for x in found)
     pooled = pool(given.model, last[None], replace(given.config, pooler="linear"))[0]
     mean = last.mean(0)
-    return np.stack([last[0], pooled, mean, (mean + first.mean(0)) / 2, (mean + before.mean(0)) / 2])
+    two = [(mean + other.mean(0)) / 2 for other in (first, before)]
+    return np.stack([last[0], pooled, mean, *two, np.tanh(pooled)])
 
 
 @pytest.mark.parametrize("config", [ROFORMER, BERT], ids=["roformer", "bert"])

@@ -61,7 +61,7 @@ def renamed(old: str, new: str):
 def test_what_we_write_loads_to_the_bit(kind, gelu, pooler, head, tmp_path):
     config = replace(CONFIGS[kind], gelu=gelu, pooler=pooler, head=head, epsilon=1e-7)
     model = random_encoder(config)
-    write_encoder(tmp_path / "out", model, config, write_tokenizer=lambda folder: (folder / "vocab.txt").touch())
+    write_encoder(tmp_path / "out", model, config, write_more=lambda folder: (folder / "vocab.txt").touch())
     found, found_config = read_encoder(tmp_path / "out")
     assert found_config == config
     same(found, model)
@@ -142,6 +142,38 @@ def test_what_is_passed_over(kind, folder):
     rewrite(folder, lambda w: w["cls.predictions.decoder.bias"].__setitem__(3, 7))
     with pytest.raises(DataError, match=r"'cls.predictions.decoder.bias' is not cls.predictions.bias again"):
         read_encoder(folder)
+
+
+def test_a_config_of_the_first_years(kind, folder):
+    """bert_config.json, as of chinese_roberta_wwm_ext_pytorch: without the kind, which the tensors tell."""
+    edit(folder, model_type=None, architectures=None, tie_word_embeddings=None)
+    (folder / "config.json").rename(folder / "bert_config.json")
+    rewrite(folder, lambda w: {f"module.{name}": x for name, x in w.items()})  # and as DataParallel names them
+    model, config = read_encoder(folder)
+    assert config == CONFIGS[kind]
+    same(model, MODELS[kind])
+
+
+def test_a_kind_that_nothing_tells_is_asked_for(tmp_path):
+    write_encoder(tmp_path / "m", MODELS["roformer"], ROFORMER)
+    edit(tmp_path / "m", model_type=None, architectures=None)
+    rewrite(tmp_path / "m", renamed("roformer.", ""))
+    same(read_encoder(tmp_path / "m")[0], MODELS["roformer"])  # by its table of sinusoids
+    rewrite(tmp_path / "m", lambda w: w.__delitem__("encoder.embed_positions.weight"))
+    with pytest.raises(
+        DataError, match='no model_type, and the tensors are neither .*: add "model_type": "roformer" if'
+    ):
+        read_encoder(tmp_path / "m")
+    edit(tmp_path / "m", use_relative_position=True)
+    with pytest.raises(DataError, match="use_relative_position is set, which is NEZHA's"):
+        read_encoder(tmp_path / "m")
+
+
+def test_a_roformer_v2_whose_config_does_not_say_so(tmp_path):
+    write_encoder(tmp_path / "m", MODELS["roformer"], ROFORMER)
+    rewrite(tmp_path / "m", lambda w: {name: x for name, x in w.items() if not name.endswith("bias")})
+    with pytest.raises(DataError, match="no biases, as RoFormer-V2 has it, whose RMSNorm is not computed here"):
+        read_encoder(tmp_path / "m")
 
 
 def test_an_encoder_alone(kind, folder):
@@ -232,7 +264,7 @@ def test_a_failure_leaves_nothing(tmp_path):
         raise DataError("no tokenizer")
 
     with pytest.raises(DataError, match="no tokenizer"):
-        write_encoder(tmp_path / "out", MODELS["bert"], BERT, write_tokenizer=fail)
+        write_encoder(tmp_path / "out", MODELS["bert"], BERT, write_more=fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -249,7 +281,6 @@ WORD = "{}.embeddings.word_embeddings.weight".format
 BROKEN = {
     "other model": (config_with(model_type="mt5"), 'model_type is "mt5"; only roformer and bert are read'),
     "model of no kind": (config_with(model_type=["bert"]), 'model_type is ."bert".; only'),
-    "no model": (config_with(model_type=None), "model_type is null"),
     "rotary values": (config_with(rotary_value=True), "rotary_value is true; only false can be read"),
     "decoder": (config_with(is_decoder=True), "is_decoder is true"),
     "cross": (config_with(add_cross_attention=True), "add_cross_attention is true"),
@@ -284,7 +315,10 @@ BROKEN = {
         "model.safetensors: not a whole .safetensors file",
     ),
     "no file": (lambda folder, _: (folder / "model.safetensors").unlink(), "neither model.safetensors nor"),
-    "no config": (lambda folder, _: (folder / "config.json").unlink(), "no config.json, so no folder of transformers"),
+    "no config": (
+        lambda folder, _: (folder / "config.json").unlink(),
+        "neither config.json nor bert_config.json; add the one that belongs to the weights, with vocab_size",
+    ),
 }
 
 

@@ -1,0 +1,120 @@
+"""An encoder written for others: a folder for transformers, and where its vectors are known also for
+sentence-transformers."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
+from pegasus_zh.text_encoder import TextEncoder
+from retrieval.vectors.arrays import unit
+from retrieval.vectors.encoding import check_length
+from retrieval.vectors.modules import Dense, write_modules
+from retrieval.vectors.pooling import OF_POOLER, Pooling, check_poolings, other_layer
+from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
+from retrieval.vectors.whitening import Whitening, load_whitening
+from rope.encoder.huggingface import write_encoder
+from rope.encoder.roformer import pooler_of
+from training.files.atomic import check_new
+from training.files.errors import DataError
+from training.partition import Dtype
+from training.ranges import check_ranges
+from training.telling import tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportEncoderConfig:
+    """Write an encoder as a folder for transformers (RoFormerForMaskedLM or BertForMaskedLM), and for
+    sentence-transformers where a pooling is known or given."""
+
+    model: str
+    """The work folder of a run of scripts.pretrain_encoder or scripts.simcse, or a Hugging Face folder."""
+    folder: str
+    """The new folder."""
+    pooling: Pooling | Literal["auto"] = "auto"
+    """Of the vectors, for sentence-transformers; auto: what the model was tuned with, if that is known."""
+    whitening: str = ""
+    """What scripts.whiten made of vectors of the same model and pooling: written as a Dense."""
+    normalise: bool = False
+    """Vectors of length 1."""
+    max_length: int | None = None
+    """Ids of a text for sentence-transformers; by default what the model's folder says, else 64."""
+    step: int | None = None
+    """Which checkpoint of several; by default the newest undamaged one."""
+    dtype: Dtype = "float32"
+    """Of the weights."""
+
+    def __post_init__(self):
+        check_ranges(self, max_length=3)
+
+
+def export_encoder(config: ExportEncoderConfig) -> Path:
+    """Writes the folder, says how to load it, and returns it. Raises DataError as loading and writing do."""
+    out = Path(config.folder)
+    check_new(out)
+    source = load_sentence_encoder(config.model, step=config.step)
+    pooling = source.pooling if config.pooling == "auto" else source.choose(config.pooling)
+    if pooling is None:
+        _check_unasked(config)
+        kind = write(out, source.text, config.dtype)
+    else:
+        kind = _write_sentences(out, source, pooling, config)
+    tell(f"{out}: {sum(x.size for x in jax.tree.leaves(source.text.model)) / 1e6:.1f}M parameters in {config.dtype}")
+    if pooling is None:
+        tell(f"from transformers import AutoTokenizer, {kind}")
+        tell(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})  # needs: pip install transformers torch rjieba")
+        tell(f"model = {kind}.from_pretrained({str(out)!r})")
+    else:
+        tell(
+            f"from sentence_transformers import SentenceTransformer  # pooling {pooling}; pip install rjieba beside it"
+        )
+        tell(f"vectors = SentenceTransformer({str(out)!r}).encode(texts)")
+    return out
+
+
+def _check_unasked(config: ExportEncoderConfig) -> None:
+    for name in ("whitening", "normalise", "max_length"):
+        if getattr(config, name):
+            raise DataError(
+                f"--{name.replace('_', '-')}: of vectors, and {config.model} does not say how they are made; give "
+                "--pooling too"
+            )
+
+
+def write(out: Path, text: TextEncoder, dtype: Dtype) -> str:
+    """Writes the encoder and its tokenizer for transformers. Raises DataError."""
+    return write_encoder(out, text.model, text.config, dtype=dtype, write_more=partial(write_tokenizer, text.tokenizer))
+
+
+def _write_sentences(out: Path, source: SentenceEncoder, pooling: Pooling, config: ExportEncoderConfig) -> str:
+    text, steps = source.text, list(source.steps_of(pooling))
+    check_poolings([pooling], text.config, config.model)
+    check_length(text.config, length := config.max_length or source.length)
+    model, about = text.model, text.config
+    if pooling in OF_POOLER:  # transformers' RoFormer has none, and its BERT no other than with tanh
+        kernel, bias = map(np.asarray, (pooler_of(model).kernel, pooler_of(model).bias))
+        steps.insert(0, Dense(kernel, bias, "Tanh" if pooling == "pooler-tanh" else "Identity"))
+        model, about = replace(model, pooler=None), replace(about, pooler="none")
+    if config.whitening:
+        steps.append(_as_dense(load_whitening(config.whitening), source.width(pooling)))
+    if config.normalise:
+        steps.append(unit)
+    two = other_layer(pooling, about.layers) >= 0
+
+    def write_more(folder: Path) -> None:
+        write_tokenizer(text.tokenizer, folder)
+        write_modules(folder, about, pooling, steps, length, source.prompts, source.default_prompt)
+
+    # Without its hidden states a model's pooling of two layers is passed over in silence there.
+    settings = {"output_hidden_states": True} if two else {}
+    return write_encoder(out, model, about, dtype=config.dtype, settings=settings, write_more=write_more)
+
+
+def _as_dense(whitening: Whitening, width: int) -> Dense:
+    """(x - mean) kernel as x kernel + bias; the bias is summed in float64."""
+    whitening(np.zeros(width, np.float32))  # raises for another width
+    return Dense(whitening.kernel, (-whitening.mean.astype(np.float64) @ whitening.kernel).astype(np.float32))

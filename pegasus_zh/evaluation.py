@@ -14,7 +14,6 @@ but Rouge-L
 Against nltk and `rouge`: tests/parity/test_evaluation.py.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,9 @@ import numpy as np
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from pegasus_zh.text.documents import JSON_SUFFIXES, Source, find_sources, read_records
+from pegasus_zh.text.documents import find_sources
+from pegasus_zh.text.pairs import PAIR_FILES
+from pegasus_zh.text.records import cells, is_blank, is_blank_line, read_rows, text_of
 from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json
 from training.files.errors import DataError
@@ -44,26 +45,24 @@ class EvaluateTextsConfig:
     """
 
     files: Positional[tuple[str, ...]]
-    """JSON lines (.jsonl, .jsonl.gz) with a reference and what was written, one file a system."""
+    """.jsonl, .json or .csv with a reference and what was written, or .tsv (reference TAB written), also .gz and .zst:
+    one file a system."""
     reference_field: str = "reference"
-    """The field with the summary wanted."""
+    """The field or column with the summary wanted."""
     written_field: str = "written"
-    """The field with the summary to score."""
+    """The field or column with the summary to score."""
     json: str = ""
     """A file for the figures, as fractions of 1."""
 
 
 def evaluate(config: EvaluateTextsConfig) -> list[dict]:
     """Prints a table in percent and returns its figures, those of `--json`. Raises DataError."""
-    if strange := [name for name in config.files if not name.endswith(JSON_SUFFIXES)]:
-        raise DataError(f"{strange[0]}: not JSON lines by its name; give files that end with .jsonl or .jsonl.gz")
     if not config.files:
         raise DataError("no files given; name those with what was written, such as written.jsonl")
     if config.json and any(Path(config.json).absolute() == Path(name).absolute() for name in config.files):
         raise DataError(f"--json {config.json}: a file that is scored; name a new one")
-    sources = find_sources(config.files)
-    systems = [read_pairs(source, config.reference_field, config.written_field) for source in sources]
-    paths = [source.path for source in sources]
+    paths = [source.path for source in find_sources(config.files, PAIR_FILES)]
+    systems = [read_pairs(path, config.reference_field, config.written_field) for path in paths]
     width = max(map(len, paths)) + 2  # the line of a difference is indented
     tell(f"{'':{width}}  {'n':>7}" + "".join(f"  {heading:<22}" for heading in METRICS.values()).rstrip())
     report: list[dict] = []
@@ -84,35 +83,28 @@ def evaluate(config: EvaluateTextsConfig) -> list[dict]:
     return report
 
 
-def read_pairs(source: Source, reference_field: str, written_field: str) -> tuple[list[str], list[str]]:
-    """(references, written) of a file of JSON lines. Raises DataError with file, line and remedy."""
-    options = {reference_field: "--reference-field", written_field: "--written-field"}
+def read_pairs(path: str, reference_field: str, written_field: str) -> tuple[list[str], list[str]]:
+    """(references, written) of a file, blank lines left out. Raises DataError with file, line and remedy."""
     references, written = [], []
-    for path, line, data in read_records(source):
-        place = f"{path}, line {line}"
-        try:
-            fields = json.loads(b"null" if data is None else data)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: broken JSON ({error}); repair it, or write the file again") from None
-        if not isinstance(fields, dict):
-            raise DataError(f"{place}: not a JSON object; each line is one, with a reference and what was written")
-        if reference_field not in fields and set(fields) <= {"source", written_field}:  # scripts.generate's own
+    for row in read_rows(path, (reference_field, written_field)):
+        if is_blank_line(row.data or b""):
+            continue
+        found = cells(row)
+        if isinstance(found, list):
+            if len(found) != 2:
+                raise DataError(f"{row.place}: {len(found)} column(s); a line is reference TAB written")
+            found = dict(zip((reference_field, written_field), found, strict=True))
+        if reference_field not in found and set(found) <= {"source", written_field}:  # scripts.generate's own
             raise DataError(
-                f"{place}: no reference to score against; "
-                "write for a .tsv (reference TAB source) or .jsonl that has one"
+                f"{row.place}: no reference to score against; write for a .tsv (reference TAB source), .csv or .jsonl "
+                "that has one"
             )
-        for name, option in options.items():
-            if name not in fields:
-                raise DataError(f"{place}: no field {name!r}; give {option} one of: {', '.join(list(fields)[:20])}")
-            if not isinstance(fields[name], str):
-                kind = type(fields[name]).__name__
-                raise DataError(f"{place}: field {name!r} is {kind}, not a string; give another {option}")
-        if not fields[reference_field].strip():
-            raise DataError(f"{place}: the reference is empty; leave such examples out, for all systems")
-        references.append(fields[reference_field])
-        written.append(fields[written_field])
+        references.append(text_of(found, reference_field, row.place, "--reference-field"))
+        written.append(text_of(found, written_field, row.place, "--written-field"))
+        if is_blank(references[-1]):
+            raise DataError(f"{row.place}: the reference is empty; leave such examples out, for all systems")
     if not references:
-        raise DataError(f"{source.path}: no examples, only blank lines; write the file again")
+        raise DataError(f"{path}: no examples, only blank lines; write the file again")
     return references, written
 
 

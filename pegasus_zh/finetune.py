@@ -27,7 +27,7 @@ from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import Semantics, Start, load
 from pegasus_zh.t5.program import t5_program
-from pegasus_zh.text.pairs import PAIR_FILES, read_pairs
+from pegasus_zh.text.pairs import PAIR_FILES, located_pairs, whole
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
 from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation
@@ -109,7 +109,7 @@ class FinetuneConfig:
     model: str
     """A work folder of scripts.pretrain or scripts.finetune, a folder of transformers, or a bert4keras checkpoint."""
     data: str
-    """.tsv (reference TAB source) or .jsonl (see --field), also .gz."""
+    """.tsv (reference TAB source), or .csv, .jsonl or .json (see --field); also .gz, .zst."""
     folder: str
     """Where everything of the run goes; the best model into best/ in it."""
     valid: str = ""
@@ -119,9 +119,9 @@ class FinetuneConfig:
     examples: int = 0
     """Train on so many pairs, drawn by --seed; 0: all."""
     field: str = "source"
-    """The JSON field with what the model reads."""
+    """The field or column with what the model reads."""
     reference_field: str = "reference"
-    """The JSON field with what it is to write."""
+    """The field or column with what it is to write."""
     semantics: Semantics = "auto"
     """What the weights were trained by, where the source does not tell."""
     recipe: Annotated[FinetuneRecipe, FLAT] = dataclasses.field(default_factory=FinetuneRecipe)
@@ -202,15 +202,7 @@ def read_whole_pairs(path: str, field: str = "source", reference_field: str = "r
     of the two is missing."""
     if not path.endswith(PAIR_FILES.suffixes):
         raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}")
-    pairs = []
-    for number, pair in enumerate(read_pairs(path, field, reference_field), 1):
-        reference = pair.reference or ""
-        if not pair.source.strip() or not reference.strip():
-            raise DataError(
-                f"{path}, line {number}: a pair needs a source and a reference; mend or remove the line"
-                + (", or give --reference-field" if ".jsonl" in path else "")
-            )
-        pairs.append((pair.source, reference))
+    pairs = [whole(pair, place) for place, pair in located_pairs(path, field, reference_field)]
     if not pairs:
         raise DataError(f"{path}: no pair in it")
     return pairs

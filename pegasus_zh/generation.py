@@ -54,14 +54,15 @@ class GenerateConfig:
     model: str
     """A work folder of scripts.pretrain or scripts.finetune, a folder of transformers, or a bert4keras checkpoint."""
     input: str = ""
-    """.jsonl (see --field), .tsv (the last column) or .txt, one input a line, also .gz; - is standard input as .txt;
-    none gives a prompt."""
+    """.jsonl, .json or .csv (see --field), .tsv (the last column) or .txt, one input a line, also .gz, .zst; - is
+    standard input as .txt, answered as its lines come; none gives a prompt."""
     out: str = ""
     """A JSONL file of {source, reference, written}; by default standard output."""
     field: str = "source"
-    """The JSON field with an input's text."""
+    """The field or column with an input's text."""
     reference_field: str = "reference"
-    """The JSON field with what a person wrote, copied to the output where there is one; of a .tsv the first column."""
+    """The field or column with what a person wrote, copied to the output where there is one; of a .tsv without names
+    the first."""
     step: int | None = None
     """Which checkpoint of several; of a run by default the newest undamaged one."""
     semantics: Semantics = "auto"

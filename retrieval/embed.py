@@ -43,7 +43,7 @@ class EmbedConfig:
     """A work folder of scripts.pretrain_encoder or scripts.simcse, or a Hugging Face folder
     (BERT, RoBERTa-wwm, RoFormer, SimBERT, RoFormer-Sim)."""
     input: str
-    """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
+    """.txt (one text a line), .jsonl, .json or .csv (see --field) or .tsv (the last column), also .gz and .zst."""
     out: str
     """The vectors, in the order of the texts:
     .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""

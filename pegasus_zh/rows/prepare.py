@@ -43,13 +43,13 @@ from pegasus_zh.rows.prepared_set import (
 from pegasus_zh.rows.workers import in_processes
 from pegasus_zh.text.documents import (
     DocumentsConfig,
-    Record,
     Source,
     find_sources,
     mixed_records,
     parse_records,
     record_chunks,
 )
+from pegasus_zh.text.records import Record
 from pegasus_zh.text.stamps import stamps
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.files.atomic import atomic_write, write_json
@@ -68,7 +68,8 @@ class PrepareConfig(DocumentsConfig):
     """Which documents are prepared, and how the work is done."""
 
     pair_fields: tuple[str, str] = ("source", "reference")
-    """Of pairs: their JSON fields. Where the selector is pairs, --data is .jsonl, or .tsv (reference TAB source)."""
+    """Of pairs: their fields or columns. Where the selector is pairs, --data is .jsonl, .json, .csv, or .tsv (reference
+    TAB source, or with names in the first line)."""
     shard_megabytes: float = 0
     """Raw input of a shard, held in memory and lost by a kill; 0: 1/256 of all, 2 to 32."""
 
@@ -194,11 +195,15 @@ def _choose_row(
     row = examples.row
     if all(row.values()):
         return row
-    records = next(record_chunks(mixed_records(sources, config.field), SAMPLE_BYTES), ())
+    records = next(record_chunks(_mixed(examples, config, sources), SAMPLE_BYTES), ())
     texts = [text[:SAMPLE_BYTES] for text in parse_records(records, examples.maker.reads.of(config), "skip", Counter())]
     sample = [*chain.from_iterable(examples.make(texts, tokenizer))]
     lengths = lengths_of(sample) if sample else np.array([examples.longest])
     return dict(zip(row, choose_row_shape(lengths, examples.longest, [*row.values()]), strict=True))
+
+
+def _mixed(examples: ExamplesConfig, config: PrepareConfig, sources: Sequence[Source]) -> Iterator[Record]:
+    return mixed_records(sources, config.field, examples.maker.reads.names(config))
 
 
 def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents, int]:
@@ -212,7 +217,7 @@ def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents,
     shards: dict[int, Contents] = {}
 
     def missing() -> Iterator[tuple[int, list[Record]]]:
-        for index, chunk in enumerate(record_chunks(mixed_records(sources, config.field), size)):
+        for index, chunk in enumerate(record_chunks(_mixed(make.examples, config, sources), size)):
             if shard := finished_shard(folder, index):
                 shards[index] = shard
             else:

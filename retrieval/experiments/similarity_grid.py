@@ -50,7 +50,8 @@ class SimilarityGridConfig:
     models: tuple[str, ...]
     """NAME=FOLDER or FOLDER: work folders of scripts.pretrain_encoder or scripts.simcse, or Hugging Face folders."""
     tasks: tuple[str, ...]
-    """NAME=FILE[,FILE...] or FILE: .tsv of text TAB text TAB score, also .gz; several files are splits of one task."""
+    """NAME=FILE[,FILE...] or FILE: text TAB text TAB score (.tsv, .csv, .jsonl, .json, also .gz and .zst); several
+    files are splits of one task."""
     poolings: tuple[Pooling, ...] = ("cls", "pooler", "mean", "first-last")
     """P1 to P4, and last-two; pooler is left out for a model that has none."""
     methods: tuple[str, ...] = ("none", "whitening", "flow")

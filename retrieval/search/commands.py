@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval.search.index import Index, make_index
 from retrieval.search.store import read, whitened_unit
-from retrieval.texts import read_columns, read_texts
+from retrieval.texts import is_number, read_columns, read_texts
 from retrieval.vectors.encoding import encoder
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -44,7 +44,7 @@ class QueryConfig(AskConfig):
     """Find the texts nearest to each question, of a file or at a prompt."""
 
     input: str = ""
-    """.txt, .jsonl or .tsv; - is standard input; none gives a prompt, or what is piped in."""
+    """.txt, .jsonl, .json, .csv or .tsv; - is standard input; none gives a prompt, or what is piped in."""
     field: str = "text"
     """The JSON field with a question."""
     k: int = 5
@@ -61,7 +61,7 @@ class EvaluateIndexConfig(AskConfig):
     of an approximate one also what exact search finds."""
 
     pairs: str
-    """.tsv of question TAB text of the index, also .gz."""
+    """Question TAB text of the index: .tsv, .csv, .jsonl or .json, also .gz and .zst."""
     k: int = 10
     """Of MRR@k and recall@k."""
 
@@ -170,13 +170,16 @@ def evaluate(config: EvaluateIndexConfig) -> Scores:
     for place, text in enumerate(searcher.texts):
         places.setdefault(text, place)
     questions, wanted, missing = [], [], []
-    for line, columns in read_columns(config.pairs):
-        if len(columns) != 2:
-            raise DataError(f"{line}: {len(columns)} column(s); a line is question TAB text, as by cut -f1,2")
-        if columns[1] not in places:
-            missing.append(line)
-        questions.append(columns[0])
-        wanted.append(places.get(columns[1], -1))
+    for row in read_columns(config.pairs):
+        if len(row.columns) != 2:
+            remedy = (
+                "keep those that are alike, without their label" if is_number(row.columns[-1]) else "as by cut -f1,2"
+            )
+            raise DataError(f"{row.place}: {len(row.columns)} column(s); a line is question TAB text, {remedy}")
+        if row.columns[1] not in places:
+            missing.append(row.place)
+        questions.append(row.columns[0])
+        wanted.append(places.get(row.columns[1], -1))
     if not questions:
         raise DataError(f"{config.pairs}: no pair in it")
     if missing:

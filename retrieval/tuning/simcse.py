@@ -3,7 +3,7 @@ or by scored pairs (CoSENT)."""
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,11 @@ import jax
 import numpy as np
 import tyro
 
+from pegasus_zh.text.records import TABLE_SUFFIXES
 from pegasus_zh.text.tokenizers import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.similarity import SimilarityTask, cosines, read_task
-from retrieval.texts import read_columns
+from retrieval.texts import Row, is_number, read_columns, read_texts, scored
 from retrieval.tuning.batches import Batches, Form, longest
 from retrieval.tuning.contrastive import Loss
 from retrieval.tuning.program import contrastive_program
@@ -122,16 +123,20 @@ class SimCSEConfig:
     model: str
     """A work folder of scripts.pretrain_encoder, or a Hugging Face folder."""
     data: tuple[str, ...]
-    """.txt, .tsv or .jsonl files, also .gz. For simcse one text a line, or all of a .tsv's columns but numbers; for
-    pairs .tsv of sentence TAB its like [TAB hard negatives]; for cosent .tsv of a TAB b TAB score."""
+    """.txt, .tsv, .csv, .jsonl or .json files, also .gz, .zst. For simcse one text a line, --field, or all of a
+    table's columns but numbers; for pairs columns of a sentence, its like [, hard negatives]; for cosent of a, b and
+    a score, such as a label."""
+    labelled: bool = False
+    """For pairs: the last column is a label, 1 of those that are alike, which are trained on, or 0 of others, which are
+    counted and left out (--loss cosent learns from both)."""
     pooler: Pooler = "auto"
     """Of a Hugging Face folder whose config.json does not say it: tanh (BERT), linear (SimBERT, RoFormer-Sim)."""
     folder: str = "runs/simcse"
     """Where everything of the run goes; scripts.embed takes it as --model."""
     field: str = "text"
-    """The JSON field with a text."""
+    """For simcse: the field or column with a text."""
     valid: str = ""
-    """A .tsv of a TAB b TAB score, whose Spearman correlation is told as training goes."""
+    """A file of a TAB b TAB score, whose Spearman correlation is told as training goes."""
     recipe: Annotated[TuningRecipe, FLAT] = dataclasses.field(default_factory=TuningRecipe)
     """What trains."""
     launch: Annotated[LaunchConfig, FLAT] = dataclasses.field(default_factory=LaunchConfig)
@@ -139,6 +144,8 @@ class SimCSEConfig:
 
     def __post_init__(self):
         check_lists(self, data=None)
+        if self.labelled and self.recipe.loss != "pairs":
+            raise ValueError(f"labelled goes with --loss pairs, not {self.recipe.loss}: cosent takes labels as scores")
 
 
 class Examples(NamedTuple):
@@ -186,33 +193,60 @@ def read_examples(config: SimCSEConfig) -> Examples:
         scores = np.concatenate([split.scores for split in task.splits])
         ranks = np.unique(scores, return_inverse=True)[1]  # float32 keeps their order, which is all that counts
         return Examples(where, [(task.texts[a], task.texts[b]) for a, b in pairs], ranks.astype(np.float32))
-    rows = [row for path in config.data for row in read_columns(path, config.field)]
     if loss == "simcse":
-        sentences = dict.fromkeys(text for _, row in rows for text in row if len(row) == 1 or not _number(text))
+        sentences = dict.fromkeys(text for path in config.data for text in _sentences(path, config.field))
         return Examples(where, [(text,) for text in sentences])
+    rows = [row for path in config.data for row in _pairs(path, config.labelled)]
     if not rows:
         raise DataError(f"{where}: no pair in it")
-    counts = {len(row) for _, row in rows}
+    counts = {len(row.columns) for row in rows}
     if len(counts) != 1 or counts == {1}:
-        place, row = next((p, r) for p, r in rows if len(r) != len(rows[0][1]) or len(r) == 1)
-        before = "" if len(row) == 1 else f", and {len(rows[0][1])} on the first line"
+        first = len(rows[0].columns)
+        row = next(row for row in rows if len(row.columns) in {1, *counts} - {first} or len(row.columns) == 1)
+        before = "" if len(row.columns) == 1 else f", and {first} on the first line"
         raise DataError(
-            f"{place}: {len(row)} column(s){before}; every line is sentence TAB its like, with as many hard negatives"
+            f"{row.place}: {len(row.columns)} column(s){before}; every line is sentence TAB its like, with as many "
+            "hard negatives"
         )
-    if all(_number(row[-1]) for _, row in rows):
-        raise DataError(
-            f"{rows[0][0]}: {rows[0][1][-1]!r}, and every other line ends in a number: --loss cosent is for scores; "
-            "for pairs keep the lines that are alike, and cut -f1,2"
-        )
-    return Examples(where, [row for _, row in rows])
+    return Examples(where, [row.columns for row in rows])
 
 
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _sentences(path: str, field: str) -> Iterator[str]:
+    """Of JSON and named columns the field, where it is there; of other tables every column but numbers."""
+    if not path.endswith(TABLE_SUFFIXES):
+        yield from read_texts(path, field)
+        return
+    for row in read_columns(path):
+        if field in row.names:
+            yield row.columns[row.names.index(field)]
+        else:
+            yield from (text for text in row.columns if len(row.columns) == 1 or not is_number(text))
+
+
+def _pairs(path: str, labelled: bool) -> list[Row]:
+    """The rows of a file of pairs; of labelled ones those that are alike, without their labels."""
+    rows = list(read_columns(path))
+    if labelled:
+        pairs = [(row.place, *scored(row)) for row in rows]
+        if strange := [(place, label) for place, _, _, label in pairs if label not in (0, 1)]:
+            raise DataError(
+                f"{strange[0][0]}: the label {strange[0][1]:g} is neither 0 nor 1; --loss cosent is for scores"
+            )
+        alike = [Row(place, (a, b), ()) for place, a, b, label in pairs if label]
+        tell(f"{path}: {len(alike):,} pairs labelled 1; {len(pairs) - len(alike):,} labelled 0 are left out")
+        return alike
+    # A first line that is no number may be a heading, though of names that nobody knows.
+    others = rows[1:]
+    for column in range(len(rows[0].columns) if rows else 0):
+        if all(column < len(row.columns) and is_number(row.columns[column]) for row in others or rows):
+            row = rows[0] if is_number(rows[0].columns[column]) or not others else others[0]
+            other = "every other line" if row is rows[0] else "every other line but the first"
+            ends = "ends in a number" if column == len(row.columns) - 1 else f"has a number in column {column + 1}"
+            raise DataError(
+                f"{row.place}: {row.columns[column]!r}, and {other} {ends}: of labels 0 and 1 --labelled takes the "
+                "pairs that are alike; --loss cosent learns from labels and scores; else remove the column"
+            )
+    return rows
 
 
 def tune(

@@ -208,7 +208,8 @@ def test_a_bad_line_is_named(tmp_path, line, fault):
         ("a.jsonl", b"\n \n", "no examples"),
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl.gz", b"\x1f\x8bxx", "gzip"),
-        ("a.txt", b"x", "not JSON lines"),
+        ("a.txt", b"x", "unknown kind of file; pairs come as"),
+        ("a.tsv", b"x\n", "line 1: 1 column"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, name, content, fault):

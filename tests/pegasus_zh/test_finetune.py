@@ -173,7 +173,7 @@ def test_bad_pairs_are_one_line(config, tmp_path, content, changes, message):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["pairs.txt", "pairs.csv", "pairs.tsv.zip", "-"])
+@pytest.mark.parametrize("name", ["pairs.txt", "pairs.xlsx", "pairs.tsv.zip", "-"])
 def test_a_file_of_another_kind_is_one_line(config, tmp_path, name):
     (tmp_path / name).write_text("甲\t乙丙\n丁\t戊\n", "utf-8")
     path = name if name == "-" else str(tmp_path / name)

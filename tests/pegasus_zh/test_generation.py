@@ -162,17 +162,22 @@ def test_files_of_pairs(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"source": "a"}\n{"text": "b"}\n', r"a.jsonl, line 2: no text in field 'source'.*: text$"),
+        (
+            "a.jsonl",
+            b'{"source": "a"}\n{"text": "b"}\n',
+            r"a.jsonl, line 2: no field 'source'; give --field one of: text$",
+        ),
         ("a.jsonl", b'{"source"\n', "a.jsonl, line 1: broken JSON"),
         ("a.jsonl", b'{"source": "a"}\n\n{"source": "b"}\n', "a.jsonl, line 2: broken JSON"),
-        ("a.txt", b"a\n\xff\xfe", "a.txt, line 2: not UTF-8"),
+        ("a.txt", b"a\n\xff\xfe", "a.txt, line 2: byte 0xff is not UTF-8"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: broken JSON"),
         ("a.jsonl", b"[1]", "a.jsonl, line 1: not a JSON object"),
         ("a.jsonl", b'{"source": "\\ud800"}', "a.jsonl, line 1: half of a surrogate pair"),
         ("a.txt.gz", gzip.compress(b"a" * 99)[:-20] + b"x" * 12, r"a.txt.gz: \S"),
-        ("a.csv", b"a", "unknown kind of file"),
+        ("a.csv", b"a", "a.csv, line 1: its first line names no columns; let it be reference,source"),
+        ("a.xls", b"a", "unknown kind of file; pairs come as .tsv or .jsonl, .csv or .json .*, inputs also as .txt"),
         ("a.tsv", "乙\t甲\n乙\t甲\t丙\n".encode(), "a.tsv, line 2: 2 tabs"),
-        ("a.tsv.gz", b"plain", "a.tsv.gz: Not a gzipped file"),
+        ("a.tsv.gz", b"plain", "a.tsv.gz: broken or truncated gzip .Not a gzipped file"),
         ("missing.txt", None, "missing.txt: No such file"),
     ],
 )

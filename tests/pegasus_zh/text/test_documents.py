@@ -14,9 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pegasus_zh.text.documents import (
-    MAX_TEXT_BLOCK,
-    BadRecord,
-    Record,
     find_sources,
     mixed_records,
     parse_record,
@@ -24,6 +21,7 @@ from pegasus_zh.text.documents import (
     read_records,
     record_chunks,
 )
+from pegasus_zh.text.records import MAX_TEXT_BLOCK, BadRecord, Record
 from training.files.errors import DataError
 
 TEXTS = ["今天天气很好。\n我们去公园。", "第二篇", "emoji 😀 and 生僻字 𠮷"]

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,8 @@ import tyro
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.t5.mt5 import init
-from pegasus_zh.text.pairs import Pair, read_pairs
+from pegasus_zh.text.losses import Counting
+from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
 from pegasus_zh.writing import Writing, write_texts
 from training.files.atomic import resumable_write
 from training.files.errors import DataError
@@ -83,14 +85,19 @@ def run_generation(config: GenerateConfig) -> None:
         raise DataError("--out goes with --input")
     if config.out and (out.is_dir() or (out.exists() and config.input != "-" and out.samefile(config.input))):
         raise DataError(f"--out {out}: {'a folder' if out.is_dir() else 'the input'}; name a new file")
-    inputs = list(read_pairs(config.input, config.field, config.reference_field)) if config.input else None
+    stream = config.input == "-" and not config.out
+    whole = config.input and not stream
+    inputs = list(read_pairs(config.input, config.field, config.reference_field)) if whole else None
     loaded = load(config.model, semantics=config.semantics, step=config.step)
+    loaded = replace(loaded, tokenizer=(counting := Counting(loaded.tokenizer)))
     tell(f"{loaded.source}; each length is compiled as it comes")
     # No more rows than there are texts: a prompt has one.
     rows = min(config.writing.batch_size, 1 if inputs is None else max(len(inputs), 1))
     with jax.set_mesh(make_mesh(config.mesh)):
         written = writer(loaded, replace(config.writing, batch_size=rows), config.dtype)
-        if inputs is None:
+        if stream:
+            _answer_lines(loaded, config)
+        elif inputs is None:
             tell("Ctrl-D ends it")
             number = itertools.count()
             _prompt(lambda text: next(written([text], next(number))))
@@ -99,6 +106,21 @@ def run_generation(config: GenerateConfig) -> None:
         else:
             for text in written(x.source for x in inputs):
                 print(text)
+    if config.input:
+        counting.losses.report(config.input)
+    else:
+        counting.losses.report_any("what was asked")
+
+
+def _answer_lines(loaded: Loaded, config: GenerateConfig) -> None:
+    """Writes for the lines of standard input, each time for all that have come."""
+    loaded, first = placed(loaded, config.dtype), 0
+    for texts in arriving_lines(sys.stdin.buffer):
+        rows = min(config.writing.batch_size, 1 << (len(texts) - 1).bit_length())  # few numbers: each is compiled
+        writing = replace(config.writing, batch_size=rows)
+        for text in write_texts(loaded.model, MT5Decoder(loaded.config), loaded.tokenizer, writing, texts, first):
+            print(text, flush=True)
+        first += len(texts)
 
 
 def _prompt(answer: Callable[[str], str]) -> None:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -49,6 +49,7 @@ from pegasus_zh.text.documents import (
     parse_records,
     record_chunks,
 )
+from pegasus_zh.text.losses import Counting
 from pegasus_zh.text.records import Record
 from pegasus_zh.text.stamps import stamps
 from pegasus_zh.text.tokenizers import Tokenizer
@@ -91,11 +92,11 @@ class ShardMaker:
     def __call__(self, index: int, records: Sequence[Record]) -> Contents:
         """Writes the shard's files and then its journal. Raises DataError for a bad document or a full disk."""
         config, skipped = self.config, Counter[str]()
-        counts = Counter(documents=0, without_examples=0, bytes=0)
+        counts, tokenizer = Counter(documents=0, without_examples=0, bytes=0), Counting(self.tokenizer)
         examples: dict[Split, list[Example]] = {"train": [], "eval": []}
         texts = parse_records(records, self.examples.maker.reads.of(config), config.on_bad_record, skipped)
         while block := list(islice(texts, BLOCK)):
-            for text, found in zip(block, self.examples.make(block, self.tokenizer), strict=True):
+            for text, found in zip(block, self.examples.make(block, tokenizer), strict=True):
                 # By its source alone is a pair held out: so are then all the references of that source.
                 content, *others = [part.encode() for part in ((text,) if isinstance(text, str) else text)]
                 digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
@@ -103,7 +104,8 @@ class ShardMaker:
                 counts.update(documents=1, without_examples=not found, bytes=len(content) + sum(map(len, others)))
         try:
             files = [self._write(split, index, examples[split]) for split in examples if examples[split]]
-            shard = Contents(files=files, skipped=dict(sorted(skipped.items())), **counts)
+            losses = replace(tokenizer.losses, characters=tokenizer.losses.commonest())
+            shard = Contents(files=files, skipped=dict(sorted(skipped.items())), losses=losses, **counts)
             write_json(journal(self.folder, index), asdict(shard))
         except (OSError, RuntimeError) as error:  # ArrayRecord's is a RuntimeError
             raise DataError(f"{self.folder}: cannot write shard {index} ({error}); make room, {KEPT}") from error
@@ -175,6 +177,8 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
         except OSError as error:
             raise DataError(f"{folder}: cannot write ({error}); make room, {KEPT}") from error
     tell(f"{manifest.summary()}; {made / 1e6 / (time.perf_counter() - started):.2f} MB/s")
+    if warning := manifest.contents.losses.warning():
+        tell(warning)
     return open_rows(folder)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from pegasus_zh.text.documents import Files
 from pegasus_zh.text.records import (
@@ -13,6 +14,7 @@ from pegasus_zh.text.records import (
     Record,
     cells,
     decoded,
+    first_line,
     is_blank,
     read_rows,
     text_of,
@@ -58,6 +60,23 @@ def located_pairs(
         raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}, inputs also as .txt")
     for row in read_rows(path, names):
         yield row.place, pair_of(row, names, flags)
+
+
+def arriving_lines(file: BinaryIO) -> Iterator[list[str]]:
+    """The lines of standard input, each time all that have come. Raises DataError for what is not UTF-8."""
+    rest, number = b"", 0
+    while data := getattr(file, "read1", file.read)(1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from _texts(lines, number)
+        number += len(lines)
+    yield from _texts([rest] if rest else [], number)
+
+
+def _texts(lines: list[bytes], number: int) -> Iterator[list[str]]:
+    if lines and not number:
+        lines[0] = first_line("-", lines[0] + b"\n")
+    if lines:
+        yield [decoded(Record("-", n, line)).rstrip("\r\n") for n, line in enumerate(lines, number + 1)]
 
 
 def pair_of(record: Record, names: Sequence[str] = NAMES, flags: Sequence[str] = FLAGS) -> Pair:

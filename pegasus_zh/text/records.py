@@ -99,7 +99,7 @@ def opened(path: str) -> Iterator[Iterator[bytes]]:
     try:
         with _open(path) as file:
             lines = iter(file)
-            yield chain([_first(path, next(lines, b""))], lines)
+            yield chain([first_line(path, next(lines, b""))], lines)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: broken or truncated gzip ({error}); fetch or compress it again") from error
     except OSError as error:
@@ -118,7 +118,8 @@ def _open(path: str) -> AbstractContextManager[Iterable[bytes]]:
     return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))
 
 
-def _first(path: str, line: bytes) -> bytes:
+def first_line(path: str, line: bytes) -> bytes:
+    """Without a mark of the byte order. Raises DataError for one of UTF-16, and for lines that end in CR alone."""
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: UTF-16, by its first two bytes; convert it, as by iconv -f utf-16 -t utf-8")
     if b"\r" in line.rstrip(b"\r") and not line.endswith(b"\n"):

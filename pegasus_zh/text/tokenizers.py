@@ -61,8 +61,12 @@ class Tokenizer(Protocol):
         ...
 
     def frame_target(self, ids: list[int], max_length: int) -> list[int]:
-        """The decoder's labels: `ids` and the end token. `max_length` counts the start token too: max_length-1 ids."""
-        return _truncate(ids, max_length - 2) + [self.eos_id]
+        """The decoder's labels: `ids` and the end token. `max_length` counts the start token too: max_length-1 ids.
+
+        What is cut has no end token: it would teach to end within a sentence.
+        """
+        kept = _truncate(ids, max_length - 2)
+        return [*kept, self.eos_id] if len(kept) == len(ids) else list(ids[: max_length - 1])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` up to the first end token; special tokens, and ids outside the vocabulary, are dropped."""

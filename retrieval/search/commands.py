@@ -10,6 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from pegasus_zh.text.losses import Counting, Losses
+from pegasus_zh.text.records import is_blank
+from pegasus_zh.text.tokenizers import Tokenizer
 from retrieval.search.index import Index, make_index
 from retrieval.search.store import read, whitened_unit
 from retrieval.texts import is_number, read_columns, read_texts
@@ -97,11 +100,22 @@ class Searcher:
     index: Index
     texts: Sequence[str]
     vectors: Callable[[Sequence[str]], np.ndarray]  # of questions, as those of the texts
+    tokenizer: Tokenizer
+    losses: Losses  # of the questions
+
+    def unanswerable(self, question: str) -> str:
+        """Why nothing can be found for it, if so: any two texts of unknown characters are the same to a model."""
+        if is_blank(question):
+            return "no text"
+        ids = self.tokenizer.encode(question)
+        return "" if {*ids} - {self.tokenizer.unk_id} else "none of its characters is in the model's vocabulary"
 
     def search(self, questions: Sequence[str], k: int) -> list[list[Hit]]:
-        """Of each question the k nearest texts, the best first. Raises DataError for a question without text."""
-        if wrong := [number for number, text in enumerate(questions, 1) if not text.strip()]:
-            raise DataError(f"question {wrong[0]}: no text")
+        """Of each question the k nearest texts, the best first. Raises DataError for a question without text, or of
+        unknown characters alone."""
+        for number, question in enumerate(questions, 1):
+            if reason := self.unanswerable(question):
+                raise DataError(f"question {number}: {reason}")
         found = self.index.search(self.vectors(questions), min(k, max(len(self.index), 1)))
         return [
             [Hit(self.texts[place], float(score), int(place)) for score, place in zip(*row, strict=True) if place >= 0]
@@ -113,15 +127,15 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
     """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
     not belong together."""
     stored = read(Path(folder), model=model, breadth=breadth, recall=recall)
-    mesh = make_mesh(MeshConfig())
+    mesh, counting = make_mesh(MeshConfig()), Counting(stored.source.tokenizer)
     with jax.set_mesh(mesh):
-        encode = encoder(stored.source, [stored.about.pooling], stored.encoding)
+        encode = encoder(stored.source._replace(tokenizer=counting), [stored.about.pooling], stored.encoding)
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):
             return whitened_unit(np.concatenate([part.vectors[:, 0] for part in encode(questions)]), stored.whitening)
 
-    return Searcher(stored.index, stored.texts, vectors)
+    return Searcher(stored.index, stored.texts, vectors, stored.source.tokenizer, counting.losses)
 
 
 def open_as_asked(config: AskConfig) -> Searcher:
@@ -135,9 +149,13 @@ def query(config: QueryConfig) -> None:
         if not questions:
             raise DataError(f"{given}: no question in it")
         searcher = open_as_asked(config)
-        for question, hits in zip(questions, searcher.search(questions, config.k), strict=True):
+        reasons = [searcher.unanswerable(question) for question in questions]
+        asked = [question for question, reason in zip(questions, reasons, strict=True) if not reason]
+        hits = iter(searcher.search(asked, config.k) if asked else [])
+        for question, reason in zip(questions, reasons, strict=True):
             tell(question)
-            tell("\n".join(_line(hit) for hit in hits))
+            tell(f"  {reason}" if reason else "\n".join(_line(hit) for hit in next(hits)))
+        searcher.losses.report_any(given)
         return
     searcher = open_as_asked(config)
     tell("Ctrl-D ends it")
@@ -146,9 +164,13 @@ def query(config: QueryConfig) -> None:
             question = input("? ")
         except EOFError:
             return
-        if question.strip():
-            for hit in searcher.search([question], config.k)[0]:
-                tell(_line(hit))
+        if not question.strip():
+            continue
+        if reason := searcher.unanswerable(question):
+            tell(f"  {reason}")
+            continue
+        for hit in searcher.search([question], config.k)[0]:
+            tell(_line(hit))
 
 
 def _line(hit: Hit) -> str:
@@ -188,6 +210,7 @@ def evaluate(config: EvaluateIndexConfig) -> Scores:
             "with scripts.search add, or remove the lines"
         )
     vectors = searcher.vectors(questions)
+    searcher.losses.report_any(config.pairs)
     searcher.index.search(vectors, config.k)  # compiles, and reads what is on disk
     begin = time.perf_counter()
     found = searcher.index.search(vectors, config.k)

@@ -4,20 +4,25 @@ import gzip
 import io
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import pytest
 
 from pegasus_zh.generation import GenerateConfig, run_generation
 from pegasus_zh.t5.huggingface import write_folder
-from pegasus_zh.text.pairs import Pair, read_pairs
+from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
 from pegasus_zh.writing import generate
 from rope.decoding.search import Search
 from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import random_model
 from tests.pegasus_zh.test_writing import CONFIG, DECODER, MODEL, TEXTS, TOKENIZER, WRITING
 from training.files.errors import DataError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,33 @@ def test_standard_input_and_the_prompt(monkeypatch, capsys, folder, written):
     monkeypatch.setattr("sys.stdin", io.StringIO(TEXTS[1] + "\n\n" + TEXTS[2] + "\n"))
     run_generation(replace(config, input=""))
     assert capsys.readouterr().out.replace("> ", "").splitlines() == written[1:3]
+
+
+def test_standard_input_is_answered_line_by_line(folder, written):
+    """In a pipe that stays open: each line's answer comes before the next line goes."""
+    command = [sys.executable, "-m", "scripts.generate", "--model", str(folder), "--input", "-", "--semantics", "mt5"]
+    command += ["--max-source", "12", "--max-target", str(WRITING.max_target)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for text, expected in zip(TEXTS[:2], written, strict=False):
+            process.stdin.write(text + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == expected + "\n"
+        process.stdin.write("\n" + TEXTS[2])  # a blank line, and one without an end
+        process.stdin.close()
+        assert process.stdout.read() == f"\n{written[2]}\n"
+        assert "-: 0.00% of " in process.stderr.read()
+
+
+@pytest.mark.parametrize("content", ["今天".encode("gbk"), "今天".encode("utf-16"), b"a\rb\r\n" * 2])
+def test_standard_input_of_another_encoding_is_one_line(monkeypatch, content):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    if b"\r" in content:
+        assert list(arriving_lines(sys.stdin.buffer)) == [["a\rb", "a\rb"]]
+        return
+    with pytest.raises(DataError, match="-, line 1: byte .* gb18030|-: UTF-16, by its first two bytes"):
+        list(arriving_lines(sys.stdin.buffer))
 
 
 def test_the_prompt_says_how_it_ends(monkeypatch, shown, folder):

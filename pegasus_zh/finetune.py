@@ -27,7 +27,7 @@ from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import Semantics, Start, load
 from pegasus_zh.t5.program import t5_program
-from pegasus_zh.text.losses import Counting
+from pegasus_zh.text.losses import counting
 from pegasus_zh.text.pairs import PAIR_FILES, located_pairs, whole
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
 from pegasus_zh.writing import Writing, generate
@@ -220,8 +220,8 @@ def tune(
     """Trains on the pairs in `folder`, keeping the best epoch in `best/`. Begins with random weights where `loaded` has
     none."""
     tokenizer, model = loaded.tokenizer, recipe.model(loaded.config)
-    counting = Counting(tokenizer)
-    framed = (MAKERS["pairs"].examples(pairs, counting, recipe) for pairs in (training, valid))
+    encoding, losses = counting(tokenizer)
+    framed = (MAKERS["pairs"].examples(pairs, encoding, recipe) for pairs in (training, valid))
     ids, held = ([*chain.from_iterable(examples)] for examples in framed)
     loop = recipe.loop(len(ids), len(held), parts_of("batch", mesh))
     rows, shape = loop.batch_size, _row_shape([*ids, *held])
@@ -230,7 +230,7 @@ def tune(
     tell(
         f"{len(ids):,} pairs to train on, {len(held):,} to choose by; rows of {shape[0]} + {shape[1]}, {rows} an update"
     )
-    counting.losses.report("pairs", targets=True)
+    losses.report("pairs", targets=True)
     batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows)
     best = _Best(folder, model, tokenizer)
     writing = Writing(max_source=recipe.max_source, max_target=recipe.max_target, batch_size=rows)

@@ -17,7 +17,7 @@ import tyro
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.t5.mt5 import init
-from pegasus_zh.text.losses import Counting
+from pegasus_zh.text.losses import counting
 from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
 from pegasus_zh.writing import Writing, write_texts
 from training.files.atomic import resumable_write
@@ -89,7 +89,8 @@ def run_generation(config: GenerateConfig) -> None:
     whole = config.input and not stream
     inputs = list(read_pairs(config.input, config.field, config.reference_field)) if whole else None
     loaded = load(config.model, semantics=config.semantics, step=config.step)
-    loaded = replace(loaded, tokenizer=(counting := Counting(loaded.tokenizer)))
+    tokenizer, losses = counting(loaded.tokenizer)
+    loaded = replace(loaded, tokenizer=tokenizer)
     tell(f"{loaded.source}; each length is compiled as it comes")
     # No more rows than there are texts: a prompt has one.
     rows = min(config.writing.batch_size, 1 if inputs is None else max(len(inputs), 1))
@@ -107,9 +108,9 @@ def run_generation(config: GenerateConfig) -> None:
             for text in written(x.source for x in inputs):
                 print(text)
     if config.input:
-        counting.losses.report(config.input)
+        losses.report(config.input)
     else:
-        counting.losses.report_any("what was asked")
+        losses.report_any("what was asked")
 
 
 def _answer_lines(loaded: Loaded, config: GenerateConfig) -> None:
@@ -118,7 +119,7 @@ def _answer_lines(loaded: Loaded, config: GenerateConfig) -> None:
     for texts in arriving_lines(sys.stdin.buffer):
         rows = min(config.writing.batch_size, 1 << (len(texts) - 1).bit_length())  # few numbers: each is compiled
         writing = replace(config.writing, batch_size=rows)
-        for text in write_texts(loaded.model, MT5Decoder(loaded.config), loaded.tokenizer, writing, texts, first):
+        for text in writer(loaded, writing, config.dtype)(texts, first):
             print(text, flush=True)
         first += len(texts)
 

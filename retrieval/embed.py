@@ -18,7 +18,7 @@ import pyarrow.parquet
 import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from pegasus_zh.text.losses import Counting
+from pegasus_zh.text.losses import counting
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.texts import read_texts
 from retrieval.vectors.arrays import check_finite, unit
@@ -119,11 +119,11 @@ def encode_file(config: EmbedConfig, source: TextEncoder) -> Encoded:
     path = path.with_name(f".{path.name}.{identity}.npy")
     if not path.exists():
         with resumable_write(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
-            counting = Counting(source.tokenizer)
-            encode = encoder(source._replace(tokenizer=counting), [pooling], config.encoding)
+            tokenizer, losses = counting(source.tokenizer)
+            encode = encoder(source._replace(tokenizer=tokenizer), [pooling], config.encoding)
             _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), texts.digest)
-            if counting.losses.unknown:  # of texts that are cut it is said already
-                counting.losses.report(config.input)
+            if losses.unknown:  # of texts that are cut it is said already
+                losses.report(config.input)
     return Encoded(path, identity, count, width)
 
 

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 
@@ -49,7 +49,7 @@ from pegasus_zh.text.documents import (
     parse_records,
     record_chunks,
 )
-from pegasus_zh.text.losses import Counting
+from pegasus_zh.text.losses import counting
 from pegasus_zh.text.records import Record
 from pegasus_zh.text.stamps import stamps
 from pegasus_zh.text.tokenizers import Tokenizer
@@ -92,7 +92,8 @@ class ShardMaker:
     def __call__(self, index: int, records: Sequence[Record]) -> Contents:
         """Writes the shard's files and then its journal. Raises DataError for a bad document or a full disk."""
         config, skipped = self.config, Counter[str]()
-        counts, tokenizer = Counter(documents=0, without_examples=0, bytes=0), Counting(self.tokenizer)
+        counts = Counter(documents=0, without_examples=0, bytes=0)
+        tokenizer, losses = counting(self.tokenizer)
         examples: dict[Split, list[Example]] = {"train": [], "eval": []}
         texts = parse_records(records, self.examples.maker.reads.of(config), config.on_bad_record, skipped)
         while block := list(islice(texts, BLOCK)):
@@ -104,7 +105,7 @@ class ShardMaker:
                 counts.update(documents=1, without_examples=not found, bytes=len(content) + sum(map(len, others)))
         try:
             files = [self._write(split, index, examples[split]) for split in examples if examples[split]]
-            losses = replace(tokenizer.losses, characters=tokenizer.losses.commonest())
+            losses.characters = losses.commonest()
             shard = Contents(files=files, skipped=dict(sorted(skipped.items())), losses=losses, **counts)
             write_json(journal(self.folder, index), asdict(shard))
         except (OSError, RuntimeError) as error:  # ArrayRecord's is a RuntimeError

@@ -199,18 +199,30 @@ def _parquet_records(path: str, field: str) -> Iterator[Record]:
         ) from error
 
 
-def _dataset(name: str) -> tuple[Any, Any, str]:
+def _dataset(name: str) -> tuple[Any, Any, list[str]]:
     """The data source, without TensorFlow, the builder and the field of `tfds:NAME[/CONFIG]:FIELD` in
-    $TFDS_DATA_DIR."""
+    $TFDS_DATA_DIR; of a field within fields their names, FIELD/FIELD."""
     dataset, colon, field = name.removeprefix("tfds:").rpartition(":")
     if not (dataset and colon and field):
         raise DataError(
             f"{name}: write tfds:NAME:FIELD or tfds:NAME/CONFIG:FIELD, such as tfds:wikipedia/20230601.zh:text"
         )
     source, builder = open_dataset(dataset, "train", name)
-    if field not in builder.info.features:
-        raise DataError(f"{name}: no field {field!r}; it has: {', '.join(builder.info.features)}")
-    return source, builder, field
+    kind, names = builder.info.features, field.split("/")
+    for number, part in enumerate(names):
+        if part not in (fields := _fields(kind)):
+            raise DataError(f"{name}: no field {part!r}; it has: {', '.join(fields)}")
+        kind = kind[part]
+        if "Sequence" in type(kind).__name__:
+            raise DataError(f"{name}: {part!r} holds a list; name a field with one text")
+        if number == len(names) - 1 and (within := [f"{field}/{inner}" for inner in _fields(kind)]):
+            raise DataError(f"{name}: {part!r} holds fields; name one of them: {', '.join(within)}")
+    return source, builder, names
+
+
+def _fields(kind: Any) -> list[str]:
+    """The names of a feature's own, if it is a dictionary of features."""
+    return list(kind.keys()) if hasattr(kind, "keys") else []
 
 
 def _dataset_source(name: str) -> Source:
@@ -220,11 +232,11 @@ def _dataset_source(name: str) -> Source:
 
 
 def _dataset_records(name: str) -> Iterator[Record]:
-    source, _, field = _dataset(name)
+    source, _, names = _dataset(name)
     for start in range(0, len(source), 256):
         examples = source.__getitems__(range(start, min(start + 256, len(source))))
         for number, example in enumerate(examples, start + 1):
-            text = example[field]
+            text = functools.reduce(lambda found, field: found[field], names, example)
             yield Record(
                 name, number, text.encode() if isinstance(text, str) else text if isinstance(text, bytes) else None
             )

@@ -1,9 +1,7 @@
 """What tokenizing loses: unknown ids, and texts that are cut. Counted beside any tokenizer, and told in one line."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.telling import tell
@@ -72,18 +70,21 @@ class Losses:
             tell(warning)
 
 
-class Counting(Tokenizer):
-    """A tokenizer that is used as it is, while `losses` counts what it loses."""
+def counting(tokenizer: Tokenizer) -> tuple[Tokenizer, Losses]:
+    """The same tokenizer, and what is lost by using it, which grows."""
+    losses = Losses()
+    return cast(Tokenizer, _Counting(tokenizer, losses)), losses
 
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer, self.losses = tokenizer, Losses()
+
+class _Counting:
+    """Whatever the tokenizer has, it has; a protocol's child would inherit methods that do nothing."""
+
+    def __init__(self, tokenizer: Tokenizer, losses: Losses):
+        self._tokenizer, self.losses = tokenizer, losses
         self._known: dict[str, bool] = {}
         self._marks = len(tokenizer.frame_source([], 1 << 20))
-        self.kind, self.vocab_size, self.fingerprint = tokenizer.kind, tokenizer.vocab_size, tokenizer.fingerprint
-        self.pad_id, self.unk_id, self.eos_id = tokenizer.pad_id, tokenizer.unk_id, tokenizer.eos_id
-        self.start_id, self.mask_id, self.specials = tokenizer.start_id, tokenizer.mask_id, tokenizer.specials
 
-    def __getattr__(self, name: str) -> Any:  # what but one kind of tokenizer has
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
     def encode(self, text: str) -> list[int]:
@@ -111,9 +112,3 @@ class Counting(Tokenizer):
         framed = self._tokenizer.frame_target(ids, max_length)
         self.losses.cut_targets += len(framed) <= len(ids)
         return framed
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids)
-
-    def save(self, folder: Path) -> None:
-        self._tokenizer.save(folder)

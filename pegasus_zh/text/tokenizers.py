@@ -18,6 +18,7 @@ import rjieba
 import sentencepiece
 from tokenizers.models import WordPiece
 
+from pegasus_zh.text.records import Record, decoded, first_line
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
 
@@ -190,13 +191,15 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
     content = path.read_bytes()
     if path.suffix == ".model":
         return SentencePieceTokenizer(content, str(path))
-    try:
-        lines = content.decode("utf-8-sig").split("\n")  # not splitlines: U+2028 is a token of Chinese BERT
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8; convert the file, e.g. with iconv -f gb18030 -t utf-8") from None
-    lines = [line.removesuffix("\r") for line in lines]
-    return PegasusTokenizer(lines[:-1] if lines[-1] == "" else lines, str(path))
+    return PegasusTokenizer(_lines(path, content), str(path))
+
+
+def _lines(path: Path, content: bytes) -> list[str]:
+    """The tokens of a vocab.txt, without blanks beside them, as bert4keras reads it. Raises DataError."""
+    head, end, rest = content.partition(b"\n")
+    text = decoded(Record(str(path), 1, first_line(str(path), head + end) + rest))
+    lines = [line.removesuffix("\r") for line in text.split("\n")]  # not splitlines: U+2028 is a token of Chinese BERT
+    return [line.strip(" \t") or line for line in (lines[:-1] if lines[-1] == "" else lines)]
 
 
 def words(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pegasus_zh.text.losses import Counting, Losses
+from pegasus_zh.text.losses import Losses, counting
 from pegasus_zh.text.records import is_blank
 from pegasus_zh.text.tokenizers import Tokenizer
 from retrieval.search.index import Index, make_index
@@ -127,15 +127,15 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
     """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
     not belong together."""
     stored = read(Path(folder), model=model, breadth=breadth, recall=recall)
-    mesh, counting = make_mesh(MeshConfig()), Counting(stored.source.tokenizer)
+    mesh, (tokenizer, losses) = make_mesh(MeshConfig()), counting(stored.source.tokenizer)
     with jax.set_mesh(mesh):
-        encode = encoder(stored.source._replace(tokenizer=counting), [stored.about.pooling], stored.encoding)
+        encode = encoder(stored.source._replace(tokenizer=tokenizer), [stored.about.pooling], stored.encoding)
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):
             return whitened_unit(np.concatenate([part.vectors[:, 0] for part in encode(questions)]), stored.whitening)
 
-    return Searcher(stored.index, stored.texts, vectors, stored.source.tokenizer, counting.losses)
+    return Searcher(stored.index, stored.texts, vectors, stored.source.tokenizer, losses)
 
 
 def open_as_asked(config: AskConfig) -> Searcher:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import tyro
 
-from pegasus_zh.text.losses import Counting
+from pegasus_zh.text.losses import counting
 from pegasus_zh.text.records import TABLE_SUFFIXES
 from pegasus_zh.text.tokenizers import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
@@ -265,9 +265,9 @@ def tune(
     chosen = np.random.default_rng(recipe.seed).permutation(count)[: recipe.examples or None]
     if len(chosen) < recipe.batch_size:
         raise DataError(f"{examples.where}: {len(chosen)} examples, fewer than one batch of {recipe.batch_size}")
-    counting = Counting(tokenizer)
+    encoding, losses = counting(tokenizer)
     ids = [
-        [counting.frame_source(counting.encode(text), recipe.max_length) for text in examples.sentences[i]]
+        [encoding.frame_source(encoding.encode(text), recipe.max_length) for text in examples.sentences[i]]
         for i in chosen
     ]
     scores = None if examples.scores is None else examples.scores[chosen]
@@ -276,7 +276,7 @@ def tune(
     program = recipe.program(model, batches.form, loop.steps)
     program.check(mesh, loop.microbatch)
     tell(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}")
-    counting.losses.report("sentences")
+    losses.report("sentences")
     encode = encoder_for(model, tokenizer, [recipe.pooling], Encoding(max_length=recipe.max_length))
 
     def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:

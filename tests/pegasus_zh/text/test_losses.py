@@ -7,7 +7,7 @@ import pytest
 
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
-from pegasus_zh.text.losses import Counting, Losses
+from pegasus_zh.text.losses import Losses, counting
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, train_sentencepiece
 
@@ -16,29 +16,29 @@ TEXTS = ["今天天气很好。", "臺灣，臺", "😀🎉", "", "今天"]
 
 
 def test_counts() -> None:
-    counting = Counting(TOKENIZER)
+    tokenizer, found = counting(TOKENIZER)
     for text in TEXTS:
-        ids = counting.encode(text)
+        ids = tokenizer.encode(text)
         assert ids == TOKENIZER.encode(text)
-        assert counting.frame_source(ids, 6) == TOKENIZER.frame_source(ids, 6)
-        assert counting.frame_target(ids, 5) == TOKENIZER.frame_target(ids, 5)
-        assert counting.decode(ids) == TOKENIZER.decode(ids)
-    found, encoded = counting.losses, [TOKENIZER.encode(text) for text in TEXTS]
+        assert tokenizer.frame_source(ids, 6) == TOKENIZER.frame_source(ids, 6)
+        assert tokenizer.frame_target(ids, 5) == TOKENIZER.frame_target(ids, 5)
+        assert tokenizer.decode(ids) == TOKENIZER.decode(ids)
+    encoded = [TOKENIZER.encode(text) for text in TEXTS]
     assert found.ids == sum(map(len, encoded)) and found.unknown == sum(ids.count(100) for ids in encoded)
     assert found.cut_sources == sum(len(ids) > 4 for ids in encoded) == 1
     assert found.cut_targets == sum(len(ids) > 3 for ids in encoded) == 2
     assert found.strangers == 1 and found.commonest() == {"臺": 2, "灣": 1, "🎉": 1, "😀": 1}
     twice = found + found
     assert (twice.unknown, twice.characters) == (2 * found.unknown, {c: 2 * n for c, n in found.characters.items()})
-    assert counting.vocabulary is TOKENIZER.vocabulary  # of one kind alone
+    assert tokenizer.vocabulary is TOKENIZER.vocabulary  # of one kind alone
 
 
 def test_a_sentencepiece_model_of_bytes_loses_nothing() -> None:
-    counting = Counting(SentencePieceTokenizer(train_sentencepiece(["今天天气很好，我们去公园。"] * 30, 300)))
-    ids = counting.encode("臺灣")
-    assert counting.losses.unknown == 0 < counting.losses.ids
-    assert len(counting.frame_source(ids, len(ids) + 1)) == len(ids) + 1 and counting.losses.cut_sources == 0
-    assert len(counting.frame_source(ids, len(ids))) == len(ids) and counting.losses.cut_sources == 1
+    tokenizer, losses = counting(SentencePieceTokenizer(train_sentencepiece(["今天天气很好，我们去公园。"] * 30, 300)))
+    ids = tokenizer.encode("臺灣")
+    assert losses.unknown == 0 < losses.ids
+    assert len(tokenizer.frame_source(ids, len(ids) + 1)) == len(ids) + 1 and losses.cut_sources == 0
+    assert len(tokenizer.frame_source(ids, len(ids))) == len(ids) and losses.cut_sources == 1
 
 
 def test_more_than_a_twentieth_is_warned_of(said: list[str]) -> None:

@@ -281,6 +281,14 @@ def changed(line: int, token: str) -> bytes:
     return "\n".join(lines).encode()
 
 
+def test_blanks_beside_a_token_are_not_of_it(tmp_path):
+    """As in bert4keras; a token that is a blank stays one."""
+    words = [*VOCABULARY, "没有", "\u3000", "\u2028"]
+    blanks = [f"{word} " if n % 3 else f"\t{word}" for n, word in enumerate(words)]
+    (tmp_path / "vocab.txt").write_bytes("\r\n".join([*blanks, " "]).encode())
+    assert load_tokenizer(tmp_path).vocabulary == [*words, " "]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -289,7 +297,12 @@ def changed(line: int, token: str) -> bytes:
         (changed(101, "[unk]"), r"vocab.txt:101: '\[unk\]' where \[UNK\] must be"),
         ("\n".join(VOCABULARY[:100]).encode(), r"vocab.txt:101: nothing where \[UNK\] must be"),
         (b"", r"vocab.txt:1: nothing where \[PAD\] must be"),
-        ("\n".join(VOCABULARY).encode("gb18030", "ignore"), "vocab.txt:107: not UTF-8; .*iconv"),
+        (
+            "\n".join(VOCABULARY).encode("gb18030", "ignore"),
+            "vocab.txt, line 107: byte 0x.. is not UTF-8; .*iconv -f gb18030",
+        ),
+        ("\r".join(VOCABULARY).encode(), "vocab.txt: its lines end in CR alone; convert it, as by tr"),
+        ("\n".join(VOCABULARY).encode("utf-16"), "vocab.txt: UTF-16, by its first two bytes; .* iconv -f utf-16"),
     ],
 )
 def test_bad_vocabulary_is_named_with_its_line(tmp_path, content, message):

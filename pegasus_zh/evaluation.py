@@ -10,11 +10,14 @@ but Rouge-L
   counts the distinct characters of a longest common subsequence. So Rouge-L may exceed Rouge-1, as it does in some of
   the published figures.
 * A full stop "." (not 。) ends a sentence and is no character; Rouge-L takes the union over all pairs of sentences.
+* BLEU counts a blank as a character, and the blanks beside it as none, while Rouge does not see blanks: a text with
+blanks between its words may have a BLEU near 0. So `evaluate` gives figures of folded texts (`fold`) beside these.
 
 Against nltk and `rouge`: tests/parity/test_evaluation.py.
 """
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from tyro.conf import Positional
 from pegasus_zh.text.documents import find_sources
 from pegasus_zh.text.pairs import PAIR_FILES
 from pegasus_zh.text.records import cells, is_blank, is_blank_line, read_rows, text_of
+from pegasus_zh.text.tokenizers import normalise
 from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json
 from training.files.errors import DataError
@@ -41,7 +45,8 @@ Interval = tuple[float, float]
 class EvaluateTextsConfig:
     """Score what models wrote against references: Rouge and BLEU on characters, with 95 % bootstrap intervals.
 
-    Files over the same references are also compared with the first, example by example.
+    Files over the same references are also compared with the first, example by example. Where blanks, accents or the
+    width of letters and marks make a difference, there are figures without them, too.
     """
 
     files: Positional[tuple[str, ...]]
@@ -63,24 +68,51 @@ def evaluate(config: EvaluateTextsConfig) -> list[dict]:
         raise DataError(f"--json {config.json}: a file that is scored; name a new one")
     paths = [source.path for source in find_sources(config.files, PAIR_FILES)]
     systems = [read_pairs(path, config.reference_field, config.written_field) for path in paths]
-    width = max(map(len, paths)) + 2  # the line of a difference is indented
-    tell(f"{'':{width}}  {'n':>7}" + "".join(f"  {heading:<22}" for heading in METRICS.values()).rstrip())
-    report: list[dict] = []
-    for path, (references, written) in zip(paths, systems, strict=True):
-        found = scores(references, written)
-        row = {"file": path, "examples": len(references), "scores": (figures := _figures(found))}
-        tell(f"{path:{width}}  {len(references):7,}" + _line(figures, ""))
-        if not report:
-            first = found
-        elif references == systems[0][0]:
-            row["difference"] = difference = _figures(found, first)
-            tell(f"{'  - ' + paths[0]:{width}}  {'':7}" + _line(difference, "+"))
-        else:
-            tell(f"  not the references of {paths[0]}: no difference")
-        report.append(row)
+    found = [scores(*system) for system in systems]
+    report = _table(paths, systems, found)
+    folded = [_folded(*system, x) for system, x in zip(systems, found, strict=True)]
+    if any(not np.array_equal(x[name], y[name]) for x, y in zip(found, folded, strict=True) for name in x):
+        tell("folded (one width and one case, without accents and blanks):")
+        for row, other in zip(report, _table(paths, systems, folded), strict=True):
+            row["folded"] = {name: other[name] for name in ("scores", "difference") if name in other}
     if config.json:
         write_json(Path(config.json), {"files": report})
     return report
+
+
+def _table(paths: Sequence[str], systems: Sequence[tuple[list[str], list[str]]], found: Sequence[Scores]) -> list[dict]:
+    """Tells the figures of each file, and of each further one the difference from the first."""
+    width = max(map(len, paths)) + 2  # the line of a difference is indented
+    tell(f"{'':{width}}  {'n':>7}" + "".join(f"  {heading:<22}" for heading in METRICS.values()).rstrip())
+    report: list[dict] = []
+    for path, (references, _), values in zip(paths, systems, found, strict=True):
+        row = {"file": path, "examples": len(references), "scores": (figures := _figures(values))}
+        tell(f"{path:{width}}  {len(references):7,}" + _line(figures, ""))
+        if report and references == systems[0][0]:
+            row["difference"] = difference = _figures(values, found[0])
+            tell(f"{'  - ' + paths[0]:{width}}  {'':7}" + _line(difference, "+"))
+        elif report:
+            tell(f"  not the references of {paths[0]}: no difference")
+        report.append(row)
+    return report
+
+
+def fold(text: str) -> str:
+    """The text without what tokenizers change: of one width (NFKC: ，is , to mT5's), of one case, without accents and
+    blanks, which bert4keras sets by rules of its own."""
+    return "".join(unicodedata.normalize("NFKC", normalise(text)).split())
+
+
+def _folded(references: Sequence[str], written: Sequence[str], found: Scores) -> Scores:
+    """The scores of folded texts, of which those are known that folding does not change."""
+    pairs = [(fold(a), fold(b)) for a, b in zip(references, written, strict=True)]
+    lower = zip(references, written, strict=True)
+    changed = [n for n, (pair, (a, b)) in enumerate(zip(pairs, lower, strict=True)) if pair != (a.lower(), b.lower())]
+    folded = {name: values.copy() for name, values in found.items()}
+    if changed:
+        for name, values in scores(*zip(*(pairs[n] for n in changed), strict=True)).items():
+            folded[name][changed] = values
+    return folded
 
 
 def read_pairs(path: str, reference_field: str, written_field: str) -> tuple[list[str], list[str]]:

@@ -19,6 +19,7 @@ import sentencepiece
 from tokenizers.models import WordPiece
 
 from pegasus_zh.text.records import Record, decoded, first_line
+from pegasus_zh.text.spacing import CHINESE, join_tokens
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
 
@@ -34,9 +35,6 @@ _REMEMBERED_WORDS = 1 << 18  # about 50 MB: the vocabulary, and the first 200,00
 # plane the regular expression would become slow, so every such character (an emoji, say) counts as a possible mark.
 _MAY_BE_MARK = re.compile(
     "[" + "".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c) == "Mn") + "\U00010000-\U0010ffff]"
-)
-_CHINESE = re.compile(
-    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
 )
 
 
@@ -105,18 +103,10 @@ class PegasusTokenizer(Tokenizer):
         return [self.start_id] + _truncate(ids, max_length - 2) + [self.eos_id]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Tokens are joined as Chinese is written: a space only between two Latin words or numbers."""
-        text, last = [], ""
-        for i in itertools.takewhile(lambda i: i != self.eos_id, ids):
-            if not 0 <= i < self.vocab_size or _is_special(token := self.vocabulary[i]):
-                continue
-            if token.startswith("##") and len(token) > 2:
-                token = token[2:]
-            elif _is_latin(last) and _is_latin(token[0]):
-                text.append(" ")
-            text.append(token)
-            last = token[-1]
-        return "".join(text)
+        """Tokens are joined with the blanks of bert4keras (pegasus_zh/text/spacing.py)."""
+        kept = itertools.takewhile(lambda i: i != self.eos_id, ids)
+        tokens = (self.vocabulary[i] for i in kept if 0 <= i < self.vocab_size)
+        return join_tokens(token for token in tokens if not _is_special(token))
 
     def save(self, folder: Path) -> None:
         _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
@@ -222,7 +212,7 @@ def split_plain(text: str) -> list[str]:
 
 def is_chinese(character: str) -> bool:
     """As BERT's basic tokenizer has it: of the blocks of CJK ideographs."""
-    return _CHINESE.match(character) is not None
+    return CHINESE.match(character) is not None
 
 
 def _spell(character: str) -> str:
@@ -262,10 +252,6 @@ def _check_vocabulary(vocabulary: list[str], source: str) -> dict[str, int]:
 
 def _is_special(token: str) -> bool:
     return len(token) > 2 and ((token[0], token[-1]) == ("[", "]") or token in ("<S>", "<T>"))
-
-
-def _is_latin(character: str) -> bool:
-    return character.isascii() and character.isalnum()
 
 
 def _truncate(ids: list[int], room: int) -> list[int]:

@@ -213,13 +213,13 @@ def test_frames_without_room_are_refused():
     [
         ("[CLS] 我们 的 ip ##hone 12 很 好 ！ [SEP] 今天", "我们的iphone 12很好！"),
         ("a ##b ok c ， ok 好 ok", "ab ok c，ok好ok"),
-        ("3 . 12 % ok - c # 1", "3.12%ok-c#1"),
+        ("3 . 12 % ok - c # 1", "3.12% ok-c# 1"),
         ("[PAD] [UNK] [MASK] 天 <S> [unused7] 气 <T>", "天气"),
         ("##hone ip", "hone ip"),
         ("", ""),
     ],
 )
-def test_decode_joins_as_chinese_is_written(tokens, text):
+def test_decode_joins_as_the_seed_does(tokens, text):
     ids = ids_of(tokens.split())
     assert TOKENIZER.decode(ids) == text
     assert TOKENIZER.decode(np.array(ids, np.int32)) == text
@@ -227,15 +227,10 @@ def test_decode_joins_as_chinese_is_written(tokens, text):
 
 
 @given(st.lists(st.sampled_from(["今", "天", "我们", "ip", "iphone", "ab", "，", "！", "12", " "])).map("".join))
-def test_decode_undoes_encode_but_for_spaces_around_chinese(text):
+def test_decode_undoes_encode_but_for_spaces(text):
     ids = TOKENIZER.encode(text)
     if TOKENIZER.unk_id not in ids:
-        parts = text.split()
-        kept = "".join(
-            (" " if before and before[-1].isascii() and part[0].isascii() else "") + part
-            for before, part in zip(["", *parts], parts, strict=False)
-        )
-        assert TOKENIZER.decode(ids) == kept
+        assert "".join(TOKENIZER.decode(ids).split()) == "".join(text.split())
 
 
 def test_pegasus_saves_and_loads(tmp_path):

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from pegasus_zh.text.lines import is_blank, is_blank_line
 from pegasus_zh.text.pairs import PAIR_FILES
-from pegasus_zh.text.records import TEXT_SUFFIXES, Record, cells, is_blank, is_blank_line, read_rows, text_of
+from pegasus_zh.text.records import TEXT_SUFFIXES, Record, cells, read_rows, text_of
 from training.files.errors import DataError
 
 TOLD = "texts come as .txt, .tsv, .csv, .jsonl or .json (all may be .gz or .zst)"

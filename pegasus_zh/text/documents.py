@@ -22,6 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from pegasus_zh.text.lines import is_blank_line, opened
 from pegasus_zh.text.records import (
     JSON_SUFFIXES,
     MAX_TEXT_BLOCK,
@@ -29,9 +30,7 @@ from pegasus_zh.text.records import (
     BadRecord,
     Record,
     decoded,
-    is_blank_line,
     json_object,
-    opened,
     read_rows,
     text_of,
 )

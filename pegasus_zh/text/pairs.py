@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from pegasus_zh.text.documents import Files
+from pegasus_zh.text.lines import first_line, is_blank
 from pegasus_zh.text.records import (
     CSV_SUFFIXES,
     JSON_SUFFIXES,
@@ -14,8 +15,6 @@ from pegasus_zh.text.records import (
     Record,
     cells,
     decoded,
-    first_line,
-    is_blank,
     read_rows,
     text_of,
 )

@@ -14,28 +14,18 @@ asked for. What is no record is refused with file, line and remedy.
 """
 
 import csv
-import gzip
 import io
 import json
 import re
-import sys
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+from pegasus_zh.text.lines import COMPRESSED, encoding_of, is_blank, is_blank_line, opened
 from training.files.errors import DataError
 
-COMPRESSED = ("", ".gz", ".zst")
 MAX_TEXT_BLOCK = 1 << 24  # bytes of a record; longer ones mean that the file separates none
 
-# What is seen: neither white space, nor a control character, nor one of no width.
-_VISIBLE = re.compile(
-    "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"
-)
-_MAYBE_BLANK = frozenset(b"\xc2\xcd\xd8\xe1\xe2\xe3\xef") | frozenset(range(32)) | {127}  # first bytes of the others
 _HEADING = re.compile(
     r"""(?: id|idx|index|no|guid|uid | 标题|题目|摘要|正文|内容|文本\d?|原文|句子\d?|问题\d?|答案|标签|分数|相似度|序号
         | (?: text|sentence|sent|query|question|qid|q|s|title|headline|str|string|input|output|document|doc|passage
@@ -77,54 +67,6 @@ class Record(NamedTuple):
     @property
     def place(self) -> str:
         return f"{self.path}, line {self.line}"
-
-
-def is_blank(text: str) -> bool:
-    """Is there nothing to see? White space, control characters and those of no width (U+200B, U+FEFF, …) alone."""
-    return _VISIBLE.search(text) is None
-
-
-def is_blank_line(line: bytes) -> bool:
-    """The same of a line that is not decoded yet."""
-    line = line.strip()
-    return not line or (line[0] in _MAYBE_BLANK and is_blank(line.decode(errors="replace")))
-
-
-@contextmanager
-def opened(path: str) -> Iterator[Iterator[bytes]]:
-    """The lines of a file, also .gz and .zst, or of standard input (-), without a mark of the byte order.
-
-    Raises DataError for a file that cannot be read on, and for what is not UTF-8 by its first line.
-    """
-    try:
-        with _open(path) as file:
-            lines = iter(file)
-            yield chain([first_line(path, next(lines, b""))], lines)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: broken or truncated gzip ({error}); fetch or compress it again") from error
-    except OSError as error:
-        if path.endswith(".zst") and error.errno is None:
-            raise DataError(f"{path}: broken or truncated zstd ({error}); fetch or compress it again") from error
-        raise DataError(f"{path}: {error.strerror or error}") from error
-
-
-def _open(path: str) -> AbstractContextManager[Iterable[bytes]]:
-    if path == "-":
-        return nullcontext(sys.stdin.buffer)
-    if not path.endswith(".zst"):
-        return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
-    import pyarrow  # a quarter of a second: only where it is used
-
-    return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))
-
-
-def first_line(path: str, line: bytes) -> bytes:
-    """Without a mark of the byte order. Raises DataError for one of UTF-16, and for lines that end in CR alone."""
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: UTF-16, by its first two bytes; convert it, as by iconv -f utf-16 -t utf-8")
-    if b"\r" in line.rstrip(b"\r") and not line.endswith(b"\n"):
-        raise DataError(f"{path}: its lines end in CR alone; convert it, as by tr '\\r' '\\n'")
-    return line.removeprefix(b"\xef\xbb\xbf")
 
 
 def read_rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
@@ -224,7 +166,7 @@ def decoded(record: Record) -> str:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = record.line + data.count(b"\n", 0, error.start)
-        encoding = _encoding_of(data)
+        encoding = encoding_of(data)
         how = f", as by iconv -f {encoding} -t utf-8" if encoding else ""
         raise BadRecord(
             "not UTF-8",
@@ -233,30 +175,6 @@ def decoded(record: Record) -> str:
     if len(data) > 8 and 0.3 < data.count(0) / len(data) < 0.6:
         raise BadRecord("not UTF-8", f"{record.place}: every other byte is 0, as in UTF-16; convert the file")
     return text
-
-
-def _encoding_of(data: bytes) -> str:
-    """Of Chinese text that is not UTF-8, where nearly all characters are then common ones; else nothing."""
-    best = ("", 0.9)
-    for name in ("gb18030", "big5", "utf-16-le", "utf-16-be"):
-        try:
-            text = data[: len(data) // 2 * 2 if name.startswith("utf") else None].rstrip(b"\r\n").decode(name)
-        except UnicodeDecodeError:
-            continue
-        share = sum(map(_is_common, text)) / max(len(text), 1)
-        best = max(best, (name, share), key=lambda x: x[1])
-    return best[0]
-
-
-def _is_common(character: str) -> bool:
-    """ASCII that is seen, punctuation, or among the commoner halves of GB 2312 and Big5."""
-    if character.isascii():
-        return character.isprintable() or character in "\t\r\n"
-    for name, last in (("gb2312", 0xD7), ("big5", 0xC6)):
-        lead = character.encode(name, "ignore")[:1]
-        if lead and (lead[0] in (0xA1, 0xA3) or (0xB0 if name == "gb2312" else 0xA4) <= lead[0] <= last):
-            return True
-    return False
 
 
 def cells(record: Record) -> list[str] | dict[str, Any]:

@@ -18,7 +18,8 @@ import rjieba
 import sentencepiece
 from tokenizers.models import WordPiece
 
-from pegasus_zh.text.records import Record, decoded, first_line
+from pegasus_zh.text.lines import first_line
+from pegasus_zh.text.records import Record, decoded
 from pegasus_zh.text.spacing import CHINESE, join_tokens
 from training.files.atomic import write_bytes
 from training.files.errors import DataError

@@ -21,7 +21,8 @@ import tyro
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.experiments.similarity_report import report
 from retrieval.similarity import SimilarityTask, cosines, task_of
-from retrieval.tuning.simcse import Examples, TuningRecipe, tune
+from retrieval.tuning.examples import Examples
+from retrieval.tuning.simcse import TuningRecipe, tune
 from retrieval.vectors.arrays import check_finite, read_npy
 from retrieval.vectors.encoding import Encoding, encoder, encoder_for
 from retrieval.vectors.flow import FlowConfig, fit_flow, flowed

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from pegasus_zh.text.lines import is_blank
 from pegasus_zh.text.losses import Losses, counting
-from pegasus_zh.text.records import is_blank
 from pegasus_zh.text.tokenizers import Tokenizer
 from retrieval.search.index import Index, make_index
 from retrieval.search.store import read, whitened_unit

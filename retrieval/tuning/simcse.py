@@ -3,24 +3,23 @@ or by scored pairs (CoSENT)."""
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import jax
 import numpy as np
 import tyro
 
 from pegasus_zh.text.losses import counting
-from pegasus_zh.text.records import TABLE_SUFFIXES
 from pegasus_zh.text.tokenizers import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.similarity import SimilarityTask, cosines, read_task
-from retrieval.texts import Row, is_number, read_columns, read_texts, scored
 from retrieval.tuning.batches import Batches, Form, longest
 from retrieval.tuning.contrastive import Loss
+from retrieval.tuning.examples import Examples, examples_of
 from retrieval.tuning.program import contrastive_program
 from retrieval.vectors.encoding import Encoding, encoder_for
 from retrieval.vectors.pooling import Pooling, check_poolings
@@ -149,21 +148,16 @@ class SimCSEConfig:
             raise ValueError(f"labelled goes with --loss pairs, not {self.recipe.loss}: cosent takes labels as scores")
 
 
-class Examples(NamedTuple):
-    """What is trained on: of each example S sentences, and of scored pairs their scores."""
-
-    where: str  # for messages: files, or a task's name
-    sentences: list[tuple[str, ...]]
-    scores: np.ndarray | None = None  # float32 [n]
-
-
 def simcse(config: SimCSEConfig) -> Trained:
     """Runs, or goes on with, the tuning in `config.folder`. Raises DataError and ValueError."""
     joined(config.launch)
     with hold(config.folder, config.launch):
         source = load_text_encoder(config.model, pooler=config.pooler)
         valid = read_task("valid", [config.valid]) if config.valid else None
-        examples, mesh = read_examples(config), make_mesh(config.launch.mesh)
+        examples, mesh = (
+            read_examples(config),
+            make_mesh(config.launch.mesh),
+        )
         trained = tune(config.recipe, source, examples, valid, mesh, Path(config.folder))
         tell(f"{config.folder}: a --model for scripts.embed, scripts.search and scripts.evaluate_similarity")
         return trained
@@ -187,67 +181,7 @@ def plan_of(config: SimCSEConfig, mesh: jax.sharding.Mesh) -> tuple[Program, Loo
 
 def read_examples(config: SimCSEConfig) -> Examples:
     """The examples of the files. Raises DataError, with file, line and remedy."""
-    loss, where = config.recipe.loss, ", ".join(config.data)
-    if loss == "cosent":
-        task = read_task("examples", config.data)
-        pairs = [pair for split in task.splits for pair in zip(split.first, split.second, strict=True)]
-        scores = np.concatenate([split.scores for split in task.splits])
-        ranks = np.unique(scores, return_inverse=True)[1]  # float32 keeps their order, which is all that counts
-        return Examples(where, [(task.texts[a], task.texts[b]) for a, b in pairs], ranks.astype(np.float32))
-    if loss == "simcse":
-        sentences = dict.fromkeys(text for path in config.data for text in _sentences(path, config.field))
-        return Examples(where, [(text,) for text in sentences])
-    rows = [row for path in config.data for row in _pairs(path, config.labelled)]
-    if not rows:
-        raise DataError(f"{where}: no pair in it")
-    counts = {len(row.columns) for row in rows}
-    if len(counts) != 1 or counts == {1}:
-        first = len(rows[0].columns)
-        row = next(row for row in rows if len(row.columns) in {1, *counts} - {first} or len(row.columns) == 1)
-        before = "" if len(row.columns) == 1 else f", and {first} on the first line"
-        raise DataError(
-            f"{row.place}: {len(row.columns)} column(s){before}; every line is sentence TAB its like, with as many "
-            "hard negatives"
-        )
-    return Examples(where, [row.columns for row in rows])
-
-
-def _sentences(path: str, field: str) -> Iterator[str]:
-    """Of JSON and named columns the field, where it is there; of other tables every column but numbers."""
-    if not path.endswith(TABLE_SUFFIXES):
-        yield from read_texts(path, field)
-        return
-    for row in read_columns(path):
-        if field in row.names:
-            yield row.columns[row.names.index(field)]
-        else:
-            yield from (text for text in row.columns if len(row.columns) == 1 or not is_number(text))
-
-
-def _pairs(path: str, labelled: bool) -> list[Row]:
-    """The rows of a file of pairs; of labelled ones those that are alike, without their labels."""
-    rows = list(read_columns(path))
-    if labelled:
-        pairs = [(row.place, *scored(row)) for row in rows]
-        if strange := [(place, label) for place, _, _, label in pairs if label not in (0, 1)]:
-            raise DataError(
-                f"{strange[0][0]}: the label {strange[0][1]:g} is neither 0 nor 1; --loss cosent is for scores"
-            )
-        alike = [Row(place, (a, b), ()) for place, a, b, label in pairs if label]
-        tell(f"{path}: {len(alike):,} pairs labelled 1; {len(pairs) - len(alike):,} labelled 0 are left out")
-        return alike
-    # A first line that is no number may be a heading, though of names that nobody knows.
-    others = rows[1:]
-    for column in range(len(rows[0].columns) if rows else 0):
-        if all(column < len(row.columns) and is_number(row.columns[column]) for row in others or rows):
-            row = rows[0] if is_number(rows[0].columns[column]) or not others else others[0]
-            other = "every other line" if row is rows[0] else "every other line but the first"
-            ends = "ends in a number" if column == len(row.columns) - 1 else f"has a number in column {column + 1}"
-            raise DataError(
-                f"{row.place}: {row.columns[column]!r}, and {other} {ends}: of labels 0 and 1 --labelled takes the "
-                "pairs that are alike; --loss cosent learns from labels and scores; else remove the column"
-            )
-    return rows
+    return examples_of(config.data, config.recipe.loss, config.field, config.labelled)
 
 
 def tune(

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pegasus_zh.evaluation import read_pairs as read_scored
 from pegasus_zh.finetune import read_whole_pairs
 from pegasus_zh.text.documents import read_documents
+from pegasus_zh.text.lines import is_blank, is_blank_line
 from pegasus_zh.text.pairs import Pair, parse_pair, read_pairs
-from pegasus_zh.text.records import BadRecord, cells, is_blank, is_blank_line, read_rows
+from pegasus_zh.text.records import BadRecord, cells, read_rows
 from retrieval.texts import read_columns, read_texts
 from training.files.errors import DataError
 

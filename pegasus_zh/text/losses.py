@@ -81,7 +81,7 @@ class _Counting:
 
     def __init__(self, tokenizer: Tokenizer, losses: Losses):
         self._tokenizer, self.losses = tokenizer, losses
-        self._known: dict[str, bool] = {}
+        self._known: set[str] = set()  # characters
         self._marks = len(tokenizer.frame_source([], 1 << 20))
 
     def __getattr__(self, name: str) -> Any:
@@ -93,15 +93,12 @@ class _Counting:
         if unknown := ids.count(self.unk_id):
             self.losses.unknown += unknown
             self.losses.strangers += unknown == len(ids)
-            for character in text:
-                if not self._is_known(character):
-                    self.losses.characters[character] = self.losses.characters.get(character, 0) + 1
+            for character in {*text} - self._known:
+                if self.unk_id in self._tokenizer.encode(character):
+                    self.losses.characters[character] = self.losses.characters.get(character, 0) + text.count(character)
+                else:
+                    self._known.add(character)
         return ids
-
-    def _is_known(self, character: str) -> bool:
-        if character not in self._known:
-            self._known[character] = self.unk_id not in self._tokenizer.encode(character)
-        return self._known[character]
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
         framed = self._tokenizer.frame_source(ids, max_length)

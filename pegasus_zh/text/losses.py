@@ -94,7 +94,7 @@ class _Counting:
             self.losses.unknown += unknown
             self.losses.strangers += unknown == len(ids)
             for character in {*text} - self._known:
-                if self.unk_id in self._tokenizer.encode(character):
+                if character in self.losses.characters or self.unk_id in self._tokenizer.encode(character):
                     self.losses.characters[character] = self.losses.characters.get(character, 0) + text.count(character)
                 else:
                     self._known.add(character)

@@ -158,8 +158,8 @@ def whitened(folder: str, kind: Literal["flat", "ivf"], kept: int | None) -> Run
 
 def claim(config: Config) -> None:
     """Whitening to a third of the dimensions: time, memory, MRR@10, as ratios."""
-    rows = [columns for _, columns in read_columns(config.pairs)]
-    further = (text for path in config.among for _, row in read_columns(path) for text in row if len(text) > 3)
+    rows = [row.columns for row in read_columns(config.pairs)]
+    further = (text for path in config.among for row in read_columns(path) for text in row.columns if len(text) > 3)
     texts = list(dict.fromkeys([*(row[1] for row in rows), *further]))
     place = {text: i for i, text in enumerate(texts)}
     wanted = np.array([place[row[1]] for row in rows])

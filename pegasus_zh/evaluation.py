@@ -10,12 +10,14 @@ but Rouge-L
   counts the distinct characters of a longest common subsequence. So Rouge-L may exceed Rouge-1, as it does in some of
   the published figures.
 * A full stop "." (not 。) ends a sentence and is no character; Rouge-L takes the union over all pairs of sentences.
+* BLEU counts a blank as a character, and the blanks beside it as none, while Rouge does not see blanks: a text with
+blanks between its words may have a BLEU near 0. So `evaluate` gives figures of folded texts (`fold`) beside these.
 
 Against nltk and `rouge`: tests/parity/test_evaluation.py.
 """
 
-import json
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +27,11 @@ import numpy as np
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from pegasus_zh.text.documents import JSON_SUFFIXES, Source, find_sources, read_records
+from pegasus_zh.text.documents import find_sources
+from pegasus_zh.text.lines import is_blank, is_blank_line
+from pegasus_zh.text.pairs import PAIR_FILES
+from pegasus_zh.text.records import cells, read_rows, text_of
+from pegasus_zh.text.tokenizers import normalise
 from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json
 from training.files.errors import DataError
@@ -40,83 +46,102 @@ Interval = tuple[float, float]
 class EvaluateTextsConfig:
     """Score what models wrote against references: Rouge and BLEU on characters, with 95 % bootstrap intervals.
 
-    Files over the same references are also compared with the first, example by example.
+    Files over the same references are also compared with the first, example by example. Where blanks, accents or the
+    width of letters and marks make a difference, there are figures without them, too.
     """
 
     files: Positional[tuple[str, ...]]
-    """JSON lines (.jsonl, .jsonl.gz) with a reference and what was written, one file a system."""
+    """.jsonl, .json or .csv with a reference and what was written, or .tsv (reference TAB written), also .gz and .zst:
+    one file a system."""
     reference_field: str = "reference"
-    """The field with the summary wanted."""
+    """The field or column with the summary wanted."""
     written_field: str = "written"
-    """The field with the summary to score."""
+    """The field or column with the summary to score."""
     json: str = ""
     """A file for the figures, as fractions of 1."""
 
 
 def evaluate(config: EvaluateTextsConfig) -> list[dict]:
     """Prints a table in percent and returns its figures, those of `--json`. Raises DataError."""
-    if strange := [name for name in config.files if not name.endswith(JSON_SUFFIXES)]:
-        raise DataError(f"{strange[0]}: not JSON lines by its name; give files that end with .jsonl or .jsonl.gz")
     if not config.files:
         raise DataError("no files given; name those with what was written, such as written.jsonl")
     if config.json and any(Path(config.json).absolute() == Path(name).absolute() for name in config.files):
         raise DataError(f"--json {config.json}: a file that is scored; name a new one")
-    sources = find_sources(config.files)
-    systems = [read_pairs(source, config.reference_field, config.written_field) for source in sources]
-    paths = [source.path for source in sources]
-    width = max(map(len, paths)) + 2  # the line of a difference is indented
-    tell(f"{'':{width}}  {'n':>7}" + "".join(f"  {heading:<22}" for heading in METRICS.values()).rstrip())
-    report: list[dict] = []
-    for path, (references, written) in zip(paths, systems, strict=True):
-        found = scores(references, written)
-        row = {"file": path, "examples": len(references), "scores": (figures := _figures(found))}
-        tell(f"{path:{width}}  {len(references):7,}" + _line(figures, ""))
-        if not report:
-            first = found
-        elif references == systems[0][0]:
-            row["difference"] = difference = _figures(found, first)
-            tell(f"{'  - ' + paths[0]:{width}}  {'':7}" + _line(difference, "+"))
-        else:
-            tell(f"  not the references of {paths[0]}: no difference")
-        report.append(row)
+    paths = [source.path for source in find_sources(config.files, PAIR_FILES)]
+    systems = [read_pairs(path, config.reference_field, config.written_field) for path in paths]
+    found = [scores(*system) for system in systems]
+    report = _table(paths, systems, found)
+    folded = [_folded(*system, x) for system, x in zip(systems, found, strict=True)]
+    if any(not np.array_equal(x[name], y[name]) for x, y in zip(found, folded, strict=True) for name in x):
+        tell("folded (one width and one case, without accents and blanks):")
+        for row, other in zip(report, _table(paths, systems, folded), strict=True):
+            row["folded"] = {name: other[name] for name in ("scores", "difference") if name in other}
     if config.json:
         write_json(Path(config.json), {"files": report})
     return report
 
 
-def read_pairs(source: Source, reference_field: str, written_field: str) -> tuple[list[str], list[str]]:
-    """(references, written) of a file of JSON lines. Raises DataError with file, line and remedy."""
-    options = {reference_field: "--reference-field", written_field: "--written-field"}
+def _table(paths: Sequence[str], systems: Sequence[tuple[list[str], list[str]]], found: Sequence[Scores]) -> list[dict]:
+    """Tells the figures of each file, and of each further one the difference from the first."""
+    width = max(map(len, paths)) + 2  # the line of a difference is indented
+    tell(f"{'':{width}}  {'n':>7}" + "".join(f"  {heading:<22}" for heading in METRICS.values()).rstrip())
+    report: list[dict] = []
+    for path, (references, _), values in zip(paths, systems, found, strict=True):
+        row = {"file": path, "examples": len(references), "scores": (figures := _figures(values))}
+        tell(f"{path:{width}}  {len(references):7,}" + _line(figures, ""))
+        if report and references == systems[0][0]:
+            row["difference"] = difference = _figures(values, found[0])
+            tell(f"{'  - ' + paths[0]:{width}}  {'':7}" + _line(difference, "+"))
+        elif report:
+            tell(f"  not the references of {paths[0]}: no difference")
+        report.append(row)
+    return report
+
+
+def fold(text: str) -> str:
+    """The text without what tokenizers change: of one width (NFKC: ，is , to mT5's), of one case, without accents and
+    blanks, which bert4keras sets by rules of its own."""
+    return "".join(unicodedata.normalize("NFKC", normalise(text)).split())
+
+
+def _folded(references: Sequence[str], written: Sequence[str], found: Scores) -> Scores:
+    """The scores of folded texts, of which those are known that folding does not change."""
+    pairs = [(fold(a), fold(b)) for a, b in zip(references, written, strict=True)]
+    lower = zip(references, written, strict=True)
+    changed = [n for n, (pair, (a, b)) in enumerate(zip(pairs, lower, strict=True)) if pair != (a.lower(), b.lower())]
+    folded = {name: values.copy() for name, values in found.items()}
+    if changed:
+        for name, values in scores(*zip(*(pairs[n] for n in changed), strict=True)).items():
+            folded[name][changed] = values
+    return folded
+
+
+def read_pairs(path: str, reference_field: str, written_field: str) -> tuple[list[str], list[str]]:
+    """(references, written) of a file, blank lines left out. Raises DataError with file, line and remedy."""
     references, written = [], []
-    for path, line, data in read_records(source):
-        place = f"{path}, line {line}"
-        try:
-            fields = json.loads(b"null" if data is None else data)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: broken JSON ({error}); repair it, or write the file again") from None
-        if not isinstance(fields, dict):
-            raise DataError(f"{place}: not a JSON object; each line is one, with a reference and what was written")
-        if reference_field not in fields and set(fields) <= {
+    for row in read_rows(path, (reference_field, written_field)):
+        if is_blank_line(row.data or b""):
+            continue
+        found = cells(row)
+        if isinstance(found, list):
+            if len(found) != 2:
+                raise DataError(f"{row.place}: {len(found)} column(s); a line is reference TAB written")
+            found = dict(zip((reference_field, written_field), found, strict=True))
+        if reference_field not in found and set(found) <= {
             "source",
             "answers",
             written_field,
         }:  # scripts.generate's own
             raise DataError(
-                f"{place}: no reference to score against; "
-                "write for a .tsv (reference TAB source) or .jsonl that has one"
+                f"{row.place}: no reference to score against; write for a .tsv (reference TAB source), .csv or .jsonl "
+                "that has one"
             )
-        for name, option in options.items():
-            if name not in fields:
-                raise DataError(f"{place}: no field {name!r}; give {option} one of: {', '.join(list(fields)[:20])}")
-            if not isinstance(fields[name], str):
-                kind = type(fields[name]).__name__
-                raise DataError(f"{place}: field {name!r} is {kind}, not a string; give another {option}")
-        if not fields[reference_field].strip():
-            raise DataError(f"{place}: the reference is empty; leave such examples out, for all systems")
-        references.append(fields[reference_field])
-        written.append(fields[written_field])
+        references.append(text_of(found, reference_field, row.place, "--reference-field"))
+        written.append(text_of(found, written_field, row.place, "--written-field"))
+        if is_blank(references[-1]):
+            raise DataError(f"{row.place}: the reference is empty; leave such examples out, for all systems")
     if not references:
-        raise DataError(f"{source.path}: no examples, only blank lines; write the file again")
+        raise DataError(f"{path}: no examples, only blank lines; write the file again")
     return references, written
 
 

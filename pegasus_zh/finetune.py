@@ -27,7 +27,8 @@ from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import Semantics, Start, load
 from pegasus_zh.t5.program import t5_program
-from pegasus_zh.text.pairs import PAIR_FILES, read_pairs
+from pegasus_zh.text.losses import counting
+from pegasus_zh.text.pairs import PAIR_FILES, located_pairs, whole
 from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
 from pegasus_zh.text.words import sentinels
 from pegasus_zh.writing import Writing, generate
@@ -116,7 +117,7 @@ class FinetuneConfig:
     model: str
     """A work folder of scripts.pretrain or scripts.finetune, a folder of transformers, or a bert4keras checkpoint."""
     data: str
-    """.tsv (reference TAB source) or .jsonl (see --field), also .gz."""
+    """.tsv (reference TAB source), or .csv, .jsonl or .json (see --field); also .gz, .zst."""
     folder: str
     """Where everything of the run goes; the best model into best/ in it."""
     valid: str = ""
@@ -126,9 +127,9 @@ class FinetuneConfig:
     examples: int = 0
     """Train on so many pairs, drawn by --seed; 0: all."""
     field: str = "source"
-    """The JSON field with what the model reads."""
+    """The field or column with what the model reads."""
     reference_field: str = "reference"
-    """The JSON field with what it is to write."""
+    """The field or column with what it is to write."""
     semantics: Semantics = "auto"
     """What the weights were trained by, where the source does not tell."""
     recipe: Annotated[FinetuneRecipe, FLAT] = dataclasses.field(default_factory=FinetuneRecipe)
@@ -209,15 +210,7 @@ def read_whole_pairs(path: str, field: str = "source", reference_field: str = "r
     of the two is missing."""
     if not path.endswith(PAIR_FILES.suffixes):
         raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}")
-    pairs = []
-    for number, pair in enumerate(read_pairs(path, field, reference_field), 1):
-        reference = pair.reference or ""
-        if not pair.source.strip() or not reference.strip():
-            raise DataError(
-                f"{path}, line {number}: a pair needs a source and a reference; mend or remove the line"
-                + (", or give --reference-field" if ".jsonl" in path else "")
-            )
-        pairs.append((pair.source, reference))
+    pairs = [whole(pair, place) for place, pair in located_pairs(path, field, reference_field)]
     if not pairs:
         raise DataError(f"{path}: no pair in it")
     return pairs
@@ -234,7 +227,8 @@ def tune(
     """Trains on the pairs in `folder`, keeping the best epoch in `best/`. Begins with random weights where `loaded` has
     none."""
     tokenizer, model = loaded.tokenizer, recipe.model(loaded.config)
-    framed = (MAKERS["pairs"].examples(pairs, tokenizer, recipe) for pairs in (training, valid))
+    encoding, losses = counting(tokenizer)
+    framed = (MAKERS["pairs"].examples(pairs, encoding, recipe) for pairs in (training, valid))
     ids, held = ([*chain.from_iterable(examples)] for examples in framed)
     loop = recipe.loop(len(ids), len(held), parts_of("batch", mesh))
     rows, shape = loop.batch_size, _row_shape([*ids, *held])
@@ -243,6 +237,7 @@ def tune(
     tell(
         f"{len(ids):,} pairs to train on, {len(held):,} to choose by; rows of {shape[0]} + {shape[1]}, {rows} an update"
     )
+    losses.report("pairs", targets=True)
     batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows)
     best = _Best(folder, model, tokenizer)
     writing = Writing(max_source=recipe.max_source, max_target=recipe.max_target, batch_size=rows)

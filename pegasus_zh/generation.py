@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,8 @@ import tyro
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.t5.mt5 import init
-from pegasus_zh.text.pairs import Pair, read_pairs
+from pegasus_zh.text.losses import counting
+from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
 from pegasus_zh.writing import Writing, write_texts
 from training.files.atomic import resumable_write
 from training.files.errors import DataError
@@ -55,15 +57,16 @@ class GenerateConfig:
     model: str
     """A work folder of scripts.pretrain or scripts.finetune, a folder of transformers, or a bert4keras checkpoint."""
     input: str = ""
-    """.jsonl (see --field), .tsv (the last column) or .txt, one input a line, also .gz; - is standard input as .txt;
-    none gives a prompt."""
+    """.jsonl, .json or .csv (see --field), .tsv (the last column) or .txt, one input a line, also .gz, .zst; - is
+    standard input as .txt, answered as its lines come; none gives a prompt."""
     out: str = ""
     """A JSONL file of {source, reference, written}, and all answers where several are asked for; by default standard
     output, an answer a line."""
     field: str = "source"
-    """The JSON field with an input's text."""
+    """The field or column with an input's text."""
     reference_field: str = "reference"
-    """The JSON field with what a person wrote, copied to the output where there is one; of a .tsv the first column."""
+    """The field or column with what a person wrote, copied to the output where there is one; of a .tsv without names
+    the first."""
     step: int | None = None
     """Which checkpoint of several; of a run by default the newest undamaged one."""
     semantics: Semantics = "auto"
@@ -84,14 +87,20 @@ def run_generation(config: GenerateConfig) -> None:
         raise DataError("--out goes with --input")
     if config.out and (out.is_dir() or (out.exists() and config.input != "-" and out.samefile(config.input))):
         raise DataError(f"--out {out}: {'a folder' if out.is_dir() else 'the input'}; name a new file")
-    inputs = list(read_pairs(config.input, config.field, config.reference_field)) if config.input else None
+    stream = config.input == "-" and not config.out
+    whole = config.input and not stream
+    inputs = list(read_pairs(config.input, config.field, config.reference_field)) if whole else None
     loaded = load(config.model, semantics=config.semantics, step=config.step)
+    tokenizer, losses = counting(loaded.tokenizer)
+    loaded = replace(loaded, tokenizer=tokenizer)
     tell(f"{loaded.source}; each length is compiled as it comes")
     # No more rows than there are texts: a prompt has one.
     rows = min(config.writing.batch_size, 1 if inputs is None else max(len(inputs), 1))
     with jax.set_mesh(make_mesh(config.mesh)):
         written = writer(loaded, replace(config.writing, batch_size=rows), config.dtype)
-        if inputs is None:
+        if stream:
+            _answer_lines(loaded, config)
+        elif inputs is None:
             tell("Ctrl-D ends it")
             number = itertools.count()
             _prompt(lambda text: "\n".join(next(written([text], next(number)))))
@@ -100,6 +109,21 @@ def run_generation(config: GenerateConfig) -> None:
         else:
             for texts in written(x.source for x in inputs):
                 print(*texts, sep="\n")
+    if config.input:
+        losses.report(config.input)
+    else:
+        losses.report_any("what was asked")
+
+
+def _answer_lines(loaded: Loaded, config: GenerateConfig) -> None:
+    """Writes for the lines of standard input, each time for all that have come."""
+    loaded, first = placed(loaded, config.dtype), 0
+    for lines in arriving_lines(sys.stdin.buffer):
+        rows = min(config.writing.batch_size, 1 << (len(lines) - 1).bit_length())  # few numbers: each is compiled
+        writing = replace(config.writing, batch_size=rows)
+        for texts in writer(loaded, writing, config.dtype)(lines, first):
+            print(*texts, sep="\n", flush=True)
+        first += len(lines)
 
 
 def _prompt(answer: Callable[[str], str]) -> None:

@@ -18,6 +18,7 @@ import pyarrow.parquet
 import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from pegasus_zh.text.losses import counting
 from retrieval.texts import read_texts
 from retrieval.vectors.arrays import check_finite, unit
 from retrieval.vectors.encoding import Encode, Encoding, check_length, encoder
@@ -42,7 +43,7 @@ class EmbedConfig:
     """A work folder of scripts.pretrain_encoder or scripts.simcse, or a folder of transformers or
     sentence-transformers (BERT, RoBERTa-wwm, BGE, text2vec, RoFormer, SimBERT, RoFormer-Sim)."""
     input: str
-    """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
+    """.txt (one text a line), .jsonl, .json or .csv (see --field) or .tsv (the last column), also .gz and .zst."""
     out: str
     """The vectors, in the order of the texts:
     .npy (float32 [n, D]), .parquet (text, vector) or .array_record (each float32 [D])."""
@@ -115,8 +116,13 @@ def encode_file(config: EmbedConfig, source: SentenceEncoder, prompt: str = "") 
     path = path.with_name(f".{path.name}.{identity}.npy")
     if not path.exists():
         with resumable_write(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
-            encode = source.finish(encoder(source.text, [pooling], config.encoding), pooling)
-            _encode(config, encode, map_ or (lambda vectors: vectors), file, (count, width), texts)
+            tokenizer, losses = counting(source.text.tokenizer)
+            encode = encoder(source.text._replace(tokenizer=tokenizer), [pooling], config.encoding)
+            _encode(
+                config, source.finish(encode, pooling), map_ or (lambda vectors: vectors), file, (count, width), texts
+            )
+            if losses.unknown:  # of texts that are cut it is said already
+                losses.report(config.input)
     return Encoded(path, identity, count, width)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.texts import read_columns
+from retrieval.texts import read_columns, scored
 from retrieval.vectors.arrays import unit
 from training.files.errors import DataError
 
@@ -38,7 +38,7 @@ def task_of(given: str) -> SimilarityTask:
 
 
 def read_task(name: str, paths: Sequence[str]) -> SimilarityTask:
-    """A task of .tsv files (also .gz) of text TAB text TAB score.
+    """A task of files of text TAB text TAB score: .tsv, .csv, .jsonl or .json, also .gz and .zst.
 
     Raises DataError, with file, line and remedy, for an empty text, a score that is no number, another number of
     columns, a file whose scores are all the same, and two files of one name.
@@ -54,17 +54,10 @@ def read_task(name: str, paths: Sequence[str]) -> SimilarityTask:
 
 def _read_split(path: str, places: dict[str, int]) -> Split:
     first, second, scores = [], [], []
-    for place, columns in read_columns(path):
-        if len(columns) != 3:
-            raise DataError(f"{place}: {len(columns)} column(s); a line is text TAB text TAB score")
-        try:
-            score = float(columns[2])
-        except ValueError:
-            score = np.nan
-        if not np.isfinite(score):
-            raise DataError(f"{place}: the score {columns[2]!r} is not a number; mend or remove the line")
-        first.append(places.setdefault(columns[0], len(places)))
-        second.append(places.setdefault(columns[1], len(places)))
+    for row in read_columns(path):
+        a, b, score = scored(row)
+        first.append(places.setdefault(a, len(places)))
+        second.append(places.setdefault(b, len(places)))
         scores.append(score)
     if not scores:
         raise DataError(f"{path}: no pair in it")

@@ -1,43 +1,102 @@
-"""Texts from files, each with the place that an error names."""
+"""Texts, and columns of texts, of all kinds of files (pegasus_zh.text.records)."""
 
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from pegasus_zh.text.pairs import read_lines, read_pairs
+from pegasus_zh.text.lines import is_blank, is_blank_line
+from pegasus_zh.text.pairs import PAIR_FILES
+from pegasus_zh.text.records import TEXT_SUFFIXES, Record, cells, read_rows, text_of
 from training.files.errors import DataError
+
+TOLD = "texts come as .txt, .tsv, .csv, .jsonl or .json (all may be .gz or .zst)"
+_ID = re.compile(r"#?(id|idx|index|no|guid|uid|qid\d?|序号)", re.IGNORECASE)
+_SCORE = re.compile(
+    r"labels?|scores?|similarity([_ -]?score)?|sim|gold([_ -]?label)?|is_duplicate|标签|分数|相似度", re.IGNORECASE
+)
+
+
+class Row(NamedTuple):
+    """The columns of a line, and their names where the file has them."""
+
+    place: str  # "a.tsv, line 3"
+    columns: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 def read_texts(path: str, field: str = "text") -> Iterator[str]:
-    """One text a line: of .txt, of a .jsonl's `field`, or of a .tsv the last of at most two columns; also .gz.
+    """One text a record: a line of .txt; of .jsonl, .json, .csv, and of a .tsv whose first line has names, what is in
+    `field`; of another table the last of at most two columns. Blank lines at the end are none.
 
-    Raises DataError, with file, line and remedy, for what pegasus_zh.text.pairs refuses and for a line without text.
+    Raises DataError, with file, line and remedy, for what read_rows refuses, and for a record without text.
     """
-    if not _is_table(path):
-        for number, pair in enumerate(read_pairs(path, field), 1):
-            if not pair.source.strip():
-                raise DataError(f"{path}, line {number}: no text; remove the line")
-            yield pair.source
-        return
-    for place, columns in read_columns(path):
-        if len(columns) > 2:
-            raise DataError(f"{place}: {len(columns)} columns; keep the one with the texts, as by cut -f1")
-        yield columns[-1]
+    for row in _rows(path, (field,)):
+        found = cells(row)
+        if isinstance(found, dict):
+            text = text_of(found, field, row.place)
+        elif len(found) > 2:
+            raise DataError(f"{row.place}: {len(found)} columns; keep the one with the texts, as by cut -f1")
+        else:
+            text = found[-1]
+        if is_blank(text):
+            raise DataError(f"{row.place}: no text; remove the line")
+        yield text
 
 
-def read_columns(path: str, field: str = "text") -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(place, columns) of each line: all of a .tsv, else the one text. Raises DataError where one is empty."""
-    if not _is_table(path):
-        for number, text in enumerate(read_texts(path, field), 1):
-            yield f"{path}, line {number}", (text,)
-        return
-    for place, line in read_lines(path):
-        columns = tuple(line.split("\t"))
-        if not all(column.strip() for column in columns):
-            raise DataError(
-                f"{place}: column {[not c.strip() for c in columns].index(True) + 1} is empty; remove the line"
-            )
-        yield place, columns
+def read_columns(path: str) -> Iterator[Row]:
+    """All columns of each record, those of JSON in the order of the first object's fields; numbers as they are written.
+
+    Raises DataError, with file, line and remedy, where one is empty or is neither a text nor a number.
+    """
+    names: tuple[str, ...] = ()
+    for row in _rows(path):
+        found = cells(row)
+        if isinstance(found, dict):
+            names = names or tuple(found)
+            if {*found} != {*names}:
+                raise DataError(f"{row.place}: fields {', '.join(found)}, not {', '.join(names)} as before; mend it")
+            found = [_cell(found[name], name, row.place) for name in names]
+        if empty := [number for number, column in enumerate(found, 1) if is_blank(column)]:
+            raise DataError(f"{row.place}: column {empty[0]} is empty; remove the line")
+        yield Row(row.place, tuple(found), names)
 
 
-def _is_table(path: str) -> bool:
-    return Path(path.removesuffix(".gz")).suffix == ".tsv"
+def _cell(value: object, name: str, place: str) -> str:
+    if isinstance(value, (int, float)):
+        return str(float(value))
+    return text_of({name: value}, name, place)
+
+
+def _rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
+    if path != "-" and not path.endswith((*TEXT_SUFFIXES, *PAIR_FILES.suffixes)):
+        raise DataError(f"{path}: unknown kind of file; {TOLD}")
+    blank: list[Record] = []
+    for row in read_rows(path, wanted):
+        blank.append(row)
+        if not is_blank_line(row.data or b""):
+            yield from blank
+            blank.clear()
+
+
+def scored(row: Row) -> tuple[str, str, float]:
+    """(text, text, score) of a row: two columns and then a score; of named ones the score may be anywhere, if it is
+    called score, label or similarity, and there may be an id. Raises DataError."""
+    places = [n for n, name in enumerate(row.names) if not _ID.fullmatch(name)] or [*range(len(row.columns))]
+    if len(places) != 3:
+        named = f" ({', '.join(row.names)})" if row.names else ""
+        raise DataError(f"{row.place}: {len(places)} column(s){named}; a line is text TAB text TAB score")
+    by_name = [n for n in places if row.names and _SCORE.fullmatch(row.names[n])]
+    last = by_name[0] if len(by_name) == 1 else places[-1]
+    first, second = (row.columns[n] for n in places if n != last)
+    score = float(row.columns[last]) if is_number(row.columns[last]) else float("nan")
+    if score != score or abs(score) == float("inf"):
+        raise DataError(f"{row.place}: the score {row.columns[last]!r} is not a number; mend or remove the line")
+    return first, second, score
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

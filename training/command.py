@@ -31,6 +31,8 @@ def run(main: Callable[[], None], notices: TextIO | None = None) -> None:
     except Exception as error:
         if interrupts:  # a library made something else of it, such as an import that failed
             _interrupted()
+        if isinstance(error, BrokenPipeError):  # who read it has enough: … | head
+            sys.exit(1)
         if isinstance(error, ValueError | OSError):
             sys.exit(f"error: {as_typed(str(error), sys.argv)}")
         if isinstance(error, MemoryError):
@@ -38,6 +40,7 @@ def run(main: Callable[[], None], notices: TextIO | None = None) -> None:
         raise
     finally:
         signal.signal(signal.SIGINT, handler)
+        _flush()
 
 
 def as_typed(message: str, args: Sequence[str]) -> str:
@@ -45,6 +48,14 @@ def as_typed(message: str, args: Sequence[str]) -> str:
     typed = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
     flags = {flag.rpartition(".")[2].lstrip("-").replace("-", "_"): flag for flag in typed}
     return re.sub(r"^\w+(?= (is |are |has |= |\d))", lambda field: flags.get(field[0], field[0]), message)
+
+
+def _flush() -> None:
+    """What is left goes out, or nowhere where nobody reads it any more, as of `--help | head`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupted() -> None:

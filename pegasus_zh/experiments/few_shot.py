@@ -74,7 +74,8 @@ class FewShotConfig:
     documents: tuple[str, ...]
     """Raw documents to pretrain on, as --data of scripts.pretrain."""
     tasks: tuple[str, ...]
-    """A file of pairs for each task: .tsv (reference TAB source) or .jsonl (source, reference), also .gz."""
+    """A file of pairs for each task: .tsv (reference TAB source), or .csv, .jsonl or .json (source, reference), also
+    .gz and .zst."""
     folder: str = "runs/few-shot"
     """Where everything goes; report.html is the result, and few_shot.md, .csv and .png."""
     objectives: tuple[str, ...] = ("lcs", "random", "span-corruption", NONE)

@@ -43,13 +43,14 @@ from pegasus_zh.rows.prepared_set import (
 from pegasus_zh.rows.workers import in_processes
 from pegasus_zh.text.documents import (
     DocumentsConfig,
-    Record,
     Source,
     find_sources,
     mixed_records,
     parse_records,
     record_chunks,
 )
+from pegasus_zh.text.losses import counting
+from pegasus_zh.text.records import Record
 from pegasus_zh.text.stamps import stamps
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.files.atomic import atomic_write, write_json
@@ -68,7 +69,8 @@ class PrepareConfig(DocumentsConfig):
     """Which documents are prepared, and how the work is done."""
 
     pair_fields: tuple[str, str] = ("source", "reference")
-    """Of pairs: their JSON fields. Where the selector is pairs, --data is .jsonl, or .tsv (reference TAB source)."""
+    """Of pairs: their fields or columns. Where the selector is pairs, --data is .jsonl, .json, .csv, or .tsv (reference
+    TAB source, or with names in the first line)."""
     shard_megabytes: float = 0
     """Raw input of a shard, held in memory and lost by a kill; 0: 1/256 of all, 2 to 32."""
 
@@ -91,10 +93,11 @@ class ShardMaker:
         """Writes the shard's files and then its journal. Raises DataError for a bad document or a full disk."""
         config, skipped = self.config, Counter[str]()
         counts = Counter(documents=0, without_examples=0, bytes=0)
+        tokenizer, losses = counting(self.tokenizer)
         examples: dict[Split, list[Example]] = {"train": [], "eval": []}
         texts = parse_records(records, self.examples.maker.reads.of(config), config.on_bad_record, skipped)
         while block := list(islice(texts, BLOCK)):
-            for text, found in zip(block, self.examples.make(block, self.tokenizer), strict=True):
+            for text, found in zip(block, self.examples.make(block, tokenizer), strict=True):
                 # By its source alone is a pair held out: so are then all the references of that source.
                 content, *others = [part.encode() for part in ((text,) if isinstance(text, str) else text)]
                 digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
@@ -102,7 +105,8 @@ class ShardMaker:
                 counts.update(documents=1, without_examples=not found, bytes=len(content) + sum(map(len, others)))
         try:
             files = [self._write(split, index, examples[split]) for split in examples if examples[split]]
-            shard = Contents(files=files, skipped=dict(sorted(skipped.items())), **counts)
+            losses.characters = losses.commonest()
+            shard = Contents(files=files, skipped=dict(sorted(skipped.items())), losses=losses, **counts)
             write_json(journal(self.folder, index), asdict(shard))
         except (OSError, RuntimeError) as error:  # ArrayRecord's is a RuntimeError
             raise DataError(f"{self.folder}: cannot write shard {index} ({error}); make room, {KEPT}") from error
@@ -174,6 +178,8 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
         except OSError as error:
             raise DataError(f"{folder}: cannot write ({error}); make room, {KEPT}") from error
     tell(f"{manifest.summary()}; {made / 1e6 / (time.perf_counter() - started):.2f} MB/s")
+    if warning := manifest.contents.losses.warning():
+        tell(warning)
     return open_rows(folder)
 
 
@@ -194,11 +200,15 @@ def _choose_row(
     row = examples.row
     if all(row.values()):
         return row
-    records = next(record_chunks(mixed_records(sources, config.field), SAMPLE_BYTES), ())
+    records = next(record_chunks(_mixed(examples, config, sources), SAMPLE_BYTES), ())
     texts = [text[:SAMPLE_BYTES] for text in parse_records(records, examples.maker.reads.of(config), "skip", Counter())]
     sample = [*chain.from_iterable(examples.make(texts, tokenizer))]
     lengths = lengths_of(sample) if sample else np.array([examples.longest])
     return dict(zip(row, choose_row_shape(lengths, examples.longest, [*row.values()]), strict=True))
+
+
+def _mixed(examples: ExamplesConfig, config: PrepareConfig, sources: Sequence[Source]) -> Iterator[Record]:
+    return mixed_records(sources, config.field, examples.maker.reads.names(config))
 
 
 def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents, int]:
@@ -212,7 +222,7 @@ def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents,
     shards: dict[int, Contents] = {}
 
     def missing() -> Iterator[tuple[int, list[Record]]]:
-        for index, chunk in enumerate(record_chunks(mixed_records(sources, config.field), size)):
+        for index, chunk in enumerate(record_chunks(_mixed(make.examples, config, sources), size)):
             if shard := finished_shard(folder, index):
                 shards[index] = shard
             else:

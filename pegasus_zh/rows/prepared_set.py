@@ -23,6 +23,7 @@ import numpy as np
 
 from pegasus_zh.rows.packing import padding
 from pegasus_zh.text.documents import Source
+from pegasus_zh.text.losses import Losses
 from pegasus_zh.text.stamps import changes
 from training.files.errors import DataError
 
@@ -61,11 +62,13 @@ class Contents:
     without_examples: int  # of these, how many were too short for one
     bytes: int  # of text in UTF-8
     skipped: dict[str, int]  # bad documents by reason
+    losses: Losses = field(default_factory=Losses)  # of tokenizing; in sets of earlier versions none are known
 
     @staticmethod
     def of(fields: dict) -> "Contents":
         """From the fields that `asdict` gave."""
-        return Contents(**fields | {"files": [ShardFile(**file) for file in fields["files"]]})
+        losses = Losses(**fields.get("losses", {}))
+        return Contents(**fields | {"files": [ShardFile(**file) for file in fields["files"]], "losses": losses})
 
 
 def total_contents(shards: Sequence[Contents]) -> Contents:
@@ -77,6 +80,7 @@ def total_contents(shards: Sequence[Contents]) -> Contents:
         without_examples=sum(shard.without_examples for shard in shards),
         bytes=sum(shard.bytes for shard in shards),
         skipped=dict(sorted(skipped.items())),
+        losses=sum((shard.losses for shard in shards), Losses()),
     )
 
 
@@ -129,7 +133,8 @@ class Manifest:
             f"{contents.documents} documents ({contents.without_examples} too short), "
             f"{sum(contents.skipped.values())} bad ones skipped; "
             f"{examples} {'pairs' if several else 'pieces'} in {rows} rows of {self.shape}; "
-            f"padding {shares['all']:.1%}{f' ({sides})' * several}; {contents.bytes / 1e6:.1f} MB of text"
+            f"padding {shares['all']:.1%}{f' ({sides})' * several}; {contents.bytes / 1e6:.1f} MB of text; "
+            f"{contents.losses.line(targets=several)}"
         )
 
 

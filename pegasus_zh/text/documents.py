@@ -3,21 +3,18 @@
 | source             | a document is                                                                               |
 |--------------------|---------------------------------------------------------------------------------------------|
 | `.txt`             | lines up to a blank line (or the end), joined by newlines                                   |
-| `.jsonl`, `.json`  | the string at `field` of the JSON object on one line                                        |
+| `.jsonl`, `.json`  | the string at `field` of a JSON object (see pegasus_zh.text.records)                        |
 | `.parquet`         | the string in column `field` of one row                                                     |
 | `tfds:NAME:FIELD`  | `FIELD` of one example of the split "train" of an already prepared dataset `NAME[/CONFIG]`  |
 
-Text and JSON files may be gzipped (`.gz`), and are UTF-8. Reading has two steps, so that a sequential pass stays cheap
-while worker processes parse: `read_records` finds where each document lies, `parse_record` makes its text.
+Text and JSON files may be compressed (`.gz`, `.zst`), and are UTF-8. Reading has two steps, so that a sequential pass
+stays cheap while worker processes parse: `read_records` finds where each document lies, `parse_record` makes its text.
 """
 
 import functools
 import glob
-import gzip
 import heapq
-import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,17 +22,25 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from pegasus_zh.text.lines import is_blank_line, opened
+from pegasus_zh.text.records import (
+    JSON_SUFFIXES,
+    MAX_TEXT_BLOCK,
+    TEXT_SUFFIXES,
+    BadRecord,
+    Record,
+    decoded,
+    json_object,
+    read_rows,
+    text_of,
+)
 from training.files.datasets import open_dataset
 from training.files.errors import DataError
 from training.ranges import check_ranges
 from training.telling import tell
 
 CORPUS = Path(__file__).parents[1] / "corpus"  # that comes with the project: train.jsonl and heldout.jsonl
-TEXT_SUFFIXES, JSON_SUFFIXES = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz", ".json", ".json.gz")
-TABLE_SUFFIXES = (".tsv", ".tsv.gz")
-MAX_TEXT_BLOCK = 1 << 24  # bytes; longer blocks mean that the file does not separate documents by blank lines
-IDEOGRAPHIC_SPACE = "\u3000".encode()
-SKIP = "use --on-bad-record skip to go on without such documents"
+SKIP = "use --on-bad-record skip to go on without such"
 OnBadRecord = Literal["stop", "skip"]
 Text = TypeVar("Text")  # a document, or a pair
 
@@ -45,7 +50,7 @@ class DocumentsConfig:
     """Which documents are read."""
 
     data: tuple[str, ...] = ()
-    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl (both also .gz) and .parquet."""
+    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl, .json (also .gz, .zst) and .parquet."""
     field: str = "text"
     """The JSON field or Parquet column with a document's text."""
     eval_fraction: float = 0.0
@@ -57,25 +62,6 @@ class DocumentsConfig:
 
     def __post_init__(self):
         check_ranges(self, eval_fraction=(0, 1), workers=(0, 1024))
-
-
-class BadRecord(DataError):
-    """A document that cannot be used; `reason` is the kind of fault, for counting."""
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(reason, message)  # both, so that it can be sent between processes
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.args[1]
-
-
-class Record(NamedTuple):
-    """One document, unparsed: where it lies, and its bytes (the JSON line, or the text; None for a null)."""
-
-    path: str
-    line: int  # of its first line, row or example, from 1
-    data: bytes | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +83,7 @@ class Files(NamedTuple):
 
 DOCUMENT_FILES = Files(
     (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet"),
-    "documents come as .txt, .jsonl (both may be .gz) or .parquet",
+    "documents come as .txt, .jsonl, .json (all may be .gz or .zst) or .parquet",
     datasets=True,
 )
 
@@ -138,38 +124,27 @@ def _file_source(path: str, files: Files) -> Source:
     return Source(path, status.st_size, status.st_mtime_ns)
 
 
-def read_records(source: Source, field: str = "text") -> Iterator[Record]:
-    """The documents of one source in order, unparsed. Raises DataError where the file itself cannot be read on."""
+def read_records(source: Source, field: str = "text", wanted: Sequence[str] = ()) -> Iterator[Record]:
+    """The documents of one source in order, unparsed. Raises DataError where the file itself cannot be read on.
+
+    wanted: as read_rows has it, of tables.
+    """
     if source.path.startswith("tfds:"):
         yield from _dataset_records(source.path)
     elif source.path.endswith(".parquet"):
         yield from _parquet_records(source.path, field)
+    elif source.path.endswith(TEXT_SUFFIXES):
+        with opened(source.path) as lines:
+            yield from _text_blocks(source.path, lines)
     else:
-        records = _lines if source.path.endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES)) else _text_blocks
-        try:
-            with gzip.open(source.path) if source.path.endswith(".gz") else open(source.path, "rb") as lines:
-                yield from records(source.path, _without_byte_order_mark(lines))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{source.path}: broken or truncated gzip ({error}); fetch or compress it again") from error
-        except OSError as error:
-            raise DataError(f"{source.path}: {error.strerror or error}") from error
-
-
-def _without_byte_order_mark(lines: Iterator[bytes]) -> Iterator[bytes]:
-    return chain([next(lines, b"").removeprefix(b"\xef\xbb\xbf")], lines)
-
-
-def _lines(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
-        if line and not line.isspace():
-            yield Record(path, number, line)
+        yield from (row for row in read_rows(source.path, wanted) if not is_blank_line(row.data or b""))
 
 
 def _text_blocks(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
     block: list[bytes] = []
     number = size = 0
     for number, line in enumerate(lines, 1):
-        if not line.replace(IDEOGRAPHIC_SPACE, b"").strip():
+        if is_blank_line(line):
             if block:
                 yield Record(path, number - len(block), b"\n".join(block))
                 block, size = [], 0
@@ -223,18 +198,30 @@ def _parquet_records(path: str, field: str) -> Iterator[Record]:
         ) from error
 
 
-def _dataset(name: str) -> tuple[Any, Any, str]:
+def _dataset(name: str) -> tuple[Any, Any, list[str]]:
     """The data source, without TensorFlow, the builder and the field of `tfds:NAME[/CONFIG]:FIELD` in
-    $TFDS_DATA_DIR."""
+    $TFDS_DATA_DIR; of a field within fields their names, FIELD/FIELD."""
     dataset, colon, field = name.removeprefix("tfds:").rpartition(":")
     if not (dataset and colon and field):
         raise DataError(
             f"{name}: write tfds:NAME:FIELD or tfds:NAME/CONFIG:FIELD, such as tfds:wikipedia/20230601.zh:text"
         )
     source, builder = open_dataset(dataset, "train", name)
-    if field not in builder.info.features:
-        raise DataError(f"{name}: no field {field!r}; it has: {', '.join(builder.info.features)}")
-    return source, builder, field
+    kind, names = builder.info.features, field.split("/")
+    for number, part in enumerate(names):
+        if part not in (fields := _fields(kind)):
+            raise DataError(f"{name}: no field {part!r}; it has: {', '.join(fields)}")
+        kind = kind[part]
+        if "Sequence" in type(kind).__name__:
+            raise DataError(f"{name}: {part!r} holds a list; name a field with one text")
+        if number == len(names) - 1 and (within := [f"{field}/{inner}" for inner in _fields(kind)]):
+            raise DataError(f"{name}: {part!r} holds fields; name one of them: {', '.join(within)}")
+    return source, builder, names
+
+
+def _fields(kind: Any) -> list[str]:
+    """The names of a feature's own, if it is a dictionary of features."""
+    return list(kind.keys()) if hasattr(kind, "keys") else []
 
 
 def _dataset_source(name: str) -> Source:
@@ -244,24 +231,28 @@ def _dataset_source(name: str) -> Source:
 
 
 def _dataset_records(name: str) -> Iterator[Record]:
-    source, _, field = _dataset(name)
+    source, _, names = _dataset(name)
     for start in range(0, len(source), 256):
         examples = source.__getitems__(range(start, min(start + 256, len(source))))
         for number, example in enumerate(examples, start + 1):
-            text = example[field]
+            text = functools.reduce(lambda found, field: found[field], names, example)
             yield Record(
                 name, number, text.encode() if isinstance(text, str) else text if isinstance(text, bytes) else None
             )
 
 
-def mixed_records(sources: Sequence[Source], field: str = "text", together: int = 16) -> Iterator[Record]:
+def mixed_records(
+    sources: Sequence[Source], field: str = "text", wanted: Sequence[str] = (), *, together: int = 16
+) -> Iterator[Record]:
     """The records of all sources, those of each spread evenly by its size, so that any run of them is the same mixture.
 
     At most `together` sources are open at once: every k-th of the list, then every k-th from the second, and so on.
     """
     groups = -(-len(sources) // together)
     for group in range(groups):
-        turns = [(0.0, n, source, read_records(source, field)) for n, source in enumerate(sources[group::groups])]
+        turns = [
+            (0.0, n, source, read_records(source, field, wanted)) for n, source in enumerate(sources[group::groups])
+        ]
         while turns:  # a heap: whichever source has given the smallest part of itself is next
             part, n, source, records = turns[0]
             if record := next(records, None):
@@ -287,56 +278,26 @@ def record_chunks(records: Iterable[Record], size: float) -> Iterator[list[Recor
 
 def parse_record(record: Record, field: str = "text") -> str:
     """The text of a record. Raises BadRecord, with file, line and remedy, where there is none."""
-    path, line, data = record
-    if data is None:
-        raise BadRecord("field not a string", f"{path}, row {line}: {field!r} holds no string; {SKIP}")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line += data.count(b"\n", 0, error.start)
+    if record.data is None:
         raise BadRecord(
-            "not UTF-8",
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file, or {SKIP}",
-        ) from error
-    if not path.endswith(JSON_SUFFIXES):
-        return text
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        problem = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        hint = "; a JSON array must be rewritten, one object a line" if text.lstrip().startswith("[") else ""
-        raise BadRecord(
-            "broken JSON", f"{path}, line {line}: broken JSON ({problem}){hint}; repair it, or {SKIP}"
-        ) from error
-    if isinstance(fields, list):
-        raise BadRecord("not a JSON object", f"{path}, line {line}: a JSON array; write one object a line, or {SKIP}")
-    if not isinstance(fields, dict):
-        raise BadRecord("not a JSON object", f"{path}, line {line}: not a JSON object with a field {field!r}; {SKIP}")
-    if field not in fields:
-        names = ", ".join(list(fields)[:20])
-        raise BadRecord("missing field", f"{path}, line {line}: no field {field!r}; give --field one of: {names}")
-    text = fields[field]
-    if not isinstance(text, str):
-        kind = type(text).__name__
-        raise BadRecord("field not a string", f"{path}, line {line}: field {field!r} is {kind}, not a string; {SKIP}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise BadRecord("not Unicode", f"{path}, line {line}: half of a surrogate pair in {field!r}; {SKIP}") from error
-    return text
+            "field not a string", f"{record.path}, row {record.line}: {field!r} holds no string; give another field"
+        )
+    if record.path.endswith(JSON_SUFFIXES):
+        return text_of(json_object(record), field, record.place)
+    return decoded(record)
 
 
 def parse_records(
     records: Iterable[Record], parse: Callable[[Record], Text], on_bad_record: OnBadRecord, skipped: Counter[str]
 ) -> Iterator[Text]:
     """What `parse` finds in the records, in order; with "skip", bad ones are left out and counted by reason in
-    `skipped`."""
+    `skipped`. Raises BadRecord, which offers that, otherwise."""
     for record in records:
         try:
             yield parse(record)
         except BadRecord as error:
             if on_bad_record == "stop":
-                raise
+                raise BadRecord(error.reason, f"{error}, or {SKIP}") from error
             skipped[error.reason] += 1
 
 

@@ -80,7 +80,11 @@ def _fast_sentencepiece(path: Path, scheme: str) -> tokenizers.Tokenizer:
     if rules.precompiled_charsmap:
         steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
     if rules.remove_extra_whitespaces:
-        steps += [normalizers.Strip(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
+        # Blanks alone, as sentencepiece: without NFKC a tab stays, which Strip would take.
+        steps += [
+            normalizers.Replace(tokenizers.Regex("^ +| +$"), ""),
+            normalizers.Replace(tokenizers.Regex(" {2,}"), " "),
+        ]
     fast.normalizer = normalizers.Sequence(steps)
     prefix = scheme if rules.add_dummy_prefix else "never"
     fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix, split=False)

@@ -1,17 +1,31 @@
-"""Files of (source, reference) pairs: what is fine-tuned on, and what is written for."""
+"""Pairs of texts out of records: (source, reference), as is fine-tuned on, written for, scored and prepared."""
 
-import gzip
-import json
-import sys
-import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
-from pegasus_zh.text.documents import JSON_SUFFIXES, SKIP, TABLE_SUFFIXES, TEXT_SUFFIXES, BadRecord, Files, Record
+from pegasus_zh.text.documents import Files
+from pegasus_zh.text.lines import first_line, is_blank
+from pegasus_zh.text.records import (
+    CSV_SUFFIXES,
+    JSON_SUFFIXES,
+    TABLE_SUFFIXES,
+    TEXT_SUFFIXES,
+    BadRecord,
+    Record,
+    cells,
+    decoded,
+    read_rows,
+    text_of,
+)
 from training.files.errors import DataError
 
-PAIR_FILES = Files((*TABLE_SUFFIXES, *JSON_SUFFIXES), "pairs come as .tsv or .jsonl (both may be .gz)", datasets=False)
+PAIR_FILES = Files(
+    (*TABLE_SUFFIXES, *JSON_SUFFIXES),
+    "pairs come as .tsv or .jsonl, .csv or .json (all may be .gz or .zst)",
+    datasets=False,
+)
+NAMES, FLAGS = ("source", "reference"), ("--field", "--reference-field")
 
 
 @dataclass(frozen=True)
@@ -22,97 +36,81 @@ class Pair:
     reference: str | None
 
 
-def read_pairs(path: str, field: str = "source", reference_field: str = "reference") -> Iterator[Pair]:
-    """The pairs of a .jsonl, .tsv or .txt file (also .gz), or of standard input (-), one a line.
+def read_pairs(path: str, field: str = NAMES[0], reference_field: str = NAMES[1]) -> Iterator[Pair]:
+    """The pairs of a file (see pegasus_zh.text.records), or of standard input (-).
 
-    .jsonl: an object with `field` and perhaps `reference_field`; .tsv: reference TAB source, as T5-PEGASUS's scripts
-    have it, or a source alone; .txt and standard input: a source. Blank lines at the end of the first two are no pairs.
-    Raises DataError, with file, line and remedy.
+    By the names `field` and perhaps `reference_field` of .jsonl, .json, .csv, and of a .tsv whose first line has names;
+    else a .tsv is reference TAB source, as T5-PEGASUS's scripts have it, or a source alone. A line of .txt and standard
+    input is a source, a blank one too. Raises DataError, with file, line and remedy.
     """
-    if path != "-" and not path.endswith((*PAIR_FILES.suffixes, *TEXT_SUFFIXES)):
-        raise DataError(f"{path}: unknown kind of file; inputs come as .jsonl, .tsv or .txt (all may be .gz)")
-    lines = read_lines(path)
-    for place, line in _without_blank_end(lines) if path.endswith(PAIR_FILES.suffixes) else lines:
-        if path.endswith(JSON_SUFFIXES):
-            yield _of_json(line, place, field, reference_field)
-        elif path.endswith(TABLE_SUFFIXES):
-            yield _of_table(line, place)
-        else:
-            yield Pair(line, None)
+    for _, pair in located_pairs(path, field, reference_field):
+        yield pair
 
 
-def parse_pair(record: Record, pair_fields: tuple[str, str]) -> tuple[str, str]:
-    """(source, reference) of one record of such a .jsonl or .tsv file. Raises BadRecord, with file, line and remedy,
-    where one of the two is missing."""
-    place = f"{record.path}, line {record.line}"
-    try:
-        line = (record.data or b"").decode().rstrip("\r\n")
-        table = record.path.endswith(TABLE_SUFFIXES)
-        pair = _of_table(line, place) if table else _of_json(line, place, *pair_fields, option="--pair-fields")
-    except UnicodeDecodeError as error:
-        raise BadRecord("not UTF-8", f"{place}: not UTF-8 ({error.reason}); convert the file, or {SKIP}") from error
-    except DataError as error:
-        raise BadRecord("not a pair", f"{error}, or {SKIP}") from error
-    if not (pair.source.strip() and pair.reference and pair.reference.strip()):
-        raise BadRecord("half a pair", f"{place}: no {'reference' if pair.source.strip() else 'source'}; {SKIP}")
-    return pair.source, pair.reference
+def located_pairs(
+    path: str, field: str = NAMES[0], reference_field: str = NAMES[1], flags: Sequence[str] = FLAGS
+) -> Iterator[tuple[str, Pair]]:
+    """The same with the place of each: "a.tsv, line 3"."""
+    names = (field, reference_field)
+    if path == "-" or path.endswith(TEXT_SUFFIXES):
+        yield from ((row.place, Pair(decoded(row).rstrip("\r\n"), None)) for row in read_rows(path))
+        return
+    if not path.endswith(PAIR_FILES.suffixes):
+        raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}, inputs also as .txt")
+    for row in read_rows(path, names):
+        yield row.place, pair_of(row, names, flags)
 
 
-def read_lines(path: str) -> Iterator[tuple[str, str]]:
-    """(place, text) of each line of a file, also .gz, or of standard input (-): "texts.txt, line 3".
-
-    Lines end with LF or CR LF, and a mark of the byte order is no text. Raises DataError.
-    """
-    try:
-        with _opened(path) as file:
-            for number, line in enumerate(file, 1):
-                place = f"{path}, line {number}"
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{place}: not UTF-8 ({error.reason}); convert it, e.g. with iconv -f gb18030 -t utf-8"
-                    ) from error
-                yield place, text.rstrip("\r\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+def arriving_lines(file: BinaryIO) -> Iterator[list[str]]:
+    """The lines of standard input, each time all that have come. Raises DataError for what is not UTF-8."""
+    rest, number = b"", 0
+    while data := getattr(file, "read1", file.read)(1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from _texts(lines, number)
+        number += len(lines)
+    yield from _texts([rest] if rest else [], number)
 
 
-def _without_blank_end(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    blank: list[tuple[str, str]] = []
-    for place, line in lines:
-        blank.append((place, line))
-        if line.strip():
-            yield from blank
-            blank.clear()
+def _texts(lines: list[bytes], number: int) -> Iterator[list[str]]:
+    if lines and not number:
+        lines[0] = first_line("-", lines[0] + b"\n")
+    if lines:
+        yield [decoded(Record("-", n, line)).rstrip("\r\n") for n, line in enumerate(lines, number + 1)]
 
 
-def _opened(path: str) -> AbstractContextManager[Iterable[bytes]]:
-    if path == "-":
-        return nullcontext(sys.stdin.buffer)
-    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
-
-
-def _of_table(line: str, place: str) -> Pair:
-    *before, source = line.split("\t")
+def pair_of(record: Record, names: Sequence[str] = NAMES, flags: Sequence[str] = FLAGS) -> Pair:
+    """The pair of one record. Raises BadRecord where it has no source; `flags` are those that take other names."""
+    found = cells(record)
+    if isinstance(found, dict):
+        source, reference = text_of(found, names[0], record.place, flags[0]), None
+        if found.get(names[1]) is not None:
+            reference = text_of(found, names[1], record.place, flags[1])
+        return Pair(source, reference)
+    if record.path.endswith(CSV_SUFFIXES):
+        raise BadRecord(
+            "no names",
+            f"{record.place}: its first line names no columns; let it be {names[1]},{names[0]}, or give {flags[0]} and "
+            f"{flags[1]}",
+        )
+    *before, source = found
     if len(before) > 1:
-        raise DataError(f"{place}: {len(before)} tabs; a line is reference TAB source")
+        raise BadRecord("not a pair", f"{record.place}: {len(before)} tabs; a line is {names[1]} TAB {names[0]}")
     return Pair(source, before[0] if before else None)
 
 
-def _of_json(line: str, place: str, field: str, reference_field: str, option: str = "--field") -> Pair:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: broken JSON ({error}); write one object a line") from error
-    if not isinstance(fields, dict):
-        raise DataError(f"{place}: not a JSON object; write one a line")
-    if not isinstance(fields.get(field), str):
-        raise DataError(f"{place}: no text in field {field!r}; give {option} one of: {', '.join(fields)}")
-    reference = fields.get(reference_field)
-    pair = Pair(fields[field], reference if isinstance(reference, str) else None)
-    try:
-        f"{pair.source}{pair.reference}".encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{place}: half of a surrogate pair; write the file again") from error
-    return pair
+def whole(pair: Pair, place: str, flag: str = FLAGS[1]) -> tuple[str, str]:
+    """(source, reference). Raises BadRecord where one of them is missing."""
+    if is_blank(pair.source) or pair.reference is None or is_blank(pair.reference):
+        missing = "source" if is_blank(pair.source) else "reference"
+        raise BadRecord(
+            "half a pair",
+            f"{place}: a pair needs a source and a reference, and the {missing} is missing; mend or remove it, or give "
+            f"another {flag}",
+        )
+    return pair.source, pair.reference
+
+
+def parse_pair(record: Record, pair_fields: tuple[str, str]) -> tuple[str, str]:
+    """(source, reference) of one record. Raises BadRecord, with file, line and remedy, where one is missing."""
+    flags = ("--pair-fields",) * 2
+    return whole(pair_of(record, pair_fields, flags), record.place, flags[1])

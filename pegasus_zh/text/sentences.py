@@ -63,10 +63,12 @@ def group_sentences(
 
     A run is closed before the sentence that would pass `max_characters`, but not before it has `min_sentences`; a
     last run of fewer sentences is dropped. 768 = 1.5 * 512, the characters that fill 384 + 128 tokens (T5-PEGASUS).
+    A sentence of more characters than that, as of text without any mark, is cut into such of so many: its longest
+    common subsequences would take the square of its length, and of what they find no more fits into the ids.
     """
     group: list[str] = []
     characters = 0
-    for sentence in sentences:
+    for sentence in _cut(sentences, max_characters):
         if characters + len(sentence) > max_characters and len(group) >= min_sentences:
             yield group
             group, characters = [], 0
@@ -74,3 +76,11 @@ def group_sentences(
         characters += len(sentence)
     if len(group) >= min_sentences:
         yield group
+
+
+def _cut(sentences: Iterable[str], longest: int) -> Iterator[str]:
+    for sentence in sentences:
+        if len(sentence) <= longest:
+            yield sentence
+        else:
+            yield from (sentence[start : start + longest] for start in range(0, len(sentence), longest))

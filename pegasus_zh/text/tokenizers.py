@@ -24,6 +24,8 @@ from tokenizers import normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
 from pegasus_zh.text.added_tokens import AddedTokens
+from pegasus_zh.text.lines import first_line
+from pegasus_zh.text.records import Record, decoded
 from pegasus_zh.text.side_files import (
     FAST_FILE,
     SETTINGS_FILE,
@@ -31,6 +33,7 @@ from pegasus_zh.text.side_files import (
     settings_of_pieces,
     settings_of_wordpieces,
 )
+from pegasus_zh.text.spacing import CHINESE, join_tokens
 from pegasus_zh.text.tokenizer_json import sentencepiece_of, vocabulary_of
 from training.files.atomic import read_json, write_bytes
 from training.files.errors import DataError
@@ -47,9 +50,6 @@ _REMEMBERED_WORDS = 1 << 18  # about 50 MB: the vocabulary, and the first 200,00
 # plane the regular expression would become slow, so every such character (an emoji, say) counts as a possible mark.
 _MAY_BE_MARK = re.compile(
     "[" + "".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c) == "Mn") + "\U00010000-\U0010ffff]"
-)
-_CHINESE = re.compile(
-    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
 )
 
 
@@ -86,8 +86,12 @@ class Tokenizer(Protocol):
         ...
 
     def frame_target(self, ids: list[int], max_length: int) -> list[int]:
-        """The decoder's labels: `ids` and the end token. `max_length` counts the start token too: max_length-1 ids."""
-        return _truncate(ids, max_length - 2) + [self.eos_id]
+        """The decoder's labels: `ids` and the end token. `max_length` counts the start token too: max_length-1 ids.
+
+        What is cut has no end token: it would teach to end within a sentence.
+        """
+        kept = _truncate(ids, max_length - 2)
+        return [*kept, self.eos_id] if len(kept) == len(ids) else list(ids[: max_length - 1])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` up to the first end token; special tokens, and ids outside the vocabulary, are dropped."""
@@ -98,7 +102,8 @@ class Tokenizer(Protocol):
         for is_added, group in itertools.groupby(ids, added.__contains__):
             found = list(group)
             part = "".join(map(added.__getitem__, found)) if is_added else self._decode(found)
-            text += " " * (_is_latin(text[-1:]) and _is_latin(part[:1])) + part
+            beside = text[-1:] + part[:1]  # words of Latin letters, and numbers, are apart
+            text += " " * (len(beside) == 2 and beside.isascii() and beside.isalnum()) + part
         return text
 
     def _decode(self, ids: list[int]) -> str:
@@ -173,18 +178,9 @@ class PegasusTokenizer(Tokenizer):
         return [_BERT_LAYOUT[CLS]] + _truncate(ids, max_length - 2) + [_BERT_LAYOUT[SEP]]
 
     def _decode(self, ids: list[int]) -> str:
-        """Tokens are joined as Chinese is written: a space only between two Latin words or numbers."""
-        text, last = [], ""
-        for i in ids:
-            if not 0 <= i < len(self.vocabulary) or _is_special(token := self.vocabulary[i]):
-                continue
-            if token.startswith("##") and len(token) > 2:
-                token = token[2:]
-            elif _is_latin(last) and _is_latin(token[0]):
-                text.append(" ")
-            text.append(token)
-            last = token[-1]
-        return "".join(text)
+        """Tokens are joined with the blanks of bert4keras (pegasus_zh/text/spacing.py)."""
+        tokens = (self.vocabulary[i] for i in ids if 0 <= i < len(self.vocabulary))
+        return join_tokens(token for token in tokens if not _is_special(token))
 
     def _pieces(self) -> list[str]:
         found = ("" if _is_special(token) else token for token in self.vocabulary)
@@ -297,13 +293,7 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         tokenizer = SentencePieceTokenizer(content, str(path))
         settings = settings_of_pieces(path, tokenizer.vocabulary) if path.name == SENTENCEPIECE_FILE else Settings()
         return tokenizer if settings == Settings() else SentencePieceTokenizer(content, str(path), settings)
-    try:
-        lines = content.decode("utf-8-sig").split("\n")  # not splitlines: U+2028 is a token of Chinese BERT
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8; convert the file, e.g. with iconv -f gb18030 -t utf-8") from None
-    lines = _with_separator([line.removesuffix("\r") for line in lines])
-    vocabulary = lines[:-1] if lines[-1] == "" else lines
+    vocabulary = _lines(path, content)
     settings = _pegasus_settings(path, vocabulary) if path.name == PEGASUS_FILE else Settings()
     return PegasusTokenizer(vocabulary, str(path), settings)
 
@@ -328,6 +318,15 @@ def _pegasus_settings(file: Path, vocabulary: list[str]) -> Settings:
     return settings_of_wordpieces(file, vocabulary, marks, _BERT_LAYOUT, never, has_words)
 
 
+def _lines(path: Path, content: bytes) -> list[str]:
+    """The tokens of a vocab.txt, without blanks beside them, as bert4keras reads it. Raises DataError."""
+    head, end, rest = content.partition(b"\n")
+    text = decoded(Record(str(path), 1, first_line(str(path), head + end) + rest))
+    # Not splitlines: U+2028 is a token of Chinese BERT.
+    lines = _with_separator([line.removesuffix("\r") for line in text.split("\n")])
+    return [line.strip(" \t") or line for line in (lines[:-1] if lines[-1] == "" else lines)]
+
+
 def words(text: str) -> list[str]:
     """The words that encode looks up: jieba's without its hidden Markov model, of the normalised text."""
     return rjieba.cut(normalise(text), False)
@@ -348,7 +347,7 @@ def split_plain(text: str) -> list[str]:
 
 def is_chinese(character: str) -> bool:
     """As BERT's basic tokenizer has it: of the blocks of CJK ideographs."""
-    return _CHINESE.match(character) is not None
+    return CHINESE.match(character) is not None
 
 
 def _spell(character: str) -> str:
@@ -399,10 +398,6 @@ def _check_vocabulary(vocabulary: list[str], source: str) -> dict[str, int]:
 
 def _is_special(token: str) -> bool:
     return len(token) > 2 and ((token[0], token[-1]) == ("[", "]") or token in ("<S>", "<T>"))
-
-
-def _is_latin(character: str) -> bool:
-    return character.isascii() and character.isalnum()
 
 
 def _truncate(ids: list[int], room: int) -> list[int]:

@@ -154,7 +154,8 @@ def train_pegasus_vocabulary(
 def train_sentencepiece(texts: Iterable[str], size: int, max_characters: int = 10_000_000) -> bytes:
     """The bytes of a unigram sentencepiece model (Kudo, 2018) of `size` pieces, fewer if the texts have no more.
 
-    pad 0, </s> 1, <unk> 2 as in mT5, unknown characters as bytes. Of longer texts an even sample of lines, at most
+    pad 0, </s> 1, <unk> 2 as in mT5, unknown characters as bytes; unlike in mT5 every character stays what it is, so
+    that decoding gives back Chinese marks. Of longer texts an even sample of lines, at most
     `max_characters` in all, is used: training takes about ten seconds a million on the one thread that keeps it
     deterministic. Raises `DataError` where the size cannot hold the characters, or there is no text.
     """
@@ -172,6 +173,7 @@ def train_sentencepiece(texts: Iterable[str], size: int, max_characters: int = 1
             unk_id=2,
             bos_id=-1,
             byte_fallback=True,
+            normalization_rule_name="identity",  # by default NFKC: ，！？ would become half-width, and stay so
             character_coverage=_COVERAGE,
             num_threads=1,  # more threads would add up floats in another order
             minloglevel=2,

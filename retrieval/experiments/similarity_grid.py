@@ -21,7 +21,8 @@ import tyro
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.experiments.similarity_report import report
 from retrieval.similarity import SimilarityTask, cosines, task_of
-from retrieval.tuning.simcse import Examples, TuningRecipe, tune
+from retrieval.tuning.examples import Examples
+from retrieval.tuning.simcse import TuningRecipe, tune
 from retrieval.vectors.arrays import check_finite, read_npy
 from retrieval.vectors.encoding import Encoding, encoder, encoder_for
 from retrieval.vectors.flow import FlowConfig, fit_flow, flowed
@@ -50,7 +51,8 @@ class SimilarityGridConfig:
     models: tuple[str, ...]
     """NAME=FOLDER or FOLDER: work folders of scripts.pretrain_encoder or scripts.simcse, or Hugging Face folders."""
     tasks: tuple[str, ...]
-    """NAME=FILE[,FILE...] or FILE: .tsv of text TAB text TAB score, also .gz; several files are splits of one task."""
+    """NAME=FILE[,FILE...] or FILE: text TAB text TAB score (.tsv, .csv, .jsonl, .json, also .gz and .zst); several
+    files are splits of one task."""
     poolings: tuple[Pooling, ...] = ("cls", "pooler", "mean", "first-last")
     """P1 to P4, last-two and pooler-tanh; those of the pooler are left out for a model that has none."""
     methods: tuple[str, ...] = ("none", "whitening", "flow")

@@ -10,9 +10,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from pegasus_zh.text.lines import is_blank
+from pegasus_zh.text.losses import Losses, counting
+from pegasus_zh.text.tokenizers import Tokenizer
 from retrieval.search.index import Index, make_index
 from retrieval.search.store import read, whitened_unit
-from retrieval.texts import read_columns, read_texts
+from retrieval.texts import is_number, read_columns, read_texts
 from retrieval.vectors.encoding import encoder
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -44,7 +47,7 @@ class QueryConfig(AskConfig):
     """Find the texts nearest to each question, of a file or at a prompt."""
 
     input: str = ""
-    """.txt, .jsonl or .tsv; - is standard input; none gives a prompt, or what is piped in."""
+    """.txt, .jsonl, .json, .csv or .tsv; - is standard input; none gives a prompt, or what is piped in."""
     field: str = "text"
     """The JSON field with a question."""
     k: int = 5
@@ -61,7 +64,7 @@ class EvaluateIndexConfig(AskConfig):
     of an approximate one also what exact search finds."""
 
     pairs: str
-    """.tsv of question TAB text of the index, also .gz."""
+    """Question TAB text of the index: .tsv, .csv, .jsonl or .json, also .gz and .zst."""
     k: int = 10
     """Of MRR@k and recall@k."""
 
@@ -97,11 +100,22 @@ class Searcher:
     index: Index
     texts: Sequence[str]
     vectors: Callable[[Sequence[str]], np.ndarray]  # of questions, as those of the texts
+    tokenizer: Tokenizer
+    losses: Losses  # of the questions
+
+    def unanswerable(self, question: str) -> str:
+        """Why nothing can be found for it, if so: any two texts of unknown characters are the same to a model."""
+        if is_blank(question):
+            return "no text"
+        ids = self.tokenizer.encode(question)
+        return "" if {*ids} - {self.tokenizer.unk_id} else "none of its characters is in the model's vocabulary"
 
     def search(self, questions: Sequence[str], k: int) -> list[list[Hit]]:
-        """Of each question the k nearest texts, the best first. Raises DataError for a question without text."""
-        if wrong := [number for number, text in enumerate(questions, 1) if not text.strip()]:
-            raise DataError(f"question {wrong[0]}: no text")
+        """Of each question the k nearest texts, the best first. Raises DataError for a question without text, or of
+        unknown characters alone."""
+        for number, question in enumerate(questions, 1):
+            if reason := self.unanswerable(question):
+                raise DataError(f"question {number}: {reason}")
         found = self.index.search(self.vectors(questions), min(k, max(len(self.index), 1)))
         return [
             [Hit(self.texts[place], float(score), int(place)) for score, place in zip(*row, strict=True) if place >= 0]
@@ -113,17 +127,17 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
     """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
     not belong together."""
     stored = read(Path(folder), model=model, breadth=breadth, recall=recall)
-    mesh = make_mesh(MeshConfig())
+    mesh, (tokenizer, losses) = make_mesh(MeshConfig()), counting(stored.source.text.tokenizer)
     with jax.set_mesh(mesh):
         source, pooling = stored.source, stored.about.pooling
-        encode = encoder(source.text, [pooling], stored.encoding)
+        encode = encoder(source.text._replace(tokenizer=tokenizer), [pooling], stored.encoding)
         encode = source.finish(encode, pooling, source.prompt_of_questions)
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):
             return whitened_unit(np.concatenate([part.vectors[:, 0] for part in encode(questions)]), stored.whitening)
 
-    return Searcher(stored.index, stored.texts, vectors)
+    return Searcher(stored.index, stored.texts, vectors, stored.source.text.tokenizer, losses)
 
 
 def open_as_asked(config: AskConfig) -> Searcher:
@@ -137,9 +151,13 @@ def query(config: QueryConfig) -> None:
         if not questions:
             raise DataError(f"{given}: no question in it")
         searcher = open_as_asked(config)
-        for question, hits in zip(questions, searcher.search(questions, config.k), strict=True):
+        reasons = [searcher.unanswerable(question) for question in questions]
+        asked = [question for question, reason in zip(questions, reasons, strict=True) if not reason]
+        hits = iter(searcher.search(asked, config.k) if asked else [])
+        for question, reason in zip(questions, reasons, strict=True):
             tell(question)
-            tell("\n".join(_line(hit) for hit in hits))
+            tell(f"  {reason}" if reason else "\n".join(_line(hit) for hit in next(hits)))
+        searcher.losses.report_any(given)
         return
     searcher = open_as_asked(config)
     tell("Ctrl-D ends it")
@@ -148,9 +166,13 @@ def query(config: QueryConfig) -> None:
             question = input("? ")
         except EOFError:
             return
-        if question.strip():
-            for hit in searcher.search([question], config.k)[0]:
-                tell(_line(hit))
+        if not question.strip():
+            continue
+        if reason := searcher.unanswerable(question):
+            tell(f"  {reason}")
+            continue
+        for hit in searcher.search([question], config.k)[0]:
+            tell(_line(hit))
 
 
 def _line(hit: Hit) -> str:
@@ -172,13 +194,16 @@ def evaluate(config: EvaluateIndexConfig) -> Scores:
     for place, text in enumerate(searcher.texts):
         places.setdefault(text, place)
     questions, wanted, missing = [], [], []
-    for line, columns in read_columns(config.pairs):
-        if len(columns) != 2:
-            raise DataError(f"{line}: {len(columns)} column(s); a line is question TAB text, as by cut -f1,2")
-        if columns[1] not in places:
-            missing.append(line)
-        questions.append(columns[0])
-        wanted.append(places.get(columns[1], -1))
+    for row in read_columns(config.pairs):
+        if len(row.columns) != 2:
+            remedy = (
+                "keep those that are alike, without their label" if is_number(row.columns[-1]) else "as by cut -f1,2"
+            )
+            raise DataError(f"{row.place}: {len(row.columns)} column(s); a line is question TAB text, {remedy}")
+        if row.columns[1] not in places:
+            missing.append(row.place)
+        questions.append(row.columns[0])
+        wanted.append(places.get(row.columns[1], -1))
     if not questions:
         raise DataError(f"{config.pairs}: no pair in it")
     if missing:
@@ -187,6 +212,7 @@ def evaluate(config: EvaluateIndexConfig) -> Scores:
             "with scripts.search add, or remove the lines"
         )
     vectors = searcher.vectors(questions)
+    searcher.losses.report_any(config.pairs)
     searcher.index.search(vectors, config.k)  # compiles, and reads what is on disk
     begin = time.perf_counter()
     found = searcher.index.search(vectors, config.k)

@@ -60,7 +60,7 @@ def serve(config: ServeConfig) -> None:
     with listening:
         searcher = open_as_asked(config)
         for length in (1, 20, 40, 80, 160, 320, LONGEST):  # compiles before the first question, for each length of rows
-            searcher.search(["问" * length], SHOWN)
+            searcher.index.search(searcher.vectors(["问" * length]), min(SHOWN, max(len(searcher.index), 1)))
         print(f"http://{config.host}:{config.port}  (Ctrl-C ends it)", flush=True)
         app = application(searcher, Path(config.folder).absolute().name)
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

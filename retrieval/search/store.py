@@ -48,7 +48,7 @@ class BuildConfig:
     """A work folder of scripts.pretrain_encoder or scripts.simcse, or a folder of transformers or
     sentence-transformers, whose prompts of documents and of queries are put before texts and questions."""
     texts: str
-    """.txt (one text a line), .jsonl (see --field) or .tsv (the last column), also .gz."""
+    """.txt (one text a line), .jsonl, .json or .csv (see --field) or .tsv (the last column), also .gz and .zst."""
     folder: str
     """The new folder of the index."""
     kind: Kind = "exact"

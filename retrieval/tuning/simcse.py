@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import jax
 import numpy as np
 import tyro
 
+from pegasus_zh.text.losses import counting
 from pegasus_zh.text.tokenizers import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.similarity import SimilarityTask, cosines, read_task
-from retrieval.texts import read_columns
 from retrieval.tuning.batches import Batches, Form, longest
 from retrieval.tuning.contrastive import Loss
+from retrieval.tuning.examples import Examples, examples_of
 from retrieval.tuning.program import contrastive_program
 from retrieval.vectors.encoding import Encoding, encoder_for
 from retrieval.vectors.pooling import Pooling, check_poolings
@@ -122,14 +123,18 @@ class SimCSEConfig:
     model: str
     """A work folder of scripts.pretrain_encoder, or a Hugging Face folder."""
     data: tuple[str, ...]
-    """.txt, .tsv or .jsonl files, also .gz. For simcse one text a line, or all of a .tsv's columns but numbers; for
-    pairs .tsv of sentence TAB its like [TAB hard negatives]; for cosent .tsv of a TAB b TAB score."""
+    """.txt, .tsv, .csv, .jsonl or .json files, also .gz, .zst. For simcse one text a line, --field, or all of a
+    table's columns but numbers; for pairs columns of a sentence, its like [, hard negatives]; for cosent of a, b and
+    a score, such as a label."""
+    labelled: bool = False
+    """For pairs: the last column is a label, 1 of those that are alike, which are trained on, or 0 of others, which are
+    counted and left out (--loss cosent learns from both)."""
     folder: str = "runs/simcse"
     """Where everything of the run goes; scripts.embed takes it as --model."""
     field: str = "text"
-    """The JSON field with a text."""
+    """For simcse: the field or column with a text."""
     valid: str = ""
-    """A .tsv of a TAB b TAB score, whose Spearman correlation is told as training goes."""
+    """A file of a TAB b TAB score, whose Spearman correlation is told as training goes."""
     recipe: Annotated[TuningRecipe, FLAT] = dataclasses.field(default_factory=TuningRecipe)
     """What trains."""
     launch: Annotated[LaunchConfig, FLAT] = dataclasses.field(default_factory=LaunchConfig)
@@ -137,14 +142,8 @@ class SimCSEConfig:
 
     def __post_init__(self):
         check_lists(self, data=None)
-
-
-class Examples(NamedTuple):
-    """What is trained on: of each example S sentences, and of scored pairs their scores."""
-
-    where: str  # for messages: files, or a task's name
-    sentences: list[tuple[str, ...]]
-    scores: np.ndarray | None = None  # float32 [n]
+        if self.labelled and self.recipe.loss != "pairs":
+            raise ValueError(f"labelled goes with --loss pairs, not {self.recipe.loss}: cosent takes labels as scores")
 
 
 def simcse(config: SimCSEConfig) -> Trained:
@@ -153,7 +152,10 @@ def simcse(config: SimCSEConfig) -> Trained:
     with hold(config.folder, config.launch):
         source = load_alone(config.model)
         valid = read_task("valid", [config.valid]) if config.valid else None
-        examples, mesh = read_examples(config), make_mesh(config.launch.mesh)
+        examples, mesh = (
+            read_examples(config),
+            make_mesh(config.launch.mesh),
+        )
         trained = tune(config.recipe, source, examples, valid, mesh, Path(config.folder))
         tell(f"{config.folder}: a --model for scripts.embed, scripts.search and scripts.evaluate_similarity")
         return trained
@@ -177,40 +179,7 @@ def plan_of(config: SimCSEConfig, mesh: jax.sharding.Mesh) -> tuple[Program, Loo
 
 def read_examples(config: SimCSEConfig) -> Examples:
     """The examples of the files. Raises DataError, with file, line and remedy."""
-    loss, where = config.recipe.loss, ", ".join(config.data)
-    if loss == "cosent":
-        task = read_task("examples", config.data)
-        pairs = [pair for split in task.splits for pair in zip(split.first, split.second, strict=True)]
-        scores = np.concatenate([split.scores for split in task.splits])
-        ranks = np.unique(scores, return_inverse=True)[1]  # float32 keeps their order, which is all that counts
-        return Examples(where, [(task.texts[a], task.texts[b]) for a, b in pairs], ranks.astype(np.float32))
-    rows = [row for path in config.data for row in read_columns(path, config.field)]
-    if loss == "simcse":
-        sentences = dict.fromkeys(text for _, row in rows for text in row if len(row) == 1 or not _number(text))
-        return Examples(where, [(text,) for text in sentences])
-    if not rows:
-        raise DataError(f"{where}: no pair in it")
-    counts = {len(row) for _, row in rows}
-    if len(counts) != 1 or counts == {1}:
-        place, row = next((p, r) for p, r in rows if len(r) != len(rows[0][1]) or len(r) == 1)
-        before = "" if len(row) == 1 else f", and {len(rows[0][1])} on the first line"
-        raise DataError(
-            f"{place}: {len(row)} column(s){before}; every line is sentence TAB its like, with as many hard negatives"
-        )
-    if all(_number(row[-1]) for _, row in rows):
-        raise DataError(
-            f"{rows[0][0]}: {rows[0][1][-1]!r}, and every other line ends in a number: --loss cosent is for scores; "
-            "for pairs keep the lines that are alike, and cut -f1,2"
-        )
-    return Examples(where, [row for _, row in rows])
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return examples_of(config.data, config.recipe.loss, config.field, config.labelled)
 
 
 def tune(
@@ -228,8 +197,9 @@ def tune(
     chosen = np.random.default_rng(recipe.seed).permutation(count)[: recipe.examples or None]
     if len(chosen) < recipe.batch_size:
         raise DataError(f"{examples.where}: {len(chosen)} examples, fewer than one batch of {recipe.batch_size}")
+    encoding, losses = counting(tokenizer)
     ids = [
-        [tokenizer.frame_source(tokenizer.encode(text), recipe.max_length) for text in examples.sentences[i]]
+        [encoding.frame_source(encoding.encode(text), recipe.max_length) for text in examples.sentences[i]]
         for i in chosen
     ]
     scores = None if examples.scores is None else examples.scores[chosen]
@@ -238,6 +208,7 @@ def tune(
     program = recipe.program(model, batches.form, loop.steps)
     program.check(mesh, loop.microbatch)
     tell(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}")
+    losses.report("sentences")
     encode = encoder_for(model, tokenizer, [recipe.pooling], Encoding(max_length=recipe.max_length))
 
     def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tqdm import tqdm
 
 from pegasus_zh import evaluation
-from pegasus_zh.evaluation import METRICS, EvaluateTextsConfig, evaluate, intervals, scores
+from pegasus_zh.evaluation import METRICS, EvaluateTextsConfig, evaluate, fold, intervals, scores
 from tests.listening import Terminal
 from training.files.errors import DataError
 from training.telling import logger, silence
@@ -156,6 +156,27 @@ def test_table_differences_and_figures(tmp_path, said):
     assert said[-1] == f"  not the references of {first}: no difference"
 
 
+def test_folded_texts_have_figures_of_their_own(tmp_path, said):
+    """Of blanks, widths, accents and case nothing is left; where they make no difference, nothing is said."""
+    references = ["今天天气很好，我们去公园", "Ｄeep Learning：naïve（３种）", "他说“你好！”"]
+    written = ["今天 天气\n很好, 我们 去公园", "deep learning: naive (3种)", "他说“你好!”"]
+    first = write(tmp_path / "first.jsonl", references, references)
+    second = write(tmp_path / "second.jsonl", written, references)
+    report = evaluate(EvaluateTextsConfig(files=(first, second)))
+    assert report[1]["scores"]["bleu"]["mean"] < 0.5
+    for name in METRICS:
+        assert report[1]["folded"]["scores"][name]["mean"] == pytest.approx(1, abs=1e-6)
+        assert report[1]["folded"]["difference"][name]["mean"] == pytest.approx(0, abs=1e-6)
+        assert report[0]["folded"]["scores"][name]["mean"] == pytest.approx(1, abs=1e-6)
+    place = said.index("folded (one width and one case, without accents and blanks):")
+    assert place == 4 and said[place + 2].startswith(first) and said[place + 3].startswith(second)
+    expected = scores(list(map(fold, references)), list(map(fold, written)))
+    assert report[1]["folded"]["scores"]["bleu"]["mean"] == pytest.approx(expected["bleu"].mean())
+    said.clear()
+    plain = write(tmp_path / "plain.jsonl", ["天气很好ABC"], ["天气真好abC"])
+    assert "folded" not in evaluate(EvaluateTextsConfig(files=(plain,)))[0] and len(said) == 2
+
+
 def test_a_terminal_sees_a_bar_of_a_command_but_within_a_silence(monkeypatch, shown):
     class Prompt(tqdm):  # which does not wait for three seconds
         def __init__(self, *given, delay: float, **options):
@@ -208,7 +229,8 @@ def test_a_bad_line_is_named(tmp_path, line, fault):
         ("a.jsonl", b"\n \n", "no examples"),
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl.gz", b"\x1f\x8bxx", "gzip"),
-        ("a.txt", b"x", "not JSON lines"),
+        ("a.txt", b"x", "unknown kind of file; pairs come as"),
+        ("a.tsv", b"x\n", "line 1: 1 column"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, name, content, fault):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe, _epochs, finetune, read_data
+from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe, Tuned, _epochs, finetune, read_data
 from pegasus_zh.generation import writer
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
@@ -213,7 +213,7 @@ def test_bad_pairs_are_one_line(config, tmp_path, content, changes, message):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["pairs.txt", "pairs.csv", "pairs.tsv.zip", "-"])
+@pytest.mark.parametrize("name", ["pairs.txt", "pairs.xlsx", "pairs.tsv.zip", "-"])
 def test_a_file_of_another_kind_is_one_line(config, tmp_path, name):
     (tmp_path / name).write_text("甲\t乙丙\n丁\t戊\n", "utf-8")
     path = name if name == "-" else str(tmp_path / name)
@@ -242,6 +242,19 @@ def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
             finetune(replace(config, folder=str(folder), **changes))
     assert kept == {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
     assert json.loads((folder / "best.json").read_text()) == best.best
+
+
+def test_what_tokenizing_loses_is_told(config, tmp_path, said, monkeypatch):
+    monkeypatch.setattr("pegasus_zh.finetune.train", lambda *_: Tuned({}, finished=False))
+    lines = [f"臺灣{CHARACTERS[n % 9] * (9 if n % 2 else 1)}\t{'一丁臺' * (n % 7 + 1)}\n" for n in range(20)]
+    (tmp_path / "odd.tsv").write_text("".join(lines), "utf-8")
+    config = replace(config, data=str(tmp_path / "odd.tsv"), folder=str(tmp_path / "run"))
+    finetune(config)
+    pairs = sum(read_data(config), [])
+    cut = (sum(len(source) > 14 for source, _ in pairs), sum(len(reference) > 6 for _, reference in pairs))
+    place = next(n for n, line in enumerate(said) if line.startswith("pairs: "))
+    assert all(cut) and f"ids unknown; {cut[0]} sources and {cut[1]} targets cut" in said[place]
+    assert said[place + 1].startswith("warning: ") and "most often 臺 (" in said[place + 1]
 
 
 def test_a_best_model_that_is_gone_is_said(finished, config, tmp_path):

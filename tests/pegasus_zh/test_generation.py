@@ -4,20 +4,25 @@ import gzip
 import io
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import pytest
 
 from pegasus_zh.generation import GenerateConfig, run_generation
 from pegasus_zh.t5.huggingface import write_folder
-from pegasus_zh.text.pairs import Pair, read_pairs
+from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
 from pegasus_zh.writing import generate
 from rope.decoding.search import Search
 from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import random_model
 from tests.pegasus_zh.test_writing import CONFIG, DECODER, MODEL, TEXTS, TOKENIZER, WRITING
 from training.files.errors import DataError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,33 @@ def test_what_a_folder_suppresses_is_not_written(folder, written, tmp_path):
     assert not any(written[0][0] in row["written"] for row in run(mine, path, tmp_path))
 
 
+def test_standard_input_is_answered_line_by_line(folder, written):
+    """In a pipe that stays open: each line's answer comes before the next line goes."""
+    command = [sys.executable, "-m", "scripts.generate", "--model", str(folder), "--input", "-", "--semantics", "mt5"]
+    command += ["--max-source", "12", "--max-target", str(WRITING.max_target)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for text, expected in zip(TEXTS[:2], written, strict=False):
+            process.stdin.write(text + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == expected + "\n"
+        process.stdin.write("\n" + TEXTS[2])  # a blank line, and one without an end
+        process.stdin.close()
+        assert process.stdout.read() == f"\n{written[2]}\n"
+        assert "-: 0.00% of " in process.stderr.read()
+
+
+@pytest.mark.parametrize("content", ["今天".encode("gbk"), "今天".encode("utf-16"), b"a\rb\r\n" * 2])
+def test_standard_input_of_another_encoding_is_one_line(monkeypatch, content):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    if b"\r" in content:
+        assert list(arriving_lines(sys.stdin.buffer)) == [["a\rb", "a\rb"]]
+        return
+    with pytest.raises(DataError, match="-, line 1: byte .* gb18030|-: UTF-16, by its first two bytes"):
+        list(arriving_lines(sys.stdin.buffer))
+
+
 def test_the_prompt_says_how_it_ends(monkeypatch, shown, folder):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     run_generation(GenerateConfig(model=str(folder), semantics="mt5", writing=WRITING))
@@ -182,17 +214,22 @@ def test_files_of_pairs(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"source": "a"}\n{"text": "b"}\n', r"a.jsonl, line 2: no text in field 'source'.*: text$"),
+        (
+            "a.jsonl",
+            b'{"source": "a"}\n{"text": "b"}\n',
+            r"a.jsonl, line 2: no field 'source'; give --field one of: text$",
+        ),
         ("a.jsonl", b'{"source"\n', "a.jsonl, line 1: broken JSON"),
         ("a.jsonl", b'{"source": "a"}\n\n{"source": "b"}\n', "a.jsonl, line 2: broken JSON"),
-        ("a.txt", b"a\n\xff\xfe", "a.txt, line 2: not UTF-8"),
+        ("a.txt", b"a\n\xff\xfe", "a.txt, line 2: byte 0xff is not UTF-8"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: broken JSON"),
         ("a.jsonl", b"[1]", "a.jsonl, line 1: not a JSON object"),
         ("a.jsonl", b'{"source": "\\ud800"}', "a.jsonl, line 1: half of a surrogate pair"),
         ("a.txt.gz", gzip.compress(b"a" * 99)[:-20] + b"x" * 12, r"a.txt.gz: \S"),
-        ("a.csv", b"a", "unknown kind of file"),
+        ("a.csv", b"a", "a.csv, line 1: its first line names no columns; let it be reference,source"),
+        ("a.xls", b"a", "unknown kind of file; pairs come as .tsv or .jsonl, .csv or .json .*, inputs also as .txt"),
         ("a.tsv", "乙\t甲\n乙\t甲\t丙\n".encode(), "a.tsv, line 2: 2 tabs"),
-        ("a.tsv.gz", b"plain", "a.tsv.gz: Not a gzipped file"),
+        ("a.tsv.gz", b"plain", "a.tsv.gz: broken or truncated gzip .Not a gzipped file"),
         ("missing.txt", None, "missing.txt: No such file"),
     ],
 )

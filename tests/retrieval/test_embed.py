@@ -106,6 +106,12 @@ def test_long_texts_are_cut_and_told_of_or_refused(model: Path, tmp_path, said: 
         embed_file(config(model, tmp_path, out="x.npy", on_long="stop"))
 
 
+def test_unknown_characters_are_told_of(model: Path, tmp_path, said: list[str]) -> None:
+    embed_file(config(model, tmp_path, ["今天臺", "😀"]))
+    assert said[0] == f"{tmp_path}/t.txt: 50.00% of 4 ids unknown, 1 texts of nothing else; 0 texts cut"
+    assert said[1].startswith("warning: 50.0% of the ids are unknown, most often 臺 (1), 😀 (1)")
+
+
 def test_whitening_is_fitted_and_applied(model: Path, tmp_path, said: list[str]) -> None:
     texts = [(CHARACTERS * 2)[i % 17 : i % 17 + 2 + i % 11] for i in range(90)]
     embed_file(config(model, tmp_path, texts))

@@ -2,7 +2,10 @@
 
 import atexit
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, make_dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -12,6 +15,8 @@ from training.command import as_typed, run
 from training.flags import FLAT, one_of, parse_flags
 from training.loop import Diverged
 from training.ranges import check_ranges
+
+ROOT = Path(__file__).parents[2]
 
 
 def fail(error: BaseException) -> None:
@@ -53,6 +58,15 @@ def test_an_interruption_that_a_library_made_something_else_of():
 
     with pytest.raises(SystemExit, match="interrupted"):
         run(main)
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # what is left is written at the end, or long before
+def test_who_reads_no_further_is_no_error(lines):
+    code = f"from training.command import run; run(lambda: print('line\\n' * {lines}, end=''))"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() in (0, 1)
 
 
 @dataclass(frozen=True)

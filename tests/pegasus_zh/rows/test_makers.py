@@ -1,5 +1,6 @@
 """The table of makers: every row makes what it says, and each value of --selector is a row."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -44,8 +45,10 @@ def test_examples_have_the_sides_of_their_maker(name, tokenizer):
     assert config.longest == ([64, 23] if len(maker.sides) == 2 else [64])
     for example in (example for examples in made for example in examples):
         assert len(example) == len(maker.sides)
-        for most, ids in zip(config.longest, example, strict=True):
-            assert ids.dtype == np.uint16 and 0 < len(ids) <= most and ids[-1] == tokenizer.eos_id
+        for side, most, ids in zip(maker.sides, config.longest, example, strict=True):
+            assert ids.dtype == np.uint16 and 0 < len(ids) <= most
+            # Of a target that is cut there is no end.
+            assert ids[-1] == tokenizer.eos_id or (side.inputs and len(ids) == most)
 
 
 def test_the_values_of_selector_are_the_makers():
@@ -117,3 +120,13 @@ def test_names_are_taken_once():
         add_maker("lcs", MAKERS["lcs"])
     with pytest.raises(ValueError, match="side 'ids' is there already, and is not the same"):
         add_maker("other", replace(MAKERS["text"], sides=(replace(IDS, inputs="inputs"),)))
+
+
+@pytest.mark.parametrize("name", pairs_of_documents())
+def test_text_without_a_mark_takes_time_by_its_length_alone(name, tokenizer):
+    """Twenty times as much text, twenty times the pairs; the square of it would be minutes."""
+    character = next(c for c in TEXTS[0] if c in tokenizer.vocabulary)
+    config, started = ExamplesConfig(selector=name), time.perf_counter()
+    few, many = config.make([character * 20_000, character * 400_000], tokenizer)
+    assert len(few) > 5 and abs(len(many) - 20 * len(few)) <= 20
+    assert time.perf_counter() - started < 20

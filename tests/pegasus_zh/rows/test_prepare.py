@@ -396,6 +396,9 @@ PAIRS = [(f"今天天气很好，我们去公园散步{'。' * (n % 5 + 1)}", f"
 PAIR_FILES = {
     "a.tsv": "".join(f"{reference}\t{source}\r\n" for source, reference in PAIRS),
     "a.jsonl": "".join(json.dumps({"title": title, "body": body}) + "\n" for body, title in PAIRS),
+    "a.json": json.dumps([{"title": title, "body": body} for body, title in PAIRS], indent=1),
+    "a.csv": "title,body\n" + "".join(f'{title},"{body}"\n' for body, title in PAIRS),
+    "named.tsv": "title\tbody\n" + "".join(f"{title}\t{body}\n" for body, title in PAIRS),
 }
 
 
@@ -425,14 +428,24 @@ def test_pairs(tokenizer, tmp_path, name, workers):
 @pytest.mark.parametrize(
     ("name", "line", "reason", "message"),
     [
-        ("a.tsv", "只有正文\n", "half a pair", "a.tsv, line 91: no reference; use --on-bad-record skip"),
-        ("a.tsv", "标题\t \n", "half a pair", "a.tsv, line 91: no source; use --on-bad-record skip"),
+        (
+            "a.tsv",
+            "只有正文\n",
+            "half a pair",
+            "a.tsv, line 91: .* the reference is missing.*, or use --on-bad-record skip",
+        ),
+        (
+            "a.tsv",
+            "标题\t \n",
+            "half a pair",
+            "a.tsv, line 91: .* the source is missing.*, or use --on-bad-record skip",
+        ),
         ("a.tsv", "甲\t乙\t丙\n", "not a pair", "a.tsv, line 91: 2 tabs"),
         (
             "a.jsonl",
             '{"text": "甲"}\n',
-            "not a pair",
-            "line 91: no text in field 'body'; give --pair-fields one of",
+            "missing field",
+            "line 91: no field 'body'; give --pair-fields one of",
         ),
     ],
 )

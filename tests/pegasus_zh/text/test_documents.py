@@ -14,9 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pegasus_zh.text.documents import (
-    MAX_TEXT_BLOCK,
-    BadRecord,
-    Record,
     find_sources,
     mixed_records,
     parse_record,
@@ -24,6 +21,7 @@ from pegasus_zh.text.documents import (
     read_records,
     record_chunks,
 )
+from pegasus_zh.text.records import MAX_TEXT_BLOCK, BadRecord, Record
 from training.files.errors import DataError
 
 TEXTS = ["今天天气很好。\n我们去公园。", "第二篇", "emoji 😀 and 生僻字 𠮷"]
@@ -209,7 +207,9 @@ def prepared_dataset(tmp_path_factory):
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="zh")]
 
         def _info(self):
-            features = tfds.features.FeaturesDict({"content": tfds.features.Text(), "number": np.int64})
+            page = {"title": tfds.features.Text(), "notes": tfds.features.Sequence(tfds.features.Text())}
+            features = {"content": tfds.features.Text(), "number": np.int64, "page": page}
+            features = tfds.features.FeaturesDict(features)
             return tfds.core.DatasetInfo(builder=self, features=features)
 
         def _split_generators(self, _):
@@ -217,7 +217,8 @@ def prepared_dataset(tmp_path_factory):
 
         def _generate_examples(self):
             for number in range(300):
-                yield number, {"content": f"第{number}篇。", "number": number}
+                page = {"title": f"题{number}", "notes": ["甲", "乙"]}
+                yield number, {"content": f"第{number}篇。", "number": number, "page": page}
 
     TinyNews(data_dir=folder, file_format="array_record", config="zh").download_and_prepare()
     return folder
@@ -229,9 +230,14 @@ def test_tensorflow_datasets(prepared_dataset, monkeypatch):
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(prepared_dataset))  # read from TFDS_DATA_DIR at import
     texts = list(read_documents(["tfds:tiny_news/zh:content"]))
     assert sorted(texts) == sorted(f"第{number}篇。" for number in range(300))
+    assert sorted(read_documents(["tfds:tiny_news/zh:page/title"])) == sorted(f"题{number}" for number in range(300))
     assert find_sources(["tfds:tiny_news/zh:content"])[0].size > 0
     for name, words in [
-        ("tfds:tiny_news/zh:text", ["no field 'text'", "content, number"]),
+        ("tfds:tiny_news/zh:text", ["no field 'text'", "content, number, page"]),
+        ("tfds:tiny_news/zh:page", ["'page' holds fields; name one of them: page/", "page/title"]),
+        ("tfds:tiny_news/zh:page/body", ["no field 'body'; it has:", "title"]),
+        ("tfds:tiny_news/zh:page/notes", ["'notes' holds a list; name a field with one text"]),
+        ("tfds:tiny_news/zh:number/title", ["no field 'title'"]),
         ("tfds:no_such_dataset:text", ["not found", "tfds build"]),
         ("tfds:tiny_news", ["tfds:NAME:FIELD"]),
     ]:

@@ -90,10 +90,20 @@ def test_a_long_run_of_ends_takes_no_quadratic_time() -> None:
     assert split_sentences("。" * 300_000, faithful=False) == ["。" * 300_000]
 
 
-@given(st.lists(st.text("天地", max_size=12), max_size=40), st.integers(1, 40), st.integers(1, 4))
+@given(st.lists(st.text("天地", max_size=12), max_size=40), st.integers(12, 40), st.integers(1, 4))
 def test_groups_are_the_reference(sentences: list[str], max_characters: int, min_sentences: int) -> None:
     groups = list(group_sentences(iter(sentences), max_characters=max_characters, min_sentences=min_sentences))
     assert groups == reference.group(sentences, max_characters, min_sentences)
+
+
+@given(st.lists(st.text("天地", max_size=30), max_size=20), st.integers(1, 12))
+def test_a_sentence_longer_than_a_group_is_cut(sentences: list[str], longest: int) -> None:
+    """Into the fewest, of which a group has no more than three times the longest; nothing of it is lost."""
+    groups = list(group_sentences(sentences, max_characters=longest, min_sentences=1))
+    found = [piece for group in groups for piece in group]
+    assert "".join(found) == "".join(sentences) and all(len(piece) <= longest for piece in found)
+    assert len(found) == sum(max(-(-len(sentence) // longest), 1) for sentence in sentences)
+    assert all(sum(map(len, group)) <= longest for group in groups)
 
 
 def test_groups_have_768_characters_and_three_sentences() -> None:

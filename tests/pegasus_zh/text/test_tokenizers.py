@@ -196,7 +196,8 @@ def test_frames_keep_the_specials_within_the_length(kind, max_length, sentencepi
     source, target = tokenizer.frame_source(ids, max_length), tokenizer.frame_target(ids, max_length)
     first = [101] if kind == "pegasus" else []
     assert source == first + ids[: max_length - 1 - len(first)] + [tokenizer.eos_id]
-    assert target == ids[: max_length - 2] + [tokenizer.eos_id]
+    cut = len(ids) > max_length - 2  # then no end token: it would teach to end within a sentence
+    assert target == (ids[: max_length - 1] if cut else [*ids, tokenizer.eos_id])
     assert len(source) <= max_length and len(target) < max_length
     assert (tokenizer.start_id, tokenizer.eos_id) == ((101, 102) if kind == "pegasus" else (0, 1))
     assert ids == list(range(200, 210))
@@ -212,13 +213,13 @@ def test_frames_without_room_are_refused():
     [
         ("[CLS] 我们 的 ip ##hone 12 很 好 ！ [SEP] 今天", "我们的iphone 12很好！"),
         ("a ##b ok c ， ok 好 ok", "ab ok c，ok好ok"),
-        ("3 . 12 % ok - c # 1", "3.12%ok-c#1"),
+        ("3 . 12 % ok - c # 1", "3.12% ok-c# 1"),
         ("[PAD] [UNK] [MASK] 天 <S> [unused7] 气 <T>", "天气"),
         ("##hone ip", "hone ip"),
         ("", ""),
     ],
 )
-def test_decode_joins_as_chinese_is_written(tokens, text):
+def test_decode_joins_as_the_seed_does(tokens, text):
     ids = ids_of(tokens.split())
     assert TOKENIZER.decode(ids) == text
     assert TOKENIZER.decode(np.array(ids, np.int32)) == text
@@ -226,15 +227,10 @@ def test_decode_joins_as_chinese_is_written(tokens, text):
 
 
 @given(st.lists(st.sampled_from(["今", "天", "我们", "ip", "iphone", "ab", "，", "！", "12", " "])).map("".join))
-def test_decode_undoes_encode_but_for_spaces_around_chinese(text):
+def test_decode_undoes_encode_but_for_spaces(text):
     ids = TOKENIZER.encode(text)
     if TOKENIZER.unk_id not in ids:
-        parts = text.split()
-        kept = "".join(
-            (" " if before and before[-1].isascii() and part[0].isascii() else "") + part
-            for before, part in zip(["", *parts], parts, strict=False)
-        )
-        assert TOKENIZER.decode(ids) == kept
+        assert "".join(TOKENIZER.decode(ids).split()) == "".join(text.split())
 
 
 def test_pegasus_saves_and_loads(tmp_path):
@@ -280,6 +276,14 @@ def changed(line: int, token: str) -> bytes:
     return "\n".join(lines).encode()
 
 
+def test_blanks_beside_a_token_are_not_of_it(tmp_path):
+    """As in bert4keras; a token that is a blank stays one."""
+    words = [*VOCABULARY, "没有", "\u3000", "\u2028"]
+    blanks = [f"{word} " if n % 3 else f"\t{word}" for n, word in enumerate(words)]
+    (tmp_path / "vocab.txt").write_bytes("\r\n".join([*blanks, " "]).encode())
+    assert load_tokenizer(tmp_path).vocabulary == [*words, " "]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -288,7 +292,12 @@ def changed(line: int, token: str) -> bytes:
         (changed(101, "[unk]"), r"vocab.txt:101: '\[unk\]' where \[UNK\] must be"),
         ("\n".join(VOCABULARY[:100]).encode(), r"vocab.txt:101: nothing where \[UNK\] must be"),
         (b"", r"vocab.txt:1: nothing where \[PAD\] must be"),
-        ("\n".join(VOCABULARY).encode("gb18030", "ignore"), "vocab.txt:107: not UTF-8; .*iconv"),
+        (
+            "\n".join(VOCABULARY).encode("gb18030", "ignore"),
+            "vocab.txt, line 107: byte 0x.. is not UTF-8; .*iconv -f gb18030",
+        ),
+        ("\r".join(VOCABULARY).encode(), "vocab.txt: its lines end in CR alone; convert it, as by tr"),
+        ("\n".join(VOCABULARY).encode("utf-16"), "vocab.txt: UTF-16, by its first two bytes; .* iconv -f utf-16"),
     ],
 )
 def test_bad_vocabulary_is_named_with_its_line(tmp_path, content, message):

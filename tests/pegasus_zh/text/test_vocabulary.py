@@ -143,6 +143,14 @@ def test_sentencepiece_has_mt5s_ids_and_is_deterministic_and_quiet(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_sentencepiece_leaves_characters_as_they_are():
+    """By NFKC ，！？：；（）would come back half-width, and a perfect summary would not score as one."""
+    texts = ["你好，世界！真的吗？对：是；（三）～ＡＢＣ①㎡é", "第一行\n第二行"]
+    tokenizer = SentencePieceTokenizer(train_sentencepiece([*TEXTS, *texts * 20], 600))
+    for text in texts:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_sentencepiece_of_little_text_has_fewer_pieces():
     assert 256 < SentencePieceTokenizer(train_sentencepiece(["今天天气很好"], 5000)).vocab_size < 300
 

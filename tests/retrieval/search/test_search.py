@@ -100,11 +100,29 @@ def test_added_texts_are_found(folder: Path, said: list[str]) -> None:
 
 
 def test_texts_of_several_lines_are_found_as_they_are(folder: Path) -> None:
-    texts = ["今天天气", "公园\n天气\r", "信用\u2028卡"]
+    texts = ["今天天气", "公园\n天气\r", "散步\u2028好"]
     (folder / "lines.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     build(replace(config(folder, "lines"), texts=str(folder / "lines.jsonl")))
     found = open_searcher(folder / "lines")
     assert [row[0].text for row in found.search(texts, 1)] == texts
+
+
+def test_a_question_of_unknown_characters_has_a_reason_not_hits(folder: Path, monkeypatch, said: list[str]) -> None:
+    searcher = open_searcher(folder / "index")
+    for question, reason in (("😀🎉", "none of its characters is in"), ("\u200b\ufeff", "no text")):
+        with pytest.raises(DataError, match=f"question 1: {reason}"):
+            searcher.search([question], 3)
+        answer = TestClient(application(searcher, "index")).get("/api/search", params={"q": question})
+        assert answer.status_code == 422 and reason in answer.json()["detail"]
+    (folder / "odd.txt").write_text(f"😀🎉\n{TEXTS[4]}\n臺灣\n")
+    query(QueryConfig(folder=str(folder / "index"), input=str(folder / "odd.txt"), k=1))
+    assert said[1] == said[5] == "  none of its characters is in the model's vocabulary"
+    assert said[3] == f"  1.000  {TEXTS[4]}"
+    said.clear()
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"😀\n\u200b\n{TEXTS[4]}\n"))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    query(QueryConfig(folder=str(folder / "index"), k=1))
+    assert said[1:] == ["  none of its characters is in the model's vocabulary", "  no text", f"  1.000  {TEXTS[4]}"]
 
 
 @pytest.mark.parametrize("at", ["texts", "about"])

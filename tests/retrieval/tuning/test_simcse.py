@@ -1,5 +1,6 @@
 """Tuning: sharded and cached as plain, resumed as run through, and what is refused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,15 +136,60 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
         ({"loss": "pairs"}, "甲\n", "line 1: 1 column"),
         ({"loss": "pairs"}, "甲\t乙\n甲\t乙\t丙\n", "line 2: 3 column.s., and 2 on the first line"),
         ({"loss": "cosent"}, "甲\t乙\t好\n", "line 1: the score"),
-        ({}, "甲\n\n", "line 2: column 1 is empty"),
+        ({}, "甲\n\n乙\n", "line 2: column 1 is empty"),
         ({"loss": "pairs"}, "", "no pair in it"),
         ({"loss": "pairs"}, "甲\t乙\t1\n甲\t丙\t0\n", "line 1: '1', and every other line ends in a number"),
+        (
+            {"loss": "pairs"},
+            "sentence1\tsentence2\tlabel\n甲\t乙\t0\n",
+            "line 2: '0', .* a number: of labels 0 and 1 --lab",
+        ),
+        (
+            {"loss": "pairs"},
+            "左\t右\t像\n甲\t乙\t0\n甲\t丙\t1\n",
+            "line 2: '0', and every other line but the first ends in",
+        ),
+        ({"loss": "pairs"}, "左\t右\t像\n甲\t乙\t0\n", "line 2: '0', and every other line but the first ends in"),
+        ({"loss": "pairs"}, "1\t甲\t乙\n2\t甲\t丙\n", "line 1: '1', and every other line has a number in column 1"),
     ],
 )
 def test_data_that_cannot_be_used_is_one_line(tmp_path, given: dict, text: str, message: str) -> None:
     (tmp_path / "x.tsv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_examples(SimCSEConfig(model="m", data=(str(tmp_path / "x.tsv"),), recipe=recipe(**given)))
+
+
+LABELLED = [("甲", "乙", "1"), ("丙", "丁", "0"), ("戊", "己", "1")]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "heading.tsv", "a.csv", "heading.csv", "a.jsonl", "first.json"])
+def test_labelled_pairs_are_what_they_are(tmp_path, said: list[str], name: str) -> None:
+    """With a heading or without one, and in any kind of file: refused as pairs, or trained on by their labels."""
+    path, comma = tmp_path / name, "," if name.endswith("csv") else "\t"
+    rows = [("sentence1", "sentence2", "label"), *LABELLED] if "heading" in name else LABELLED
+    objects = [{"id": 7, "label": int(c), "s1": a, "s2": b} for a, b, c in LABELLED]
+    lines = [json.dumps(x) for x in objects] if "json" in name else [comma.join(row) for row in rows]
+    path.write_text(json.dumps(objects) if name.endswith(".json") else "\n".join(lines) + "\n\n")
+    with pytest.raises(DataError, match="--labelled takes the pairs that are alike; --loss cosent learns"):
+        read_examples(SimCSEConfig(model="m", data=(str(path),), recipe=recipe(loss="pairs")))
+    found = read_examples(SimCSEConfig(model="m", data=(str(path),), labelled=True, recipe=recipe(loss="pairs")))
+    assert found.sentences == [("甲", "乙"), ("戊", "己")]
+    assert said == [f"{path}: 2 pairs labelled 1; 1 labelled 0 are left out"]
+    found = read_examples(SimCSEConfig(model="m", data=(str(path),), recipe=recipe(loss="cosent")))
+    assert found.sentences == [row[:2] for row in LABELLED] and found.scores.tolist() == [1, 0, 1]
+    if "json" not in name:  # else one field is asked for
+        found = read_examples(SimCSEConfig(model="m", data=(str(path),), recipe=recipe()))
+        assert [text for (text,) in found.sentences] == list("甲乙丙丁戊己")
+
+
+def test_labels_that_are_scores_are_refused(tmp_path) -> None:
+    (tmp_path / "x.tsv").write_text("甲\t乙\t1\n丙\t丁\t3\n")
+    with pytest.raises(DataError, match="line 2: the label 3 is neither 0 nor 1"):
+        read_examples(
+            SimCSEConfig(model="m", data=(str(tmp_path / "x.tsv"),), labelled=True, recipe=recipe(loss="pairs"))
+        )
+    with pytest.raises(ValueError, match="labelled goes with --loss pairs, not cosent"):
+        SimCSEConfig(model="m", data=("x.tsv",), labelled=True, recipe=recipe(loss="cosent"))
 
 
 def test_scores_that_changed_are_another_run(tmp_path) -> None:

@@ -1,0 +1,241 @@
+"""Records of files, whoever reads them: found first, cheaply, and parsed after, perhaps in another process.
+
+| file            | a record                                                                                   |
+|-----------------|--------------------------------------------------------------------------------------------|
+| `.jsonl`        | the JSON object on one line                                                                |
+| `.json`         | the same, or an object of the one array that the file is                                   |
+| `.tsv`          | the columns of one line, between tabs                                                      |
+| `.csv`          | those of one row as RFC 4180 has it: texts in quotation marks may hold commas and lines    |
+| `.txt`, `-`     | a line; `-` is standard input                                                              |
+
+All but `-` may be compressed (`.gz`, `.zst`), and are UTF-8 with lines that end in LF or CR LF. Columns have names
+where the first line of a table is a heading: such as sentence1, label or 标题 in every column, or the names that are
+asked for. What is no record is refused with file, line and remedy.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+from pegasus_zh.text.lines import COMPRESSED, encoding_of, is_blank, is_blank_line, opened
+from training.files.errors import DataError
+
+MAX_TEXT_BLOCK = 1 << 24  # bytes of a record; longer ones mean that the file separates none
+
+_HEADING = re.compile(
+    r"""(?: id|idx|index|no|guid|uid | 标题|题目|摘要|正文|内容|文本\d?|原文|句子\d?|问题\d?|答案|标签|分数|相似度|序号
+        | (?: text|sentence|sent|query|question|qid|q|s|title|headline|str|string|input|output|document|doc|passage
+            | premise|hypothesis|anchor|positive|negative|pos|neg|source|src|target|tgt|reference|ref|summary|abstract
+            | content|article|body|answer|written|prediction|label|score|similarity|sim|gold|is_duplicate )
+          s? (?:[ _-]?(?:score|\d+|[a-c]))? )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def endings(*kinds: str) -> tuple[str, ...]:
+    """Of files of these kinds, compressed or not."""
+    return tuple(kind + packed for kind in kinds for packed in COMPRESSED)
+
+
+TEXT_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES = endings(".txt"), endings(".jsonl", ".json"), endings(".tsv", ".csv")
+CSV_SUFFIXES, _MAYBE_ARRAY = endings(".csv"), endings(".json")
+
+
+class BadRecord(DataError):
+    """A record that cannot be used; `reason` is the kind of fault, for counting."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(reason, message)  # both, so that it can be sent between processes
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+class Record(NamedTuple):
+    """One record, unparsed: where it lies, and its bytes (the JSON, the row, or the text; None for a null)."""
+
+    path: str
+    line: int  # of its first line, row or example, from 1
+    data: bytes | None
+    names: tuple[str, ...] = ()  # of a table's columns
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}, line {self.line}"
+
+
+def read_rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
+    """The records of a file in order, unparsed. Blank lines are records without text; but those at the end are none,
+    except of .txt and standard input.
+
+    wanted: names of columns by which a table's first line is known to be a heading, beside the usual ones. Raises
+    DataError where the file cannot be read on.
+    """
+    with opened(path) as lines:
+        rows: Iterator[Record] = (Record(path, number, line) for number, line in enumerate(lines, 1))
+        if path.endswith(_MAYBE_ARRAY):
+            rows = _objects(path, rows)
+        elif path.endswith(TABLE_SUFFIXES):
+            rows = _named(_quoted(rows) if path.endswith(CSV_SUFFIXES) else rows, wanted)
+        keep, blank = path == "-" or path.endswith(TEXT_SUFFIXES), list[Record]()
+        for row in rows:
+            if not keep and is_blank_line(row.data or b""):
+                blank.append(row)
+                continue
+            yield from blank
+            blank.clear()
+            yield row
+
+
+def _objects(path: str, lines: Iterator[Record]) -> Iterator[Record]:
+    """The objects of an array that begins on the first line that is not blank; else the lines."""
+    before: list[Record] = []
+    for line in lines:
+        before.append(line)
+        if not is_blank_line(line.data or b""):
+            break
+    if not before or not (before[-1].data or b"").lstrip().startswith(b"["):
+        yield from chain(before, lines)
+        return
+    whole = Record(path, 1, b"".join(line.data or b"" for line in chain(before, lines)))
+    text, decode, end, number = decoded(whole), json.JSONDecoder().raw_decode, 0, 1
+    gap = re.compile(r"[ \t\r\n]*([\[,\]]?)[ \t\r\n]*")
+    while found := gap.match(text, end):
+        number += text.count("\n", end, found.end())
+        begin, mark = found.end(), found[1]
+        if mark == "]" and is_blank(text[begin:]):
+            return
+        if mark in ("]", ""):
+            raise DataError(f"{path}, line {number}: broken JSON (neither , nor the end of the array); repair it")
+        try:
+            end = decode(text, begin)[1]
+        except (ValueError, RecursionError) as error:
+            if mark == "[" and text[begin : begin + 1] == "]" and is_blank(text[begin + 1 :]):
+                return
+            raise DataError(f"{path}, line {number}: broken JSON ({error}); repair it") from None
+        yield Record(path, number, text[begin:end].encode("utf-8", "surrogatepass"))
+        number += text.count("\n", begin, end)
+
+
+def _quoted(lines: Iterator[Record]) -> Iterator[Record]:
+    """The lines of a .csv, those that quotation marks hold together as one."""
+    held: list[bytes] = []
+    size = first = marks = 0
+    for line in lines:
+        data = line.data or b""
+        first = first if held else line.line
+        held.append(data)
+        marks, size = marks + data.count(b'"'), size + len(data)
+        if marks % 2 == 0:
+            yield Record(line.path, first, b"".join(held))
+            held, size, marks = [], 0, 0
+        elif size > MAX_TEXT_BLOCK:
+            break
+    if held:
+        raise DataError(f"{line.path}, line {first}: a quotation mark that nothing closes; double it, or remove it")
+
+
+def _named(rows: Iterator[Record], wanted: Sequence[str]) -> Iterator[Record]:
+    """The rows below the heading, with its names; all of them where there is none."""
+    first = next(rows, None)
+    if first is None:
+        return
+    names = () if is_blank_line(first.data or b"") else tuple(cell.strip() for cell in _cells(first))
+    if len(names) > 1:
+        heading = {*wanted} <= {*names} if wanted else False
+        heading = heading or all(_HEADING.fullmatch(name) for name in names)
+    else:
+        heading = bool(names) and names[0] in wanted
+    if not heading:
+        yield first
+    elif len({*names}) < len(names):
+        raise DataError(f"{first.place}: two columns have the same name; rename one")
+    for row in rows:
+        yield row._replace(names=names) if heading else row
+
+
+def decoded(record: Record) -> str:
+    """The text of a record's bytes. Raises BadRecord."""
+    data = record.data or b""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = record.line + data.count(b"\n", 0, error.start)
+        encoding = encoding_of(data)
+        how = f", as by iconv -f {encoding} -t utf-8" if encoding else ""
+        raise BadRecord(
+            "not UTF-8",
+            f"{record.path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file{how}",
+        ) from error
+    if len(data) > 8 and 0.3 < data.count(0) / len(data) < 0.6:
+        raise BadRecord("not UTF-8", f"{record.place}: every other byte is 0, as in UTF-16; convert the file")
+    return text
+
+
+def cells(record: Record) -> list[str] | dict[str, Any]:
+    """What a record holds: an object's fields, a row's by the names of the columns, else the columns or the line."""
+    if record.path.endswith(JSON_SUFFIXES):
+        return json_object(record)
+    if not record.path.endswith(TABLE_SUFFIXES):
+        return [decoded(record).rstrip("\r\n")]
+    found, names = _cells(record), record.names
+    if not names:
+        return found
+    if len(found) != len(names):
+        raise BadRecord(
+            "another number of columns",
+            f"{record.place}: {len(found)} column(s), and the first line names {len(names)}: {', '.join(names)}",
+        )
+    return dict(zip(names, found, strict=True))
+
+
+def _cells(record: Record) -> list[str]:
+    text = decoded(record).rstrip("\r\n")
+    if not record.path.endswith(CSV_SUFFIXES):
+        return text.split("\t")
+    csv.field_size_limit(MAX_TEXT_BLOCK)
+    try:
+        return next(csv.reader([text] if "\n" not in text else io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise BadRecord("broken CSV", f"{record.place}: broken CSV ({error}); repair it") from error
+
+
+def json_object(record: Record) -> dict[str, Any]:
+    """The fields of a JSON object. Raises BadRecord."""
+    text, place = decoded(record), record.place
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        problem = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        hint = "; a JSON array goes in a .json, or one object a line" if text.lstrip().startswith("[") else ""
+        raise BadRecord("broken JSON", f"{place}: broken JSON ({problem}){hint}; repair it") from error
+    if isinstance(fields, list):
+        raise BadRecord("not a JSON object", f"{place}: not a JSON object, but a JSON array; write one object a line")
+    if not isinstance(fields, dict):
+        raise BadRecord("not a JSON object", f"{place}: not a JSON object; write one a line")
+    return fields
+
+
+def text_of(fields: dict[str, Any], name: str, place: str, flag: str = "--field") -> str:
+    """The text in a field. Raises BadRecord where there is none, naming the flag that takes another."""
+    if name not in fields:
+        names = ", ".join(list(fields)[:20])
+        raise BadRecord("missing field", f"{place}: no field {name!r}; give {flag} one of: {names}")
+    text = fields[name]
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        raise BadRecord(
+            "field not a string", f"{place}: field {name!r} is {kind}, not a string; mend it, or give another {flag}"
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord(
+            "not Unicode", f"{place}: half of a surrogate pair in {name!r}; write the file again"
+        ) from error
+    return text

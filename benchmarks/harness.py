@@ -1,10 +1,10 @@
 """The one clock of all benchmarks: sides that take turns, each in a process of its own, on the same cores.
 
-Every side has the same cores and as many threads, is made and run once before any is timed, and waits while another one
-runs; every turn begins with a run that is not timed, and every other round goes backwards. Told are the median and the
-least of a run's seconds, by the clock and of its processors, and how often the first side's time each of the others
-takes: the median of the rounds' ratios, and between which they lie. What other processes took of the cores meanwhile is
-told too, and where that was more than a few per cent the figures are marked as not to be quoted.
+Every side has the same cores and as many threads, is made and run once before any is timed, and waits while another
+runs, after which its turn begins with a run that is not timed; every other round goes backwards. Told are the median
+and the least of a run's seconds, by the clock and of its processors, and how often the first side's time each of the
+others takes: the median of the rounds' ratios, and between which they lie. What other processes took of the cores
+meanwhile is told too, and where that was more than a few per cent the figures are marked as not to be quoted.
 """
 
 import json
@@ -175,7 +175,7 @@ def _take_turns(running: Mapping[str, Side], measured: Measured, cores: tuple[in
         for name in list(running)[:: -1 if turn % 2 else 1]:
             if name not in measured.failed:
                 try:
-                    measured.times[name].append(running[name].turn())
+                    measured.times[name].append(running[name].turn(idle=len(running) > 1))
                 except SideFailed as error:
                     measured.failed[name], measured.times[name] = str(error), []
     measured.lasted += time.perf_counter() - begin

@@ -30,10 +30,11 @@ class Side:
         """What its first run returned. Raises SideFailed."""
         return self._hear("ready")[0]
 
-    def turn(self) -> tuple[float, float]:
-        """Seconds of one run, by the clock and of its processors. Raises SideFailed."""
+    def turn(self, *, idle: bool) -> tuple[float, float]:
+        """Seconds of one run, by the clock and of its processors; if it lay idle, after one that is not timed.
+        Raises SideFailed."""
         try:
-            self._told.send(True)
+            self._told.send(idle)
         except OSError:
             pass  # it is gone: what it said last is read
         wall, processor = self._hear("ran")

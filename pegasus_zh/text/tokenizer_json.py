@@ -16,6 +16,7 @@ from sentencepiece import sentencepiece_model_pb2
 from training.files.errors import DataError
 
 _REMEDY = "copy vocab.txt or spiece.model from the folder that it was made from, in its place"
+_SQUEEZES = (" {2,}", "^ +| +$")  # blanks beside blanks, as mT5's files have it, and at the ends, as ours have
 _BLANKS = [c for c in range(0x3001) if chr(c).isspace() and chr(c) not in " \x1c\x1d\x1e\x1f"]  # by Unicode, but " "
 
 
@@ -86,7 +87,7 @@ def _normalisation(fast: Mapping[str, Any], file: Path) -> tuple[bytes, bool]:
     normal, cuts = _steps(fast, "normalizer"), _steps(fast, "pre_tokenizer")
     known = {"Precompiled", "Strip", "Replace", "WhitespaceSplit", "Metaspace"}
     odd = [x["type"] for x in (*normal, *cuts) if x["type"] not in known]
-    odd += [str(x["pattern"]) for x in normal if x["type"] == "Replace" and x["pattern"] != {"Regex": " {2,}"}]
+    odd += [str(x["pattern"]) for x in normal if x["type"] == "Replace" and x["pattern"].get("Regex") not in _SQUEEZES]
     if odd or prefix_of(fast) is None:
         raise DataError(f"{file}: {odd[0] if odd else 'no Metaspace'} is not mT5's way to cut a text; {_REMEDY}")
     maps = [base64.b64decode(x["precompiled_charsmap"]) for x in normal if x["type"] == "Precompiled"]

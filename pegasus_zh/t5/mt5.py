@@ -64,7 +64,7 @@ class MT5Config:
     see rope.layers.primitives.recomputed."""
 
     def __post_init__(self):
-        check_ranges(self, dropout=(0, 1), epsilon=0, decoder_layers=1)
+        check_ranges(self, dropout=(0, 1), epsilon=0, decoder_layers=1, buckets=4, max_distance=2)
 
     @property
     def decoder_depth(self) -> int:

@@ -38,7 +38,9 @@ def attention(
     `rotate` them before. A dense bias and mask broadcast to [B, N, T, S]; where many layers share them, `prepare` them
     once. scale is H^-0.5 by default (T5 uses 1). Scores and softmax are float32.
 
-    Which weights are dropped is the same by xla and by flash, and on every mesh (WeightDropout).
+    Which weights are dropped is the same by xla and by flash, and on every mesh (WeightDropout). Scores are to be
+    finite and above -5e8: behind a mask NaN, infinities and what is below reach results and gradients by flash, and by
+    xla may not. flash and cudnn are differentiable in reverse mode alone.
 
     implementation: xla is legal everywhere, flash is Pallas's for TPUs (rope/layers/flash), cudnn NVIDIA's; auto is
     flash on a TPU where it is legal, and else xla. Raises ValueError for one that is not legal, with the reason, and
@@ -48,7 +50,7 @@ def attention(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     long = isinstance(rotation, LongRotation)
     dropped = attention_dropout(dropout_rate, dropout_key, query, key.shape[1])
-    asked = Asked(query=query, key=key, bias=bias, mask=mask, dropped=dropped is not None, long=long)
+    asked = Asked(query=query, key=key, value=value, bias=bias, mask=mask, dropped=dropped is not None, long=long)
     kernel = choose(implementation, asked)
     if isinstance(rotation, Rotation) and not (kernel is not None and kernel.turns):
         query, key, rotation = rotate(query, rotation, layout), rotate(key, rotation, layout), None
@@ -77,10 +79,12 @@ def prepare(
     dropped: bool = False,
     long: bool = False,
 ) -> tuple[Bias | None, Mask | None]:
-    """bias and mask for `attention` in all layers of a stack, whose queries and keys are of these shapes: as they are
-    for a kernel that takes them so, else dense, once rather than in each layer. Raises ValueError as `attention` for a
-    kernel that is not legal; `dropped`: dropout of weights is on, `long`: the rotation is a LongRotation."""
-    kernel = choose(implementation, Asked(query=query, key=key, bias=bias, mask=mask, dropped=dropped, long=long))
+    """bias and mask for `attention` in all layers of a stack, whose queries and keys are of these shapes, values as
+    keys: as they are for a kernel that takes them so, else dense, once rather than in each layer. Raises ValueError as
+    `attention` for a kernel that is not legal; `dropped`: dropout of weights is on, `long`: the rotation is a
+    LongRotation."""
+    asked = Asked(query=query, key=key, value=key, bias=bias, mask=mask, dropped=dropped, long=long)
+    kernel = choose(implementation, asked)
     return _taken(kernel, query, key, bias, mask)
 
 

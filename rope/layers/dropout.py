@@ -111,7 +111,7 @@ def _hash(shape: tuple[int, ...], sharding: jax.sharding.Sharding, seeds: jax.Ar
 
 
 def _threshold(rate: float) -> int:
-    return round(rate * 2**32)
+    return min(round(rate * 2**32), 2**32 - 1)
 
 
 def _check(rate: float) -> None:

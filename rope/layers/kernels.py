@@ -16,7 +16,7 @@ from rope.layers.masks import Segments
 from rope.positions.angles import Layout
 from rope.positions.buckets import RelativeBias
 from rope.positions.rotary import Rotation, of_dimensions, rotate, swapping
-from training.partition import device_kind
+from training.partition import device_kind, parts_of, spec
 
 Implementation = Literal["auto", "xla", "flash", "cudnn"]  # auto, xla and the names of KERNELS
 Bias = jax.Array | RelativeBias
@@ -31,6 +31,7 @@ class Asked:
 
     query: Shaped
     key: Shaped
+    value: Shaped
     bias: Bias | None
     mask: Mask | None
     dropped: bool  # weights are dropped out
@@ -78,15 +79,23 @@ def _flash_problem(asked: Asked) -> str | None:
         return "needs its mask as rope.layers.masks.Segments"
     if asked.query.dtype not in (jnp.bfloat16, jnp.float32):
         return f"computes in bfloat16 or float32, not {asked.query.dtype}"
-    if not _has_room(asked.key, turned=False):
+    if len({asked.query.dtype, asked.key.dtype, asked.value.dtype}) > 1:
+        return f"needs one type, not {asked.query.dtype}, {asked.key.dtype} and {asked.value.dtype}"
+    if 0 in (*asked.query.shape, *asked.key.shape, *asked.value.shape):
+        return "needs a row, a query and a key at least"
+    rows, _, heads, _ = asked.query.shape
+    if spec("batch") is not None and (rows % parts_of("batch") or heads % parts_of("heads")):
+        return f"is cut by rows and heads, and {rows} rows of {heads} heads cannot be on this mesh"
+    if not _has_room(asked.key, asked.value, turned=False):
         return f"has no room for {asked.key.shape[1]} keys of this size and type in a core's vector memory"
     return None
 
 
-def _has_room(key: Shaped, *, turned: bool) -> bool:
+def _has_room(key: Shaped, value: Shaped, *, turned: bool) -> bool:
     from rope.layers.flash.blocks import needed, room  # Pallas takes a second to import
 
-    return needed(key.shape[1], key.shape[-1], key.dtype.itemsize, turned=turned) <= room(device_kind())
+    size = max(key.shape[-1], value.shape[-1])
+    return needed(key.shape[1], size, key.dtype.itemsize, turned=turned) <= room(device_kind())
 
 
 def share(x: jax.Array, query: jax.Array) -> jax.Array:
@@ -142,13 +151,16 @@ def _flash(
     dropped: WeightDropout | None,
     turn: Turn | None,
 ) -> jax.Array:
-    from rope.layers.flash.blocks import Angles
+    from rope.layers.flash.bias import TILE
+    from rope.layers.flash.blocks import Angles, rounded
     from rope.layers.flash.call import flash
 
-    if turn is not None and not _has_room(key, turned=True):
+    if turn is not None and not _has_room(key, value, turned=True):
         query, key, turn = rotate(query, *turn), rotate(key, *turn), None
     key, value = share(key, query), share(value, query)
     size = max(query.shape[-1], value.shape[-1])
+    if size > TILE:
+        size = rounded(size, TILE)  # registers have 128 lanes
 
     def padded(x: jax.Array) -> jax.Array:
         return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, size - x.shape[-1]),))
@@ -160,7 +172,7 @@ def _flash(
         cos, sin = (padded(jnp.expand_dims(x, range(4 - x.ndim))).astype(jnp.float32) for x in (cos, sin))
         swap = jnp.pad(swapping(query.shape[-1], layout, query.dtype), (0, size - query.shape[-1]))
         angles = Angles(cos=cos, sin=sin, swap=swap)
-    out = flash(padded(query), padded(key), padded(value), bias, mask, scale, dropped, angles)
+    out = flash(padded(query), padded(key), padded(value), bias, mask, float(scale), dropped, angles)
     return out[..., : value.shape[-1]]
 
 

@@ -69,8 +69,10 @@ def flash(
         turned = Angles(cos=one, sin=one, swap=spec(None, None))
         angles = jax.tree.map(jax.reshard, angles, turned)
     cut = {name: cuts.get(name, spec("batch", None)) for name in extra}
+    as_given = jax.typeof(query).sharding.spec
+    query, key, value, extra = jax.tree.map(jax.reshard, (query, key, value, extra), (heads, heads, heads, cut))
     by_hand = jax.shard_map(on_device, in_specs=(heads, heads, heads, cut, turned), out_specs=heads, check_vma=False)
-    return by_hand(query, key, value, extra, angles)
+    return jax.reshard(by_hand(query, key, value, extra, angles), as_given)
 
 
 def _on_device(

@@ -232,7 +232,7 @@ def test_pallas_is_not_run_where_the_compiler_cuts(monkeypatch):
     """On a mesh of Auto axes auto is XLA, on a TPU too; alone, in Explicit mode and within shard_map it is flash."""
     monkeypatch.setattr("rope.layers.kernels.device_kind", lambda: "TPU v5 lite")
     like = jax.ShapeDtypeStruct((8, 128, 4, 64), jnp.bfloat16)
-    asked = Asked(query=like, key=like, bias=None, mask=None, dropped=False, long=False)
+    asked = Asked(query=like, key=like, value=like, bias=None, mask=None, dropped=False, long=False)
     found = []
 
     def of(x, wanted="auto"):

@@ -8,7 +8,8 @@ import re
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+import zlib
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -23,6 +24,7 @@ from training.mesh import MeshConfig, make_mesh
 from training.pods.bundles import Block, Schedule
 from training.pods.memory import DoesNotFit, refused
 from training.pods.schedules import FLAGS, read_schedules
+from training.telling import tell
 
 # For libtpu, before it is loaded. It else takes a lock, for TPUs that are there, and refuses a second process on the
 # machine; and it asks the network what machine it is on, and complains that nobody knows.
@@ -35,6 +37,7 @@ WITHOUT_TPU = {
 }
 
 KEPT = "3"  # the format of what is kept
+NAMES = "names are like v4:2x2x1, v5e:4x4, v5p:2x2x2 or v6e:8x8"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ def _schedules() -> tempfile.TemporaryDirectory:
 def tpu_mesh(topology: str, config: MeshConfig, slices: int = 1) -> Mesh:
     """The mesh over so many TPU slices that are not here, such as v5e:4x4 each.
     ValueError where libtpu is missing or knows it not."""
+    if not re.fullmatch(r"\w+:[1-9]\d*(x[1-9]\d*)+", topology):  # of 0x0 libtpu dies, of nothing it makes a slice
+        raise ValueError(f"no TPU topology {topology!r}: {NAMES}")
     for name, value in WITHOUT_TPU.items():
         os.environ.setdefault(name, value)
     _schedules()
@@ -81,14 +86,16 @@ def _reason(topology: str, error: Exception) -> str:
     if "not installed" in str(error):
         return "libtpu, the compiler for TPUs, is missing: `make plan ARGS=…` installs it"
     said = str(error).splitlines()[0][:120]
-    return f"no TPU topology {topology!r} ({said}): names are like v4:2x2x1, v5e:4x4, v5p:2x2x2 or v6e:8x8"
+    return f"no TPU topology {topology!r} ({said}): {NAMES}"
 
 
 def compiler() -> str:
-    """Versions of all that a compiled program depends on."""
-    beside = Path(os.environ.get("TPU_LIBRARY_PATH", "")).absolute().parents[1]  # where libtpu may lie apart
+    """Versions of all that a compiled program depends on, and the flags that the user gives the compiler."""
+    beside = Path(os.environ.get("TPU_LIBRARY_PATH", "")).absolute().parent.parent  # where libtpu may lie apart
     found = distributions(name="libtpu", path=[str(beside), *sys.path])
-    return f"jax {jax.__version__}, libtpu {next((one.version for one in found), 'unknown')}"
+    given = [os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")]
+    flags = [flag for flag in " ".join(given).split() if not flag.startswith(FLAGS)]  # ours name a folder of the moment
+    return " ".join([f"jax {jax.__version__}, libtpu {next((one.version for one in found), 'unknown')}", *flags])
 
 
 def compile_kept(lowered: jax.stages.Lowered, mesh: Mesh, options: dict, kept: Path | None) -> Compiled:
@@ -99,19 +106,30 @@ def compile_kept(lowered: jax.stages.Lowered, mesh: Mesh, options: dict, kept: P
     names = sorted({*re.findall(r'loc\("([^"]+)"\(', lowered.as_text(debug_info=True))})
     identity = "\n".join([lowered.as_text(), *names, *devices, str(sorted(options.items())), *FLAGS, KEPT, compiler()])
     file = None if kept is None else kept / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json.gz"
-    if file is not None and file.exists():
-        fields = json.loads(gzip.decompress(file.read_bytes()))
-    else:
-        fields = _compile(lowered, options)
+    found = None if file is None or not file.exists() else _read(file)
+    if found is None:
+        found = _compile(lowered, options)
         if file is not None:
-            write_bytes(file, gzip.compress(json.dumps(fields).encode(), 6))
-    if "refused" in fields:
-        raise DoesNotFit(**fields["refused"])
+            write_bytes(file, gzip.compress(json.dumps(found).encode(), 6))
+    if "refused" in found:
+        raise DoesNotFit(**found["refused"])
     schedules = {
         name: Schedule(Block(*once), Block(*step), [Block(*loop) for loop in loops])
-        for name, (once, step, loops) in fields["schedules"].items()
+        for name, (once, step, loops) in found["schedules"].items()
     }
-    return Compiled(**fields | {"schedules": schedules})
+    return Compiled(**found | {"schedules": schedules})
+
+
+def _read(file: Path) -> dict | None:
+    """What is kept there; None, which is told, where the file is damaged."""
+    try:
+        found = json.loads(gzip.decompress(file.read_bytes()))
+        if {*found} not in ({"refused"}, {field.name for field in fields(Compiled)}):
+            raise ValueError("other fields")
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, TypeError) as error:
+        tell(f"{file}: damaged ({error}), so the program is compiled again")
+        return None
+    return found
 
 
 def _compile(lowered: jax.stages.Lowered, options: dict) -> dict:

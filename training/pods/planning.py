@@ -1,30 +1,37 @@
 """What scripts.plan shows: one plan, alone or beside another, or what a search has found."""
 
 import argparse
+import math
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from jax.sharding import Mesh
 
-from training.files.atomic import read_json, write_json
+from training.files.atomic import write_json
 from training.files.errors import DataError
 from training.loop import LoopConfig
 from training.pods.collectives import slice_of
 from training.pods.memory import GIB, DoesNotFit
 from training.pods.plan import plan
 from training.pods.search import Candidate, Found, candidates, cheap, pareto, search, time_a_row
-from training.pods.table import against, breakdown, heading, known, memory, row
+from training.pods.table import against, breakdown, heading, known, memory, read_told, row
 from training.program import Program
 from training.telling import tell
 
-AGAIN = "write one by plan --json"
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
 
 
 def flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """(those of plan, the others). Raises ValueError for rows that are no numbers."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    """(those of plan, --against as the plan that it names; the others). Raises ValueError for what cannot be, before
+    anything is compiled."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--topology", default="v5e:4x4")
     parser.add_argument("--slices", type=int, default=1)
     parser.add_argument("--kept", type=Path, default=Path("runs/plans"))
@@ -37,14 +44,33 @@ def flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", options.rows):
         raise ValueError(f"--rows {options.rows}: give numbers of rows a chip, such as 8,16,32")
     options.rows = tuple(map(int, options.rows.split(",")))
+    if options.slices < 1:
+        raise ValueError(f"slices is {options.slices}: it must be 1 or more")
+    if not (math.isfinite(options.minutes) and options.minutes > 0):
+        raise ValueError(f"minutes is {options.minutes}: it must be more than 0, and finite")
+    if options.search and (options.json or options.against):
+        raise ValueError("--json and --against are of one plan: leave them out, or --search")
+    if options.against:
+        options.against = read_told(options.against)
+    if options.json:
+        _check_writable(options.json)
+    _check_writable(options.kept / "search" / "plan.json")
     return options, rest
+
+
+def _check_writable(file: Path) -> None:
+    """Can `file` be written, with the folders above it that are missing? Raises DataError."""
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written ({error.strerror}); name a file elsewhere") from None
+    if file.is_dir():
+        raise DataError(f"{file}: a folder; name a file in it")
 
 
 def show_plan(program: Program, mesh: Mesh, loop: LoopConfig, options: argparse.Namespace, name: str) -> None:
     """Plans and shows it. Raises ValueError as `plan` does."""
-    other = read_json(options.against, AGAIN) if options.against else None
-    if other and "lines" not in other:
-        raise DataError(f"{options.against}: no plan of a step that fits; {AGAIN}")
     where = f"{options.slices} x {options.topology}" if options.slices > 1 else options.topology
     try:
         planned = plan(program, mesh, loop.microbatch, loop.accumulate, options.kept)
@@ -56,8 +82,8 @@ def show_plan(program: Program, mesh: Mesh, loop: LoopConfig, options: argparse.
     if options.json:
         write_json(options.json, told)
     tell(f"{memory(told)}\n\n{breakdown(told)}\n\n{known(told)}\n")
-    if other:
-        tell(f"{against(told, other)}\n")
+    if options.against:
+        tell(f"{against(told, options.against)}\n")
     tell(f"{heading()}\n{row(told)}")
 
 
@@ -76,7 +102,7 @@ def show_search(
     possible = [one for one in found if _possible(program, one, mesh)]
     ordered = sorted(possible, key=lambda one: cheap(one, program.flops_per_row, parameters, chips))
     tell(f"{len(ordered)} arrangements to plan, for {options.minutes:g} minutes at most, the likely best first")
-    tell(searched(search(ordered, command, options.kept / "search", options.minutes)))
+    tell(searched(search(ordered, command, options.kept, options.minutes)))
 
 
 def _possible(program: Program, candidate: Candidate, mesh: Mesh) -> bool:

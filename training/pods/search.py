@@ -7,11 +7,14 @@ its own, two at a time, the likely best first. Answers are kept: the next search
 import hashlib
 import itertools
 import math
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -117,16 +120,34 @@ class Found:
             self.planned.append((candidate, told))
 
 
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Within, SIGTERM raises: libtpu's own handler dumps its state, and leaves running what is started here."""
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        sys.exit("stopped: the same search goes on from here")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_ends_in_order()
 def search(
-    ordered: Sequence[Candidate], command: Callable[[Candidate], list[str]], folder: Path, minutes: float
+    ordered: Sequence[Candidate], command: Callable[[Candidate], list[str]], kept: Path, minutes: float
 ) -> Found:
     """Plans the candidates in order, as many as the minutes allow.
 
     command: a process that plans one, and writes its answer as JSON to the file of the `--json` that is added to it.
-    What `folder` has of the same command, sources and compiler is read instead.
+    What the folder `kept` has of the same command, compiler, sources, and files that it names is read instead.
     """
+    folder = kept / "search"
     folder.mkdir(parents=True, exist_ok=True)
-    files = {candidate: folder / f"{_key(command(candidate))}.json" for candidate in ordered}
+    given = _given({word for candidate in ordered for word in command(candidate)}, kept)
+    files = {candidate: folder / f"{_key(command(candidate), given)}.json" for candidate in ordered}
     found, until = Found(), time.monotonic() + 60 * minutes
     running: dict[Candidate, _Planning] = {}
     for candidate in ordered:
@@ -179,12 +200,27 @@ class _Planning:
         self.errors.close()
 
 
-def _key(command: Sequence[str]) -> str:
-    """Of the command, the compiler, and the sources of the training."""
-    digest = hashlib.sha256("\0".join([*command, compiler()]).encode())
-    for file in loaded_sources():
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:24]
+def _key(command: Sequence[str], given: str) -> str:
+    return hashlib.sha256("\0".join([*command, given]).encode()).hexdigest()[:24]
+
+
+def _given(words: Iterable[str], kept: Path) -> str:
+    """Of what answers depend on beside their command: the compiler, the sources of the training, and by size and time
+    the files that words of the command name, themselves or by their folder; but not what plans keep."""
+    digest = hashlib.sha256(compiler().encode())
+    for source in loaded_sources():
+        digest.update(source.read_bytes())
+    for name in sorted({word.partition("=")[2] or word for word in words}):
+        for file in [name] if os.path.isfile(name) else _files(name, kept):
+            with suppress(OSError):  # a link to nothing
+                digest.update(f"{file} {os.stat(file).st_size} {os.stat(file).st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(folder: str, kept: Path) -> list[str]:
+    aside = os.path.realpath(kept)
+    walked = [one for one in os.walk(folder) if not f"{os.path.realpath(one[0])}/".startswith(f"{aside}/")]
+    return sorted(os.path.join(at, name) for at, _, names in walked for name in names)
 
 
 def loaded_sources() -> list[Path]:

@@ -4,8 +4,11 @@ They are made of the plan as JSON, so that one that was kept can be shown and co
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from training.files.atomic import read_json
+from training.files.errors import DataError
 from training.pods.lines import PHASES
 from training.pods.memory import GIB
 
@@ -99,6 +102,28 @@ def known(told: Told) -> str:
     loops, kernels = told["unknown_loops"], told["unmeasured_kernels"]
     text += f"; {loops} loops of unknown length counted once" * bool(loops)
     return text + f"; {kernels} kernels were not measured, and are a bound alone" * bool(kernels)
+
+
+def read_told(file: Path) -> Told:
+    """A plan that --json wrote, with all that `against` shows of it. Raises DataError."""
+    again = "write one by plan --json"
+    told = read_json(file, again)
+    match told:
+        case {
+            "lines": [*lines],
+            "seconds": int() | float(),
+            "mfu": int() | float(),
+            "memory": {"all": int() | float()},
+        } if all(map(_is_line, lines)):
+            return told
+    raise DataError(f"{file}: no plan of a step that fits; {again}")
+
+
+def _is_line(line: object) -> bool:
+    match line:
+        case {"line": str(), "seconds": {**parts}}:
+            return all(isinstance(seconds, int | float) for seconds in parts.values())
+    return False
 
 
 def against(told: Told, other: Told) -> str:

@@ -1,5 +1,6 @@
 """What was compiled once is read the next time; a slice that cannot be is one line."""
 
+import gzip
 from pathlib import Path
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 from jax.stages import Lowered
 
+from tests.listening import listening
 from training.mesh import MeshConfig, make_mesh
-from training.pods.compilation import compile_kept, tpu_mesh
+from training.pods.compilation import compile_kept, compiler, tpu_mesh
 from training.pods.memory import GIB, DoesNotFit
 
 
@@ -33,6 +35,45 @@ def test_the_same_program_is_compiled_once(tmp_path, monkeypatch):
         compile_kept(lowered(2.0, "square"), mesh, {}, tmp_path)
     with pytest.raises(TypeError):
         compile_kept(lowered(2.0), mesh, {"an_option": True}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["LIBTPU_INIT_ARGS", "XLA_FLAGS"])
+def test_what_is_kept_is_of_the_users_flags(tmp_path, monkeypatch, name):
+    mesh = make_mesh(MeshConfig())
+    monkeypatch.setenv(name, "--xla_jf_dump_to=/of/the/moment")
+    compile_kept(lowered(2.0), mesh, {}, tmp_path)
+    monkeypatch.setattr(Lowered, "compile", None)
+    monkeypatch.setenv(name, "--xla_jf_dump_to=/of/another")
+    compile_kept(lowered(2.0), mesh, {}, tmp_path)
+    monkeypatch.setenv(name, "--xla_tpu_some=true --xla_jf_dump_to=/of/another")
+    with pytest.raises(TypeError):
+        compile_kept(lowered(2.0), mesh, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", b"\x1f\x8b\x08", gzip.compress(b"["), gzip.compress(b"[1]"), "cut"]
+)
+def test_what_is_damaged_is_compiled_again(tmp_path, content):
+    mesh = make_mesh(MeshConfig())
+    first = compile_kept(lowered(2.0), mesh, {}, tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20] if content == "cut" else content)
+    with listening() as lines:
+        assert compile_kept(lowered(2.0), mesh, {}, tmp_path) == first
+    assert lines[0].startswith(f"{file}: damaged (") and "\n" not in lines[0] and file.read_bytes()[10:] == whole[10:]
+
+
+def test_a_library_at_the_root_is_no_traceback(monkeypatch):
+    monkeypatch.setenv("TPU_LIBRARY_PATH", "/x.so")
+    assert compiler().startswith("jax ")
+
+
+@pytest.mark.parametrize("name", ["", "v5e", "v5e:0x0", "v5e:4x", "v5e:4x4 ", "v5e-16", "v5p:2x2x0"])
+def test_a_name_that_libtpu_would_misread_does_not_reach_it(monkeypatch, name):
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", None)
+    with pytest.raises(ValueError, match="^no TPU topology '.*': names are like v4:2x2x1"):
+        tpu_mesh(name, MeshConfig())
 
 
 def test_a_text_that_jax_does_not_read_is_the_compilers_own(tmp_path, monkeypatch):

@@ -2,15 +2,12 @@
 
 import json
 
-import jax
 import pytest
 
 from tests.training.pods.test_search import one
 from tests.training.pods.test_table import cells, told
-from training.loop import LoopConfig
-from training.mesh import MeshConfig, make_mesh
 from training.pods.memory import GIB
-from training.pods.planning import flags, searched, show_plan
+from training.pods.planning import flags, searched
 from training.pods.search import Found
 
 
@@ -41,9 +38,41 @@ def test_what_a_search_found():
     ]
 
 
-def test_a_plan_beside_one_that_did_not_fit(tmp_path):
-    (tmp_path / "refused.json").write_text(json.dumps({"refused": {"needed": 1, "room": 0}}))
-    options, _ = flags(["--against", str(tmp_path / "refused.json")])
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    with pytest.raises(ValueError, match="refused.json: no plan of a step that fits; write one"):
-        show_plan(None, mesh, LoopConfig(), options, "name")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--slices 0", "slices is 0: it must be 1 or more"),
+        ("--slices -1", "slices is -1: it must be 1 or more"),
+        ("--slices abc", "argument --slices: invalid int value: 'abc'"),
+        ("--topology", "argument --topology: expected one argument"),
+        ("--minutes nan", "minutes is nan: it must be more than 0"),
+        ("--minutes inf", "minutes is inf: it must be more than 0"),
+        ("--minutes -1", "minutes is -1.0: it must be more than 0"),
+        ("--search --json plan.json", "--json and --against are of one plan"),
+        ("--search --against plan.json", "--json and --against are of one plan"),
+        ("--json folder", "folder: a folder; name a file in it"),
+        ("--json file/plan.json", "file/plan.json: cannot be written"),
+        ("--json /proc/none/plan.json", "/proc/none/plan.json: cannot be written"),
+        ("--kept file", "file/search/plan.json: cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_anything_is_compiled(tmp_path, monkeypatch, given, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError) as refused:
+        flags(given.split())
+    assert str(refused.value).startswith(said) and "\n" not in str(refused.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}
+
+
+def test_another_plan_is_read_before_anything_is_compiled(tmp_path):
+    file, whole = tmp_path / "other.json", json.loads(json.dumps(told()))
+    file.write_text(json.dumps(whole))
+    assert flags(["--against", str(file)])[0].against == whole
+    wrong = [{"lines": []}, {"refused": {"needed": 1, "room": 0}}]
+    wrong += [whole | change for change in ({"lines": 3}, {"mfu": None}, {"memory": {}}, {"lines": [{"line": "x"}]})]
+    for fields in wrong:
+        file.write_text(json.dumps(fields))
+        with pytest.raises(ValueError, match="other.json: no plan of a step that fits; write one"):
+            flags(["--against", str(file)])

@@ -1,7 +1,12 @@
 """The search over arrangements: what is tried in which order, what is skipped, and what nothing beats."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -74,7 +79,11 @@ def test_answers_are_kept_and_what_is_too_large_is_skipped(tmp_path, monkeypatch
         assert found.planned == [(one(8), answers[one(8)])] and found.refused == {one(16): 20 * GIB}
         assert found.skipped == [one(32)] and not found.left
         assert found.failed == {impossible: "error: a mesh that cannot be"}
-    assert sorted(len(seen.read_text()) for seen in tmp_path.glob("*.seen")) == [1, 1, 2]  # a failure is tried again
+    assert sorted(len(seen.read_text()) for seen in tmp_path.glob("search/*.seen")) == [
+        1,
+        1,
+        2,
+    ]  # a failure is tried again
 
 
 def test_answers_are_of_the_sources_that_are_loaded():
@@ -82,6 +91,49 @@ def test_answers_are_of_the_sources_that_are_loaded():
     found = {"/".join(file.parts[-3:]) for file in loaded_sources()}
     assert "training/pods/search.py" in found and "training/pods/programs.py" not in found
     assert not [file for file in loaded_sources() if "site-packages" in file.parts]
+
+
+def test_an_answer_is_of_the_files_that_its_command_names_and_of_the_users_flags(tmp_path, monkeypatch):
+    data, model = tmp_path / "data.txt", tmp_path / "model" / "part"
+    model.mkdir(parents=True)
+    command = lambda _: [sys.executable, "-c", PLAN, json.dumps(told(1, 1)), f"--data={data}", "--model", str(tmp_path)]  # noqa: E731
+
+    def asked() -> int:
+        search([one(8)], command, tmp_path / "kept", minutes=5)
+        return sum(len(seen.read_text()) for seen in tmp_path.glob("kept/search/*.seen"))
+
+    assert asked() == asked() == 1  # what is kept lies in a folder that is named, and is not of it
+    data.write_text("text")
+    assert asked() == asked() == 2
+    (model / "weights").write_text("1.0")
+    assert asked() == asked() == 3
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_some=true")
+    assert asked() == asked() == 4
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+from training.pods.search import Candidate, search
+slow = "import os, time; open('slow', 'w').write(str(os.getpid()) + '.'); time.sleep(600)"
+one = Candidate(mesh=(1, 1, 1), rows=1, remat=None, optimizer=None)
+search([one], lambda _: [sys.executable, "-c", slow], Path("kept"), minutes=5)
+"""
+
+
+def test_a_search_that_is_told_to_stop_leaves_nothing_running(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    program = [sys.executable, "-c", SEARCH]
+    searching = subprocess.Popen(program, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not (slow := tmp_path / "slow").exists() or not slow.read_text().endswith("."):
+        assert time.monotonic() < until and searching.poll() is None
+        time.sleep(0.05)
+    searching.send_signal(signal.SIGTERM)
+    assert searching.communicate(timeout=30)[1].endswith("stopped: the same search goes on from here\n")
+    assert searching.returncode == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(slow.read_text()[:-1]), 0)
 
 
 def test_without_time_all_are_left_but_what_is_kept(tmp_path):

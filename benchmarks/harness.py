@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.machine import accelerator, busy, environment, pin, processor, used
 from benchmarks.process import Side, SideFailed
-from benchmarks.side import Run
+from benchmarks.side import Run, in_a_line
 from training.peaks import peak
 
 MOST = 0.03  # of the cores that others may take from what is quoted
@@ -148,15 +148,17 @@ def measure(
         with ExitStack() as ending:
             running: dict[str, Side] = {}
             for name in names:
-                side = Side(name, sides[name], environment(len(cores)))
-                ending.callback(side.end)
                 try:
+                    side = Side(name, sides[name], environment(len(cores)))
+                    ending.callback(side.end)
                     values[name] = side.ready()  # one after the other
                     if check and name != base and base in values and (said := check(values[base], values[name])):
                         print(f"  {name}: {said}", flush=True)
                     running[name] = side
                 except (SideFailed, AssertionError) as error:
                     measured.failed[name] = (str(error).strip().splitlines() or ["what it returned differs"])[0]
+                except Exception as error:  # of pickle, or of the check
+                    measured.failed[name] = in_a_line(error)
             _take_turns(running, measured, cores, clock.repeats)
         if clock.apart and running and len(sides) > 1:
             _tell(replace(measured, times={name: measured.times[name] for name in running}, failed={}), clock)

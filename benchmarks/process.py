@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import pickle
+import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from benchmarks.side import Run, serve
+from benchmarks.side import Run, in_a_line, serve
 
 
 class SideFailed(Exception):
@@ -18,10 +20,11 @@ class Side:
 
     def __init__(self, name: str, make: Callable[[], Run], environment: Mapping[str, str]):
         """make: a function of a module, or a partial of one, as it is sent by pickle. What only one side needs it
-        imports itself: a library has threads of its own. environment: set before any is imported."""
+        imports itself: a library has threads of its own. environment: set before any is imported. Raises what pickle
+        does where it cannot send `make`."""
         context = multiprocessing.get_context("spawn")
         self.name, (self._told, there) = name, context.Pipe()
-        self._process = context.Process(target=serve, args=(there, make), name=name)
+        self._process = context.Process(target=serve, args=(there, pickle.dumps(make)), name=name)
         with _set(environment):
             self._process.start()
         there.close()  # so that its end is seen here
@@ -42,13 +45,19 @@ class Side:
 
     @property
     def pid(self) -> int:
-        return self._process.pid or 0
+        assert self._process.pid is not None  # it is started
+        return self._process.pid
 
     def end(self) -> None:
+        """Of the process and of all that it has started."""
         self._told.close()
-        self._process.join(10)
-        self._process.kill()
-        self._process.join()
+        try:
+            self._process.join(10)
+        finally:
+            with suppress(ProcessLookupError):  # it left nothing, or ended before it had a group
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.join()
 
     def _hear(self, wanted: str) -> list:
         try:
@@ -59,6 +68,8 @@ class Side:
             raise SideFailed(
                 f"its process died by signal {-code}" if code < 0 else f"its process ended with {code}"
             ) from None
+        except Exception as error:  # of its class's own
+            raise SideFailed(f"what it returned cannot be read: {in_a_line(error)}") from None
         if word != wanted:
             raise SideFailed(*rest)
         return rest

@@ -13,13 +13,32 @@ from training.telling import tell
 
 class _Trace:
     def __init__(self, first: int, last: int, folder: Path):
-        self.first, self.last, self.folder, self.running, self.done = first, last, folder, False, False
+        self.first, self.last, self.folder, self.running = first, last, folder, False
+        self.numbers: list[int] = []  # of the steps that were traced
+        self.made: Any = None  # by the last of them
+
+    def step(self, number: int, step: Callable, *arguments: Any) -> Any:
+        if not self.running:
+            jax.profiler.start_trace(self.folder)
+            self.running = True
+        self.made = None  # the step may take its memory
+        with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            self.made = step(*arguments)
+        self.numbers.append(number)
+        return self.made
 
     def stop(self) -> None:
-        if self.running:
+        """Once what it traces is computed."""
+        if not self.running:
+            return
+        self.running = False
+        try:
+            jax.block_until_ready(self.made)
+        finally:
             jax.profiler.stop_trace()
-            tell(f"{self.folder}: the trace of steps {self.first} to {self.last}")
-        self.running, self.done = False, self.done or self.running
+            self.made = None
+        if self.numbers:
+            tell(f"{self.folder}: the trace of steps {self.numbers[0]} to {self.numbers[-1]}")
 
 
 _asked: _Trace | None = None  # by the command of this process; a loop within reads it, as it does jax's settings
@@ -43,22 +62,16 @@ def profiled(steps: str, folder: Path) -> Iterator[None]:
     finally:
         _asked = None
         trace.stop()
-    if not trace.done:
+    if not trace.numbers:
         tell(f"--profile {steps}: no such step was run, so nothing was traced")
 
 
 def traced(number: int, step: Callable, *arguments: Any) -> Any:
-    """step(*arguments), which is step `number` of the run; waited for where the trace ends."""
+    """step(*arguments), which is step `number` of the run; waited for where it is the last one of the trace."""
     trace = _asked
     if trace is None or not trace.first <= number <= trace.last:
         return step(*arguments)
-    if not trace.running:
-        jax.profiler.start_trace(trace.folder)
-        trace.running = True
-    with jax.profiler.StepTraceAnnotation("train", step_num=number):
-        made = step(*arguments)
-        if number == trace.last:
-            jax.block_until_ready(made)
+    made = trace.step(number, step, *arguments)
     if number == trace.last:
         trace.stop()
     return made

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 
@@ -49,6 +50,39 @@ def unmakable():
 
 def rude():
     raise ValueError("what is wrong\nand much more")
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+def mute():
+    raise Mute
+
+
+class Foreign:
+    """What only the process that made it can read."""
+
+    def __reduce__(self):
+        return only_in, (os.getpid(),)
+
+
+def only_in(process: int):
+    if os.getpid() != process:
+        raise ModuleNotFoundError("No module named 'torch'")
+
+
+def foreign():
+    return Foreign
+
+
+def parent(path: str):
+    """A side that starts a process, and writes its number."""
+    child = subprocess.Popen(["sleep", "600"])
+    with open(path, "w") as file:
+        file.write(str(child.pid))
+    return lambda: None
 
 
 def killed():

@@ -4,14 +4,31 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from fnmatch import fnmatch
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.harness import Clock, Failed, Measured, in_turn, measure
 from benchmarks.machine import busy, pin, processor, used
-from tests.benchmarks.sides import fails_at, killed, noted, place, rude, sleeper, unmakable, worker
+from tests.benchmarks.sides import (
+    Foreign,
+    fails_at,
+    foreign,
+    killed,
+    mute,
+    noted,
+    parent,
+    place,
+    rude,
+    sleeper,
+    unmakable,
+    worker,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +75,17 @@ def test_sides_take_turns_and_only_one_runs(tmp_path, apart, order):
         (partial(fails_at, 0, rude), "ValueError: what is wrong"),
         (partial(fails_at, 2, rude), "ValueError: what is wrong"),
         (partial(fails_at, 2, killed), "its process died by signal 9"),
+        (partial(fails_at, 2, mute), "Mute"),
+        (foreign, "what it returned cannot be read: ModuleNotFoundError: No module named 'torch'"),
+        (partial(sleeper, Foreign()), "ModuleNotFoundError: No module named 'torch'"),
+        (lambda: None, "*Can't pickle*"),
     ],
 )
 def test_a_side_that_fails_is_one_line_and_ends_no_other(capfd, make, why):
     with pytest.raises(Failed) as failed:
         measure("some", {"bad": make, "good": partial(sleeper, 0)}, Clock(repeats=3))
     shown = capfd.readouterr()
-    assert f"\n  bad: {why}\n" in shown.out and "  good " in shown.out and "x the time" not in shown.out
+    assert fnmatch(shown.out, f"*\n  bad: {why}\n*") and "  good " in shown.out and "x the time" not in shown.out
     assert "Traceback" not in shown.err and failed.value.code == 1
 
 
@@ -85,6 +106,27 @@ def test_what_differs_is_not_compared(capfd):
         measure("values", sides, Clock(repeats=1), check=np.testing.assert_equal)
     shown = capfd.readouterr().out
     assert "  same " in shown and "  other " not in shown and "\n  other: " in shown
+
+
+def test_a_check_that_fails_otherwise_ends_no_other(capfd):
+    def check(mine, other):
+        raise KeyError("no such value")
+
+    sides = {name: partial(sleeper, 0.01) for name in ("ours", "other")}
+    with pytest.raises(Failed):
+        measure("values", sides, Clock(repeats=1), check=check)
+    shown = capfd.readouterr().out
+    assert "  ours  " in shown and "\n  other: KeyError: 'no such value'\n" in shown
+
+
+def test_what_a_side_has_started_ends_with_it(tmp_path):
+    path = tmp_path / "child"
+    measure("child", {"parent": partial(parent, str(path))}, Clock(repeats=1))
+    until = time.monotonic() + 10  # whoever adopts it takes a moment to bury it
+    with suppress(OSError):  # gone
+        while "State:\tZ" not in Path(f"/proc/{path.read_text()}/status").read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 def test_what_others_take_of_the_cores_is_seen(capfd):

@@ -10,6 +10,7 @@ from training.launch import LaunchConfig, hold
 from training.loop import LoopConfig, train
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig, make_optimizer
+from training.profile import profiled, traced
 
 CONFIG = LoopConfig(steps=4, batch_size=8, log_every=1, eval_every=4, save_every=4)
 
@@ -39,9 +40,26 @@ def test_the_steps_asked_for_are_traced_and_nothing_else_changes(tmp_path):
         np.testing.assert_array_equal(mine, other)
 
 
-def test_a_run_that_ends_within_leaves_what_it_has(tmp_path):
-    run(tmp_path, "4:9")
-    assert steps_in(tmp_path / "profile") == {4}
+def test_a_run_that_ends_within_leaves_what_it_has_and_tells_that_alone(tmp_path):
+    _, lines = run(tmp_path, "3:9")
+    assert steps_in(tmp_path / "profile") == {3, 4}
+    assert lines[-1] == f"{tmp_path / 'profile'}: the trace of steps 3 to 4"
+
+
+def test_a_trace_ends_once_its_last_step_is_computed(tmp_path):
+    step = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda _, y: x @ y, x))
+    with profiled("1:9", tmp_path):
+        made = traced(1, step, jax.numpy.zeros((512, 512)))
+        assert not made.is_ready()
+    assert made.is_ready()
+
+
+def test_a_step_that_fails_leaves_the_trace_of_those_before(tmp_path):
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    with listening() as lines, pytest.raises(ZeroDivisionError), profiled("1:9", tmp_path):
+        state = traced(1, step, jax.numpy.zeros(1))
+        traced(2, lambda x: step(x) / (1 // 0), state)
+    assert steps_in(tmp_path) >= {1} and lines[-1].endswith("the trace of steps 1 to 1")
 
 
 def test_steps_that_are_not_run_are_said(tmp_path):

@@ -79,11 +79,8 @@ def test_answers_are_kept_and_what_is_too_large_is_skipped(tmp_path, monkeypatch
         assert found.planned == [(one(8), answers[one(8)])] and found.refused == {one(16): 20 * GIB}
         assert found.skipped == [one(32)] and not found.left
         assert found.failed == {impossible: "error: a mesh that cannot be"}
-    assert sorted(len(seen.read_text()) for seen in tmp_path.glob("search/*.seen")) == [
-        1,
-        1,
-        2,
-    ]  # a failure is tried again
+    seen = [len(file.read_text()) for file in tmp_path.glob("search/*.seen")]
+    assert sorted(seen) == [1, 1, 2]  # a failure is tried again
 
 
 def test_answers_are_of_the_sources_that_are_loaded():

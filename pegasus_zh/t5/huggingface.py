@@ -65,6 +65,18 @@ _SETTINGS = {
     "dropout_rate": "dropout",
     "layer_norm_epsilon": "epsilon",
 }
+# What generation_config.json may say of the search, and what is as good as nothing said.
+_SEARCH = {
+    "num_beams": 1,
+    "do_sample": False,
+    "length_penalty": 1,
+    "repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "bad_words_ids": None,
+    "forced_bos_token_id": None,
+}
 _ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
 _FEED_FORWARD = {"gate": "wi_0", "linear": "wi_1", "output": "wo"}
 
@@ -143,6 +155,14 @@ def read_suppressed(folder: Path, vocabulary: int) -> tuple[int, ...]:
     if not isinstance(found, list) or not all(type(i) is int and 0 <= i < vocabulary for i in found):
         raise DataError(f"{file}: suppress_tokens is {json.dumps(found):.80}: give a list of ids below {vocabulary:,}")
     return tuple(found)
+
+
+def searched_with(folder: Path) -> str:
+    """What generation_config.json says of the search, such as "num_beams 4, length_penalty 0.6"."""
+    file = folder / "generation_config.json"
+    about = read_json(file) if file.exists() else {}
+    asked = {key: about[key] for key, usual in _SEARCH.items() if about.get(key) not in (None, usual)}
+    return ", ".join(f"{key} {json.dumps(value)}" for key, value in asked.items())
 
 
 def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:

@@ -184,7 +184,10 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
             values[ours] = _positive(about, name, file, type(defaults[ours]))
     # T5 multiplies its output by D^-0.5 unless config.json says otherwise, as v1.1's do; mT5 never does.
     scaled = kind == "t5" and about.get("scale_decoder_outputs", about.get("tie_word_embeddings") is not False)
-    config = MT5Config(**values, gelu=_ACTIVATIONS[activation], scaled_output=bool(scaled))
+    try:
+        config = MT5Config(**values, gelu=_ACTIVATIONS[activation], scaled_output=bool(scaled))
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; give the config.json that belongs to the weights") from None
     own = about.get(OWN_KEY)
     if own is None:
         return config, False

@@ -299,6 +299,19 @@ def test_copies_of_the_embedding_and_an_unused_array_are_passed_over(folder):
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("relative_attention_max_distance", 2, "max_distance is 2: it must be above half of the .* buckets"),
+        ("dropout_rate", 2.0, "dropout is 2.0: it must be"),
+    ],
+)
+def test_a_config_that_cannot_be_is_named(folder, key, value, message):
+    edit(folder, **{key: value})
+    with pytest.raises(DataError, match=f"config.json: {message}.*; give the config.json that belongs to"):
+        load(folder)
+
+
 def test_a_search_that_a_folder_asks_for_is_told(folder):
     file = folder / "generation_config.json"
     about = json.loads(file.read_text())

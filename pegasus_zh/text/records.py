@@ -196,7 +196,8 @@ def cells(record: Record) -> list[str] | dict[str, Any]:
     if len(found) != len(names):
         raise BadRecord(
             "another number of columns",
-            f"{record.place}: {len(found)} column(s), and the first line names {len(names)}: {', '.join(names)}",
+            f"{record.place}: {len(found)} column(s), and the first line names {len(names)}: {', '.join(names)}; "
+            "mend or remove it",
         )
     return dict(zip(names, found, strict=True))
 

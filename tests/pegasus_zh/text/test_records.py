@@ -98,7 +98,7 @@ def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
         ("title.csv", "title,content\n甲,乙\n", "line 2: no field 'source'; give --field one of: title, content"),
         ("标题.tsv", "标题\t正文\n甲\t乙\n", "line 2: no field 'source'; give --field one of: 标题, 正文"),
         ("none.csv", "甲,乙\n", "line 1: its first line names no columns; let it be reference,source"),
-        ("three.csv", "source,reference\n甲,乙,丙\n", "line 2: 3 column.s., and the first line names 2: source, ref"),
+        ("three.csv", "source,reference\n甲,乙,丙\n", "line 2: 3 column.s., and .* names 2: source, reference; mend"),
         ("twice.csv", "source,source\n甲,乙\n", "line 1: two columns have the same name"),
         ("open.csv", 'source,reference\n甲,"乙\n丙,丁\n', "line 2: a quotation mark that nothing closes"),
         ("wild.csv", 'source,reference\n"甲"乙"",丁\n', "line 2: broken CSV"),

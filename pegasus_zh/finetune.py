@@ -202,6 +202,12 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
             f"{config.data}: {len(training)} pair(s) of {count} source(s) are too few to train on some sources and "
             "choose by others: add pairs of other sources, or give --valid"
         )
+    source, reference = (sum(len(pair[side]) for pair in chosen) / len(chosen) for side in (0, 1))
+    if reference > source:
+        tell(
+            f"{config.data}: its references are longer than its sources, {reference:,.0f} characters and {source:,.0f} "
+            "on average; if they have changed places, a .tsv is reference TAB source"
+        )
     return chosen, valid
 
 

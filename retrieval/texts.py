@@ -37,6 +37,12 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
         elif len(found) > 2:
             raise DataError(f"{row.place}: {len(found)} columns; keep the one with the texts, as by cut -f1")
         else:
+            columns = found if len(found) > 1 else found[0].split("\t")
+            if len(columns) > 1 and is_number(columns[-1]) and not is_number(columns[0]):
+                raise DataError(
+                    f"{row.place}: ends in {columns[-1].strip()!r}, a label and no text; keep the texts alone, as by "
+                    "cut -f1, or name the columns in the first line"
+                )
             text = found[-1]
         if is_blank(text):
             raise DataError(f"{row.place}: no text; remove the line")
@@ -85,13 +91,18 @@ def scored(row: Row) -> tuple[str, str, float]:
     if len(places) != 3:
         named = f" ({', '.join(row.names)})" if row.names else ""
         raise DataError(f"{row.place}: {len(places)} column(s){named}; a line is text TAB text TAB score")
-    by_name = [n for n in places if row.names and _SCORE.fullmatch(row.names[n])]
+    by_name = [n for n in places if row.names and is_score(row.names[n])]
     last = by_name[0] if len(by_name) == 1 else places[-1]
     first, second = (row.columns[n] for n in places if n != last)
     score = float(row.columns[last]) if is_number(row.columns[last]) else float("nan")
     if score != score or abs(score) == float("inf"):
         raise DataError(f"{row.place}: the score {row.columns[last]!r} is not a number; mend or remove the line")
     return first, second, score
+
+
+def is_score(name: str) -> bool:
+    """Is a column of this name one of labels or scores?"""
+    return _SCORE.fullmatch(name) is not None
 
 
 def is_number(text: str) -> bool:

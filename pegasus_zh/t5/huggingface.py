@@ -65,6 +65,18 @@ _SETTINGS = {
     "dropout_rate": "dropout",
     "layer_norm_epsilon": "epsilon",
 }
+# What generation_config.json may say of the search, and what is as good as nothing said.
+_SEARCH = {
+    "num_beams": 1,
+    "do_sample": False,
+    "length_penalty": 1,
+    "repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "bad_words_ids": None,
+    "forced_bos_token_id": None,
+}
 _ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
 _FEED_FORWARD = {"gate": "wi_0", "linear": "wi_1", "output": "wo"}
 
@@ -145,6 +157,14 @@ def read_suppressed(folder: Path, vocabulary: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+def searched_with(folder: Path) -> str:
+    """What generation_config.json says of the search, such as "num_beams 4, length_penalty 0.6"."""
+    file = folder / "generation_config.json"
+    about = read_json(file) if file.exists() else {}
+    asked = {key: about[key] for key, usual in _SEARCH.items() if about.get(key) not in (None, usual)}
+    return ", ".join(f"{key} {json.dumps(value)}" for key, value in asked.items())
+
+
 def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
     """(the model of a config.json of mT5 or T5 v1.1, whether our own key says its switches). Raises DataError."""
     kind, gate = about.get("model_type"), about.get("feed_forward_proj")
@@ -164,7 +184,10 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
             values[ours] = _positive(about, name, file, type(defaults[ours]))
     # T5 multiplies its output by D^-0.5 unless config.json says otherwise, as v1.1's do; mT5 never does.
     scaled = kind == "t5" and about.get("scale_decoder_outputs", about.get("tie_word_embeddings") is not False)
-    config = MT5Config(**values, gelu=_ACTIVATIONS[activation], scaled_output=bool(scaled))
+    try:
+        config = MT5Config(**values, gelu=_ACTIVATIONS[activation], scaled_output=bool(scaled))
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; give the config.json that belongs to the weights") from None
     own = about.get(OWN_KEY)
     if own is None:
         return config, False

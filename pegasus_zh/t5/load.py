@@ -28,7 +28,7 @@ from pegasus_zh.text.tokenizers import (
 )
 from training.checkpoints import read_model
 from training.files.errors import DataError, path_of
-from training.files.weights import WEIGHT_FILES, fingerprint
+from training.files.weights import WEIGHT_FILES, fingerprint, refuse_others
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
 SEMANTICS: dict[str, dict[str, Any]] = {
@@ -107,6 +107,8 @@ def load(
     said = tokenizer.settings
     if {said.start, said.end, said.pad} != {None}:
         why += f"; starts with {tokenizer.start_id}, ends with {tokenizer.eos_id}, pads with {tokenizer.pad_id}"
+    if kind == "huggingface" and (search := huggingface.searched_with(path)):
+        why += f"; generation_config.json has {search}, which only flags set here"
     source = f"{path}: {what}, {size:.1f}M parameters; {switches} ({why})"
     return Loaded(model, config, tokenizer, source, tuple(i for i in suppressed if i != tokenizer.pad_id))
 
@@ -122,6 +124,7 @@ def _kind(path: Path) -> str:
         return "tensorflow"
     if (path / "checkpoints").is_dir() or any(x.is_dir() and x.name.isdigit() for x in path.iterdir()):
         return "run"
+    refuse_others(path)
     raise DataError(
         f"{path}: no model here: neither checkpoints/ of a run, nor {', '.join(WEIGHT_FILES)} (or an index of their "
         "shards), nor a TensorFlow checkpoint's *.index"

@@ -65,6 +65,10 @@ class MT5Config:
 
     def __post_init__(self):
         check_ranges(self, dropout=(0, 1), epsilon=0, decoder_layers=1, buckets=4, max_distance=2)
+        if self.max_distance <= self.buckets // 2:  # its logarithm would be divided by none
+            raise ValueError(
+                f"max_distance is {self.max_distance}: it must be above half of the {self.buckets} buckets"
+            )
 
     @property
     def decoder_depth(self) -> int:

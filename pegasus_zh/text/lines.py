@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 
-from training.files.errors import DataError
+from training.files.errors import DataError, something_else
 
 COMPRESSED = ("", ".gz", ".zst")
 # What is seen: neither white space, nor a control character, nor one of no width.
@@ -40,7 +40,8 @@ def opened(path: str) -> Iterator[Iterator[bytes]]:
     try:
         with _open(path) as file:
             lines = iter(file)
-            yield chain([first_line(path, next(lines, b""))], lines)
+            first = first_line(path, next(lines, b""))
+            yield chain([first] if first else [], lines)  # an empty file has no line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: broken or truncated gzip ({error}); fetch or compress it again") from error
     except OSError as error:
@@ -60,7 +61,10 @@ def _open(path: str) -> AbstractContextManager[Iterable[bytes]]:
 
 
 def first_line(path: str, line: bytes) -> bytes:
-    """Without a mark of the byte order. Raises DataError for one of UTF-16, and for lines that end in CR alone."""
+    """Without a mark of the byte order. Raises DataError for one of UTF-16, for lines that end in CR alone, and for
+    what is no text by its first bytes."""
+    if other := something_else(path, line):
+        raise other
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: UTF-16, by its first two bytes; convert it, as by iconv -f utf-16 -t utf-8")
     if b"\r" in line.rstrip(b"\r") and not line.endswith(b"\n"):

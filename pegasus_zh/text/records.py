@@ -28,10 +28,12 @@ MAX_TEXT_BLOCK = 1 << 24  # bytes of a record; longer ones mean that the file se
 
 _HEADING = re.compile(
     r"""(?: id|idx|index|no|guid|uid | 标题|题目|摘要|正文|内容|文本\d?|原文|句子\d?|问题\d?|答案|标签|分数|相似度|序号
+        | 评论|情感|类别|分类|关键词
         | (?: text|sentence|sent|query|question|qid|q|s|title|headline|str|string|input|output|document|doc|passage
             | premise|hypothesis|anchor|positive|negative|pos|neg|source|src|target|tgt|reference|ref|summary|abstract
-            | content|article|body|answer|written|prediction|label|score|similarity|sim|gold|is_duplicate )
-          s? (?:[ _-]?(?:score|\d+|[a-c]))? )""",
+            | content|article|body|answer|written|prediction|label|score|similarity|sim|gold|is_duplicate
+            | review|comment|cat|category|class|sentiment|keyword )
+          s? (?:[ _-]?(?:score|label|\d+|[a-c]))? )""",
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -146,6 +148,11 @@ def _named(rows: Iterator[Record], wanted: Sequence[str]) -> Iterator[Record]:
     if first is None:
         return
     names = () if is_blank_line(first.data or b"") else tuple(cell.strip() for cell in _cells(first))
+    if len(names) == 1 and first.path.endswith(CSV_SUFFIXES):
+        for mark, how in ((";", "write it with commas"), ("\t", "name it .tsv")):
+            between = [name.strip('" ') for name in names[0].split(mark)]
+            if len(between) > 1 and all(name in wanted or _HEADING.fullmatch(name) for name in between):
+                raise DataError(f"{first.place}: names with {mark!r} between them, and a .csv has commas; {how}")
     if len(names) > 1:
         heading = {*wanted} <= {*names} if wanted else False
         heading = heading or all(_HEADING.fullmatch(name) for name in names)
@@ -189,7 +196,8 @@ def cells(record: Record) -> list[str] | dict[str, Any]:
     if len(found) != len(names):
         raise BadRecord(
             "another number of columns",
-            f"{record.place}: {len(found)} column(s), and the first line names {len(names)}: {', '.join(names)}",
+            f"{record.place}: {len(found)} column(s), and the first line names {len(names)}: {', '.join(names)}; "
+            "mend or remove it",
         )
     return dict(zip(names, found, strict=True))
 

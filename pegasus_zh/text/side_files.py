@@ -62,6 +62,11 @@ class SideFiles:
             read_json(folder / name) if (folder / name).is_file() else {}
             for name in (SETTINGS_FILE, FAST_FILE, _ADDED_FILE, _NAMES_FILE, *_MODEL_FILES)
         )
+        if self.settings.get("truncation_side", "right") != "right":
+            tell(
+                f"{folder / SETTINGS_FILE}: truncation_side is {json.dumps(self.settings['truncation_side'])}; here "
+                "texts that are too long lose their end all the same"
+            )
 
     @property
     def tokenizer_class(self) -> str:

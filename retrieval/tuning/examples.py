@@ -7,10 +7,12 @@ import numpy as np
 
 from pegasus_zh.text.records import TABLE_SUFFIXES
 from retrieval.similarity import read_task
-from retrieval.texts import Row, is_number, read_columns, read_texts, scored
+from retrieval.texts import Row, is_number, is_score, read_columns, read_texts, scored
 from retrieval.tuning.contrastive import Loss
 from training.files.errors import DataError
 from training.telling import tell
+
+_NLI = frozenset({"entailment", "neutral", "contradiction", "-"})  # labels of SNLI, and of what was made after it
 
 
 class Examples(NamedTuple):
@@ -72,6 +74,14 @@ def _pairs(path: str, labelled: bool) -> list[Row]:
         alike = [Row(place, (a, b), ()) for place, a, b, label in pairs if label]
         tell(f"{path}: {len(alike):,} pairs labelled 1; {len(pairs) - len(alike):,} labelled 0 are left out")
         return alike
+    for column in range(len(rows[0].columns) if rows else 0):
+        named = column < len(rows[0].names) and is_score(rows[0].names[column])
+        values = {row.columns[column].strip().lower() for row in rows if column < len(row.columns)}
+        if values <= _NLI or (named and not any(map(is_number, values))):
+            raise DataError(
+                f"{rows[0].place}: {rows[0].columns[column]!r} is a label and no text: keep the pairs that are alike, "
+                "such as those of entailment, without that column; a contradiction may stand as the third"
+            )
     # A first line that is no number may be a heading, though of names that nobody knows.
     others = rows[1:]
     for column in range(len(rows[0].columns) if rows else 0):

@@ -185,7 +185,8 @@ def load_whitening(path: Path | str) -> Whitening:
     shapes = {name: x.shape for name, x in stored.items()}
     mean, kernel = shapes.get("mean", ()), shapes.get("kernel", ())
     if set(shapes) != {"mean", "kernel"} or len(kernel) != 2 or mean != kernel[:1] or not all(kernel):
-        raise DataError(f"{path}: not a whitening (it has {shapes}); write one with scripts.whiten")
+        told = str(dict(list(shapes.items())[:2])) + (f" and {len(shapes) - 2} more" if len(shapes) > 2 else "")
+        raise DataError(f"{path}: not a whitening (it has {told}); write one with scripts.whiten")
     found = Whitening(*(np.asarray(read(name, stored[name]), np.float32) for name in ("mean", "kernel")))
     if not (np.isfinite(found.mean).all() and np.isfinite(found.kernel).all()):
         raise DataError(f"{path}: it has NaN or infinity; write it again with scripts.whiten")

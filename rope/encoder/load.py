@@ -14,7 +14,7 @@ from rope.positions.extension import Extension
 from training.checkpoints import read_model
 from training.files.errors import DataError, path_of
 from training.files.tensorflow_files import keras_files, open_checkpoint
-from training.files.weights import WEIGHT_FILES
+from training.files.weights import WEIGHT_FILES, refuse_others
 
 
 class Encoder(NamedTuple):
@@ -45,6 +45,7 @@ def load_encoder(path: Path | str, *, step: int | None = None) -> Encoder:
         return Encoder(*read_checkpoint(path, *open_checkpoint(path, step)), pooling=read_pooling(path))
     if files := keras_files(path):
         return Encoder(*read_keras(path, files, step), pooling=read_pooling(path))
+    refuse_others(path)
     _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step)
     config = _config(about, path)
     return Encoder(model, config, about.get("tokenizer"), about.get("pooling"), about["encoder"]["attention"])

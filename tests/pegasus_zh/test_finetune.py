@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -193,6 +194,18 @@ def test_training_and_validation_do_not_meet(config):
     assert read_data(of_seed(config, 1, examples=10))[0] != few
     training, given = read_data(replace(config, valid=config.data))
     assert len(training) == 80 and len(given) == 16
+
+
+def test_columns_that_changed_places_are_told(config, tmp_path, said):
+    read_data(config)
+    assert said == []
+    path = tmp_path / "swapped.tsv"
+    pairs = (line.split("\t") for line in Path(config.data).read_text("utf-8").splitlines())
+    path.write_text("".join(f"{source}\t{reference}\n" for reference, source in pairs), "utf-8")
+    read_data(replace(config, data=str(path)))
+    (told,) = said
+    assert "swapped.tsv: its references are longer than its sources, 6 characters and 2 on average" in told
+    assert told.endswith("a .tsv is reference TAB source")
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,8 @@ FILES = {
     "blank end.jsonl": ('{"source": "甲"}\n\n \n', [Pair("甲", None)]),
     "blank end.tsv": ("乙\t甲\n\n", [Pair("甲", "乙")]),
     "blank end.txt": ("甲\n\n", [Pair("甲", None), Pair("", None)]),  # a line a text, of whatever length
+    "empty.txt": ("", []),
+    "mark.txt": ("\ufeff", []),
     "a.txt": ("\ufeff甲\r\n乙\r丙", [Pair("甲", None), Pair("乙\r丙", None)]),
 }
 

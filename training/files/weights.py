@@ -139,6 +139,22 @@ def open_weights(folder: Path) -> tuple[dict[str, Stored], Path]:
     raise DataError(f"{folder}: neither {' nor '.join(WEIGHT_FILES)}, nor an index of either's shards; {AGAIN}")
 
 
+def refuse_others(folder: Path) -> None:
+    """Raises DataError for a folder whose weights are in files that are not read; to be called where there are none
+    that are."""
+    if (folder / "adapter_config.json").is_file():
+        raise DataError(
+            f"{folder}: an adapter alone, as of LoRA, without its model; merge them with PEFT's merge_and_unload and "
+            "write that with save_pretrained"
+        )
+    kinds = (".safetensors", ".bin", ".msgpack", ".onnx", ".gguf", ".ckpt", ".pt", ".pth")
+    if names := sorted(file.name for file in folder.glob("*") if file.suffix in kinds):
+        raise DataError(
+            f"{folder}: weights in {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}, but neither "
+            f"{' nor '.join(WEIGHT_FILES)}, nor an index of either's shards; write it with save_pretrained"
+        )
+
+
 def _unwrapped(tensors: dict[str, Stored]) -> dict[str, Stored]:
     if all(name.startswith(_WRAPPED) for name in tensors):
         return {name.removeprefix(_WRAPPED): stored for name, stored in tensors.items()}

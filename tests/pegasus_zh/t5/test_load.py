@@ -299,6 +299,36 @@ def test_copies_of_the_embedding_and_an_unused_array_are_passed_over(folder):
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("relative_attention_max_distance", 2, "max_distance is 2: it must be above half of the .* buckets"),
+        ("dropout_rate", 2.0, "dropout is 2.0: it must be"),
+    ],
+)
+def test_a_config_that_cannot_be_is_named(folder, key, value, message):
+    edit(folder, **{key: value})
+    with pytest.raises(DataError, match=f"config.json: {message}.*; give the config.json that belongs to"):
+        load(folder)
+
+
+def test_a_search_that_a_folder_asks_for_is_told(folder):
+    file = folder / "generation_config.json"
+    about = json.loads(file.read_text())
+    usual = {"num_beams": 1, "length_penalty": 1.0, "do_sample": False, "bad_words_ids": None}
+    file.write_text(json.dumps(about | usual))
+    assert load(folder).source.endswith(")") and "generation_config" not in load(folder).source
+    file.write_text(json.dumps(about | usual | {"num_beams": 4, "length_penalty": 0.6, "do_sample": True}))
+    told = "generation_config.json has num_beams 4, do_sample true, length_penalty 0.6, which only flags set here)"
+    assert load(folder).source.endswith(told)
+
+
+def test_weights_that_are_not_read_are_named(folder):
+    (folder / "model.safetensors").rename(folder / "flax_model.msgpack")
+    with pytest.raises(DataError, match="weights in flax_model.msgpack, but neither model.safetensors nor"):
+        load(folder)
+
+
 def test_ids_that_are_never_written(folder, tmp_path):
     assert load(folder).suppressed == ()
     write_folder(tmp_path / "tuned", MODEL, CONFIG, PEGASUS, suppressed=(7, 9))

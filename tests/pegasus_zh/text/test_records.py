@@ -98,7 +98,7 @@ def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
         ("title.csv", "title,content\n甲,乙\n", "line 2: no field 'source'; give --field one of: title, content"),
         ("标题.tsv", "标题\t正文\n甲\t乙\n", "line 2: no field 'source'; give --field one of: 标题, 正文"),
         ("none.csv", "甲,乙\n", "line 1: its first line names no columns; let it be reference,source"),
-        ("three.csv", "source,reference\n甲,乙,丙\n", "line 2: 3 column.s., and the first line names 2: source, ref"),
+        ("three.csv", "source,reference\n甲,乙,丙\n", "line 2: 3 column.s., and .* names 2: source, reference; mend"),
         ("twice.csv", "source,source\n甲,乙\n", "line 1: two columns have the same name"),
         ("open.csv", 'source,reference\n甲,"乙\n丙,丁\n', "line 2: a quotation mark that nothing closes"),
         ("wild.csv", 'source,reference\n"甲"乙"",丁\n', "line 2: broken CSV"),
@@ -123,6 +123,16 @@ def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
         ("le.tsv", "今天天气很好，这样的日子\n".encode("utf-16-le"), "line 1: byte 0x.*iconv -f utf-16-le -t utf-8$"),
         ("english.tsv", "plain words\there\n".encode("utf-16-le"), "every other byte is 0, as in UTF-16"),
         ("noise.tsv", bytes(range(128, 256)), "line 1: byte 0x80 is not UTF-8; convert the file$"),
+        (
+            "lfs.tsv",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n",
+            "lfs.tsv: a pointer of Git LFS",
+        ),
+        ("login.csv", "\ufeff<!DOCTYPE HTML>\n<html></html>\n", "login.csv: a page of HTML"),
+        ("book.csv", b"PK\x03\x04\x14\x00" + bytes(range(40)), "book.csv: a zip archive, such as an .xlsx; unpack it"),
+        ("packed.tsv", gzip.compress("甲\t乙\n".encode()), "packed.tsv: compressed by gzip; add .gz to its name"),
+        ("excel.csv", 'reference;"source"\n甲;乙\n', "line 1: names with ';' between them, and a .csv has commas"),
+        ("tabs.csv", "reference\tsource\n甲\t乙\n", "line 1: names with '.t' between them, .*; name it .tsv"),
         ("bad.tsv.zst", b"no zstd", "bad.tsv.zst: broken or truncated zstd"),
         ("none.tsv.zst", None, "none.tsv.zst: No such file|none.tsv.zst: Failed to open|none.tsv.zst: .*No such file"),
     ],
@@ -165,6 +175,9 @@ def test_a_heading_is_no_row_and_a_row_no_heading(tmp_path):
         "Text A\ttext-b\tsimilarity_score",
         "句子1\t句子2\t标签",
         "q1\tq2\tscore",
+        "cat\treview\tlabel",
+        "sentence1\tsentence2\tgold_label",
+        "类别\t评论\t情感",
     ):
         path.write_text(f"{heading}\n甲\t乙\t1\n", "utf-8")
         (row,) = read_columns(str(path))
@@ -172,6 +185,22 @@ def test_a_heading_is_no_row_and_a_row_no_heading(tmp_path):
     for first in ("甲\t乙\t1", "text\t乙\t1", "label printer\tscore board\t0"):
         path.write_text(f"{first}\n甲\t乙\t1\n", "utf-8")
         assert [row.columns for row in read_columns(str(path))][0] == tuple(first.split("\t"))
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.txt"])
+def test_a_label_is_no_text(tmp_path, name):
+    """Of a table without names the last column is read, which a text TAB label has the label in."""
+    path, mark = tmp_path / name, "," if name == "a.csv" else "\t"
+    path.write_text(f"今天天气{mark}3\n", "utf-8")
+    with pytest.raises(DataError, match="line 1: ends in '3', a label and no text; keep the texts alone"):
+        list(read_texts(str(path)))
+    path.write_text(f"7{mark}10086\n", "utf-8")  # a number and a question that is one
+    assert list(read_texts(str(path))) == (["7\t10086"] if name == "a.txt" else ["10086"])
+    path.write_text(f"label{mark}review\n1{mark}今天天气\n", "utf-8")
+    if name != "a.txt":
+        assert list(read_texts(str(path), "review")) == ["今天天气"]
+        with pytest.raises(DataError, match="no field 'text'; give --field one of: label, review"):
+            list(read_texts(str(path)))
 
 
 def test_a_blank_line_within_pairs_is_refused(tmp_path):

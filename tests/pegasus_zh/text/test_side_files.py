@@ -104,6 +104,14 @@ def test_added_tokens_without_a_row_are_left_out_and_told(tmp_path, said):
     ]
 
 
+def test_the_side_that_is_cut_is_told_where_it_is_another(tmp_path, said):
+    PIECES.save(write(tmp_path, tokenizer_config={"truncation_side": "right", "padding_side": "left"}))
+    load_tokenizer(tmp_path)
+    assert said == []
+    load_tokenizer(write(tmp_path, tokenizer_config={"truncation_side": "left"}))
+    assert len(said) == 1 and 'tokenizer_config.json: truncation_side is "left"; here texts that are too' in said[0]
+
+
 T5 = {"model_type": "mt5", "is_encoder_decoder": True, "vocab_size": 500}
 
 

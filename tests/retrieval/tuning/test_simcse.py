@@ -150,6 +150,12 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
             "line 2: '0', and every other line but the first ends in",
         ),
         ({"loss": "pairs"}, "左\t右\t像\n甲\t乙\t0\n", "line 2: '0', and every other line but the first ends in"),
+        (
+            {"loss": "pairs"},
+            "甲\t乙\tentailment\n甲\t丙\tcontradiction\n",
+            "line 1: 'entailment' is a label and no text: keep the pairs that are alike",
+        ),
+        ({"loss": "pairs"}, "s1\ts2\tgold_label\n甲\t乙\t蕴含\n", "line 2: '蕴含' is a label and no text"),
         ({"loss": "pairs"}, "1\t甲\t乙\n2\t甲\t丙\n", "line 1: '1', and every other line has a number in column 1"),
     ],
 )

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from sklearn.decomposition import PCA
 
 from retrieval.vectors import whitening
@@ -122,6 +123,12 @@ def test_what_cannot_be_whitened_is_one_line(on_host: None, tmp_path) -> None:
         moments([np.eye(3, dtype=np.float32) * 3e38])
     with pytest.raises(DataError, match="12 dimensions|of 12"):
         whiten(moments([x[:300]]))(x[:, :5])
+    save_file({f"layer{n}": np.zeros(n + 1, np.float32) for n in range(100)}, tmp_path / "x.safetensors")
+    with pytest.raises(
+        DataError, match="x.safetensors: not a whitening .it has .* and 98 more.; write one with"
+    ) as told:
+        load_whitening(tmp_path / "x.safetensors")
+    assert len(str(told.value)) < 400
     (tmp_path / "x.safetensors").write_bytes(b"not one")
     with pytest.raises(DataError, match="safetensors"):
         load_whitening(tmp_path / "x.safetensors")

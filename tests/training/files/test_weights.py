@@ -10,7 +10,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from training.files.errors import DataError
-from training.files.weights import check_fit, empty, fill, hollow, open_weights, write_safetensors
+from training.files.weights import check_fit, empty, fill, hollow, open_weights, refuse_others, write_safetensors
 
 TENSORS = {"word": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.float32([1.0 + 2**-20, -2])}
 
@@ -87,6 +87,24 @@ def test_a_file_cut_off(kept, tmp_path):
         DataError, match=r"model.safetensors: not a whole .safetensors file \(.*\); copy or fetch it again"
     ):
         open_weights(tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 409988000\n")
+        with pytest.raises(DataError, match=f"{name}: a pointer of Git LFS and not the file itself; fetch that"):
+            open_weights(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_weights_in_files_that_are_not_read_are_named(tmp_path):
+    refuse_others(tmp_path)
+    (tmp_path / "model-00001-of-00002.safetensors").touch()
+    with pytest.raises(DataError, match="weights in model-00001-of-00002.safetensors, but neither .* nor an index"):
+        refuse_others(tmp_path)
+    (tmp_path / "adapter_config.json").touch()
+    with pytest.raises(DataError, match="an adapter alone, as of LoRA, without its model; merge them"):
+        refuse_others(tmp_path)
 
 
 def shards(folder: Path, places: dict[str, str]) -> None:

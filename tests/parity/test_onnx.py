@@ -20,6 +20,8 @@ from tests.retrieval.vectors.test_encoding import TEXTS, TOKENIZER
 from tests.rope.encoder.random_encoder import BERT, ROFORMER
 
 
+# jax2onnx leaves out those of its plugins whose import warns where warnings are errors.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     "config, pooling",
     [

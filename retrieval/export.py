@@ -11,7 +11,7 @@ import numpy as np
 
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.onnx import FILE, check_converter, write_onnx
+from retrieval.onnx import FILE, write_vectors
 from retrieval.vectors.arrays import unit
 from retrieval.vectors.encoding import check_length
 from retrieval.vectors.modules import Dense, write_modules
@@ -22,6 +22,7 @@ from rope.encoder.huggingface import write_encoder
 from rope.encoder.roformer import pooler_of
 from training.files.atomic import check_new
 from training.files.errors import DataError
+from training.onnx import check_converter
 from training.partition import Dtype
 from training.ranges import check_ranges
 from training.telling import tell
@@ -114,7 +115,7 @@ def _write_sentences(out: Path, source: SentenceEncoder, pooling: Pooling, confi
         write_tokenizer(text.tokenizer, folder)
         write_modules(folder, about, pooling, steps, length, source.prompts, source.default_prompt)
         if config.onnx:  # of a pooler the Dense is among the steps
-            write_onnx(folder / FILE, model, about, "cls" if pooling in OF_POOLER else pooling, steps)
+            write_vectors(folder / FILE, model, about, "cls" if pooling in OF_POOLER else pooling, steps)
 
     # Without its hidden states a model's pooling of two layers is passed over in silence there.
     settings = {"output_hidden_states": True} if two else {}

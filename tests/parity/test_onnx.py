@@ -3,6 +3,8 @@
 import warnings
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,10 +13,16 @@ with warnings.catch_warnings():
     pytest.importorskip("jax2onnx", reason="the extra onnx brings it")
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx brings it")
 
+from pegasus_zh.t5.decoder import MT5Decoder
+from pegasus_zh.t5.load import Loaded
+from pegasus_zh.t5.onnx import write_onnx_serving
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.vocabulary import SPECIALS
 from retrieval import Embedder
 from retrieval.export import ExportEncoderConfig, export_encoder
 from retrieval.vectors.arrays import unit
 from retrieval.vectors.whitening import moments, whiten
+from tests.pegasus_zh.t5.random_model import TINY, random_model
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import TEXTS, TOKENIZER
 from tests.rope.encoder.random_encoder import BERT, ROFORMER
@@ -58,3 +66,33 @@ def test_vectors(config, pooling, tmp_path):
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
         (vectors,) = session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})
         np.testing.assert_allclose(vectors, wanted[texts], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_t5_writes_greedily_what_it_writes_here(tmp_path):
+    config = replace(TINY, vocabulary=112, layers=3, decoder_layers=2, gelu="erf", scaled_output=True, cross_bias=True)
+    model, tokenizer, length = jax.device_get(random_model(config, seed=2)), PegasusTokenizer(SPECIALS), 6
+    out = tmp_path / "served"
+    write_onnx_serving(out, Loaded(model, config, tokenizer, "a test"), 17, length)
+    source = np.random.default_rng(0).integers(1, 106, (3, 17), dtype=np.int32)
+    source[1, 9:] = 0
+    encoder, step = (onnxruntime.InferenceSession(out / f"{name}.onnx") for name in ("encoder", "decode_step"))
+    names = [x.name for x in encoder.get_outputs()]
+    memory = dict(zip(names, encoder.run(names, {"source": source}), strict=True))
+    decoder, theirs = MT5Decoder(config), {}
+    mine = decoder.begin(model := jax.tree.map(jnp.asarray, model), source, (source != 0).astype(np.int32))
+    for name, wanted in zip(names, (*mine.keys, *mine.values, mine.seen), strict=True):
+        np.testing.assert_allclose(memory[name], wanted, atol=1e-4)
+    cache = decoder.cache(mine, 1, length)
+    for i, (keys, values) in enumerate(cache):
+        theirs |= {f"keys_{i}": np.asarray(keys), f"values_{i}": np.asarray(values)}
+    token, ours = np.full(3, tokenizer.start_id, np.int32), jax.jit(decoder.step)
+    outputs = [x.name for x in step.get_outputs()]
+    for t in range(length):
+        found = dict(
+            zip(outputs, step.run(outputs, memory | theirs | {"token": token, "t": np.array(t, np.int32)}), strict=True)
+        )
+        hidden, cache = ours(model, mine, cache, token[:, None], np.zeros((3, 1, length), np.int32), np.int32(t))
+        np.testing.assert_allclose(found["logits"], decoder.logits(model, hidden)[:, 0], atol=1e-4)
+        theirs = {name.removeprefix("new_"): x for name, x in found.items() if name != "logits"}
+        token = found["logits"].argmax(-1).astype(np.int32)

@@ -1,7 +1,9 @@
 """ONNX: onnxruntime computes the vectors that we compute, of any number of texts and any length."""
 
+import re
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,8 @@ from retrieval import Embedder
 from retrieval.export import ExportEncoderConfig, export_encoder
 from retrieval.vectors.arrays import unit
 from retrieval.vectors.whitening import moments, whiten
+from rope.decoding.search import Marks, Search
+from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import TINY, random_model
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import TEXTS, TOKENIZER
@@ -96,3 +100,26 @@ def test_t5_writes_greedily_what_it_writes_here(tmp_path):
         np.testing.assert_allclose(found["logits"], decoder.logits(model, hidden)[:, 0], atol=1e-4)
         theirs = {name.removeprefix("new_"): x for name, x in found.items() if name != "logits"}
         token = found["logits"].argmax(-1).astype(np.int32)
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    (program,) = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        if "decode_step" in block and "onnxruntime" in block
+    ]
+    program, count = re.subn(
+        r"(?m)^source\[.*",
+        f"source[:] = {source.tolist()}",
+        program.replace("runs/served", str(out)).replace("(2,", "(3,"),
+    )
+    assert count == 1
+    exec(program, names := {})
+    written, _ = write(
+        model,
+        source,
+        np.zeros(3, np.uint32),
+        decoder=decoder,
+        search=Search(),
+        marks=Marks(start=tokenizer.start_id, end=-1),
+        length=length,
+    )
+    np.testing.assert_array_equal(np.array(names["written"]).T, written)

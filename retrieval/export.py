@@ -11,6 +11,7 @@ import numpy as np
 
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
+from retrieval.onnx import FILE, write_vectors
 from retrieval.vectors.arrays import unit
 from retrieval.vectors.encoding import check_length
 from retrieval.vectors.modules import Dense, write_modules
@@ -21,6 +22,7 @@ from rope.encoder.huggingface import write_encoder
 from rope.encoder.roformer import pooler_of
 from training.files.atomic import check_new
 from training.files.errors import DataError
+from training.onnx import check_converter
 from training.partition import Dtype
 from training.ranges import check_ranges
 from training.telling import tell
@@ -41,6 +43,8 @@ class ExportEncoderConfig:
     """What scripts.whiten made of vectors of the same model and pooling: written as a Dense."""
     normalise: bool = False
     """Vectors of length 1."""
+    onnx: bool = False
+    """Write vectors.onnx too: from ids to vectors, with all of the above inside, in float32; needs jax2onnx."""
     max_length: int | None = None
     """Ids of a text for sentence-transformers; by default what the model's folder says, else 64."""
     step: int | None = None
@@ -56,6 +60,8 @@ def export_encoder(config: ExportEncoderConfig) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises DataError as loading and writing do."""
     out = Path(config.folder)
     check_new(out)
+    if config.onnx:
+        check_converter()
     source = load_sentence_encoder(config.model, step=config.step)
     pooling = source.pooling if config.pooling == "auto" else source.choose(config.pooling)
     if pooling is None:
@@ -77,7 +83,7 @@ def export_encoder(config: ExportEncoderConfig) -> Path:
 
 
 def _check_unasked(config: ExportEncoderConfig) -> None:
-    for name in ("whitening", "normalise", "max_length"):
+    for name in ("whitening", "normalise", "onnx", "max_length"):
         if getattr(config, name):
             raise DataError(
                 f"--{name.replace('_', '-')}: of vectors, and {config.model} does not say how they are made; give "
@@ -108,6 +114,8 @@ def _write_sentences(out: Path, source: SentenceEncoder, pooling: Pooling, confi
     def write_more(folder: Path) -> None:
         write_tokenizer(text.tokenizer, folder)
         write_modules(folder, about, pooling, steps, length, source.prompts, source.default_prompt)
+        if config.onnx:  # of a pooler the Dense is among the steps
+            write_vectors(folder / FILE, model, about, "cls" if pooling in OF_POOLER else pooling, steps)
 
     # Without its hidden states a model's pooling of two layers is passed over in silence there.
     settings = {"output_hidden_states": True} if two else {}

@@ -8,9 +8,11 @@ import jax
 
 from pegasus_zh.t5.huggingface import check_free, write_folder
 from pegasus_zh.t5.load import Semantics, load
+from pegasus_zh.t5.onnx import write_onnx_serving
 from pegasus_zh.t5.stablehlo import write_serving
 from training.files.atomic import check_new
 from training.files.errors import DataError
+from training.onnx import check_converter
 from training.partition import Dtype
 from training.telling import tell
 
@@ -36,21 +38,29 @@ class ExportConfig:
     """Replace an earlier export in the same place."""
     stablehlo: bool = False
     """Write the encoder and one decoding step as StableHLO instead, to serve the model without this code."""
+    onnx: tuple[int, int] | None = None
+    """Write them as ONNX instead, for sources and targets of these lengths, in float32, such as 256 32; needs
+    jax2onnx."""
 
 
 def export(config: ExportConfig) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises what `load` and `write_folder` raise."""
     out = Path(config.folder)
-    if config.stablehlo and (config.overwrite or config.without_cross_bias):
-        raise DataError(
-            "--stablehlo keeps the model as it is, in a new folder: no --overwrite, no --without-cross-bias"
-        )
-    check_new(out) if config.stablehlo else check_free(out, config.overwrite)
+    served = "--stablehlo" if config.stablehlo else "--onnx" if config.onnx else ""
+    if served and (config.overwrite or config.without_cross_bias):
+        raise DataError(f"{served} keeps the model as it is, in a new folder: no --overwrite, no --without-cross-bias")
+    if config.onnx:
+        _check_onnx(config)
+    check_new(out) if served else check_free(out, config.overwrite)
     loaded = load(config.model, semantics=config.semantics, step=config.step)
     tell(loaded.source)
     if config.stablehlo:
         write_serving(out, loaded, config.dtype)
         tell(f"{out}: encoder.stablehlo, decode_step.stablehlo and weights.safetensors; docs/export.md shows their use")
+        return out
+    if config.onnx:
+        write_onnx_serving(out, loaded, *config.onnx)
+        tell(f"{out}: encoder.onnx and decode_step.onnx; docs/export.md shows their use")
         return out
     write_folder(
         out,
@@ -70,3 +80,11 @@ def export(config: ExportConfig) -> Path:
     tell(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})")
     tell(f"model = MT5ForConditionalGeneration.from_pretrained({str(out)!r})")
     return out
+
+
+def _check_onnx(config: ExportConfig) -> None:
+    if config.stablehlo or config.dtype != "float32":
+        raise DataError("--onnx is of float32, and instead of --stablehlo: leave out --dtype and --stablehlo")
+    if min(config.onnx or (1,)) < 1:
+        raise DataError(f"--onnx {config.onnx}: lengths of source and target, each 1 or more")
+    check_converter()

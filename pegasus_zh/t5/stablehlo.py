@@ -119,15 +119,19 @@ def write_serving(out: Path, loaded: Loaded, dtype: Dtype = "float32") -> None:
             (temporary / f"{name}.stablehlo").write_bytes(exported.serialize())
         write_safetensors(temporary / "weights.safetensors", iter(named(loaded.model).items()), dtype)
         tokenizer.save(temporary)
-        about = {
-            "start": tokenizer.start_id,
-            "end": tokenizer.eos_id,
-            "pad": tokenizer.pad_id,
-            "layers": config.decoder_depth,
-            "keys": ["b", config.heads, config.head_size, "p"],
-            "values": ["b", config.heads, "p", config.head_size],
-            "dtype": dtype,
-            "platforms": PLATFORMS,
-            "source": loaded.source,
-        }
-        write_json(temporary / "serving.json", about)
+        write_json(temporary / "serving.json", describe(loaded, config) | {"platforms": PLATFORMS})
+
+
+def describe(loaded: Loaded, config: MT5Config) -> dict[str, Any]:
+    """What who serves the model must know: marks, and the cache's shapes."""
+    tokenizer = loaded.tokenizer
+    return {
+        "start": tokenizer.start_id,
+        "end": tokenizer.eos_id,
+        "pad": tokenizer.pad_id,
+        "layers": config.decoder_depth,
+        "keys": ["b", config.heads, config.head_size, "p"],
+        "values": ["b", config.heads, "p", config.head_size],
+        "dtype": config.dtype,
+        "source": loaded.source,
+    }

@@ -57,12 +57,13 @@ def embed(
     poolings: Sequence[Pooling],
     texts: int = 1,
     key: jax.Array | None = None,
+    positions: jax.Array | None = None,
 ) -> jax.Array:
     """Ids [B, T] and segments -> float32 vectors [B, S, K, D]:
     of each of `texts` texts in a row (S) one for each pooling.
 
     Segments number a row's texts from 1; 0 is padding. Of a text that is not there, zeros (of pooler, its bias).
-    `key` turns dropout on.
+    `key` turns dropout on. Positions [B, T] restart in each text.
 
     cls (P1): the last state of [CLS]. pooler (P2): what the pooler's dense layer makes of it, and no more, as SimBERT
     and RoFormer-Sim have it; pooler-tanh: with BERT's tanh. mean (P3): the mean of the last states, those of [CLS] and
@@ -71,12 +72,13 @@ def embed(
     """
     others = {pooling: other_layer(pooling, config.layers) for pooling in poolings}
     layers = sorted({layer for layer in others.values() if layer >= 0})
-    last, *rest = encode_layers(model, ids, segments, config, key=key, outputs=(-1, *layers))
+    positions = segment_positions(segments) if positions is None else positions
+    last, *rest = encode_layers(model, ids, segments, config, positions=positions, key=key, outputs=(-1, *layers))
     states = dict(zip(layers, rest, strict=True))
     mine = segments[:, None] == jnp.arange(1, texts + 1)[None, :, None]
     counts = jnp.maximum(mine.sum(2, keepdims=True, dtype=jnp.int32), 1)
     members = mine.astype(last.dtype)
-    firsts = (mine & (segment_positions(segments) == 0)[:, None]).astype(last.dtype)
+    firsts = (mine & (positions == 0)[:, None]).astype(last.dtype)
 
     def weighed(weights: jax.Array, hidden: jax.Array) -> jax.Array:
         return jnp.einsum("BST,BTD->BSD", weights, hidden, precision="highest", preferred_element_type=jnp.float32)

@@ -1,6 +1,7 @@
 """What a folder says of its vectors is done, by whatever command, or refused by name."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,3 +201,9 @@ def test_export_refuses_what_is_of_vectors_where_no_pooling_is_known(given, tmp_
     with pytest.raises(DataError, match="does not say how they are made; give --pooling too"):
         export_encoder(ExportEncoderConfig(model=str(folder), folder=str(tmp_path / "out"), **given))
     assert not (tmp_path / "out").exists()
+
+
+def test_onnx_without_the_converter_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(DataError, match=r"--onnx needs jax2onnx: pip install 'pegasus-zh\[onnx\]'"):
+        export_encoder(ExportEncoderConfig(model="nowhere", folder=str(tmp_path / "out"), onnx=True))

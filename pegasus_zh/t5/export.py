@@ -84,7 +84,7 @@ def export(config: ExportConfig) -> Path:
 
 def _check_onnx(config: ExportConfig) -> None:
     if config.stablehlo or config.dtype != "float32":
-        raise DataError("--onnx is of float32, and instead of --stablehlo: leave out --dtype and --stablehlo")
+        raise DataError("--onnx is of float32, and instead of --stablehlo: leave out the other")
     if min(config.onnx or (1,)) < 1:
         raise DataError(f"--onnx {config.onnx}: lengths of source and target, each 1 or more")
     check_converter()

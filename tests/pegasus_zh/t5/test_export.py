@@ -288,3 +288,20 @@ def test_the_checkpoint_must_have_the_shapes_of_its_config(run):
         other = jax.eval_shape(partial(init, replace(CONFIG, width=32)), jax.random.key(0))
         with pytest.raises(ValueError, match="another model"):
             checkpoints.restore_model(10, other)
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({}, r"--onnx needs jax2onnx: pip install 'pegasus-zh\[onnx\]'"),
+        ({"stablehlo": True}, "instead of --stablehlo"),
+        ({"dtype": "bfloat16"}, "--onnx is of float32"),
+        ({"onnx": (0, 8)}, "lengths of source and target, each 1 or more"),
+        ({"overwrite": True}, "--onnx keeps the model as it is, in a new folder"),
+    ],
+    ids=str,
+)
+def test_onnx_is_refused_before_anything_is_read(given, said, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(DataError, match=said):
+        export(ExportConfig(**{"model": "nowhere", "folder": str(tmp_path / "out"), "onnx": (16, 8)} | given))

@@ -193,6 +193,8 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
         held = set(ranked[: min(config.valid_examples, len(training) // 2)])
         valid, sources = [training[i] for i in sorted(held)], {training[i][0] for i in held}
         order = [i for i in order if training[i][0] not in sources]
+        if left := len(training) - len(order) - len(held):
+            tell(f"{config.data}: {left:,} pairs are left out, whose sources are among those to choose by")
     if config.examples > len(order):
         raise DataError(f"{config.data}: {len(order)} pairs to train on, not the {config.examples} of --examples")
     chosen = [training[i] for i in order[: config.examples or None]]

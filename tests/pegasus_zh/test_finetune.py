@@ -196,6 +196,16 @@ def test_training_and_validation_do_not_meet(config):
     assert len(training) == 80 and len(given) == 16
 
 
+def test_pairs_of_held_sources_are_left_out_and_told(config, tmp_path, said):
+    data = tmp_path / "twice.tsv"
+    data.write_text("".join(f"摘要{n}\t今天天气很好{n % 20}\n" for n in range(40)), "utf-8")
+    training, valid = read_data(replace(config, data=str(data), valid_examples=5))
+    sources = {source for source, _ in valid}
+    left = 40 - len(training) - len(valid)
+    assert left and not sources & {source for source, _ in training}
+    assert f"{data}: {left} pairs are left out, whose sources are among those to choose by" in "".join(said)
+
+
 def test_columns_that_changed_places_are_told(config, tmp_path, said):
     read_data(config)
     assert said == []

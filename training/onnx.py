@@ -16,7 +16,7 @@ def check_converter() -> None:
     try:
         import jax2onnx  # noqa: F401
     except ImportError:
-        raise DataError("--onnx needs jax2onnx: pip install 'pegasus-zh[onnx]'") from None
+        raise DataError("--onnx needs jax2onnx: pip install 'pegasus-zh[onnx]' with Python 3.11") from None
 
 
 def write_onnx(
@@ -30,9 +30,7 @@ def write_onnx(
         logging.getLogger(name).setLevel(logging.ERROR)
     from jax2onnx import to_onnx
 
-    program = to_onnx(
-        function, inputs=list(inputs.values()), input_names=list(inputs), output_names=list(outputs)
-    )
+    program = to_onnx(function, inputs=list(inputs.values()), input_names=list(inputs), output_names=list(outputs))
     if (size := program.ByteSize()) >= LARGEST:
         raise DataError(f"{path.name}: {size / 1e9:.1f} GB, and an ONNX file ends at 2 GB; serve a smaller model")
     path.write_bytes(program.SerializeToString())

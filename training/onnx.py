@@ -16,7 +16,7 @@ def check_converter() -> None:
     try:
         import jax2onnx  # noqa: F401
     except ImportError:
-        raise DataError("--onnx needs jax2onnx: pip install 'pegasus-zh[onnx]'") from None
+        raise DataError("--onnx needs jax2onnx: pip install 'pegasus-zh[onnx]' with Python 3.11") from None
 
 
 def write_onnx(

@@ -37,7 +37,8 @@ def something_else(file: Path | str, begin: bytes) -> DataError | None:
 def damaged(file: Path, error: Exception, what: str, remedy: str = AGAIN) -> DataError:
     """The one line on a file that a library could not read."""
     with suppress(OSError), open(file, "rb") as opened:
-        if other := something_else(file, opened.read(64)):
+        begin = opened.read(64)
+        if not begin.startswith(b"PK") and (other := something_else(file, begin)):  # torch's weights are zip archives
             return other
     reason = next(iter(str(error).strip().splitlines()), "")[:160]
     return DataError(f"{file}: {what} ({type(error).__name__}: {reason}); {remedy}")

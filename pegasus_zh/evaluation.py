@@ -31,7 +31,7 @@ from pegasus_zh.text.documents import find_sources
 from pegasus_zh.text.lines import is_blank, is_blank_line
 from pegasus_zh.text.pairs import PAIR_FILES
 from pegasus_zh.text.records import cells, read_rows, text_of
-from pegasus_zh.text.tokenizers import normalise
+from pegasus_zh.text.wordpieces import normalise
 from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json
 from training.files.errors import DataError

@@ -29,7 +29,8 @@ from pegasus_zh.t5.load import Semantics, Start, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.losses import counting
 from pegasus_zh.text.pairs import PAIR_FILES, located_pairs, whole
-from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer
+from pegasus_zh.text.tokenizer_files import keep_tokenizer
+from pegasus_zh.text.tokenizers import Tokenizer
 from pegasus_zh.text.words import sentinels
 from pegasus_zh.writing import Writing, generate
 from rope.layers.computation import Computation

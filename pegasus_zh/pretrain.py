@@ -20,7 +20,8 @@ from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.documents import CORPUS
 from pegasus_zh.text.readers import DOCUMENTS
-from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import keep_tokenizer, load_tokenizer
+from pegasus_zh.text.tokenizers import Tokenizer
 from pegasus_zh.text.vocabulary import TokenizerConfig
 from rope.layers.computation import Computation
 from training.files.errors import DataError

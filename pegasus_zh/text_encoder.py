@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from pegasus_zh.rows.plain_text import TextConfig, text_recipe, text_rows, vocabulary_of
-from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer
 from rope.encoder import pretrain as encoder
 from rope.encoder import roformer
 from rope.encoder.load import load_encoder

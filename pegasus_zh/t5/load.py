@@ -18,14 +18,9 @@ import jax
 
 from pegasus_zh.t5 import bert4keras, huggingface
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
-from pegasus_zh.text.tokenizers import (
-    PEGASUS_FILE,
-    SENTENCEPIECE_FILE,
-    PegasusTokenizer,
-    Tokenizer,
-    is_chinese,
-    load_tokenizer,
-)
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer
+from pegasus_zh.text.wordpieces import is_chinese
 from training.checkpoints import read_model
 from training.files.errors import DataError, path_of
 from training.files.weights import WEIGHT_FILES, fingerprint, refuse_others

@@ -24,17 +24,8 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from pegasus_zh.text.added_tokens import library_token
-from pegasus_zh.text.tokenizers import (
-    CLS,
-    MASK,
-    PAD,
-    SENTENCEPIECE_FILE,
-    SEP,
-    UNK,
-    PegasusTokenizer,
-    Tokenizer,
-    plain_bert,
-)
+from pegasus_zh.text.tokenizers import CLS, MASK, PAD, SENTENCEPIECE_FILE, SEP, PegasusTokenizer, Tokenizer
+from pegasus_zh.text.wordpieces import UNK, plain_bert
 from training.files.errors import DataError
 
 

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain, islice
 
-from pegasus_zh.text.tokenizers import Tokenizer, normalise
+from pegasus_zh.text.tokenizers import Tokenizer
+from pegasus_zh.text.wordpieces import normalise
 from training.files.errors import DataError
 
 _MOST = 1000  # ways to write a word

@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from pegasus_zh.text.losses import counting
-from pegasus_zh.text.tokenizers import keep_tokenizer
+from pegasus_zh.text.tokenizer_files import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.similarity import SimilarityTask, cosines, read_task
 from retrieval.tuning.batches import Batches, Form, longest

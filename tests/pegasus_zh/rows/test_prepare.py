@@ -23,7 +23,8 @@ from pegasus_zh.rows.packing import decode_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import Manifest, finished_shard, read_manifest
 from pegasus_zh.text.documents import read_documents
-from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary, train_sentencepiece
 from tests.listening import Terminal
 from training.files.errors import DataError
@@ -159,7 +160,7 @@ def test_a_script_whose_workers_would_run_it_again_is_told(tokenizer, tmp_path):
     program = (
         "from pegasus_zh.rows.makers import ExamplesConfig\n"
         "from pegasus_zh.rows.prepare import *\n"
-        "from pegasus_zh.text.tokenizers import load_tokenizer\n"
+        "from pegasus_zh.text.tokenizer_files import load_tokenizer\n"
         f"prepare(ExamplesConfig(), PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes=0.05, workers=2),"
         f" load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(tmp_path / 'set')!r})\n"
     )
@@ -178,7 +179,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
     program = (
         "from pegasus_zh.rows.makers import ExamplesConfig\n"
         "from pegasus_zh.rows.prepare import *\n"
-        "from pegasus_zh.text.tokenizers import load_tokenizer\n"
+        "from pegasus_zh.text.tokenizer_files import load_tokenizer\n"
         "if __name__ == '__main__':\n"
         f"    config = PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes={CONFIG.shard_megabytes!r},"
         " eval_fraction=0.2, workers=2)\n"

@@ -22,7 +22,8 @@ from pegasus_zh.t5.export import ExportConfig, export
 from pegasus_zh.t5.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.t5.load import run_init
 from pegasus_zh.t5.mt5 import MT5Config, init
-from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, train_sentencepiece
 from scripts.export import main
 from tests.pegasus_zh.t5.random_model import TINY, on_mesh, random_model

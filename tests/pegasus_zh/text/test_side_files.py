@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, train_sentencepiece
 from training.files.errors import DataError
 

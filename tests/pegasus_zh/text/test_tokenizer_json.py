@@ -11,7 +11,8 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.side_files import Settings
-from pegasus_zh.text.tokenizers import PegasusTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer
 from tests.pegasus_zh.text.test_side_files import CHARACTERS, ENTRIES, PIECES, SIZE, WORDS
 from training.files.errors import DataError
 

@@ -6,7 +6,8 @@ import json
 import pytest
 import sentencepiece
 
-from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
 from pegasus_zh.text.words import opening, sentinels, spellings
 from training.files.errors import DataError

@@ -27,10 +27,10 @@ import numpy as np
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from pegasus_zh.text.documents import find_sources
 from pegasus_zh.text.lines import is_blank, is_blank_line
 from pegasus_zh.text.pairs import PAIR_FILES
 from pegasus_zh.text.records import cells, read_rows, text_of
+from pegasus_zh.text.sources import find_sources
 from pegasus_zh.text.wordpieces import normalise
 from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json

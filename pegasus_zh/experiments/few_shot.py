@@ -21,7 +21,7 @@ import numpy as np
 
 from pegasus_zh.evaluation import scores
 from pegasus_zh.experiments.few_shot_report import report
-from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
+from pegasus_zh.finetune import read_whole_pairs
 from pegasus_zh.generation import writer
 from pegasus_zh.pretrain import PretrainRecipe, defaults, pretrain_on
 from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
@@ -32,6 +32,7 @@ from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Start, load
 from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import Tokenizer
+from pegasus_zh.tuning import FinetuneRecipe, tune
 from pegasus_zh.writing import Writing
 from rope.layers.computation import Computation
 from training.experiment.cells import experiment, run_cells

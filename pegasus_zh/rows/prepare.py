@@ -41,16 +41,10 @@ from pegasus_zh.rows.prepared_set import (
     total_contents,
 )
 from pegasus_zh.rows.workers import in_processes
-from pegasus_zh.text.documents import (
-    DocumentsConfig,
-    Source,
-    find_sources,
-    mixed_records,
-    parse_records,
-    record_chunks,
-)
+from pegasus_zh.text.documents import DocumentsConfig, mixed_records, parse_records, record_chunks
 from pegasus_zh.text.losses import counting
 from pegasus_zh.text.records import Record
+from pegasus_zh.text.sources import Source, find_sources
 from pegasus_zh.text.stamps import stamps
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.files.atomic import atomic_write, write_json

@@ -22,8 +22,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from pegasus_zh.rows.packing import padding
-from pegasus_zh.text.documents import Source
 from pegasus_zh.text.losses import Losses
+from pegasus_zh.text.sources import Source
 from pegasus_zh.text.stamps import changes
 from training.files.errors import DataError
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pegasus_zh.text.documents import Files
 from pegasus_zh.text.lines import first_line, is_blank
 from pegasus_zh.text.records import (
     CSV_SUFFIXES,
@@ -18,6 +17,7 @@ from pegasus_zh.text.records import (
     read_rows,
     text_of,
 )
+from pegasus_zh.text.sources import Files
 from training.files.errors import DataError
 
 PAIR_FILES = Files(

@@ -18,7 +18,8 @@ import sentencepiece
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, trainers
 
-from pegasus_zh.text.documents import DocumentsConfig, OnBadRecord, find_sources, read_documents
+from pegasus_zh.text.documents import DocumentsConfig, OnBadRecord, read_documents
+from pegasus_zh.text.sources import find_sources
 from pegasus_zh.text.stamps import changes, stamps
 from pegasus_zh.text.tokenizer_files import keep_tokenizer, load_tokenizer
 from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer, SentencePieceTokenizer, Tokenizer

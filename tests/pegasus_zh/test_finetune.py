@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe, Tuned, _epochs, finetune, read_data
+from pegasus_zh.finetune import FinetuneConfig, finetune, read_data
 from pegasus_zh.generation import writer
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import load
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
+from pegasus_zh.tuning import FinetuneRecipe, Tuned, _epochs
 from pegasus_zh.writing import Writing, generate
 from tests.pegasus_zh.t5.random_model import TINY, random_model, random_pairs
 from tests.pegasus_zh.t5.random_model import rows as one_a_row
@@ -96,7 +97,7 @@ def test_it_learns_and_keeps_the_best_epoch(finished, config):
 
 
 def test_a_stopped_run_resumes_to_the_bit(finished, config, tmp_path, monkeypatch):
-    monkeypatch.setattr("pegasus_zh.finetune.scores", fail_at(3))
+    monkeypatch.setattr("pegasus_zh.tuning.scores", fail_at(3))
     config = replace(config, folder=str(tmp_path / "run"))
     with pytest.raises(Diverged):
         finetune(config)
@@ -268,7 +269,7 @@ def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
 
 
 def test_what_tokenizing_loses_is_told(config, tmp_path, said, monkeypatch):
-    monkeypatch.setattr("pegasus_zh.finetune.train", lambda *_: Tuned({}, finished=False))
+    monkeypatch.setattr("pegasus_zh.tuning.train", lambda *_: Tuned({}, finished=False))
     lines = [f"臺灣{CHARACTERS[n % 9] * (9 if n % 2 else 1)}\t{'一丁臺' * (n % 7 + 1)}\n" for n in range(20)]
     (tmp_path / "odd.tsv").write_text("".join(lines), "utf-8")
     config = replace(config, data=str(tmp_path / "odd.tsv"), folder=str(tmp_path / "run"))

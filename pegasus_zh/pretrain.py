@@ -96,7 +96,7 @@ class PretrainConfig:
     """What the documents are cut into."""
     samples: int = 5
     """Held-out pseudo-summaries written and shown at the end; 0: nor is told how many are found among eight."""
-    prepare: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=lambda: PrepareConfig(eval_fraction=0.01))
+    prepare: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=PrepareConfig)
     """Which documents, and how they are prepared."""
     launch: Annotated[LaunchConfig, FLAT] = field(default_factory=LaunchConfig)
     """On what it runs."""

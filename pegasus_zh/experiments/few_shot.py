@@ -150,7 +150,7 @@ def few_shot(config: FewShotConfig) -> None:
     }
     with experiment(folder, settings_of(config, tasks)):
         check_formats([folder / "data" / objective for objective in examples])
-        documents = PrepareConfig(data=config.documents)
+        documents = PrepareConfig(data=config.documents, eval_fraction=0)
         tokenizer = basis.tokens.of(documents, folder / "tokenizer")
         rows = {
             objective: prepare(given, documents, tokenizer, folder / "data" / objective)

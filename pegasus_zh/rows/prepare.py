@@ -7,6 +7,7 @@ settings and tokenizer alone, never on the number of workers.
 """
 
 import hashlib
+import json
 import multiprocessing
 import os
 import sys
@@ -14,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from pegasus_zh.rows.makers import ExamplesConfig
+from pegasus_zh.rows.makers import PAIR, ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.packing import Example, choose_row_shape, encode_row, pack
 from pegasus_zh.rows.prepared_set import (
@@ -67,6 +68,8 @@ class PrepareConfig(DocumentsConfig):
     TAB source, or with names in the first line)."""
     shard_megabytes: float = 0
     """Raw input of a shard, held in memory and lost by a kill; 0: 1/256 of all, 2 to 32."""
+    eval_fraction: float = 0.01
+    """Documents held out for evaluation, by a hash of their text; of 1/fraction or more it is one at least."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -82,11 +85,13 @@ class ShardMaker:
     tokenizer: Tokenizer
     folder: Path
     row: dict[str, int]  # positions of each side
+    held: int | None = None  # the digest of what is held out beside the fraction
 
     def __call__(self, index: int, records: Sequence[Record]) -> Contents:
         """Writes the shard's files and then its journal. Raises DataError for a bad document or a full disk."""
         config, skipped = self.config, Counter[str]()
         counts = Counter(documents=0, without_examples=0, bytes=0)
+        lowest: int | None = None
         tokenizer, losses = counting(self.tokenizer)
         examples: dict[Split, list[Example]] = {"train": [], "eval": []}
         texts = parse_records(records, self.examples.maker.reads.of(config), config.on_bad_record, skipped)
@@ -95,12 +100,16 @@ class ShardMaker:
                 # By its source alone is a pair held out: so are then all the references of that source.
                 content, *others = [part.encode() for part in ((text,) if isinstance(text, str) else text)]
                 digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
-                examples["eval" if digest < config.eval_fraction * 2**64 else "train"] += found
+                is_held = digest < config.eval_fraction * 2**64 or digest == self.held
+                examples["eval" if is_held else "train"] += found
+                if found and (lowest is None or digest < lowest):
+                    lowest = digest
                 counts.update(documents=1, without_examples=not found, bytes=len(content) + sum(map(len, others)))
         try:
             files = [self._write(split, index, examples[split]) for split in examples if examples[split]]
             losses.characters = losses.commonest()
-            shard = Contents(files=files, skipped=dict(sorted(skipped.items())), losses=losses, **counts)
+            bad = dict(sorted(skipped.items()))
+            shard = Contents(files=files, skipped=bad, losses=losses, lowest=lowest, **counts)
             write_json(journal(self.folder, index), asdict(shard))
         except (OSError, RuntimeError) as error:  # ArrayRecord's is a RuntimeError
             raise DataError(f"{self.folder}: cannot write shard {index} ({error}); make room, {KEPT}") from error
@@ -151,7 +160,10 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
                 return open_rows(folder)
             started = time.perf_counter()
             tokenizer.save(folder / "tokenizer")
-            contents, made = _make_shards(ShardMaker(examples, config, tokenizer, folder, found["row"]), sources)
+            make = ShardMaker(examples, config, tokenizer, folder, found["row"], found.get("held"))
+            contents, made = _make_shards(make, sources)
+            if _holds_none_by_chance(contents, config.eval_fraction):
+                contents, made = _hold_one(make, sources, contents, found), made + contents.bytes
             if not contents.files:
                 # Nothing is lost, and mended documents may come here. The settings last: of them the journals are.
                 for path in (*folder.glob("shard-*.json"), folder / "settings.json"):
@@ -198,11 +210,30 @@ def _choose_row(
     texts = [text[:SAMPLE_BYTES] for text in parse_records(records, examples.maker.reads.of(config), "skip", Counter())]
     sample = [*chain.from_iterable(examples.make(texts, tokenizer))]
     lengths = lengths_of(sample) if sample else np.array([examples.longest])
-    return dict(zip(row, choose_row_shape(lengths, examples.longest, [*row.values()]), strict=True))
+    chosen = dict(zip(row, choose_row_shape(lengths, examples.longest, [*row.values()]), strict=True))
+    flags = " and ".join(f"--{side.row.replace('_', '-')}" for side in examples.maker.sides)
+    tiny = ", as 512 and 160 are by pretrain's preset tiny" if examples.maker.sides == PAIR else ""
+    shape = " + ".join(map(str, chosen.values()))
+    tell(f"rows of {shape}, chosen by a sample of the documents; {flags} fix them{tiny}")
+    return chosen
 
 
 def _mixed(examples: ExamplesConfig, config: PrepareConfig, sources: Sequence[Source]) -> Iterator[Record]:
     return mixed_records(sources, config.field, examples.maker.reads.names(config))
+
+
+def _holds_none_by_chance(contents: Contents, fraction: float) -> bool:
+    enough = fraction * (contents.documents - contents.without_examples) >= 1
+    return enough and not any(file.split == "eval" for file in contents.files)
+
+
+def _hold_one(make: ShardMaker, sources: Sequence[Source], contents: Contents, settings: dict) -> Contents:
+    """What the set holds when its document of the lowest digest is held out, wherever it stands."""
+    for path in make.folder.glob("shard-*.json"):
+        if Contents.of(json.loads(path.read_bytes())).lowest == contents.lowest:
+            path.unlink()  # first: what is killed between the two does this again
+    write_json(make.folder / "settings.json", settings | {"held": contents.lowest})
+    return _make_shards(replace(make, held=contents.lowest), sources)[0]
 
 
 def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents, int]:

@@ -32,7 +32,7 @@ class DocumentsConfig:
     field: str = "text"
     """The JSON field or Parquet column with a document's text."""
     eval_fraction: float = 0.0
-    """Documents held out for evaluation, by a hash of their text."""
+    """Documents held out for evaluation, by a hash of their text; of 1/fraction or more it is one at least."""
     workers: int = 0
     """Processes that prepare; 0: one a core, 1: none beside this one."""
     on_bad_record: OnBadRecord = "stop"

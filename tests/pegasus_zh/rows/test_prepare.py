@@ -426,6 +426,40 @@ def test_pairs(tokenizer, tmp_path, name, workers):
     assert manifest.contents.bytes == sum(len(text.encode()) for pair in PAIRS for text in pair)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_a_hundred_documents_one_at_least_is_held_out(tokenizer, tmp_path, said, workers):
+    """That of the lowest digest, wherever it stands, where by chance none is below the fraction."""
+
+    def digest(text: str) -> float:
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+
+    sources = [source for source in (f"今天第{n}次去公园散步" for n in range(200)) if digest(source) > 0.01][:99]
+    lowest = min(sources, key=digest)
+    config, examples = PrepareConfig(shard_megabytes=0.001, workers=workers), ExamplesConfig(selector="pairs")
+    lines = [f"散步\t{source}\n" for source in sources]
+    for name, given in {"hundred": [f"公园\t{lowest}\n", *lines], "fewer": lines}.items():
+        (tmp_path / f"{name}.tsv").write_text("".join(given), "utf-8")
+        folder, settings = tmp_path / name, replace(config, data=(str(tmp_path / f"{name}.tsv"),))
+        rows = prepare(examples, settings, tokenizer, folder)
+        assert len(rows.manifest.files("train")) > 3
+        chosen = (
+            f"rows of {rows.manifest.shape}, chosen by a sample of the documents; --row-source and --row-target fix"
+        )
+        assert any(line.startswith(chosen) for line in said)
+        if name == "fewer":
+            assert rows.heldout is None and "99 pairs, none of them held out (a larger --eval-frac" in said[-1]
+            continue
+        assert "100 pairs, 2 of them held out, in" in said[-1]
+        held = [tuple(x.tolist()) for x in examples.make([(lowest, "散步")], tokenizer)[0][0]]
+        assert held in [[*pair] for pair in pairs_in(folder, rows.manifest, "eval")]
+        assert tuple(held[0]) not in {source for source, _ in pairs_in(folder, rows.manifest, "train")}
+        whole = contents(folder)
+        for lost in ("manifest.json", "shard-00000.json"):  # and a set that was stopped becomes the same
+            (folder / lost).unlink()
+        prepare(examples, settings, tokenizer, folder)
+        assert contents(folder) == whole
+
+
 @pytest.mark.parametrize(
     ("name", "line", "reason", "message"),
     [

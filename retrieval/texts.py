@@ -106,8 +106,9 @@ def is_score(name: str) -> bool:
 
 
 def is_number(text: str) -> bool:
+    """As tables write them: 1_0 is one to Python alone."""
     try:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text

@@ -2,6 +2,7 @@
 
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.ranges import check_ranges
 from training.telling import tell
+
+_TURNS = frozenset("LRE RLE LRO RLO PDF LRI RLI FSI PDI".split())  # Unicode's classes of marks that turn what follows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +158,7 @@ def query(config: QueryConfig) -> None:
         asked = [question for question, reason in zip(questions, reasons, strict=True) if not reason]
         hits = iter(searcher.search(asked, config.k) if asked else [])
         for question, reason in zip(questions, reasons, strict=True):
-            tell(question)
+            tell(shown(question))
             tell(f"  {reason}" if reason else "\n".join(_line(hit) for hit in next(hits)))
         searcher.losses.report_any(given)
         return
@@ -176,8 +179,17 @@ def query(config: QueryConfig) -> None:
 
 
 def _line(hit: Hit) -> str:
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in hit.text)  # one line of its own
-    return f"  {hit.score:.3f}  {text}"
+    return f"  {hit.score:.3f}  {shown(hit.text)}"
+
+
+def shown(text: str) -> str:
+    """On one line, as a terminal can show it: line ends, control characters and changes of direction are escaped; what
+    joins the parts of an emoji, and wide blanks, are not."""
+    return "".join(repr(c)[1:-1] if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _TURNS
 
 
 class Scores(NamedTuple):

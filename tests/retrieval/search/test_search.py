@@ -22,6 +22,7 @@ from retrieval.search.commands import (
     open_searcher,
     query,
     ranking,
+    shown,
 )
 from retrieval.search.page import application, serve
 from retrieval.search.store import AddConfig, BuildConfig, add, build
@@ -97,6 +98,21 @@ def test_added_texts_are_found(folder: Path, said: list[str]) -> None:
     found = open_searcher(folder / "grown")
     assert found.texts[30:] == ["公园气", "气", "天"]
     assert [row[0].text for row in found.search(["气", "天"], 1)] == ["气", "天"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("一家👨\u200d👩\u200d👧，红心❤\ufe0f", None),  # joined emoji, and a selector of their form
+        ("全角\u3000空格\u00a0和 é\u0301", None),
+        ("两行\n制表\t铃\a", "两行\\n制表\\t铃\\x07"),
+        ("\x1b[31m红\x7f\u2028\u0085", "\\x1b[31m红\\x7f\\u2028\\x85"),
+        ("从右\u202e到左\u2066", "从右\\u202e到左\\u2066"),
+        ("半个\ud83d", "半个\\ud83d"),
+    ],
+)
+def test_what_a_terminal_can_show_is_shown(text: str, wanted: str | None) -> None:
+    assert shown(text) == (text if wanted is None else wanted)
 
 
 def test_texts_of_several_lines_are_found_as_they_are(folder: Path) -> None:

@@ -61,7 +61,7 @@ class GenerateConfig:
     standard input as .txt, answered as its lines come; none gives a prompt."""
     out: str = ""
     """A JSONL file of {source, reference, written}, and all answers where several are asked for; by default standard
-    output, an answer a line."""
+    output, an answer a line, of several each behind the input's number and a tab."""
     field: str = "source"
     """The field or column with an input's text."""
     reference_field: str = "reference"
@@ -107,8 +107,8 @@ def run_generation(config: GenerateConfig) -> None:
         elif config.out:
             _write_file(config, loaded.fingerprint, inputs, written)
         else:
-            for texts in written(x.source for x in inputs):
-                print(*texts, sep="\n")
+            for number, texts in enumerate(written(x.source for x in inputs), 1):
+                _print(texts, number)
     if config.input:
         losses.report(config.input)
     else:
@@ -121,9 +121,15 @@ def _answer_lines(loaded: Loaded, config: GenerateConfig) -> None:
     for lines in arriving_lines(sys.stdin.buffer):
         rows = min(config.writing.batch_size, 1 << (len(lines) - 1).bit_length())  # few numbers: each is compiled
         writing = replace(config.writing, batch_size=rows)
-        for texts in writer(loaded, writing, config.dtype)(lines, first):
-            print(*texts, sep="\n", flush=True)
+        for number, texts in enumerate(writer(loaded, writing, config.dtype)(lines, first), first + 1):
+            _print(texts, number)
         first += len(lines)
+
+
+def _print(texts: list[str], number: int) -> None:
+    """One answer alone, several behind the number of their input, which is that of the row in a file of --out."""
+    for text in texts:
+        print(text if len(texts) == 1 else f"{number}\t{text}", flush=True)
 
 
 def _prompt(answer: Callable[[str], str]) -> None:

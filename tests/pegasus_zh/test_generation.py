@@ -95,7 +95,11 @@ def test_several_answers(monkeypatch, capsys, folder, written, tmp_path):
     assert all(len(row["answers"]) == 3 and len({*row["answers"]}) > 1 for row in found)
     config = GenerateConfig(model=str(folder), input=str(path), semantics="mt5")
     run_generation(replace(config, writing=replace(WRITING, search=search)))
-    assert capsys.readouterr().out.splitlines() == [text for row in found for text in row["answers"]]
+    wanted = [f"{number}\t{text}" for number, row in enumerate(found, 1) for text in row["answers"]]
+    assert capsys.readouterr().out.splitlines() == wanted
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(TEXTS[:2]).encode())))
+    run_generation(replace(config, input="-", writing=replace(WRITING, search=search)))
+    assert capsys.readouterr().out.splitlines() == wanted
 
 
 def test_what_a_folder_suppresses_is_not_written(folder, written, tmp_path):

@@ -52,6 +52,7 @@ def test_more_than_a_twentieth_is_warned_of(said: list[str]) -> None:
     assert said[1].startswith(
         "warning: 5.1% of the ids are unknown, most often 臺 (31), 灣 (20): the vocabulary is not"
     )
+    assert "--data a.jsonl 'b/*.txt' --vocabulary 50000" in said[1] and "\n" not in said[1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -107,8 +107,8 @@ def run_generation(config: GenerateConfig) -> None:
         elif config.out:
             _write_file(config, loaded.fingerprint, inputs, written)
         else:
-            for number, texts in enumerate(written(x.source for x in inputs), 1):
-                _print(texts, number)
+            for place, texts in enumerate(written(x.source for x in inputs), 1):
+                _print(texts, place)
     if config.input:
         losses.report(config.input)
     else:

@@ -212,7 +212,7 @@ def _choose_row(
     lengths = lengths_of(sample) if sample else np.array([examples.longest])
     chosen = dict(zip(row, choose_row_shape(lengths, examples.longest, [*row.values()]), strict=True))
     flags = " and ".join(f"--{side.row.replace('_', '-')}" for side in examples.maker.sides)
-    tiny = ", as 512 and 160 are by pretrain's preset tiny" if examples.maker.sides == PAIR else ""
+    tiny = " (scripts.pretrain's preset tiny: 512 and 160)" if examples.maker.sides == PAIR else ""
     shape = " + ".join(map(str, chosen.values()))
     tell(f"rows of {shape}, chosen by a sample of the documents; {flags} fix them{tiny}")
     return chosen

@@ -110,6 +110,10 @@ class Tokenizer(Protocol):
         """The text of ids that were not added."""
         ...
 
+    def normalise(self, text: str) -> str:
+        """The text in the letters of the vocabulary, where encoding it changes letters first."""
+        return text
+
     def pieces(self) -> list[str]:
         """What each id adds to a text, without blanks around it; "" for special tokens."""
         found = self._pieces()
@@ -181,6 +185,9 @@ class PegasusTokenizer(Tokenizer):
         """Tokens are joined with the blanks of bert4keras (pegasus_zh/text/spacing.py)."""
         tokens = (self.vocabulary[i] for i in ids if 0 <= i < len(self.vocabulary))
         return join_tokens(token for token in tokens if not _is_special(token))
+
+    def normalise(self, text: str) -> str:
+        return text if self.settings.cased else normalise(text)
 
     def _pieces(self) -> list[str]:
         found = ("" if _is_special(token) else token for token in self.vocabulary)

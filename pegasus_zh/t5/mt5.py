@@ -22,7 +22,7 @@ from rope.layers.masks import Segments, segment_places
 from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads, stream
 from rope.positions.buckets import RelativeBias
 from training.partition import Dtype, gather, normal, on_one_cpu, ones, size_of, spec
-from training.ranges import check_ranges
+from training.ranges import check_choices, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,9 @@ class MT5Config:
     see rope.layers.primitives.recomputed."""
 
     def __post_init__(self):
-        check_ranges(self, dropout=(0, 1), epsilon=0, decoder_layers=1, buckets=4, max_distance=2)
+        check_choices(self)
+        sizes = ("vocabulary", "width", "feed_forward", "heads", "head_size", "layers", "decoder_layers")
+        check_ranges(self, **dict.fromkeys(sizes, 1), buckets=4, max_distance=2, dropout=(0, 1), epsilon=0)
         if self.max_distance <= self.buckets // 2:  # its logarithm would be divided by none
             raise ValueError(
                 f"max_distance is {self.max_distance}: it must be above half of the {self.buckets} buckets"

@@ -12,9 +12,9 @@ import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import rjieba
 import sentencepiece
@@ -35,7 +35,7 @@ from pegasus_zh.text.side_files import (
 )
 from pegasus_zh.text.spacing import CHINESE, join_tokens
 from pegasus_zh.text.tokenizer_json import sentencepiece_of, vocabulary_of
-from training.files.atomic import read_json, write_bytes
+from training.files.atomic import as_json, read_json, write_bytes
 from training.files.errors import DataError
 
 PEGASUS_FILE = "vocab.txt"
@@ -126,10 +126,11 @@ class Tokenizer(Protocol):
         """The same of the vocabulary's own ids."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids."""
-        if about := self.settings.about():
-            _write(Path(folder) / SETTINGS_FILE, (json.dumps(about, ensure_ascii=False, indent=2) + "\n").encode())
+    def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids, with
+        `more` settings of tokenizer_config.json. Raises DataError where there is no room."""
+        if about := self.settings.about() | (more or {}):
+            _write(Path(folder) / SETTINGS_FILE, as_json(about))
 
     def _settle(self, settings: Settings, size: int, content: bytes, normalizer: normalizers.Normalizer | None) -> None:
         """Takes over what lay beside a vocabulary of `size` tokens."""
@@ -193,8 +194,8 @@ class PegasusTokenizer(Tokenizer):
         found = ("" if _is_special(token) else token for token in self.vocabulary)
         return [token[2:] if token.startswith("##") and len(token) > 2 else token for token in found]
 
-    def save(self, folder: Path) -> None:
-        super().save(folder)
+    def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        super().save(folder, more)
         _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
 
 
@@ -254,8 +255,8 @@ class SentencePieceTokenizer(Tokenizer):
         found = self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
         return ["" if i <= self.unk_id else piece.strip("\N{LOWER ONE EIGHTH BLOCK}") for i, piece in enumerate(found)]
 
-    def save(self, folder: Path) -> None:
-        super().save(folder)
+    def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        super().save(folder, more)
         _write(Path(folder) / SENTENCEPIECE_FILE, self._model)
 
 

@@ -129,7 +129,7 @@ class Tokenizer(Protocol):
     def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
         """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids, with
         `more` settings of tokenizer_config.json. Raises DataError where there is no room."""
-        if about := self.settings.about() | (more or {}):
+        if about := {**self.settings.about(), **(more or {})}:
             _write(Path(folder) / SETTINGS_FILE, as_json(about))
 
     def _settle(self, settings: Settings, size: int, content: bytes, normalizer: normalizers.Normalizer | None) -> None:

@@ -18,13 +18,13 @@ import jax
 
 from pegasus_zh.t5 import bert4keras, huggingface
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
+from pegasus_zh.text.model_tokenizer import load_model_tokenizer
 from pegasus_zh.text.tokenizers import (
     PEGASUS_FILE,
     SENTENCEPIECE_FILE,
     PegasusTokenizer,
     Tokenizer,
     is_chinese,
-    load_tokenizer,
 )
 from training.checkpoints import read_model
 from training.files.errors import DataError, path_of
@@ -81,11 +81,12 @@ def load(
     if semantics not in get_args(Semantics):
         raise ValueError(f"semantics is {semantics!r}: it must be {', '.join(get_args(Semantics))}")
     kind, suppressed, is_own, why = kind_of_folder(path), tuple[int, ...](), False, "as it was trained"
+    made_with: str | None = None
     match kind:
         case "run":
             number, about, model = read_model(path, run_init, step)
             config = _run_config(about)
-            tokenizer, what = _run_tokenizer(path, about["tokenizer"]), f"step {number} of a run"
+            made_with, what = about["tokenizer"], f"step {number} of a run"
         case "huggingface":
             if step is not None:
                 raise DataError(f"{path}: a Hugging Face folder holds one model; leave out --step")
@@ -98,10 +99,9 @@ def load(
                 f"{path}: weights of Keras in {keras_files(path)[0].name}, which are read of encoders alone; "
                 "write it with bert4keras's save_weights_as_checkpoint, or transformers' save_pretrained"
             )
-    if kind != "run":
-        tokenizer = load_tokenizer(path)
-        if semantics == "auto":
-            config, why = _as_trained(config, path, kind, is_own, tokenizer)
+    tokenizer = load_model_tokenizer(path, made_with)
+    if kind != "run" and semantics == "auto":
+        config, why = _as_trained(config, path, kind, is_own, tokenizer)
     _check_vocabulary(config, tokenizer, path)
     if semantics != "auto":
         config, why = replace(config, **SEMANTICS[semantics]), f"as asked for: {semantics}"
@@ -166,11 +166,3 @@ def run_init(about: dict[str, Any], checkpoint: Path) -> Callable[[jax.Array], M
         return partial(init, _run_config(about))
     except (KeyError, TypeError):
         raise DataError(f"{checkpoint}: not a checkpoint of an mT5; give the work folder of scripts.pretrain") from None
-
-
-def _run_tokenizer(run: Path, fingerprint: str) -> Tokenizer:
-    folder = (run if (run / "checkpoints").is_dir() else run.absolute().parent) / "tokenizer"
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.fingerprint != fingerprint:
-        raise DataError(f"{folder}: not the tokenizer that the checkpoint was trained with; put that one there")
-    return tokenizer

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.vectors.encoding import LENGTH, Encode, Encoding, Vectors
+from retrieval.vectors.encoding import LENGTH, Encode, Encoding
 from retrieval.vectors.modules import MODULES, Dense, Step, read_modules
 from retrieval.vectors.pooling import Pooling, pooling_named
 from training.files.errors import DataError, path_of
@@ -87,9 +87,9 @@ class SentenceEncoder:
         """The same of texts with the prompt before them, its vectors [n, 1, D] with the folder's steps done."""
         steps = self.steps_of(pooling)
 
-        def run(texts: Iterable[str]) -> Iterator[Vectors]:
+        def run(texts: Iterable[str]) -> Iterator[np.ndarray]:
             for part in encode(prompt + text for text in texts):
-                yield Vectors(after(steps, part.vectors[:, 0])[:, None], part.lengths)
+                yield after(steps, part[:, 0])[:, None]
 
         return run
 

@@ -181,7 +181,8 @@ def plan_of(config: FinetuneConfig, mesh: jax.sharding.Mesh) -> tuple[Program, L
 
 
 def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The (source, reference) pairs that are trained on, and those that choose the epoch."""
+    """The (source, reference) pairs that are trained on, and those that choose the epoch. Raises DataError for files
+    that cannot be read, and for too few pairs."""
 
     training = read_whole_pairs(config.data, config.field, config.reference_field)
     order = np.random.default_rng(config.recipe.seed).permutation(len(training)).tolist()
@@ -233,7 +234,7 @@ def tune(
     folder: Path,
 ) -> Tuned:
     """Trains on the pairs in `folder`, keeping the best epoch in `best/`. Begins with random weights where `loaded` has
-    none."""
+    none. Raises DataError for a folder of another run, and ValueError for a mesh that cannot cut the model."""
     tokenizer, model = loaded.tokenizer, recipe.model(loaded.config)
     encoding, losses = counting(tokenizer)
     framed = (MAKERS["pairs"].examples(pairs, encoding, recipe) for pairs in (training, valid))

@@ -175,7 +175,8 @@ def few_shot(config: FewShotConfig) -> None:
 
 
 def read_task(path: str, config: FewShotConfig) -> FewShotTask:
-    """The pairs of a file in three parts, by a hash of the source: no seed and no order of the file changes them."""
+    """The pairs of a file in three parts, by a hash of the source: no seed and no order of the file changes them.
+    Raises DataError for a file that cannot be read, and for too few pairs."""
     pairs = dict(read_whole_pairs(path))  # by source: one that comes twice is in one part
     ranked = sorted(pairs.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
     held = config.test_examples + config.valid_examples

@@ -203,7 +203,7 @@ def merge(heads: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @jax.named_scope("feed_forward")
 def feed_forward(x: jax.Array, p: FeedForward, config: MT5Config, key: jax.Array | None = None) -> jax.Array:
-    """(gelu(x gate) * (x linear)) output (Shazeer 2020, arXiv 2002.05202)."""
+    """(gelu(x gate) * (x linear)) output (Shazeer 2020, arXiv 2002.05202): [B, T, D] -> [B, T, D]."""
     gate, side = matmul(x, p.gate, ("embed", "mlp")), matmul(x, p.linear, ("embed", "mlp"))
     hidden = dropout(jax.nn.gelu(gate, approximate=config.gelu == "tanh") * side, config.dropout, key)
     return matmul(hidden, p.output, ("mlp", "embed"))
@@ -319,7 +319,7 @@ def run_decoder(
 
 
 def scale_output(hidden: jax.Array, config: MT5Config) -> jax.Array:
-    """What goes into the head."""
+    """What goes into the head: [B, T, D] -> [B, T, D]."""
     return hidden * config.width**-0.5 if config.scaled_output else hidden
 
 

@@ -1,4 +1,5 @@
-"""Blanks between tokens, as T5-PEGASUS's decoder (bert4keras) sets them: its figures are of texts that were joined so.
+"""Blanks between tokens, as T5-PEGASUS's decoder sets them (`Tokenizer.decode` of https://github.com/bojone/bert4keras):
+its figures are of texts that were joined so.
 
 Chinese is written without blanks. A word of another script, a number, or a word of several Chinese characters has one
 before it unless a Chinese character stands there; a mark of punctuation has none before it and one behind, but for the

@@ -91,6 +91,8 @@ class ServeConfig(AskConfig):
 
 
 class Hit(NamedTuple):
+    """A text that was found."""
+
     text: str
     score: float  # the cosine
     place: int  # the text's number in the index, from 0
@@ -138,7 +140,7 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):
-            return whitened_unit(np.concatenate([part.vectors[:, 0] for part in encode(questions)]), stored.whitening)
+            return whitened_unit(np.concatenate([part[:, 0] for part in encode(questions)]), stored.whitening)
 
     return Searcher(stored.index, stored.texts, vectors, stored.source.text.tokenizer, losses)
 
@@ -193,6 +195,8 @@ def _is_control(character: str) -> bool:
 
 
 class Scores(NamedTuple):
+    """How well an index answers questions; from 0 to 1, but for the time."""
+
     mrr: float
     recall: float  # of the right text among the k
     overlap: float  # with the k of exact search

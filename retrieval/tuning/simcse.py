@@ -212,7 +212,7 @@ def tune(
     encode = encoder_for(model, tokenizer, [recipe.pooling], Encoding(max_length=recipe.max_length))
 
     def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:
-        found = np.concatenate([part.vectors[:, 0] for part in encode(arrays, task.texts)])
+        found = np.concatenate([part[:, 0] for part in encode(arrays, task.texts)])
         return {"spearman": spearman(task.splits[0].scores, cosines(found, task.splits[0]))}
 
     data = Data(

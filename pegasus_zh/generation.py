@@ -91,7 +91,7 @@ def run_generation(config: GenerateConfig) -> None:
     whole = config.input and not stream
     inputs = list(read_pairs(config.input, config.field, config.reference_field)) if whole else None
     loaded = load(config.model, semantics=config.semantics, step=config.step)
-    tokenizer, losses = counting(loaded.tokenizer)
+    tokenizer, lost = counting(loaded.tokenizer)
     loaded = replace(loaded, tokenizer=tokenizer)
     tell(f"{loaded.source}; each length is compiled as it comes")
     # No more rows than there are texts: a prompt has one.
@@ -110,9 +110,9 @@ def run_generation(config: GenerateConfig) -> None:
             for texts in written(x.source for x in inputs):
                 print(*texts, sep="\n")
     if config.input:
-        losses.report(config.input)
+        lost().report(config.input)
     else:
-        losses.report_any("what was asked")
+        lost().report_any("what was asked")
 
 
 def _answer_lines(loaded: Loaded, config: GenerateConfig) -> None:

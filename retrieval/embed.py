@@ -116,12 +116,12 @@ def encode_file(config: EmbedConfig, source: SentenceEncoder, prompt: str = "") 
     path = path.with_name(f".{path.name}.{identity}.npy")
     if not path.exists():
         with resumable_write(path, identity) as file, jax.set_mesh(make_mesh(config.mesh)):
-            tokenizer, losses = counting(source.text.tokenizer)
+            tokenizer, lost = counting(source.text.tokenizer)
             encode = encoder(source.text._replace(tokenizer=tokenizer), [pooling], config.encoding)
             _encode(
                 config, source.finish(encode, pooling), map_ or (lambda vectors: vectors), file, (count, width), texts
             )
-            if losses.unknown:  # of texts that are cut it is said already
+            if (losses := lost()).unknown:  # of texts that are cut it is said already
                 losses.report(config.input)
     return Encoded(path, identity, count, width)
 

@@ -93,7 +93,7 @@ class ShardMaker:
         """Writes the shard's files and then its journal. Raises DataError for a bad document or a full disk."""
         config, skipped = self.config, Counter[str]()
         counts = Counter(documents=0, without_examples=0, bytes=0)
-        tokenizer, losses = counting(self.tokenizer)
+        tokenizer, lost = counting(self.tokenizer)
         examples: dict[Split, list[Example]] = {"train": [], "eval": []}
         texts = parse_records(records, self.examples.maker.reads.of(config), config.on_bad_record, skipped)
         while block := list(islice(texts, BLOCK)):
@@ -105,6 +105,7 @@ class ShardMaker:
                 counts.update(documents=1, without_examples=not found, bytes=len(content) + sum(map(len, others)))
         try:
             files = [self._write(split, index, examples[split]) for split in examples if examples[split]]
+            losses = lost()
             losses.characters = losses.commonest()
             shard = Contents(files=files, skipped=dict(sorted(skipped.items())), losses=losses, **counts)
             write_json(journal(self.folder, index), asdict(shard))

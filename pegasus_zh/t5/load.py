@@ -18,12 +18,12 @@ import jax
 
 from pegasus_zh.t5 import bert4keras, huggingface
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
+from pegasus_zh.text.spacing import is_chinese
 from pegasus_zh.text.tokenizers import (
     PEGASUS_FILE,
     SENTENCEPIECE_FILE,
     PegasusTokenizer,
     Tokenizer,
-    is_chinese,
     load_tokenizer,
 )
 from training.checkpoints import read_model

@@ -56,8 +56,8 @@ def bar(name: str, done: Done) -> Iterator[None]:
 
         def follow() -> None:
             while not ended.wait(_SECONDS):
-                shown.update(done.bytes - shown.n)
-                shown.refresh()
+                if not shown.update(done.bytes - shown.n):  # which has drawn nothing
+                    shown.refresh()
 
         thread = threading.Thread(target=follow, daemon=True)
         if not shown.disable:

@@ -93,7 +93,7 @@ def run_generation(config: GenerateConfig) -> None:
     inputs = list(read_pairs(config.input, config.field, config.reference_field)) if whole else None
     loaded = load(config.model, semantics=config.semantics, step=config.step)
     marks = marks_of(loaded.tokenizer, config.writing, loaded.suppressed)
-    tokenizer, losses = counting(loaded.tokenizer)
+    tokenizer, lost = counting(loaded.tokenizer)
     loaded = replace(loaded, tokenizer=tokenizer)
     tell(f"{loaded.source}; each length is compiled as it comes")
     # No more rows than there are texts: a prompt has one.
@@ -113,9 +113,9 @@ def run_generation(config: GenerateConfig) -> None:
             for place, texts in enumerate(written(x.source for x in inputs), 1):
                 _print(texts, place)
     if config.input:
-        losses.report(config.input)
+        lost().report(config.input)
     else:
-        losses.report_any("what was asked")
+        lost().report_any("what was asked")
 
 
 def _answer_lines(loaded: Loaded, writing: Writing, marks: Marks) -> None:

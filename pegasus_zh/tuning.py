@@ -132,7 +132,7 @@ def tune(
     """Trains on the pairs in `folder`, keeping the best epoch in `best/`. Begins with random weights where `loaded` has
     none. Raises DataError for a folder of another run, and ValueError for a mesh that cannot cut the model."""
     tokenizer, model = loaded.tokenizer, recipe.model(loaded.config)
-    encoding, losses = counting(tokenizer)
+    encoding, lost = counting(tokenizer)
     framed = (MAKERS["pairs"].examples(pairs, encoding, recipe) for pairs in (training, valid))
     ids, held = ([*chain.from_iterable(examples)] for examples in framed)
     loop = recipe.loop(len(ids), len(held), parts_of("batch", mesh))
@@ -142,7 +142,7 @@ def tune(
     tell(
         f"{len(ids):,} pairs to train on, {len(held):,} to choose by; rows of {shape[0]} + {shape[1]}, {rows} an update"
     )
-    losses.report("pairs", targets=True)
+    lost().report("pairs", targets=True)
     batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows)
     best = _Best(folder, model, tokenizer)
     writing = Writing(max_source=recipe.max_source, max_target=recipe.max_target, batch_size=rows)

@@ -19,8 +19,8 @@ import jax
 from pegasus_zh.t5 import bert4keras, huggingface
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from pegasus_zh.text.model_tokenizer import load_model_tokenizer
+from pegasus_zh.text.spacing import is_chinese
 from pegasus_zh.text.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer
-from pegasus_zh.text.wordpieces import is_chinese
 from training.checkpoints import read_model
 from training.files.errors import DataError, path_of
 from training.files.folders import kind_of_folder

@@ -94,8 +94,9 @@ def read_rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
             if not keep and is_blank_line(row.data or b""):
                 blank.append(row)
                 continue
-            yield from blank
-            blank.clear()
+            if blank:
+                yield from blank
+                blank.clear()
             yield row
 
 
@@ -188,7 +189,7 @@ def decoded(record: Record) -> str:
             "not UTF-8",
             f"{record.path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file{how}",
         ) from error
-    if len(data) > 8 and 0.3 < data.count(0) / len(data) < 0.6:
+    if b"\0" in data and len(data) > 8 and 0.3 < data.count(0) / len(data) < 0.6:
         raise BadRecord("not UTF-8", f"{record.place}: every other byte is 0, as in UTF-16; convert the file")
     return text
 
@@ -225,17 +226,19 @@ def _cells(record: Record) -> list[str]:
 
 def json_object(record: Record) -> dict[str, Any]:
     """The fields of a JSON object. Raises BadRecord."""
-    text, place = decoded(record), record.place
+    text = decoded(record)
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
         problem = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         hint = "; a JSON array goes in a .json, or one object a line" if text.lstrip().startswith("[") else ""
-        raise BadRecord("broken JSON", f"{place}: broken JSON ({problem}){hint}; repair it") from error
+        raise BadRecord("broken JSON", f"{record.place}: broken JSON ({problem}){hint}; repair it") from error
     if isinstance(fields, list):
-        raise BadRecord("not a JSON object", f"{place}: not a JSON object, but a JSON array; write one object a line")
+        raise BadRecord(
+            "not a JSON object", f"{record.place}: not a JSON object, but a JSON array; write one object a line"
+        )
     if not isinstance(fields, dict):
-        raise BadRecord("not a JSON object", f"{place}: not a JSON object; write one a line")
+        raise BadRecord("not a JSON object", f"{record.place}: not a JSON object; write one a line")
     return fields
 
 

@@ -75,7 +75,9 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` up to the first end token; special tokens, and ids outside the vocabulary, are dropped."""
-        ids = list(itertools.takewhile(lambda i: i != self.eos_id, ids))
+        ids = list(ids)
+        if self.eos_id in ids:
+            del ids[ids.index(self.eos_id) :]
         if not self.settings.added:
             return self._decode(ids)
         added, text = {token.id: "" if token.special else token.content for token in self.settings.added}, ""
@@ -142,6 +144,7 @@ class PegasusTokenizer(Tokenizer):
         self.vocabulary, settings = list(vocabulary), settings or Settings()
         ids = _check_vocabulary(self.vocabulary, source)
         self._word_ids = WordIds(ids)
+        self._special_ids = frozenset(i for token, i in ids.items() if token[0] in "[<" and is_special(token))
         self._plain = plain_bert(ids, settings.cased) if settings.plain else None
         normalizer = None
         if not settings.cased:
@@ -160,12 +163,12 @@ class PegasusTokenizer(Tokenizer):
         return list(itertools.chain.from_iterable(map(self._word_ids.__getitem__, found)))
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
-        return [BERT_LAYOUT[CLS]] + _truncate(ids, max_length - 2) + [BERT_LAYOUT[SEP]]
+        return [BERT_LAYOUT[CLS], *_truncate(ids, max_length - 2), BERT_LAYOUT[SEP]]
 
     def _decode(self, ids: list[int]) -> str:
         """Tokens are joined with the blanks of bert4keras (pegasus_zh/text/spacing.py)."""
-        tokens = (self.vocabulary[i] for i in ids if 0 <= i < len(self.vocabulary))
-        return join_tokens(token for token in tokens if not is_special(token))
+        vocabulary, specials, size = self.vocabulary, self._special_ids, len(self.vocabulary)
+        return join_tokens([vocabulary[i] for i in ids if 0 <= i < size and i not in specials])
 
     def normalise(self, text: str) -> str:
         return text if self.settings.cased else normalise(text)
@@ -225,7 +228,7 @@ class SentencePieceTokenizer(Tokenizer):
         return self._processor.piece_to_id(piece)
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
-        return _truncate(ids, max_length - 1) + [SentencePieceTokenizer.eos_id]
+        return [*_truncate(ids, max_length - 1), SentencePieceTokenizer.eos_id]
 
     def _decode(self, ids: list[int]) -> str:
         size = self._processor.get_piece_size()
@@ -263,7 +266,7 @@ def is_special(token: str) -> bool:
 def _truncate(ids: list[int], room: int) -> list[int]:
     if room < 1:
         raise DataError("max_length leaves no room for text beside the special tokens; use at least 3")
-    return list(ids[:room])
+    return ids[:room]
 
 
 def _fingerprint(kind: str, content: bytes) -> str:

@@ -71,7 +71,7 @@ def encode_file(
     beside = Path(beside).absolute()
     path = beside.with_name(f".{beside.name}.{identity}.npy")
     if not path.exists():
-        tokenizer, losses = counting(source.text.tokenizer)
+        tokenizer, lost = counting(source.text.tokenizer)
         with resumable_write(path, identity) as file, jax.set_mesh(mesh):
             encode = encoder(source.text._replace(tokenizer=tokenizer), [pooling], encoding)
             encode = source.finish(encode, pooling)
@@ -82,7 +82,7 @@ def encode_file(
                     yield unit(vectors) if normalise else vectors
 
             _write(file, (count, width), texts, made, f"{source.where}, of {input}")
-        losses.report_any(input)
+        lost().report_any(input)
     return Encoded(path, identity, count, width)
 
 

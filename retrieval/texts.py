@@ -30,7 +30,7 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
 
     Raises DataError, with file, line and remedy, for what read_rows refuses, and for a record without text.
     """
-    for row in _rows(path, (field,)):
+    for row in read_records(path, (field,)):
         found = cells(row)
         if isinstance(found, dict):
             text = text_of(found, field, row.place)
@@ -55,7 +55,7 @@ def read_columns(path: str) -> Iterator[Row]:
     Raises DataError, with file, line and remedy, where one is empty or is neither a text nor a number.
     """
     names: tuple[str, ...] = ()
-    for row in _rows(path):
+    for row in read_records(path):
         found = cells(row)
         if isinstance(found, dict):
             names = names or tuple(found)
@@ -73,7 +73,8 @@ def _cell(value: object, name: str, place: str) -> str:
     return text_of({name: value}, name, place)
 
 
-def _rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
+def read_records(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
+    """A file's records, unparsed; blank lines at the end are none. Raises DataError for an unknown kind of file."""
     if path != "-" and not path.endswith((*TEXT_SUFFIXES, *PAIR_FILES.suffixes)):
         raise DataError(f"{path}: unknown kind of file; {TOLD}")
     blank: list[Record] = []

@@ -35,7 +35,7 @@ def examples_of(data: Sequence[str], loss: Loss, field: str = "text", labelled: 
     if loss == "simcse":
         sentences = dict.fromkeys(text for path in data for text in _sentences(path, field))
         return Examples(where, [(text,) for text in sentences])
-    rows = [row for path in data for row in _pairs(path, labelled)]
+    rows = [row for path in data for row in read_pairs(path, labelled)]
     if not rows:
         raise DataError(f"{where}: no pair in it")
     counts = {len(row.columns) for row in rows}
@@ -62,7 +62,7 @@ def _sentences(path: str, field: str) -> Iterator[str]:
             yield from (text for text in row.columns if len(row.columns) == 1 or not is_number(text))
 
 
-def _pairs(path: str, labelled: bool) -> list[Row]:
+def read_pairs(path: str, labelled: bool) -> list[Row]:
     """The rows of a file of pairs; of labelled ones those that are alike, without their labels."""
     rows = list(read_columns(path))
     if labelled:

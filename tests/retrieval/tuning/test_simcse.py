@@ -57,7 +57,7 @@ def gradient(given: TuningRecipe, mesh: jax.sharding.Mesh) -> tuple[float, dict]
     batch = next(batches_of(ids, given, mesh)(0, WHOLE))
     with jax.set_mesh(mesh):
         run = cached_gradients(
-            lambda arrays, rows, _: sentence_vectors(arrays, rows, model.config, "mean", None), LOSSES["pairs"]
+            lambda arrays, rows, _: (sentence_vectors(arrays, rows, model.config, "mean", None), {}), LOSSES["pairs"]
         )
         arrays = jax.tree.map(lambda x: jax.device_put(x, jax.NamedSharding(mesh, jax.P())), model.model)
         sums, found = jax.jit(run)(

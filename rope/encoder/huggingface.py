@@ -204,6 +204,7 @@ def write_encoder(
     names = Names(prefix=f"{kind}." if config.head else "")
     tensors, table = dict(encoder_tensors(model, names)), f"{names.prefix}encoder.embed_positions.weight"
     if kind == "roformer":
+        config = replace(config, max_positions=max(config.max_positions, POSITIONS))
         tensors[table] = _sinusoids(config.max_positions, config.head_size)
     about = {
         "architectures": [name := CLASSES[kind] + ("ForMaskedLM" if config.head else "Model")],
@@ -253,7 +254,7 @@ def as_published(
     if reason := next((reason for reason, holds in wrong.items() if holds), None):
         raise DataError(f"{out}: not written, since {whose} has no such RoFormer or BERT: {reason}")
     if rotary:
-        c = replace(c, layout="interleaved", max_positions=max(c.max_positions, POSITIONS))
+        c = replace(c, layout="interleaved")
         if config.layout == "half":
             turn = partial(jax.tree.map, lambda x: to_interleaved(x, c.heads))
             query, key = turn(model.blocks.query), turn(model.blocks.key)

@@ -86,19 +86,25 @@ def read_records(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
 
 
 def scored(row: Row) -> tuple[str, str, float]:
-    """(text, text, score) of a row: two columns and then a score; of named ones the score may be anywhere, if it is
+    """(text, text, score) of a row, as `labelled` takes it apart. Raises DataError."""
+    first, second, last = labelled(row, "score")
+    score = float(last) if is_number(last) else float("nan")
+    if score != score or abs(score) == float("inf"):
+        raise DataError(f"{row.place}: the score {last!r} is not a number; mend or remove the line")
+    return first, second, score
+
+
+def labelled(row: Row, what: str = "label") -> tuple[str, str, str]:
+    """(text, text, label or score) of a row: two columns and then that; of named ones it may be anywhere, if it is
     called score, label or similarity, and there may be an id. Raises DataError."""
     places = [n for n, name in enumerate(row.names) if not _ID.fullmatch(name)] or [*range(len(row.columns))]
     if len(places) != 3:
         named = f" ({', '.join(row.names)})" if row.names else ""
-        raise DataError(f"{row.place}: {len(places)} column(s){named}; a line is text TAB text TAB score")
+        raise DataError(f"{row.place}: {len(places)} column(s){named}; a line is text TAB text TAB {what}")
     by_name = [n for n in places if row.names and is_score(row.names[n])]
     last = by_name[0] if len(by_name) == 1 else places[-1]
     first, second = (row.columns[n] for n in places if n != last)
-    score = float(row.columns[last]) if is_number(row.columns[last]) else float("nan")
-    if score != score or abs(score) == float("inf"):
-        raise DataError(f"{row.place}: the score {row.columns[last]!r} is not a number; mend or remove the line")
-    return first, second, score
+    return first, second, row.columns[last]
 
 
 def is_score(name: str) -> bool:

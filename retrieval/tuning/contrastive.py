@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from training.partition import replicate, spec
 from training.step import Batch, Gradients, Sums
 
-Loss = Literal["simcse", "pairs", "cosent"]
+Loss = Literal["simcse", "pairs", "cosent", "softmax"]
 VectorLoss = Callable[[jax.Array, Batch], Sums]  # (vectors [B, S, D], what else the batch has, [B, ...]) -> sums
 # (model, microbatch, key) -> vectors [B, S, D], and sums of a microbatch's own, whose `loss` is minimised too if any
 Embed = Callable[[Any, Batch, jax.Array | None], tuple[jax.Array, Sums]]
@@ -35,7 +35,7 @@ def simcse(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
         jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis, out_sharding=_of(scores)) for axis in (0, 1)
     )
     scores = jnp.where(rows == columns, -ITSELF, scores)
-    return _found(scores, rows ^ 1 == columns)
+    return cross_entropy(scores, rows ^ 1 == columns)
 
 
 def alike(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
@@ -83,7 +83,7 @@ def pairs(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
     )
     target, others = rows * (s - 1) == columns, replicate(_merge(texts[:, 1:], (b * (s - 1),)))[None]
     copies = (others == texts[:, :1]) | (others == texts[:, 1:2])
-    return _found(jnp.where(copies & ~target, -ITSELF, scores), target)
+    return cross_entropy(jnp.where(copies & ~target, -ITSELF, scores), target)
 
 
 def cosent(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
@@ -119,8 +119,8 @@ def _products(rows: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.einsum("RD,CD->RC", rows, replicate(columns))
 
 
-def _found(scores: jax.Array, target: jax.Array) -> Sums:
-    """Cross entropy and accuracy of finding each row's one target."""
+def cross_entropy(scores: jax.Array, target: jax.Array) -> Sums:
+    """Cross entropy and accuracy of finding each row's one target: scores and where it is, both [R, C]."""
     right = jnp.sum(jnp.where(target, scores, 0), 1)
     best = jnp.max(jnp.where(target, -jnp.inf, scores), 1)
     weight = jnp.float32(len(scores))

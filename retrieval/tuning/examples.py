@@ -1,4 +1,4 @@
-"""What sentence vectors are tuned on, out of files: texts alone, pairs that are alike, scored pairs."""
+"""What sentence vectors are tuned on, out of files: texts alone, pairs that are alike, scored or labelled pairs."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from pegasus_zh.text.records import TABLE_SUFFIXES
 from retrieval.similarity import read_task
 from retrieval.texts import Row, is_number, is_score, read_columns, read_texts, scored
 from retrieval.tuning.contrastive import Loss
+from retrieval.tuning.labels import Groups, read_labelled
 from training.files.errors import DataError
 from training.telling import tell
 
@@ -16,16 +17,23 @@ _NLI = frozenset({"entailment", "neutral", "contradiction", "-"})  # labels of S
 
 
 class Examples(NamedTuple):
-    """What is trained on: of each example S sentences, and of scored pairs their scores."""
+    """What is trained on: of each example S sentences, and of scored pairs their scores, or of labelled ones the
+    columns of their labels."""
 
     where: str  # for messages: files, or a task's name
     sentences: list[tuple[str, ...]]
     scores: np.ndarray | None = None  # float32 [n]
+    groups: Groups = ()  # of labels
 
 
-def examples_of(data: Sequence[str], loss: Loss, field: str = "text", labelled: bool = False) -> Examples:
+def examples_of(
+    data: Sequence[str], loss: Loss, field: str = "text", labelled: bool = False, threshold: float | None = None
+) -> Examples:
     """The examples of the files. Raises DataError, with file, line and remedy."""
     where = ", ".join(data)
+    if loss == "softmax":
+        found = read_labelled(data, threshold)
+        return Examples(where, [*found.sentences], np.array(found.columns, np.float32), found.groups)
     if loss == "cosent":
         task = read_task("examples", data)
         pairs = [pair for split in task.splits for pair in zip(split.first, split.second, strict=True)]

@@ -53,7 +53,7 @@ def alike(vectors: jax.Array, batch: Batch, scale: float = SCALE) -> Sums:
     )
     target, everywhere = rows ^ 1 == columns, replicate(texts)[None]
     copies = (everywhere == texts[:, None]) | (everywhere == other[:, None])
-    return _found(jnp.where((copies & ~target) | (rows == columns), -ITSELF, scores), target)
+    return cross_entropy(jnp.where((copies & ~target) | (rows == columns), -ITSELF, scores), target)
 
 
 def distillation(vectors: jax.Array, batch: Batch, scale: float = 100.0) -> Sums:

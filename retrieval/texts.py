@@ -34,7 +34,7 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
 
     Raises DataError, with file, line and remedy, for what read_rows refuses, and for a record without text.
     """
-    for row in _rows(path, (field,)):
+    for row in read_records(path, (field,)):
         found = cells(row)
         if isinstance(found, dict):
             text = text_of(found, field, row.place)
@@ -60,7 +60,7 @@ def read_columns(path: str) -> Iterator[Row]:
     Raises DataError, with file, line and remedy, where one is empty or is neither a text nor a number.
     """
     names: tuple[str, ...] = ()
-    for row in _rows(path):
+    for row in read_records(path):
         found = cells(row)
         if isinstance(found, dict):
             names = names or tuple(found)
@@ -81,7 +81,8 @@ def _cell(value: object, name: str, place: str) -> str:
     return text_of({name: value}, name, place)
 
 
-def _rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
+def read_records(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
+    """A file's records, unparsed; blank lines at the end are none. Raises DataError for an unknown kind of file."""
     if path != "-" and not path.endswith((*TEXT_SUFFIXES, *PAIR_FILES.suffixes)):
         raise DataError(f"{path}: unknown kind of file; {TOLD}")
     blank: list[Record] = []
@@ -93,18 +94,24 @@ def _rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
 
 
 def scored(row: Row) -> tuple[str, str, float]:
-    """(text, text, score) of a row: two columns and then a score; of named ones the score may be anywhere, if it is
+    """(text, text, score) of a row, as `labelled` takes it apart. Raises DataError."""
+    first, second, last = labelled(row, "score")
+    score = float(last) if is_number(last) else float("nan")
+    if score != score or abs(score) == float("inf"):
+        raise DataError(f"{row.place}: the score {last!r} is not a number; mend or remove the line")
+    return first, second, score
+
+
+def labelled(row: Row, what: str = "label") -> tuple[str, str, str]:
+    """(text, text, label or score) of a row: two columns and then that; of named ones it may be anywhere, if it is
     called score, label or similarity. Raises DataError."""
     if len(row.columns) != 3:
         named = f" ({', '.join(row.names)})" if row.names else ""
-        raise DataError(f"{row.place}: {len(row.columns)} column(s){named}; a line is text TAB text TAB score")
+        raise DataError(f"{row.place}: {len(row.columns)} column(s){named}; a line is text TAB text TAB {what}")
     by_name = [n for n, name in enumerate(row.names) if is_score(name)]
     last = by_name[0] if len(by_name) == 1 else 2
     first, second = (text for n, text in enumerate(row.columns) if n != last)
-    score = float(row.columns[last]) if is_number(row.columns[last]) else float("nan")
-    if score != score or abs(score) == float("inf"):
-        raise DataError(f"{row.place}: the score {row.columns[last]!r} is not a number; mend or remove the line")
-    return first, second, score
+    return first, second, row.columns[last]
 
 
 def is_score(name: str) -> bool:

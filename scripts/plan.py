@@ -15,6 +15,7 @@ COMMANDS = {
     "finetune": ("pegasus_zh.finetune", ("--batch-size", "--remat", "--optimizer")),
     "pretrain_encoder": ("pegasus_zh.text_encoder", ("--batch-size", "--remat", "--optimizer")),
     "simcse": ("retrieval.tuning.simcse", ("--batch-size", "--remat", "--optimizer")),
+    "roformer_sim": ("retrieval.tuning.roformer_sim", ("--batch-size", "--remat", "--optimizer")),
     "wgan_images": ("gan.experiments.images", ("--loop.batch-size", None, None)),
 }
 AUTO = {"remat": "dots on a TPU", "attention": "flash on a TPU, where it is legal"}
@@ -29,6 +30,7 @@ which `make plan ARGS=…` sees to. COMMAND --help shows its flags.
   finetune          on pairs, such as --model runs/tiny --data pairs.tsv --folder runs/pairs
   pretrain_encoder  RoFormer or BERT, such as --preset roformer-base --dtype bfloat16
   simcse            sentence vectors, such as --model runs/encoder --data texts.txt
+  roformer_sim      similar questions, such as --model runs/encoder --data groups.jsonl
   wgan_images       a GAN, as scripts.wgan images, such as --critic gp
 
 flags of plan:

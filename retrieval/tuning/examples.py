@@ -1,4 +1,4 @@
-"""What sentence vectors are tuned on, out of files: texts alone, pairs that are alike, scored pairs."""
+"""What sentence vectors are tuned on, out of files: texts alone, pairs that are alike, scored or labelled pairs."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from pegasus_zh.text.records import TABLE_SUFFIXES
 from retrieval.similarity import read_task
 from retrieval.texts import Row, is_label, is_number, is_score, read_columns, read_texts, scored
 from retrieval.tuning.contrastive import Loss
+from retrieval.tuning.labels import Groups, read_labelled
 from training.files.errors import DataError
 from training.telling import tell
 
@@ -16,16 +17,23 @@ _FEW = 20  # lines that a text of a column has at least where it holds labels
 
 
 class Examples(NamedTuple):
-    """What is trained on: of each example S sentences, and of scored pairs their scores."""
+    """What is trained on: of each example S sentences, and of scored pairs their scores, or of labelled ones the
+    columns of their labels."""
 
     where: str  # for messages: files, or a task's name
     sentences: list[tuple[str, ...]]
     scores: np.ndarray | None = None  # float32 [n]
+    groups: Groups = ()  # of labels
 
 
-def examples_of(data: Sequence[str], loss: Loss, field: str = "text", labelled: bool = False) -> Examples:
+def examples_of(
+    data: Sequence[str], loss: Loss, field: str = "text", labelled: bool = False, threshold: float | None = None
+) -> Examples:
     """The examples of the files. Raises DataError, with file, line and remedy."""
     where = ", ".join(data)
+    if loss == "softmax":
+        found = read_labelled(data, threshold)
+        return Examples(where, [*found.sentences], np.array(found.columns, np.float32), found.groups)
     if loss == "cosent":
         task = read_task("examples", data)
         pairs = [pair for split in task.splits for pair in zip(split.first, split.second, strict=True)]
@@ -35,7 +43,7 @@ def examples_of(data: Sequence[str], loss: Loss, field: str = "text", labelled: 
     if loss == "simcse":
         sentences = dict.fromkeys(text for path in data for text in _sentences(path, field))
         return Examples(where, [(text,) for text in sentences])
-    rows = [row for path in data for row in _pairs(path, labelled)]
+    rows = [row for path in data for row in read_pairs(path, labelled)]
     if not rows:
         raise DataError(f"{where}: no pair in it")
     counts = {len(row.columns) for row in rows}
@@ -62,7 +70,7 @@ def _sentences(path: str, field: str) -> Iterator[str]:
             yield from (text for text in row.columns if len(row.columns) == 1 or not is_label(text))
 
 
-def _pairs(path: str, labelled: bool) -> list[Row]:
+def read_pairs(path: str, labelled: bool) -> list[Row]:
     """The rows of a file of pairs; of labelled ones those that are alike, without their labels."""
     rows = list(read_columns(path))
     if labelled:

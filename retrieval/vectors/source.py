@@ -15,6 +15,7 @@ from retrieval.vectors.encoding import LENGTH, Encode, Encoding
 from retrieval.vectors.modules import MODULES, read_modules
 from retrieval.vectors.pooling import Pooling, pooling_named
 from retrieval.vectors.steps import Dense, Step, after
+from rope.encoder.roformer import RoFormer, pooler_of
 from training.files.errors import DataError, path_of
 from training.telling import tell
 
@@ -108,11 +109,24 @@ def load_sentence_encoder(path: Path | str, *, step: int | None = None) -> Sente
     found = read_modules(path)
     text = load_text_encoder(found.transformer, step=step)
     pooling, steps = found.read_steps(text.config)
+    if text.pooling and text.config.pooler != "none" and pooling == "cls" and steps and _is_pooler(steps[0], text):
+        pooling, steps = pooling_named(text.pooling), steps[1:]  # as export_encoder writes it, for others as a Dense
     length, config = found.length or LENGTH, text.config
     length = min(length, config.max_positions) if config.positions == "learned" else length
     said = ", ".join([pooling, *(step.told for step in steps)])
     tell(f"{path}: pooling {said}, {length} ids, by {MODULES}")
     return SentenceEncoder(text, str(path), pooling, steps, length, found.prompts, found.default_prompt)
+
+
+def dense_of(model: RoFormer, pooling: str) -> Dense:
+    """A pooler as it follows the pooling of [CLS]."""
+    kernel, bias = map(np.asarray, (pooler_of(model).kernel, pooler_of(model).bias))
+    return Dense(kernel, bias, "Tanh" if pooling == "pooler-tanh" else "Identity")
+
+
+def _is_pooler(step: Step, text: TextEncoder) -> bool:
+    """Is it the same once more as what the model has, and its folder says that vectors are of?"""
+    return isinstance(step, Dense) and step.fingerprint == dense_of(text.model, str(text.pooling)).fingerprint
 
 
 def load_alone(path: Path | str) -> TextEncoder:

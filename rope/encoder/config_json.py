@@ -38,7 +38,11 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, Pool
     kind, activation = about.get("model_type"), about.get("hidden_act", "gelu")
     if str(kind) not in CLASSES:
         raise DataError(f"{file}: model_type is {json.dumps(kind)}; only {' and '.join(CLASSES)} are read")
+    # RoFormer-Sim's port says that it is a decoder: with UniLM's mask, under which a first text sees itself alone.
+    unilm = kind == "roformer" and about.get("pooler_activation") is not None
     for name, only in _FIXED.items():
+        if name == "is_decoder" and unilm:
+            continue
         if about.get(name) not in (None, only):
             raise DataError(f"{file}: {name} is {json.dumps(about[name])}; only {json.dumps(only)} can be read")
     if str(activation) not in ACTIVATIONS:

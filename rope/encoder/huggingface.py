@@ -6,7 +6,8 @@ is added to the embeddings, learned or not, becomes BERT's table; the rest is re
 
 What a pooler ends in is not in the weights. It is tanh in BERT and none (linear) in SimBERT and RoFormer-Sim, whose
 config.json does not say so: the caller does (`pooler`), or `pooler_activation` in config.json, or our own key
-`pegasus_zh` there. transformers' RoFormer has no pooler and passes over the one that we write.
+`pegasus_zh` there. transformers' RoFormer has no pooler and passes over the one that we write; its masked language
+models, of BERT too, have none either.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -186,19 +187,23 @@ def write_encoder(
 
     RoFormerForMaskedLM or BertForMaskedLM load it, and RoFormerModel or BertModel, where there is no head only these.
     `settings` are further ones of config.json; `write_more` adds files to the folder. Raises DataError for a model that
-    none of them computes or that is not of this config, and where `out` exists and is not empty.
+    none of them computes or that is not of this config, and where `out` exists and is not empty. A BERT's linear pooler
+    is written where the settings say so by `pooler_activation`; transformers' BertModel puts tanh after it, even so.
     """
     if dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype!r}: it must be {', '.join(FLOATS)}")
     out = Path(out).absolute()
     check_new(out)
-    shapes, wanted = (jax.tree.map(jnp.shape, x) for x in (model, hollow(partial(init, config))))
-    if shapes != wanted:
-        raise DataError(f"{out}: not written, since the model is not of this config: its arrays have other shapes")
-    model, config, kind = for_transformers(jax.tree.map(np.asarray, model), config, out)
+    model, config, kind = as_published(model, config, out)
+    if kind == "bert" and config.pooler == "linear" and "pooler_activation" not in (settings or {}):
+        raise DataError(
+            f"{out}: not written, since transformers has no such BERT: the pooler is linear, and BERT's ends in tanh; "
+            "leave it out (pooler none)"
+        )
     names = Names(prefix=f"{kind}." if config.head else "")
     tensors, table = dict(encoder_tensors(model, names)), f"{names.prefix}encoder.embed_positions.weight"
     if kind == "roformer":
+        config = replace(config, max_positions=max(config.max_positions, POSITIONS))
         tensors[table] = _sinusoids(config.max_positions, config.head_size)
     about = {
         "architectures": [name := CLASSES[kind] + ("ForMaskedLM" if config.head else "Model")],
@@ -221,12 +226,19 @@ def write_encoder(
     return name
 
 
-def for_transformers(model: RoFormer, config: RoFormerConfig, out: Path) -> tuple[RoFormer, RoFormerConfig, Kind]:
-    """The same function as a class of transformers has it: rotary and interleaved, or with a learned table, and which.
+def as_published(
+    model: RoFormer, config: RoFormerConfig, out: Path, whose: str = "transformers"
+) -> tuple[RoFormer, RoFormerConfig, Kind]:
+    """The same function as the published models have it, in NumPy: rotary and interleaved, or with a learned table, and
+    which.
 
-    Positions that are computed are written for `max_positions`.
-    Raises DataError, naming `out`, where there is no such class.
+    Positions that are computed are written for `max_positions`. Raises DataError, naming `out` and `whose` class there
+    is not.
     """
+    shapes, wanted = (jax.tree.map(jnp.shape, x) for x in (model, hollow(partial(init, config))))
+    if shapes != wanted:
+        raise DataError(f"{out}: not written, since the model is not of this config: its arrays have other shapes")
+    model = jax.tree.map(np.asarray, model)
     c, e = config, model.embeddings
     rotary = c.positions == "rotary"
     wrong = {
@@ -237,13 +249,11 @@ def for_transformers(model: RoFormer, config: RoFormerConfig, out: Path) -> tupl
         != "none",
         f"positions are {c.positions}, and embeddings narrower than the model go with rotary ones there": not rotary
         and e.project is not None,
-        "the pooler is linear, and BERT's ends in tanh; leave it out (pooler none)": not rotary
-        and c.pooler == "linear",
     }
     if reason := next((reason for reason, holds in wrong.items() if holds), None):
-        raise DataError(f"{out}: not written, since transformers has no such RoFormer or BERT: {reason}")
+        raise DataError(f"{out}: not written, since {whose} has no such RoFormer or BERT: {reason}")
     if rotary:
-        c = replace(c, layout="interleaved", max_positions=max(c.max_positions, POSITIONS))
+        c = replace(c, layout="interleaved")
         if config.layout == "half":
             turn = partial(jax.tree.map, lambda x: to_interleaved(x, c.heads))
             query, key = turn(model.blocks.query), turn(model.blocks.key)

@@ -49,13 +49,14 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
         yield text
 
 
-def read_columns(path: str) -> Iterator[Row]:
+def read_columns(path: str, wanted: Sequence[str] = ()) -> Iterator[Row]:
     """All columns of each record, those of JSON in the order of the first object's fields; numbers as they are written.
 
+    wanted: names of columns by which a table's first line is known to be a heading, beside the usual ones.
     Raises DataError, with file, line and remedy, where one is empty or is neither a text nor a number.
     """
     names: tuple[str, ...] = ()
-    for row in _rows(path):
+    for row in _rows(path, wanted):
         found = cells(row)
         if isinstance(found, dict):
             names = names or tuple(found)

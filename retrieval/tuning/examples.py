@@ -8,6 +8,7 @@ import numpy as np
 from pegasus_zh.text.records import TABLE_SUFFIXES
 from retrieval.similarity import read_task
 from retrieval.texts import Row, is_number, is_score, read_columns, read_texts, scored
+from retrieval.tuning.columns import check_varied, read_pairs
 from retrieval.tuning.contrastive import Loss
 from training.files.errors import DataError
 from training.telling import tell
@@ -64,9 +65,8 @@ def _sentences(path: str, field: str) -> Iterator[str]:
 
 def _pairs(path: str, labelled: bool) -> list[Row]:
     """The rows of a file of pairs; of labelled ones those that are alike, without their labels."""
-    rows = list(read_columns(path))
     if labelled:
-        pairs = [(row.place, *scored(row)) for row in rows]
+        pairs = [(row.place, *scored(row)) for row in read_columns(path)]
         if strange := [(place, label) for place, _, _, label in pairs if label not in (0, 1)]:
             raise DataError(
                 f"{strange[0][0]}: the label {strange[0][1]:g} is neither 0 nor 1; --loss cosent is for scores"
@@ -74,6 +74,7 @@ def _pairs(path: str, labelled: bool) -> list[Row]:
         alike = [Row(place, (a, b), ()) for place, a, b, label in pairs if label]
         tell(f"{path}: {len(alike):,} pairs labelled 1; {len(pairs) - len(alike):,} labelled 0 are left out")
         return alike
+    rows, told = read_pairs(path)
     for column in range(len(rows[0].columns) if rows else 0):
         named = column < len(rows[0].names) and is_score(rows[0].names[column])
         values = {row.columns[column].strip().lower() for row in rows if column < len(row.columns)}
@@ -93,4 +94,7 @@ def _pairs(path: str, labelled: bool) -> list[Row]:
                 f"{row.place}: {row.columns[column]!r}, and {other} {ends}: of labels 0 and 1 --labelled takes the "
                 "pairs that are alike; --loss cosent learns from labels and scores; else remove the column"
             )
+    check_varied(rows)
+    if told:
+        tell(told)
     return rows

@@ -146,7 +146,8 @@ def read_pairs(path: str, reference_field: str, written_field: str) -> tuple[lis
 
 
 def scores(references: Sequence[str], candidates: Sequence[str]) -> dict[str, np.ndarray]:
-    """Rouge-1, Rouge-2, Rouge-L (F) and BLEU of each candidate, from 0 to 1."""
+    """Rouge-1, Rouge-2, Rouge-L (F) and BLEU of each candidate: float64 [n] by metric, from 0 to 1. Raises ValueError
+    for lists of different lengths."""
     pairs = zip(references, candidates, strict=True)
     progress = tqdm(
         pairs, "evaluate", len(references), unit="example", delay=3, leave=False, disable=not showing() or None

@@ -82,7 +82,8 @@ def plan_of(config: FinetuneConfig, mesh: jax.sharding.Mesh) -> tuple[Program, L
 
 
 def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The (source, reference) pairs that are trained on, and those that choose the epoch."""
+    """The (source, reference) pairs that are trained on, and those that choose the epoch. Raises DataError for files
+    that cannot be read, and for too few pairs."""
 
     training = read_whole_pairs(config.data, config.field, config.reference_field)
     order = np.random.default_rng(config.recipe.seed).permutation(len(training)).tolist()

@@ -30,7 +30,7 @@ from pegasus_zh.text.losses import counting
 from pegasus_zh.text.tokenizer_files import keep_tokenizer
 from pegasus_zh.text.tokenizers import Tokenizer
 from pegasus_zh.text.words import sentinels
-from pegasus_zh.writing import Writing, generate
+from pegasus_zh.writing import Writing, generate, marks_of
 from rope.layers.computation import Computation
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
@@ -130,9 +130,9 @@ def tune(
     folder: Path,
 ) -> Tuned:
     """Trains on the pairs in `folder`, keeping the best epoch in `best/`. Begins with random weights where `loaded` has
-    none."""
+    none. Raises DataError for a folder of another run, and ValueError for a mesh that cannot cut the model."""
     tokenizer, model = loaded.tokenizer, recipe.model(loaded.config)
-    encoding, losses = counting(tokenizer)
+    encoding, lost = counting(tokenizer)
     framed = (MAKERS["pairs"].examples(pairs, encoding, recipe) for pairs in (training, valid))
     ids, held = ([*chain.from_iterable(examples)] for examples in framed)
     loop = recipe.loop(len(ids), len(held), parts_of("batch", mesh))
@@ -142,17 +142,18 @@ def tune(
     tell(
         f"{len(ids):,} pairs to train on, {len(held):,} to choose by; rows of {shape[0]} + {shape[1]}, {rows} an update"
     )
-    losses.report("pairs", targets=True)
+    lost().report("pairs", targets=True)
     batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows)
     best = _Best(folder, model, tokenizer)
     writing = Writing(max_source=recipe.max_source, max_target=recipe.max_target, batch_size=rows)
+    marks = marks_of(tokenizer, writing, sentinels(tokenizer))
 
     def review(arrays: mt5.MT5, step: int) -> dict[str, float]:
         if step == 0:  # a new run: what an earlier one in the same place left counts no more
             best.found = {}
             return {}
         sources, decoder = [list(source) for source, _ in held], MT5Decoder(model)
-        written = list(generate(arrays, decoder, tokenizer, sources, writing, suppressed=sentinels(tokenizer)))
+        written = list(generate(arrays, decoder, tokenizer, sources, writing, marks=marks))
         found = {name: 100 * float(x.mean()) for name, x in scores([r for _, r in valid], written).items()}
         best.offer(arrays, step, found, list(zip(valid, written, strict=True)))
         return found

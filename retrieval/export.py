@@ -12,11 +12,11 @@ import numpy as np
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.onnx import FILE, write_vectors
-from retrieval.vectors.arrays import unit
 from retrieval.vectors.encoding import check_length
-from retrieval.vectors.modules import Dense, write_modules
+from retrieval.vectors.modules import write_modules
 from retrieval.vectors.pooling import OF_POOLER, Pooling, check_poolings, other_layer
 from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
+from retrieval.vectors.steps import Dense, Normalize
 from retrieval.vectors.whitening import Whitening, load_whitening
 from rope.encoder.huggingface import write_encoder
 from rope.encoder.roformer import pooler_of
@@ -108,7 +108,7 @@ def _write_sentences(out: Path, source: SentenceEncoder, pooling: Pooling, confi
     if config.whitening:
         steps.append(_as_dense(load_whitening(config.whitening), source.width(pooling)))
     if config.normalise:
-        steps.append(unit)
+        steps.append(Normalize())
     two = other_layer(pooling, about.layers) >= 0
 
     def write_more(folder: Path) -> None:

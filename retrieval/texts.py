@@ -1,19 +1,14 @@
 """Texts, and columns of texts, of all kinds of files (pegasus_zh.text.records)."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pegasus_zh.text.lines import is_blank, is_blank_line
 from pegasus_zh.text.pairs import PAIR_FILES
-from pegasus_zh.text.records import TEXT_SUFFIXES, Record, cells, read_rows, text_of
+from pegasus_zh.text.records import COLUMNS, TEXT_SUFFIXES, Record, cells, read_rows, text_of
 from training.files.errors import DataError
 
 TOLD = "texts come as .txt, .tsv, .csv, .jsonl or .json (all may be .gz or .zst)"
-_ID = re.compile(r"#?(id|idx|index|no|guid|uid|qid\d?|序号)", re.IGNORECASE)
-_SCORE = re.compile(
-    r"labels?|scores?|similarity([_ -]?score)?|sim|gold([_ -]?label)?|is_duplicate|标签|分数|相似度", re.IGNORECASE
-)
 
 
 class Row(NamedTuple):
@@ -88,7 +83,7 @@ def _rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
 def scored(row: Row) -> tuple[str, str, float]:
     """(text, text, score) of a row: two columns and then a score; of named ones the score may be anywhere, if it is
     called score, label or similarity, and there may be an id. Raises DataError."""
-    places = [n for n, name in enumerate(row.names) if not _ID.fullmatch(name)] or [*range(len(row.columns))]
+    places = [n for n, name in enumerate(row.names) if not COLUMNS["id"].fullmatch(name)] or [*range(len(row.columns))]
     if len(places) != 3:
         named = f" ({', '.join(row.names)})" if row.names else ""
         raise DataError(f"{row.place}: {len(places)} column(s){named}; a line is text TAB text TAB score")
@@ -103,7 +98,7 @@ def scored(row: Row) -> tuple[str, str, float]:
 
 def is_score(name: str) -> bool:
     """Is a column of this name one of labels or scores?"""
-    return _SCORE.fullmatch(name) is not None
+    return COLUMNS["score"].fullmatch(name) is not None
 
 
 def is_number(text: str) -> bool:

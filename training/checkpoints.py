@@ -215,6 +215,11 @@ class Checkpoints:
             self._checkpointer.reload()
 
 
+def checkpoints_of(run: Path) -> Path:
+    """The folder of a run's checkpoints, by its work folder or by itself."""
+    return run / "checkpoints" if (run / "checkpoints").is_dir() else run
+
+
 def read_model(
     run: Path,
     init_of: Callable[[dict[str, Any], Path], Callable[[jax.Array], Any]],
@@ -226,7 +231,7 @@ def read_model(
     what makes the model of a key, by the checkpoint's config; it raises where the checkpoint is not of its kind. Raises
     DataError if there is no such checkpoint, if (where `step` is given) it is damaged, or if it holds no numbers.
     """
-    folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
+    folder = checkpoints_of(run)
     with Checkpoints(folder, keep=None) as checkpoints:
         if step is not None and step not in checkpoints.steps:
             raise DataError(f"{folder}: no checkpoint of step {step!r}; it has the steps {checkpoints.steps}")

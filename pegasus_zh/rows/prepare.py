@@ -13,15 +13,15 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
-from itertools import chain, islice
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
-from tqdm import tqdm
 
 from pegasus_zh.rows.makers import PAIR, ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
@@ -41,6 +41,7 @@ from pegasus_zh.rows.prepared_set import (
     read_settings,
     total_contents,
 )
+from pegasus_zh.rows.progress import Done, DoneHere, DoneTogether, bar
 from pegasus_zh.rows.workers import in_processes
 from pegasus_zh.text.documents import DocumentsConfig, mixed_records, parse_records, record_chunks
 from pegasus_zh.text.losses import counting
@@ -52,10 +53,10 @@ from training.files.atomic import atomic_write, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.ranges import check_ranges
-from training.telling import showing, tell
+from training.telling import tell
 
 SAMPLE_BYTES = 1_000_000  # of documents by which the shape of a row is chosen
-BLOCK = 256  # documents that go through the stages together
+BLOCK, BLOCK_CHARACTERS = 256, 1 << 18  # documents that go through the stages together, at most so many or of so much
 KEPT = "then run the same command again; finished shards are kept"
 
 
@@ -86,16 +87,18 @@ class ShardMaker:
     folder: Path
     row: dict[str, int]  # positions of each side
     held: int | None = None  # the digest of what is held out beside the fraction
+    done: Done = field(default_factory=DoneHere)  # of texts, in UTF-8
 
     def __call__(self, index: int, records: Sequence[Record]) -> Contents:
         """Writes the shard's files and then its journal. Raises DataError for a bad document or a full disk."""
         config, skipped = self.config, Counter[str]()
         counts = Counter(documents=0, without_examples=0, bytes=0)
         lowest: int | None = None
-        tokenizer, losses = counting(self.tokenizer)
+        tokenizer, lost = counting(self.tokenizer)
         examples: dict[Split, list[Example]] = {"train": [], "eval": []}
         texts = parse_records(records, self.examples.maker.reads.of(config), config.on_bad_record, skipped)
-        while block := list(islice(texts, BLOCK)):
+        for block in _blocks(texts):
+            before = counts["bytes"]
             for text, found in zip(block, self.examples.make(block, tokenizer), strict=True):
                 # By its source alone is a pair held out: so are then all the references of that source.
                 content, *others = [part.encode() for part in ((text,) if isinstance(text, str) else text)]
@@ -105,8 +108,10 @@ class ShardMaker:
                 if found and (lowest is None or digest < lowest):
                     lowest = digest
                 counts.update(documents=1, without_examples=not found, bytes=len(content) + sum(map(len, others)))
+            self.done.add(counts["bytes"] - before)
         try:
             files = [self._write(split, index, examples[split]) for split in examples if examples[split]]
+            losses = lost()
             losses.characters = losses.commonest()
             bad = dict(sorted(skipped.items()))
             shard = Contents(files=files, skipped=bad, losses=losses, lowest=lowest, **counts)
@@ -128,6 +133,20 @@ class ShardMaker:
             size, sha256 = temporary.stat().st_size, checksum(temporary)
         tokens = dict(zip(self.row, lengths.sum(0).tolist(), strict=True))
         return ShardFile(split, path.name, len(rows), len(examples), tokens, size, sha256)
+
+
+def _blocks(texts: Iterable[Any]) -> Iterator[list[Any]]:
+    """Documents, or pairs, in lists."""
+    block: list[Any] = []
+    characters = 0
+    for text in texts:
+        block.append(text)
+        characters += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(block) == BLOCK or characters >= BLOCK_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
 def lengths_of(examples: Sequence[Example]) -> np.ndarray:
@@ -253,11 +272,9 @@ def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents,
             else:
                 yield index, chunk
 
+    make = replace(make, done=DoneTogether() if workers > 1 else DoneHere())
     made = in_processes(make, missing(), workers) if workers > 1 else ((i, make(i, chunk)) for i, chunk in missing())
-    done = 0
-    with tqdm(desc="prepare", unit="B", unit_scale=True, disable=not showing() or None) as progress:
+    with bar("prepare", make.done):
         for index, shard in made:
             shards[index] = shard
-            done += shard.bytes
-            progress.update(shard.bytes)
-    return total_contents([shards[index] for index in sorted(shards)]), done
+    return total_contents([shards[index] for index in sorted(shards)]), make.done.bytes

@@ -10,7 +10,6 @@ Start, end and padding ids and the greatest length are saved too, so that `gener
 
 import dataclasses
 import json
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,8 @@ import numpy as np
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.tokenizers import Tokenizer
-from training.files.atomic import atomic_write, read_json
+from rope.config_files import ACTIVATIONS, BELONGS, number
+from training.files.atomic import atomic_write, read_json, write_json
 from training.files.errors import DataError
 from training.files.weights import open_weights, read, read_tensors, write_safetensors
 
@@ -42,14 +42,6 @@ _UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weig
 # What transformers calls the two functions; "gelu" after "gated-" is the one by tanh there,
 # "gelu_python" the exact one.
 _GATES = {"tanh": "gated-gelu", "erf": "gated-gelu_python"}
-_ACTIVATIONS: dict[str, Literal["tanh", "erf"]] = {
-    "gelu_new": "tanh",
-    "gelu_pytorch_tanh": "tanh",
-    "gelu_fast": "tanh",
-    "gelu_accurate": "tanh",
-    "gelu": "erf",
-    "gelu_python": "erf",
-}
 _SIZES = {
     "vocab_size": "vocabulary",
     "d_model": "width",
@@ -172,22 +164,22 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
         raise DataError(f"{file}: model_type is {kind!r}; only mt5 and t5 (v1.1) are read")
     gate = gate or ("gated-gelu" if kind == "mt5" else "relu")  # transformers' defaults
     activation = about.get("dense_act_fn") or {"gated-gelu": "gelu_new"}.get(str(gate), str(gate).rpartition("-")[2])
-    if not str(gate).startswith("gated-") or str(activation) not in _ACTIVATIONS:
+    if not str(gate).startswith("gated-") or str(activation) not in ACTIVATIONS:
         raise DataError(
             f"{file}: feed_forward_proj is {gate!r}, a T5 before v1.1 or another function; needs gated-gelu"
         )
     sizes = _SIZES if about.get(_DECODER) in (None, about.get("num_layers")) else _SIZES | {_DECODER: "decoder_layers"}
-    values = {ours: _positive(about, name, file, int) for name, ours in sizes.items()}
+    values = {ours: number(about, name, file, int) for name, ours in sizes.items()}
     defaults = {field.name: field.default for field in dataclasses.fields(MT5Config)}
     for name, ours in _SETTINGS.items():
         if name in about:
-            values[ours] = _positive(about, name, file, type(defaults[ours]))
+            values[ours] = number(about, name, file, type(defaults[ours]))
     # T5 multiplies its output by D^-0.5 unless config.json says otherwise, as v1.1's do; mT5 never does.
     scaled = kind == "t5" and about.get("scale_decoder_outputs", about.get("tie_word_embeddings") is not False)
     try:
-        config = MT5Config(**values, gelu=_ACTIVATIONS[activation], scaled_output=bool(scaled))
+        config = MT5Config(**values, gelu=ACTIVATIONS[activation], scaled_output=bool(scaled))
     except ValueError as error:
-        raise DataError(f"{file}: {error}; give the config.json that belongs to the weights") from None
+        raise DataError(f"{file}: {error}; {BELONGS}") from None
     own = about.get(OWN_KEY)
     if own is None:
         return config, False
@@ -239,8 +231,8 @@ def write_folder(
     with atomic_write(out) as temporary:
         temporary.mkdir()
         write_safetensors(temporary / "model.safetensors", huggingface_tensors(model), dtype)
-        _write_json(temporary / "config.json", _model_json(written, tokenizer, dtype))
-        _write_json(temporary / "generation_config.json", _generation_json(tokenizer, suppressed))
+        write_json(temporary / "config.json", _model_json(written, tokenizer, dtype))
+        write_json(temporary / "generation_config.json", _generation_json(tokenizer, suppressed))
         write_tokenizer(tokenizer, temporary)
 
 
@@ -278,15 +270,3 @@ def _generation_json(tokenizer: Tokenizer, suppressed: Sequence[int]) -> dict[st
 def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     start, eos, pad = tokenizer.start_id, tokenizer.eos_id, tokenizer.pad_id
     return {"decoder_start_token_id": start, "eos_token_id": eos, "pad_token_id": pad}
-
-
-def _positive(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
-    value: Any = about.get(name)
-    allowed = (int, float) if kind is float else (int,)
-    if type(value) not in allowed or not 0 <= value < math.inf or (kind is int and value == 0):
-        raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")
-    return kind(value)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -15,7 +15,6 @@
 Added tokens are in tokenizer.json.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +23,40 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from pegasus_zh.text.added_tokens import library_token
-from pegasus_zh.text.tokenizers import CLS, MASK, PAD, SENTENCEPIECE_FILE, SEP, PegasusTokenizer, Tokenizer
+from pegasus_zh.text.tokenizers import (
+    CLS,
+    MASK,
+    PAD,
+    SENTENCEPIECE_FILE,
+    SEP,
+    PegasusTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+)
 from pegasus_zh.text.wordpieces import UNK, plain_bert
 from training.files.errors import DataError
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """The tokenizer's own file, and tokenizer.json and tokenizer_config.json for transformers."""
-    tokenizer.save(folder)
+    """The tokenizer's own files, with what transformers needs beside it: tokenizer.json, and more in
+    tokenizer_config.json. Raises DataError for a sentencepiece model that is not unigram."""
     # Without model_input_names transformers adds token_type_ids, which MT5's generate refuses.
     about: dict[str, Any] = {"model_input_names": ["input_ids", "attention_mask"]}
     settings = tokenizer.settings
     if isinstance(tokenizer, PegasusTokenizer):
         # The class adds the rest by itself.
-        fast = plain_bert({token: i for i, token in enumerate(tokenizer.vocabulary)}, settings.cased)
         kind = "BertTokenizer" if settings.plain else "RoFormerTokenizer"
         about |= {"tokenizer_class": kind, "do_lower_case": not settings.cased}
         about |= {"pad_token": PAD, "unk_token": UNK, "cls_token": CLS, "sep_token": SEP, "mask_token": MASK}
-    else:
-        fast = _fast_sentencepiece(folder / SENTENCEPIECE_FILE, "first" if settings.one_prefix else "always")
+        tokenizer.save(folder, about)
+        fast = plain_bert({token: i for i, token in enumerate(tokenizer.vocabulary)}, settings.cased)
+    elif isinstance(tokenizer, SentencePieceTokenizer):
         about |= {"tokenizer_class": "PreTrainedTokenizerFast"}
-        about |= {name: fast.id_to_token(i) for i, name in enumerate(("pad_token", "eos_token", "unk_token"))}
+        about |= dict(zip(("pad_token", "eos_token", "unk_token"), tokenizer.vocabulary, strict=False))
+        tokenizer.save(folder, about)
+        fast = _fast_sentencepiece(folder / SENTENCEPIECE_FILE, "first" if settings.one_prefix else "always")
     _add_tokens(fast, tokenizer)
     fast.save(str(folder / "tokenizer.json"))
-    text = json.dumps(about, indent=2) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
 def _add_tokens(fast: tokenizers.Tokenizer, tokenizer: Tokenizer) -> None:

@@ -27,6 +27,8 @@ def is_blank(text: str) -> bool:
 
 def is_blank_line(line: bytes) -> bool:
     """The same of a line that is not decoded yet."""
+    if line and line[0] not in _MAYBE_BLANK and line[0] != 32:  # nearly all
+        return False
     line = line.strip()
     return not line or (line[0] in _MAYBE_BLANK and is_blank(line.decode(errors="replace")))
 

@@ -26,16 +26,21 @@ from training.files.errors import DataError
 
 MAX_TEXT_BLOCK = 1 << 24  # bytes of a record; longer ones mean that the file separates none
 
-_HEADING = re.compile(
-    r"""(?: id|idx|index|no|guid|uid | 标题|题目|摘要|正文|内容|文本\d?|原文|句子\d?|问题\d?|答案|标签|分数|相似度|序号
-        | 评论|情感|类别|分类|关键词
-        | (?: text|sentence|sent|query|question|qid|q|s|title|headline|str|string|input|output|document|doc|passage
-            | premise|hypothesis|anchor|positive|negative|pos|neg|source|src|target|tgt|reference|ref|summary|abstract
-            | content|article|body|answer|written|prediction|label|score|similarity|sim|gold|is_duplicate
-            | review|comment|cat|category|class|sentiment|keyword )
-          s? (?:[ _-]?(?:score|label|\d+|[a-c]))? )""",
-    re.VERBOSE | re.IGNORECASE,
-)
+_TEXT = r"""(?: text|sentence|sent|query|question|q|s|title|headline|str|string|input|output|document|doc|passage
+    | premise|hypothesis|anchor|positive|negative|pos|neg|source|src|target|tgt|reference|ref|summary|abstract
+    | content|article|body|answer|written|prediction|review|comment|cat|category|class|sentiment|keyword )s?"""
+_NUMBER = r"(?:[ _-]?(?:\d+|[a-c]))?"  # of several such columns
+# What is in a column, by its name; a line is a heading where every column has such a name.
+COLUMNS = {
+    kind: re.compile(pattern, re.VERBOSE | re.IGNORECASE)
+    for kind, pattern in {
+        "id": rf"\#?(?: id|idx|index|no|guid|uid | qids?{_NUMBER} | 序号)",
+        "score": rf"""(?:label|score|similarity|sim|gold|is_duplicate)s? (?:[ _-]?(?:score|label))? {_NUMBER}
+            | {_TEXT} [ _-]?(?:score|label) | 标签|分数|相似度""",
+        "text": rf"""{_TEXT} {_NUMBER}
+            | 标题|题目|摘要|正文|内容|文本\d?|原文|句子\d?|问题\d?|答案|评论|情感|类别|分类|关键词""",
+    }.items()
+}
 
 
 def endings(*kinds: str) -> tuple[str, ...]:
@@ -89,8 +94,9 @@ def read_rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
             if not keep and is_blank_line(row.data or b""):
                 blank.append(row)
                 continue
-            yield from blank
-            blank.clear()
+            if blank:
+                yield from blank
+                blank.clear()
             yield row
 
 
@@ -151,11 +157,11 @@ def _named(rows: Iterator[Record], wanted: Sequence[str]) -> Iterator[Record]:
     if len(names) == 1 and first.path.endswith(CSV_SUFFIXES):
         for mark, how in ((";", "write it with commas"), ("\t", "name it .tsv")):
             between = [name.strip('" ') for name in names[0].split(mark)]
-            if len(between) > 1 and all(name in wanted or _HEADING.fullmatch(name) for name in between):
+            if len(between) > 1 and all(name in wanted or _is_known(name) for name in between):
                 raise DataError(f"{first.place}: names with {mark!r} between them, and a .csv has commas; {how}")
     if len(names) > 1:
         heading = {*wanted} <= {*names} if wanted else False
-        heading = heading or all(_HEADING.fullmatch(name) for name in names)
+        heading = heading or all(_is_known(name) for name in names)
     else:
         heading = bool(names) and names[0] in wanted
     if not heading:
@@ -164,6 +170,10 @@ def _named(rows: Iterator[Record], wanted: Sequence[str]) -> Iterator[Record]:
         raise DataError(f"{first.place}: two columns have the same name; rename one")
     for row in rows:
         yield row._replace(names=names) if heading else row
+
+
+def _is_known(name: str) -> bool:
+    return any(column.fullmatch(name) for column in COLUMNS.values())
 
 
 def decoded(record: Record) -> str:
@@ -179,13 +189,14 @@ def decoded(record: Record) -> str:
             "not UTF-8",
             f"{record.path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file{how}",
         ) from error
-    if len(data) > 8 and 0.3 < data.count(0) / len(data) < 0.6:
+    if b"\0" in data and len(data) > 8 and 0.3 < data.count(0) / len(data) < 0.6:
         raise BadRecord("not UTF-8", f"{record.place}: every other byte is 0, as in UTF-16; convert the file")
     return text
 
 
 def cells(record: Record) -> list[str] | dict[str, Any]:
-    """What a record holds: an object's fields, a row's by the names of the columns, else the columns or the line."""
+    """What a record holds: an object's fields, a row's by the names of the columns, else the columns or the line.
+    Raises BadRecord for what is none of these, or has another number of columns than names."""
     if record.path.endswith(JSON_SUFFIXES):
         return json_object(record)
     if not record.path.endswith(TABLE_SUFFIXES):
@@ -215,17 +226,19 @@ def _cells(record: Record) -> list[str]:
 
 def json_object(record: Record) -> dict[str, Any]:
     """The fields of a JSON object. Raises BadRecord."""
-    text, place = decoded(record), record.place
+    text = decoded(record)
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
         problem = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         hint = "; a JSON array goes in a .json, or one object a line" if text.lstrip().startswith("[") else ""
-        raise BadRecord("broken JSON", f"{place}: broken JSON ({problem}){hint}; repair it") from error
+        raise BadRecord("broken JSON", f"{record.place}: broken JSON ({problem}){hint}; repair it") from error
     if isinstance(fields, list):
-        raise BadRecord("not a JSON object", f"{place}: not a JSON object, but a JSON array; write one object a line")
+        raise BadRecord(
+            "not a JSON object", f"{record.place}: not a JSON object, but a JSON array; write one object a line"
+        )
     if not isinstance(fields, dict):
-        raise BadRecord("not a JSON object", f"{place}: not a JSON object; write one a line")
+        raise BadRecord("not a JSON object", f"{record.place}: not a JSON object; write one a line")
     return fields
 
 

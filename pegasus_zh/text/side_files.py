@@ -2,7 +2,9 @@
 
 tokenizer_config.json says whose rules cut a text; tokenizer.json, added_tokens.json, special_tokens_map.json and
 tokenizer_config.json hold added tokens; config.json and generation_config.json of an encoder-decoder say how a target
-begins and ends. What a run keeps of them is one tokenizer_config.json in the same words, and is read the same way.
+begins and ends. `legacy` says whether a word begins behind an added token, as one did in T5's tokenizer before
+https://github.com/huggingface/transformers/pull/24565. What a run keeps of them is one tokenizer_config.json in the
+same words, and is read the same way.
 """
 
 import json

@@ -5,6 +5,7 @@ from pathlib import Path
 from pegasus_zh.text.lines import first_line
 from pegasus_zh.text.records import Record, decoded
 from pegasus_zh.text.side_files import FAST_FILE, Settings, settings_of_pieces, settings_of_wordpieces
+from pegasus_zh.text.spacing import is_chinese
 from pegasus_zh.text.tokenizer_json import sentencepiece_of, vocabulary_of
 from pegasus_zh.text.tokenizers import (
     BERT_LAYOUT,
@@ -18,7 +19,7 @@ from pegasus_zh.text.tokenizers import (
     Tokenizer,
     is_special,
 )
-from pegasus_zh.text.wordpieces import UNK, is_chinese
+from pegasus_zh.text.wordpieces import UNK
 from training.files.atomic import read_json
 from training.files.errors import DataError
 

@@ -10,9 +10,9 @@ and punctuation, then the greedy longest-match-first wordpiece. What lies beside
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import rjieba
 import sentencepiece
@@ -22,8 +22,8 @@ from tokenizers import normalizers
 from pegasus_zh.text.added_tokens import AddedTokens
 from pegasus_zh.text.side_files import SETTINGS_FILE, Settings
 from pegasus_zh.text.spacing import join_tokens
-from pegasus_zh.text.wordpieces import UNK, WordIds, plain_bert, words
-from training.files.atomic import write_bytes
+from pegasus_zh.text.wordpieces import UNK, WordIds, normalise, plain_bert, words
+from training.files.atomic import as_json, write_bytes
 from training.files.errors import DataError
 
 PEGASUS_FILE = "vocab.txt"
@@ -75,7 +75,9 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` up to the first end token; special tokens, and ids outside the vocabulary, are dropped."""
-        ids = list(itertools.takewhile(lambda i: i != self.eos_id, ids))
+        ids = list(ids)
+        if self.eos_id in ids:
+            del ids[ids.index(self.eos_id) :]
         if not self.settings.added:
             return self._decode(ids)
         added, text = {token.id: "" if token.special else token.content for token in self.settings.added}, ""
@@ -90,6 +92,10 @@ class Tokenizer(Protocol):
         """The text of ids that were not added."""
         ...
 
+    def normalise(self, text: str) -> str:
+        """The text in the letters of the vocabulary, where encoding it changes letters first."""
+        return text
+
     def pieces(self) -> list[str]:
         """What each id adds to a text, without blanks around it; "" for special tokens."""
         found = self._pieces()
@@ -102,10 +108,11 @@ class Tokenizer(Protocol):
         """The same of the vocabulary's own ids."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids."""
-        if about := self.settings.about():
-            _write(Path(folder) / SETTINGS_FILE, (json.dumps(about, ensure_ascii=False, indent=2) + "\n").encode())
+    def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids, with
+        `more` settings of tokenizer_config.json. Raises DataError where there is no room."""
+        if about := {**self.settings.about(), **(more or {})}:
+            _write(Path(folder) / SETTINGS_FILE, as_json(about))
 
     def _settle(self, settings: Settings, size: int, content: bytes, normalizer: normalizers.Normalizer | None) -> None:
         """Takes over what lay beside a vocabulary of `size` tokens."""
@@ -137,6 +144,7 @@ class PegasusTokenizer(Tokenizer):
         self.vocabulary, settings = list(vocabulary), settings or Settings()
         ids = _check_vocabulary(self.vocabulary, source)
         self._word_ids = WordIds(ids)
+        self._special_ids = frozenset(i for token, i in ids.items() if token[0] in "[<" and is_special(token))
         self._plain = plain_bert(ids, settings.cased) if settings.plain else None
         normalizer = None
         if not settings.cased:
@@ -155,19 +163,22 @@ class PegasusTokenizer(Tokenizer):
         return list(itertools.chain.from_iterable(map(self._word_ids.__getitem__, found)))
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
-        return [BERT_LAYOUT[CLS]] + _truncate(ids, max_length - 2) + [BERT_LAYOUT[SEP]]
+        return [BERT_LAYOUT[CLS], *_truncate(ids, max_length - 2), BERT_LAYOUT[SEP]]
 
     def _decode(self, ids: list[int]) -> str:
         """Tokens are joined with the blanks of bert4keras (pegasus_zh/text/spacing.py)."""
-        tokens = (self.vocabulary[i] for i in ids if 0 <= i < len(self.vocabulary))
-        return join_tokens(token for token in tokens if not is_special(token))
+        vocabulary, specials, size = self.vocabulary, self._special_ids, len(self.vocabulary)
+        return join_tokens([vocabulary[i] for i in ids if 0 <= i < size and i not in specials])
+
+    def normalise(self, text: str) -> str:
+        return text if self.settings.cased else normalise(text)
 
     def _pieces(self) -> list[str]:
         found = ("" if is_special(token) else token for token in self.vocabulary)
         return [token[2:] if token.startswith("##") and len(token) > 2 else token for token in found]
 
-    def save(self, folder: Path) -> None:
-        super().save(folder)
+    def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        super().save(folder, more)
         _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
 
 
@@ -217,7 +228,7 @@ class SentencePieceTokenizer(Tokenizer):
         return self._processor.piece_to_id(piece)
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
-        return _truncate(ids, max_length - 1) + [SentencePieceTokenizer.eos_id]
+        return [*_truncate(ids, max_length - 1), SentencePieceTokenizer.eos_id]
 
     def _decode(self, ids: list[int]) -> str:
         size = self._processor.get_piece_size()
@@ -227,8 +238,8 @@ class SentencePieceTokenizer(Tokenizer):
         found = self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
         return ["" if i <= self.unk_id else piece.strip("\N{LOWER ONE EIGHTH BLOCK}") for i, piece in enumerate(found)]
 
-    def save(self, folder: Path) -> None:
-        super().save(folder)
+    def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        super().save(folder, more)
         _write(Path(folder) / SENTENCEPIECE_FILE, self._model)
 
 
@@ -255,7 +266,7 @@ def is_special(token: str) -> bool:
 def _truncate(ids: list[int], room: int) -> list[int]:
     if room < 1:
         raise DataError("max_length leaves no room for text beside the special tokens; use at least 3")
-    return list(ids[:room])
+    return ids[:room]
 
 
 def _fingerprint(kind: str, content: bytes) -> str:

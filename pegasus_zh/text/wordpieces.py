@@ -8,7 +8,7 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
-from pegasus_zh.text.spacing import CHINESE
+from pegasus_zh.text.spacing import is_chinese
 
 UNK = "[UNK]"
 LONGEST_WORD = 200  # characters; bert4keras's `word_maxlen`, beyond which a word is [UNK]
@@ -59,11 +59,6 @@ def normalise(text: str) -> str:
 def split_plain(text: str) -> list[str]:
     """BERT's basic tokenizer on normalised text: words by space, Chinese characters and punctuation by themselves."""
     return "".join(map(_spell, text)).split()
-
-
-def is_chinese(character: str) -> bool:
-    """As BERT's basic tokenizer has it: of the blocks of CJK ideographs."""
-    return CHINESE.match(character) is not None
 
 
 def _spell(character: str) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import chain, islice
 
 from pegasus_zh.text.tokenizers import Tokenizer
-from pegasus_zh.text.wordpieces import normalise
 from training.files.errors import DataError
 
 _MOST = 1000  # ways to write a word
@@ -39,7 +38,7 @@ def spellings(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], ...]:
             for i in of_text.get(rest[:end], ()):
                 yield from ((i, *others) for others in ways(rest[end:]))
 
-    texts = {"".join((normalise(word) if tokenizer.kind == "pegasus" else word).split())}
+    texts = {"".join(tokenizer.normalise(word).split())}
     if tokenizer.unk_id not in ids:  # as a sentencepiece model normalises
         texts.add("".join(pieces[i] for i in ids))
     texts.discard("")  # which is in all of them
@@ -54,4 +53,6 @@ def spellings(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], ...]:
 
 def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids of `<extra_id_0>`, …, which an mT5 has learned to begin with, and no text of a pair has."""
-    return tuple(i for i, piece in enumerate(tokenizer.pieces()) if _SENTINEL.fullmatch(piece))
+    added = {token.id: token.content for token in tokenizer.settings.added}  # of special ones no piece is left
+    names = dict(enumerate(tokenizer.pieces())) | added
+    return tuple(i for i, name in names.items() if _SENTINEL.fullmatch(name))

@@ -91,6 +91,8 @@ class ServeConfig(AskConfig):
 
 
 class Hit(NamedTuple):
+    """A text that was found."""
+
     text: str
     score: float  # the cosine
     place: int  # the text's number in the index, from 0
@@ -104,7 +106,7 @@ class Searcher:
     texts: Sequence[str]
     vectors: Callable[[Sequence[str]], np.ndarray]  # of questions, as those of the texts
     tokenizer: Tokenizer
-    losses: Losses  # of the questions
+    lost: Callable[[], Losses]  # of the questions so far
 
     def unanswerable(self, question: str) -> str:
         """Why nothing can be found for it, if so: any two texts of unknown characters are the same to a model."""
@@ -130,7 +132,7 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
     """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
     not belong together."""
     stored = read(Path(folder), model=model, breadth=breadth, recall=recall)
-    mesh, (tokenizer, losses) = make_mesh(MeshConfig()), counting(stored.source.text.tokenizer)
+    mesh, (tokenizer, lost) = make_mesh(MeshConfig()), counting(stored.source.text.tokenizer)
     with jax.set_mesh(mesh):
         source, pooling = stored.source, stored.about.pooling
         encode = encoder(source.text._replace(tokenizer=tokenizer), [pooling], stored.encoding)
@@ -138,9 +140,9 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):
-            return whitened_unit(np.concatenate([part.vectors[:, 0] for part in encode(questions)]), stored.whitening)
+            return whitened_unit(np.concatenate([part[:, 0] for part in encode(questions)]), stored.whitening)
 
-    return Searcher(stored.index, stored.texts, vectors, stored.source.text.tokenizer, losses)
+    return Searcher(stored.index, stored.texts, vectors, stored.source.text.tokenizer, lost)
 
 
 def open_as_asked(config: AskConfig) -> Searcher:
@@ -160,7 +162,7 @@ def query(config: QueryConfig) -> None:
         for question, reason in zip(questions, reasons, strict=True):
             tell(shown(question))
             tell(f"  {reason}" if reason else "\n".join(_line(hit) for hit in next(hits)))
-        searcher.losses.report_any(given)
+        searcher.lost().report_any(given)
         return
     searcher = open_as_asked(config)
     tell("Ctrl-D ends it")
@@ -193,6 +195,8 @@ def _is_control(character: str) -> bool:
 
 
 class Scores(NamedTuple):
+    """How well an index answers questions; from 0 to 1, but for the time."""
+
     mrr: float
     recall: float  # of the right text among the k
     overlap: float  # with the k of exact search
@@ -224,7 +228,7 @@ def evaluate(config: EvaluateIndexConfig) -> Scores:
             "with scripts.search add, or remove the lines"
         )
     vectors = searcher.vectors(questions)
-    searcher.losses.report_any(config.pairs)
+    searcher.lost().report_any(config.pairs)
     searcher.index.search(vectors, config.k)  # compiles, and reads what is on disk
     begin = time.perf_counter()
     found = searcher.index.search(vectors, config.k)

@@ -197,7 +197,7 @@ def tune(
     chosen = np.random.default_rng(recipe.seed).permutation(count)[: recipe.examples or None]
     if len(chosen) < recipe.batch_size:
         raise DataError(f"{examples.where}: {len(chosen)} examples, fewer than one batch of {recipe.batch_size}")
-    encoding, losses = counting(tokenizer)
+    encoding, lost = counting(tokenizer)
     ids = [
         [encoding.frame_source(encoding.encode(text), recipe.max_length) for text in examples.sentences[i]]
         for i in chosen
@@ -208,11 +208,11 @@ def tune(
     program = recipe.program(model, batches.form, loop.steps)
     program.check(mesh, loop.microbatch)
     tell(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}")
-    losses.report("sentences")
+    lost().report("sentences")
     encode = encoder_for(model, tokenizer, [recipe.pooling], Encoding(max_length=recipe.max_length))
 
     def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:
-        found = np.concatenate([part.vectors[:, 0] for part in encode(arrays, task.texts)])
+        found = np.concatenate([part[:, 0] for part in encode(arrays, task.texts)])
         return {"spearman": spearman(task.splits[0].scores, cosines(found, task.splits[0]))}
 
     data = Data(

@@ -7,33 +7,27 @@ folder is run.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from retrieval.vectors.arrays import unit
 from retrieval.vectors.pooling import Pooling, other_layer
+from retrieval.vectors.steps import Activation, Dense, Normalize, Step
 from rope.encoder.roformer import RoFormerConfig
 from training.files.atomic import read_json, write_json
 from training.files.errors import AGAIN, DataError, damaged
-from training.files.weights import check_fit, fill, fingerprint, open_weights, write_safetensors
+from training.files.weights import check_fit, fill, open_weights, write_safetensors
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
 TRANSFORMER = "sentence_bert_config.json"
-Activation = Literal["Identity", "Tanh", "ReLU"]
 _ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.linear.Identity": "Identity",
     "torch.nn.modules.activation.Tanh": "Tanh",
     "torch.nn.modules.activation.ReLU": "ReLU",
-}
-_AFTER: dict[Activation, Callable[[np.ndarray], np.ndarray]] = {
-    "Identity": lambda x: x,
-    "Tanh": np.tanh,
-    "ReLU": lambda x: np.maximum(x, 0),
 }
 _MODES = {  # of releases before 5.5: a switch each
     "pooling_mode_cls_token": "cls",
@@ -50,25 +44,6 @@ _ONLY: dict[str, dict[str, Any]] = {  # settings of the modules that are compute
     "Normalize": {"module_input_name": "sentence_embedding"},
 }
 _SENTENCE = {"module_output_name": ("sentence_embedding", None)}
-
-
-@dataclass(frozen=True)
-class Dense:
-    """x -> activation(x kernel + bias), of rows [n, D]: [n, K]."""
-
-    kernel: np.ndarray  # float32 [D, K]
-    bias: np.ndarray  # float32 [K]
-    activation: Activation = "Identity"
-
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        return _AFTER[self.activation](vectors @ self.kernel + self.bias)
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{fingerprint((self.kernel, self.bias))} {self.activation}"
-
-
-Step = Dense | Callable[[np.ndarray], np.ndarray]  # the other is `unit`
 
 
 @dataclass(frozen=True)
@@ -94,10 +69,10 @@ class Modules:
             about = read_json(file) if kind == "Dense" or file.is_file() else {}
             _check_only(about, kind, file)
             if kind == "Normalize":
-                steps.append(unit)
+                steps.append(Normalize())
             else:
                 steps.append(dense := _read_dense(about, file, width))
-                width = dense.kernel.shape[1]
+                width = dense.width(width)
         return pooling, tuple(steps)
 
 
@@ -276,6 +251,6 @@ def write_modules(
         {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for n, (kind, path) in enumerate(modules)
     ]
-    (folder / MODULES).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MODULES, listed)
     write_json(folder / TRANSFORMER, {"max_seq_length": length, "do_lower_case": False})
     write_json(folder / PROMPTS, {"prompts": dict(prompts), "default_prompt_name": default_prompt or None})

@@ -2,17 +2,19 @@
 pooler, or the modules of sentence-transformers."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.vectors.encoding import LENGTH, Encode, Encoding, Vectors
-from retrieval.vectors.modules import MODULES, Dense, Step, read_modules
+from retrieval.vectors.encoding import LENGTH, Encode, Encoding
+from retrieval.vectors.modules import MODULES, read_modules
 from retrieval.vectors.pooling import Pooling, pooling_named
+from retrieval.vectors.steps import Dense, Step, after
 from training.files.errors import DataError, path_of
 from training.telling import tell
 
@@ -41,7 +43,7 @@ class SentenceEncoder:
         """Of all that a text's vector depends on."""
         if not (self.steps or any(self.prompts.values())):
             return self.text.fingerprint
-        steps = [step.fingerprint if isinstance(step, Dense) else "unit" for step in self.steps]
+        steps = [step.fingerprint for step in self.steps]
         about = repr((self.text.fingerprint, steps, sorted(self.prompts.items())))
         return hashlib.sha256(about.encode()).hexdigest()[:12]
 
@@ -57,12 +59,12 @@ class SentenceEncoder:
         return (self.pooling or "mean") if asked == "auto" else pooling_named(asked)
 
     def steps_of(self, pooling: Pooling) -> tuple[Step, ...]:
+        """What is done to vectors of this pooling: the folder's steps, if it is the folder's pooling, else none."""
         return self.steps if pooling == self.pooling else ()
 
     def width(self, pooling: Pooling) -> int:
         """Dimensions of a vector."""
-        kept = [step.kernel.shape[1] for step in self.steps_of(pooling) if isinstance(step, Dense)]
-        return (kept or [self.text.config.width])[-1]
+        return reduce(lambda width, step: step.width(width), self.steps_of(pooling), self.text.config.width)
 
     def encoding(self, asked: Encoding) -> Encoding:
         """With the folder's length, where none is asked for."""
@@ -87,18 +89,11 @@ class SentenceEncoder:
         """The same of texts with the prompt before them, its vectors [n, 1, D] with the folder's steps done."""
         steps = self.steps_of(pooling)
 
-        def run(texts: Iterable[str]) -> Iterator[Vectors]:
+        def run(texts: Iterable[str]) -> Iterator[np.ndarray]:
             for part in encode(prompt + text for text in texts):
-                yield Vectors(after(steps, part.vectors[:, 0])[:, None], part.lengths)
+                yield after(steps, part[:, 0])[:, None]
 
         return run
-
-
-def after(steps: Iterable[Callable[[np.ndarray], np.ndarray]], vectors: np.ndarray) -> np.ndarray:
-    """Vectors [n, D] with the steps done: [n, K]."""
-    for step in steps:
-        vectors = step(vectors)
-    return vectors
 
 
 def load_sentence_encoder(path: Path | str, *, step: int | None = None) -> SentenceEncoder:
@@ -115,8 +110,8 @@ def load_sentence_encoder(path: Path | str, *, step: int | None = None) -> Sente
     pooling, steps = found.read_steps(text.config)
     length, config = found.length or LENGTH, text.config
     length = min(length, config.max_positions) if config.positions == "learned" else length
-    said = [f"Dense to {step.kernel.shape[1]}" if isinstance(step, Dense) else "length 1" for step in steps]
-    tell(f"{path}: pooling {', '.join([pooling, *said])}, {length} ids, by {MODULES}")
+    said = ", ".join([pooling, *(step.told for step in steps)])
+    tell(f"{path}: pooling {said}, {length} ids, by {MODULES}")
     return SentenceEncoder(text, str(path), pooling, steps, length, found.prompts, found.default_prompt)
 
 

@@ -82,7 +82,8 @@ def read_checkpoint(folder: Path, stored: Mapping[str, Stored], where: Path) -> 
 
 def read_keras(folder: Path, files: list[Path], step: int | None = None) -> tuple[RoFormer, RoFormerConfig]:
     """The same of the one file of Keras's weights in the folder, such as best_model.weights. Layers that are not the
-    encoder's, as of a classifier on top, are passed over and told of."""
+    encoder's, as of a classifier on top, are passed over and told of. Raises DataError for several files, a step, and
+    whatever does not fit."""
     if len(files) > 1:
         raise DataError(f"{folder}: {files[0].name} and {files[1].name}; leave the one that is meant")
     if step is not None:

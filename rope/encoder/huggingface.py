@@ -9,7 +9,6 @@ config.json does not say so: the caller does (`pooler`), or `pooler_activation` 
 `pegasus_zh` there. transformers' RoFormer has no pooler and passes over the one that we write.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rope.config_files import SIZES
 from rope.encoder.config_json import (
     CLASSES,
     GELU,
     OWN_KEY,
     POSITIONS,
     SETTINGS,
-    SIZES,
     Kind,
     check_biases,
     find_config,
@@ -38,7 +37,7 @@ from rope.layers.primitives import Linear, Norm
 from rope.positions.angles import SINUSOIDAL, frequencies
 from rope.positions.rotary import to_interleaved
 from rope.positions.sinusoidal import sinusoidal
-from training.files.atomic import atomic_write, check_new, read_json
+from training.files.atomic import atomic_write, check_new, read_json, write_json
 from training.files.errors import DataError
 from training.files.weights import (
     FLOATS,
@@ -216,7 +215,7 @@ def write_encoder(
         temporary.mkdir()
         # Rounded sinusoids would spoil the far positions of a model that is loaded in float32 again.
         write_safetensors(temporary / "model.safetensors", tensors.items(), dtype, exact=(table,))
-        (temporary / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_json(temporary / "config.json", about)
         if write_more is not None:
             write_more(temporary)
     return name

@@ -155,8 +155,8 @@ def test_a_fine_tuned_model_writes_no_sentinels(tmp_path, pairs):
     assert not any("extra0" in line for line in lines)
     texts = [json.loads(line)["source"] for line in lines]
     writing = Writing(max_source=16, max_target=8)
-    assert not any("extra0" in text for (text,) in writer(best, writing, "float32")(texts))
-    assert any("extra0" in text for (text,) in writer(replace(best, suppressed=()), writing, "float32")(texts))
+    assert not any("extra0" in text for (text,) in writer(best, writing)(texts))
+    assert any("extra0" in text for (text,) in writer(replace(best, suppressed=()), writing)(texts))
 
 
 def fail_at(call: int):

@@ -15,11 +15,12 @@ import pytest
 from pegasus_zh.generation import GenerateConfig, run_generation
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
+from pegasus_zh.text.words import spellings
 from pegasus_zh.writing import generate
 from rope.decoding.search import Search
 from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import random_model
-from tests.pegasus_zh.test_writing import CONFIG, DECODER, MODEL, TEXTS, TOKENIZER, WRITING
+from tests.pegasus_zh.test_writing import CHARACTERS, CONFIG, DECODER, MODEL, TEXTS, TOKENIZER, WRITING
 from training.files.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +110,17 @@ def test_what_a_folder_suppresses_is_not_written(folder, written, tmp_path):
     write_folder(mine, jax.device_get(MODEL), CONFIG, TOKENIZER, suppressed=never)
     assert any(written[0][0] in text for text in written)
     assert not any(written[0][0] in row["written"] for row in run(mine, path, tmp_path))
+
+
+def test_what_may_be_written_is_no_input(monkeypatch, shown, folder):
+    """Words that are forbidden, or begun with, are not counted as the input's, and are looked up once for all lines."""
+    writing = replace(WRITING, forbid=("龘龘",), begin=CHARACTERS[0])
+    asked = []
+    monkeypatch.setattr("pegasus_zh.writing.spellings", lambda t, word: asked.append(word) or spellings(t, word))
+    monkeypatch.setattr("pegasus_zh.generation.arriving_lines", lambda stream: iter([[TEXTS[0]], [TEXTS[1]]]))
+    run_generation(GenerateConfig(model=str(folder), input="-", semantics="mt5", writing=writing))
+    ids = sum(len(TOKENIZER.encode(text)) for text in TEXTS[:2])
+    assert asked == ["龘龘"] and f"-: 0.00% of {ids} ids unknown; 0 texts cut" in shown.readouterr().out
 
 
 def test_standard_input_is_answered_line_by_line(folder, written):

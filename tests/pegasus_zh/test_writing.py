@@ -9,7 +9,7 @@ import pytest
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
-from pegasus_zh.writing import Writing, answers, bucket, generate, write_texts
+from pegasus_zh.writing import Writing, answers, bucket, generate, marks_of, write_texts
 from rope.decoding.search import Marks, Search
 from rope.decoding.write import write
 from rope.encoder.prefix_decoder import PrefixDecoder
@@ -93,7 +93,8 @@ def test_what_is_forbidden_first_and_suppressed(framed, written):
     # What is dropped in decoding would join what it stood between.
     nothing = [i for i, piece in enumerate(TOKENIZER.pieces()) if not piece and i != TOKENIZER.eos_id]
     suppressed = (*TOKENIZER.encode(written[0][:1]), *nothing, *range(TOKENIZER.vocab_size, CONFIG.vocabulary))
-    found = list(generate(MODEL, DECODER, TOKENIZER, framed, writing, suppressed=suppressed))
+    marks = marks_of(TOKENIZER, writing, suppressed)
+    found = list(generate(MODEL, DECODER, TOKENIZER, framed, writing, marks=marks))
     assert all(text.startswith(writing.begin) and not any(word in text for word in words) for text in found)
     assert not any(written[0][0] in text for text in found) and any(len(text) > 3 for text in found)
     with pytest.raises(ValueError, match=r"forbid is \('啊', ' '\): give words, none of them empty"):

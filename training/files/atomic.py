@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -78,9 +78,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
     """Writes a JSON file whole or not at all."""
-    write_bytes(path, (json.dumps(fields, ensure_ascii=False, indent=1) + "\n").encode())
+    write_bytes(path, as_json(content))
+
+
+def as_json(content: Mapping[str, Any] | Sequence[Any]) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def read_json(file: Path, remedy: str = AGAIN) -> dict[str, Any]:

@@ -153,6 +153,12 @@ def test_a_step_can_be_chosen(run):
         read_model(run, run_init, 7)
 
 
+def test_what_computed_attention_in_the_training_may_be_gone(tmp_path):
+    about = {"model": dataclasses.asdict(CONFIG) | {"attention": "splash"}}
+    wanted, found = (jax.eval_shape(x, jax.random.key(0)) for x in (partial(init, CONFIG), run_init(about, tmp_path)))
+    assert found == wanted
+
+
 def test_a_damaged_checkpoint_is_passed_over_or_refused(run, said):
     damage(run, 10)
     step, about, model = read_model(run, run_init)

@@ -329,6 +329,12 @@ def test_weights_that_are_not_read_are_named(folder):
         load(folder)
 
 
+def test_weights_of_keras_are_named(folder):
+    (folder / "model.safetensors").rename(folder / "best_model.weights")
+    with pytest.raises(DataError, match="weights of Keras in best_model.weights, which are read of encoders alone"):
+        load(folder)
+
+
 def test_ids_that_are_never_written(folder, tmp_path):
     assert load(folder).suppressed == ()
     write_folder(tmp_path / "tuned", MODEL, CONFIG, PEGASUS, suppressed=(7, 9))
@@ -474,6 +480,7 @@ BROKEN = {
     "not gated": (config_with(feed_forward_proj="relu"), r"config.json: feed_forward_proj is 'relu'"),
     "other gate": (config_with(feed_forward_proj="gated-silu"), r"feed_forward_proj is 'gated-silu'"),
     "a shallower decoder": (config_with(num_decoder_layers=1), r"tensor 'decoder.block.1.* and 13 more, which an mT5"),
+    "a million layers": (config_with(num_layers=1_000_000), "config.json: num_layers is 1000000; give the"),
     "depth in words": (config_with(num_decoder_layers="1"), r'config.json: num_decoder_layers is "1"'),
     "no size": (config_with(d_model=None), r"config.json: d_model is null"),
     "size in words": (config_with(num_heads="two"), r'config.json: num_heads is "two"'),

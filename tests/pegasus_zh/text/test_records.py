@@ -17,7 +17,7 @@ from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.lines import is_blank, is_blank_line
 from pegasus_zh.text.pairs import Pair, parse_pair, read_pairs
 from pegasus_zh.text.records import BadRecord, cells, read_rows
-from retrieval.texts import read_columns, read_texts
+from retrieval.texts import read_columns, read_texts, scored
 from training.files.errors import DataError
 
 PAIRS = [("第一篇，讲天气。", "天气"), ('第二篇\n有"两行"', "两行"), ("第三篇", "三")]
@@ -178,6 +178,7 @@ def test_a_heading_is_no_row_and_a_row_no_heading(tmp_path):
         "cat\treview\tlabel",
         "sentence1\tsentence2\tgold_label",
         "类别\t评论\t情感",
+        "#id\tquestion\tanswer",
     ):
         path.write_text(f"{heading}\n甲\t乙\t1\n", "utf-8")
         (row,) = read_columns(str(path))
@@ -185,6 +186,15 @@ def test_a_heading_is_no_row_and_a_row_no_heading(tmp_path):
     for first in ("甲\t乙\t1", "text\t乙\t1", "label printer\tscore board\t0"):
         path.write_text(f"{first}\n甲\t乙\t1\n", "utf-8")
         assert [row.columns for row in read_columns(str(path))][0] == tuple(first.split("\t"))
+
+
+@pytest.mark.parametrize("name", ["score", "gold_label", "sim_score", "sentence_label", "Similarity Score", "相似度"])
+def test_a_score_is_known_by_its_name(tmp_path, name):
+    """Wherever it stands, with an id or without, by the same names that make a first line a heading."""
+    path = tmp_path / "a.tsv"
+    path.write_text(f"#id\ttext1\t{name}\ttext2\n7\t甲\t0.5\t2024\n", "utf-8")
+    (row,) = read_columns(str(path))
+    assert scored(row) == ("甲", "2024", 0.5)
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.txt"])

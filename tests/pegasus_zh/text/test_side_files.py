@@ -2,11 +2,13 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.tokenizer_files import load_tokenizer
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, train_sentencepiece
@@ -144,6 +146,17 @@ def test_a_frame_is_the_vocabularys_whatever_ends_a_target(tmp_path):
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.frame_source([110], 9) == [101, 110, 102] and tokenizer.frame_target([110], 9) == [110, 105]
     assert ids(tokenizer) == (0, 105, 0)
+
+
+def test_a_folder_for_transformers_keeps_how_a_target_begins_and_ends(tmp_path):
+    """Of an encoder too, whose config.json does not say it."""
+    CHARACTERS.save(write(tmp_path, config=T5 | {"decoder_start_token_id": 0, "eos_token_id": 105}))
+    PIECES.save(write(tmp_path / "pieces", config=T5 | {"decoder_start_token_id": 7, "eos_token_id": 9}))
+    for place in (tmp_path, tmp_path / "pieces"):
+        tokenizer = load_tokenizer(place)
+        write_tokenizer(tokenizer, write(tmp_path / "out"))
+        assert load_tokenizer(tmp_path / "out").fingerprint == tokenizer.fingerprint
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_an_end_that_nobody_chose(tmp_path, said):

@@ -6,6 +6,7 @@ import json
 import pytest
 import sentencepiece
 
+from pegasus_zh.text.side_files import Settings
 from pegasus_zh.text.tokenizer_files import load_tokenizer
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
@@ -63,6 +64,24 @@ def test_added_tokens_are_pieces_too(pieces, tmp_path):
     added = load_tokenizer(tmp_path)
     assert added.pieces() == [*pieces.pieces(), "", "<extra_id_9>"]
     assert sentinels(added) == (*sentinels(pieces), pieces.vocab_size + 1)
+
+
+def test_sentinels_that_are_special_are_sentinels(pieces, tmp_path):
+    """As transformers keeps T5's: decoding leaves them out, so that no piece is left of them."""
+    pieces.save(tmp_path)
+    size = pieces.vocab_size
+    about = {str(size + i): {"content": f"<extra_id_{i}>", "special": True} for i in (8, 9)}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": about}))
+    special = load_tokenizer(tmp_path)
+    assert special.pieces()[size:] == [""] * 10 and sentinels(special) == (*sentinels(pieces), size + 8, size + 9)
+
+
+def test_a_cased_vocabulary_tells_capitals_apart():
+    vocabulary = [*SPECIALS, "Apple", "apple", "A", "##pple", "pple"]
+    cased = PegasusTokenizer(vocabulary, settings=Settings(cased=True))
+    ways = {" ".join(cased.vocabulary[i] for i in way) for way in spellings(cased, "Apple")}
+    assert ways == {"Apple", "A ##pple", "A pple"}
+    assert "apple" in {" ".join(vocabulary[i] for i in way) for way in spellings(PegasusTokenizer(vocabulary), "Apple")}
 
 
 def test_a_word_of_too_many_ways_is_refused():

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from retrieval import embed
 from retrieval.search import store
 from retrieval.search.commands import (
     EvaluateIndexConfig,
@@ -26,6 +25,7 @@ from retrieval.search.commands import (
 )
 from retrieval.search.page import application, serve
 from retrieval.search.store import AddConfig, BuildConfig, add, build
+from retrieval.vectors import files
 from retrieval.vectors.encoding import Encoding
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
@@ -161,7 +161,7 @@ def test_an_add_that_fails_leaves_the_index_as_it_was(folder: Path, monkeypatch,
 def test_a_build_that_failed_does_not_encode_again(folder: Path, monkeypatch) -> None:
     with pytest.raises(DataError, match="256 or more"):
         build(config(folder, "pq", kind="pq"))
-    monkeypatch.setattr(embed, "encoder", None)
+    monkeypatch.setattr(files, "encoder", None)
     build(config(folder, "pq", kind="flat"))
     assert not list(folder.glob(".pq*"))
 

@@ -120,7 +120,7 @@ def read_whole_pairs(path: str, field: str = "source", reference_field: str = "r
     of the two is missing."""
     if not path.endswith(PAIR_FILES.suffixes):
         raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}")
-    pairs = [whole(pair, place) for place, pair in located_pairs(path, field, reference_field)]
+    pairs = [whole(pair, place) for place, pair in located_pairs(path, field, reference_field, both=True)]
     if not pairs:
         raise DataError(f"{path}: no pair in it")
     return pairs

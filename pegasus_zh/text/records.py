@@ -34,7 +34,7 @@ _NUMBER = r"(?:[ _-]?(?:\d+|[a-c]))?"  # of several such columns
 COLUMNS = {
     kind: re.compile(pattern, re.VERBOSE | re.IGNORECASE)
     for kind, pattern in {
-        "id": rf"\#?(?: id|idx|index|no|guid|uid | qids?{_NUMBER} | 序号)",
+        "id": rf"\#?(?: id|idx|index|no|guid|uid | qids?{_NUMBER} | 序号|编号)",
         "score": rf"""(?:label|score|similarity|sim|gold|is_duplicate)s? (?:[ _-]?(?:score|label))? {_NUMBER}
             | {_TEXT} [ _-]?(?:score|label) | 标签|分数|相似度""",
         "text": rf"""{_TEXT} {_NUMBER}
@@ -50,6 +50,7 @@ def endings(*kinds: str) -> tuple[str, ...]:
 
 TEXT_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES = endings(".txt"), endings(".jsonl", ".json"), endings(".tsv", ".csv")
 CSV_SUFFIXES, _MAYBE_ARRAY = endings(".csv"), endings(".json")
+_NO_BLANKS = (*JSON_SUFFIXES, *TABLE_SUFFIXES)  # in which a blank line holds nothing
 
 
 class BadRecord(DataError):
@@ -197,6 +198,8 @@ def decoded(record: Record) -> str:
 def cells(record: Record) -> list[str] | dict[str, Any]:
     """What a record holds: an object's fields, a row's by the names of the columns, else the columns or the line.
     Raises BadRecord for what is none of these, or has another number of columns than names."""
+    if record.path.endswith(_NO_BLANKS) and is_blank_line(record.data or b""):
+        raise BadRecord("blank line", f"{record.place} is blank: remove it")
     if record.path.endswith(JSON_SUFFIXES):
         return json_object(record)
     if not record.path.endswith(TABLE_SUFFIXES):

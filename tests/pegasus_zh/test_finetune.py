@@ -237,6 +237,24 @@ def test_bad_pairs_are_one_line(config, tmp_path, content, changes, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "source,title\n甲,乙\n", "a.csv: no column 'reference'; give --reference-field one of: title$"),
+        (
+            "a.jsonl",
+            '{"source": "甲", "title": "乙"}',
+            "line 1: no field 'reference'; give --reference-field one of: title$",
+        ),
+        ("b.jsonl", '{"source": "甲"}', "line 1: no field 'reference'; mend or remove it$"),
+    ],
+)
+def test_a_field_that_is_missing_is_named_with_those_that_are_there(config, tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(DataError, match=message):
+        read_data(replace(config, data=str(tmp_path / name)))
+
+
 @pytest.mark.parametrize("name", ["pairs.txt", "pairs.xlsx", "pairs.tsv.zip", "-"])
 def test_a_file_of_another_kind_is_one_line(config, tmp_path, name):
     (tmp_path / name).write_text("甲\t乙丙\n丁\t戊\n", "utf-8")

@@ -95,9 +95,28 @@ def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("title.csv", "title,content\n甲,乙\n", "line 2: no field 'source'; give --field one of: title, content"),
-        ("标题.tsv", "标题\t正文\n甲\t乙\n", "line 2: no field 'source'; give --field one of: 标题, 正文"),
-        ("none.csv", "甲,乙\n", "line 1: its first line names no columns; let it be reference,source"),
+        (
+            "title.csv",
+            "title,content\n甲,乙\n",
+            "title.csv: no column 'source' and no 'reference'; give --field and --ref.* one of: title, content",
+        ),
+        (
+            "标题.tsv",
+            "标题\t正文\n甲\t乙\n",
+            "标题.tsv: no column 'source' and no 'reference'; give .* one of: 标题, 正文",
+        ),
+        (
+            "编号.csv",
+            "编号,标题,摘要\n1,甲,乙\n",
+            "编号.csv: no column 'source' and no 'reference'; give --field and .*摘要$",
+        ),
+        ("blank.tsv", "甲\t乙\n\n丙\t丁\n", "blank.tsv, line 2 is blank: remove it"),
+        ("blank.jsonl", '{"source": "甲", "reference": "题"}\n\u3000\n{}\n', "blank.jsonl, line 2 is blank: remove it"),
+        (
+            "none.csv",
+            "甲,乙\n",
+            "line 1: no field 'source' and no 'reference'; give .* one of: 甲, 乙; or let the first line be ref",
+        ),
         ("three.csv", "source,reference\n甲,乙,丙\n", "line 2: 3 column.s., and .* names 2: source, reference; mend"),
         ("twice.csv", "source,source\n甲,乙\n", "line 1: two columns have the same name"),
         ("open.csv", 'source,reference\n甲,"乙\n丙,丁\n', "line 2: a quotation mark that nothing closes"),
@@ -216,5 +235,5 @@ def test_a_label_is_no_text(tmp_path, name):
 def test_a_blank_line_within_pairs_is_refused(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("甲\t乙\n\u200b\n丙\t丁\n", "utf-8")
-    with pytest.raises(BadRecord, match="line 2: a pair needs a source and a reference"):
+    with pytest.raises(BadRecord, match="line 2 is blank: remove it"):
         read_whole_pairs(str(path))

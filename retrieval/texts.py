@@ -19,13 +19,17 @@ class Row(NamedTuple):
     names: tuple[str, ...]
 
 
-def read_texts(path: str, field: str = "text") -> Iterator[str]:
+def read_texts(path: str, field: str = "text", blank: bool = False) -> Iterator[str]:
     """One text a record: a line of .txt; of .jsonl, .json, .csv, and of a .tsv whose first line has names, what is in
     `field`; of another table the last of at most two columns. Blank lines at the end are none.
 
+    blank: a blank line between others is an empty text, of files that have a text a line.
     Raises DataError, with file, line and remedy, for what read_rows refuses, and for a record without text.
     """
     for row in _rows(path, (field,)):
+        if blank and is_blank_line(row.data or b""):
+            yield ""
+            continue
         found = cells(row)
         if isinstance(found, dict):
             text = text_of(found, field, row.place)
@@ -92,7 +96,10 @@ def scored(row: Row) -> tuple[str, str, float]:
     first, second = (row.columns[n] for n in places if n != last)
     score = float(row.columns[last]) if is_number(row.columns[last]) else float("nan")
     if score != score or abs(score) == float("inf"):
-        raise DataError(f"{row.place}: the score {row.columns[last]!r} is not a number; mend or remove the line")
+        raise DataError(
+            f"{row.place}: the label or score {row.columns[last]!r} is not a number: labels are to be 0 and 1; "
+            "write it so, or remove the line"
+        )
     return first, second, score
 
 

@@ -135,8 +135,12 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
     [
         ({"loss": "pairs"}, "甲\n", "line 1: 1 column"),
         ({"loss": "pairs"}, "甲\t乙\n甲\t乙\t丙\n", "line 2: 3 column.s., and 2 on the first line"),
-        ({"loss": "cosent"}, "甲\t乙\t好\n", "line 1: the score"),
-        ({}, "甲\n\n乙\n", "line 2: column 1 is empty"),
+        (
+            {"loss": "cosent"},
+            "甲\t乙\t好\n",
+            "line 1: the label or score '好' is not a number: labels are to be 0 and 1",
+        ),
+        ({}, "甲\n\n乙\n", "line 2 is blank: remove it"),
         ({"loss": "pairs"}, "", "no pair in it"),
         ({"loss": "pairs"}, "甲\t乙\t1\n甲\t丙\t0\n", "line 1: '1', and every other line ends in a number"),
         (

@@ -205,7 +205,8 @@ def settings_of_wordpieces(
     if (end := found.get("end")) is not None and [*vocabulary[end : end + 1]] == ["[unused1]"]:
         # T5Config's default, which nobody chose for this vocabulary. T5-PEGASUS's texts do not begin with padding, too.
         names = ["end", "start"] if has_words and found.get("start") == marks["pad"] else ["end"]
-        tell(f"{file}: eos_token_id is {end}, [unused1] here: {' and '.join(names)} are as the vocabulary has them")
+        ids = " and ".join(f"{name}s with {vocabulary[marks[name]]}" for name in names)
+        tell(f"{file}: eos_token_id is {end}, which is [unused1] here and not heeded: a text {ids}")
         found = {name: i for name, i in found.items() if name not in names}
     cased, plain = beside.rules(has_words)
     settings = Settings(cased=cased, plain=plain, added=beside.added(vocabulary, own))

@@ -164,7 +164,8 @@ def test_an_end_that_nobody_chose(tmp_path, said):
     for vocabulary, start in ((CHARACTERS, 0), (WORDS, 101)):
         vocabulary.save(write(tmp_path, config=T5 | {"decoder_start_token_id": 0, "eos_token_id": 1}))
         assert ids(load_tokenizer(tmp_path)) == (start, 102, 0)
-    assert said[0].endswith("eos_token_id is 1, [unused1] here: end are as the vocabulary has them")
+    ends = "eos_token_id is 1, which is [unused1] here and not heeded: a text ends with [SEP]"
+    assert said[0].endswith(ends) and said[1].endswith(f"{ends} and starts with [CLS]")
     write(tmp_path, config=T5 | {"decoder_start_token_id": 101, "eos_token_id": 1})  # as UER's
     CHARACTERS.save(tmp_path)
     assert load_tokenizer(tmp_path).fingerprint == CHARACTERS.fingerprint

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from pegasus_zh.t5.load import Semantics, load
+from pegasus_zh.text.lines import ends_in
 from pegasus_zh.text.pairs import PAIR_FILES, located_pairs, whole
 from pegasus_zh.tuning import FinetuneRecipe, Tuned, tune
 from training.files.errors import DataError
@@ -118,7 +119,7 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
 def read_whole_pairs(path: str, field: str = "source", reference_field: str = "reference") -> list[tuple[str, str]]:
     """The (source, reference) pairs of a file. Raises DataError for a file of another kind, such as .txt, and where one
     of the two is missing."""
-    if not path.endswith(PAIR_FILES.suffixes):
+    if not ends_in(path, PAIR_FILES.suffixes):
         raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}")
     pairs = [whole(pair, place) for place, pair in located_pairs(path, field, reference_field, both=True)]
     if not pairs:

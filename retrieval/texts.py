@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pegasus_zh.text.lines import is_blank, is_blank_line
+from pegasus_zh.text.lines import ends_in, is_blank, is_blank_line
 from pegasus_zh.text.pairs import PAIR_FILES
 from pegasus_zh.text.records import COLUMNS, TEXT_SUFFIXES, Record, cells, read_rows, text_of
 from training.files.errors import DataError
@@ -74,7 +74,7 @@ def _cell(value: object, name: str, place: str) -> str:
 
 
 def _rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
-    if path != "-" and not path.endswith((*TEXT_SUFFIXES, *PAIR_FILES.suffixes)):
+    if path != "-" and not ends_in(path, (*TEXT_SUFFIXES, *PAIR_FILES.suffixes)):
         raise DataError(f"{path}: unknown kind of file; {TOLD}")
     blank: list[Record] = []
     for row in read_rows(path, wanted):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pegasus_zh.text.lines import first_line, is_blank
+from pegasus_zh.text.lines import ends_in, first_line, is_blank
 from pegasus_zh.text.records import (
     CSV_SUFFIXES,
     JSON_SUFFIXES,
@@ -56,10 +56,10 @@ def located_pairs(
 ) -> Iterator[tuple[str, Pair]]:
     """The same with the place of each: "a.tsv, line 3". both: references are needed too."""
     names = (field, reference_field)
-    if path == "-" or path.endswith(TEXT_SUFFIXES):
+    if path == "-" or ends_in(path, TEXT_SUFFIXES):
         yield from ((row.place, Pair(decoded(row).rstrip("\r\n"), None)) for row in read_rows(path))
         return
-    if not path.endswith(PAIR_FILES.suffixes):
+    if not ends_in(path, PAIR_FILES.suffixes):
         raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}, inputs also as .txt")
     named, first = reference_field != NAMES[1], None
     for row in read_rows(path, names if both or named or field == NAMES[0] else (field,)):
@@ -99,7 +99,7 @@ def pair_of(record: Record, names: Sequence[str] = NAMES, flags: Sequence[str] =
         if found.get(names[1]) is not None:
             reference = text_of(found, names[1], record.place, flags[1])
         return Pair(source, reference)
-    if record.path.endswith(CSV_SUFFIXES):
+    if ends_in(record.path, CSV_SUFFIXES):
         raise BadRecord(
             "no names", f"{_without(record, found, names, flags)}; or let the first line be {names[1]},{names[0]}"
         )

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from pegasus_zh.text.lines import COMPRESSED, encoding_of, is_blank, is_blank_line, opened
+from pegasus_zh.text.lines import COMPRESSED, encoding_of, ends_in, is_blank, is_blank_line, opened
 from training.files.errors import DataError
 
 MAX_TEXT_BLOCK = 1 << 24  # bytes of a record; longer ones mean that the file separates none
@@ -86,11 +86,11 @@ def read_rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
     """
     with opened(path) as lines:
         rows: Iterator[Record] = (Record(path, number, line) for number, line in enumerate(lines, 1))
-        if path.endswith(_MAYBE_ARRAY):
+        if ends_in(path, _MAYBE_ARRAY):
             rows = _objects(path, rows)
-        elif path.endswith(TABLE_SUFFIXES):
-            rows = _named(_quoted(rows) if path.endswith(CSV_SUFFIXES) else rows, wanted)
-        keep, blank = path == "-" or path.endswith(TEXT_SUFFIXES), list[Record]()
+        elif ends_in(path, TABLE_SUFFIXES):
+            rows = _named(_quoted(rows) if ends_in(path, CSV_SUFFIXES) else rows, wanted)
+        keep, blank = path == "-" or ends_in(path, TEXT_SUFFIXES), list[Record]()
         for row in rows:
             if not keep and is_blank_line(row.data or b""):
                 blank.append(row)
@@ -155,7 +155,7 @@ def _named(rows: Iterator[Record], wanted: Sequence[str]) -> Iterator[Record]:
     if first is None:
         return
     names = () if is_blank_line(first.data or b"") else tuple(cell.strip() for cell in _cells(first))
-    if len(names) == 1 and first.path.endswith(CSV_SUFFIXES):
+    if len(names) == 1 and ends_in(first.path, CSV_SUFFIXES):
         for mark, how in ((";", "write it with commas"), ("\t", "name it .tsv")):
             between = [name.strip('" ') for name in names[0].split(mark)]
             if len(between) > 1 and all(name in wanted or _is_known(name) for name in between):
@@ -198,11 +198,11 @@ def decoded(record: Record) -> str:
 def cells(record: Record) -> list[str] | dict[str, Any]:
     """What a record holds: an object's fields, a row's by the names of the columns, else the columns or the line.
     Raises BadRecord for what is none of these, or has another number of columns than names."""
-    if record.path.endswith(_NO_BLANKS) and is_blank_line(record.data or b""):
+    if ends_in(record.path, _NO_BLANKS) and is_blank_line(record.data or b""):
         raise BadRecord("blank line", f"{record.place} is blank: remove it")
-    if record.path.endswith(JSON_SUFFIXES):
+    if ends_in(record.path, JSON_SUFFIXES):
         return json_object(record)
-    if not record.path.endswith(TABLE_SUFFIXES):
+    if not ends_in(record.path, TABLE_SUFFIXES):
         return [decoded(record).rstrip("\r\n")]
     found, names = _cells(record), record.names
     if not names:
@@ -218,7 +218,7 @@ def cells(record: Record) -> list[str] | dict[str, Any]:
 
 def _cells(record: Record) -> list[str]:
     text = decoded(record).rstrip("\r\n")
-    if not record.path.endswith(CSV_SUFFIXES):
+    if not ends_in(record.path, CSV_SUFFIXES):
         return text.split("\t")
     csv.field_size_limit(MAX_TEXT_BLOCK)
     try:

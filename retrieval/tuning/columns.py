@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pegasus_zh.text.lines import is_blank
+from pegasus_zh.text.lines import ends_in, is_blank
 from pegasus_zh.text.records import TABLE_SUFFIXES, cells, read_rows, text_of
 from retrieval.texts import Row, is_score, read_columns
 from training.files.errors import DataError
@@ -61,7 +61,7 @@ def read_pairs(path: str) -> tuple[list[Row], str]:
     found = cells(first)
     if isinstance(found, dict) and any(isinstance(value, list) for value in found.values()):
         return _of_lists(path, found, first.place)
-    table = path.endswith(TABLE_SUFFIXES) and not isinstance(found, dict)
+    table = ends_in(path, TABLE_SUFFIXES) and not isinstance(found, dict)
     by_name = roles_of([cell.strip() for cell in found], first.place) if table else None
     rows = list(read_columns(path, by_name.in_order if by_name else ()))
     return _ordered(path, rows) if rows and rows[0].names else (rows, "")

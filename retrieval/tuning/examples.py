@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pegasus_zh.text.lines import ends_in
 from pegasus_zh.text.records import TABLE_SUFFIXES
 from retrieval.similarity import read_task
 from retrieval.texts import Row, is_number, is_score, read_columns, read_texts, scored
@@ -53,7 +54,7 @@ def examples_of(data: Sequence[str], loss: Loss, field: str = "text", labelled: 
 
 def _sentences(path: str, field: str) -> Iterator[str]:
     """Of JSON and named columns the field, where it is there; of other tables every column but numbers."""
-    if not path.endswith(TABLE_SUFFIXES):
+    if not ends_in(path, TABLE_SUFFIXES):
         yield from read_texts(path, field)
         return
     for row in read_columns(path):

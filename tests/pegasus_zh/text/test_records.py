@@ -78,6 +78,14 @@ def test_every_kind_of_file_gives_the_pairs_to_every_command(tmp_path, name, pac
             assert list(read_texts(path, "source")) == [s for s, _ in expected]
 
 
+@pytest.mark.parametrize("name", ["A.TSV", "A.Csv", "A.JSONL", "A.JSON.GZ"])
+def test_capitals_of_an_ending_count_for_nothing(tmp_path, name):
+    content = contents(PAIRS)[f"a.{name.lower().split('.')[1]}"].encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("GZ") else content)
+    expected = [(s.replace("\n", " "), r) for s, r in PAIRS] if name == "A.TSV" else PAIRS
+    assert read_whole_pairs(str(tmp_path / name)) == expected
+
+
 @given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]))] * 2), min_size=1))
 def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
     """What Python's own writers wrote, each row where it stands."""

@@ -1,5 +1,6 @@
 """Texts, and columns of texts, of all kinds of files (pegasus_zh.text.records)."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,14 @@ from pegasus_zh.text.records import COLUMNS, TEXT_SUFFIXES, Record, cells, read_
 from training.files.errors import DataError
 
 TOLD = "texts come as .txt, .tsv, .csv, .jsonl or .json (all may be .gz or .zst)"
+
+
+_LABEL = re.compile(
+    """-|n/?a|none|null|nan|true|false|t|f|yes|no|y|n|pos|neg|positive|negative|neutral|entailment|contradiction
+    |(?:__)?label(?:__)?[ _-]?\\w{1,3}|(?:not?[ _-]?|un|dis|non[ _-]?)?(?:same|similar|equal|duplicate|match|relevant)s?
+    |different|是|否|对|错|真|假|有|无|(?:不|非)?(?:相似|相同|一样|同义|匹配|相关|重复|等价)|不同|蕴含|矛盾|中立|正面|负面""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 class Row(NamedTuple):
@@ -49,7 +58,8 @@ def read_texts(path: str, field: str = "text", blank: bool = False) -> Iterator[
 
 
 def read_columns(path: str, wanted: Sequence[str] = ()) -> Iterator[Row]:
-    """All columns of each record, those of JSON in the order of the first object's fields; numbers as they are written.
+    """All columns of each record but those named as ids, of JSON in the order of the first object's fields; numbers as
+    they are written.
 
     wanted: names of columns by which a table's first line is known to be a heading, beside the usual ones.
     Raises DataError, with file, line and remedy, where one is empty or is neither a text nor a number.
@@ -61,10 +71,13 @@ def read_columns(path: str, wanted: Sequence[str] = ()) -> Iterator[Row]:
             names = names or tuple(found)
             if {*found} != {*names}:
                 raise DataError(f"{row.place}: fields {', '.join(found)}, not {', '.join(names)} as before; mend it")
-            found = [_cell(found[name], name, row.place) for name in names]
+            kept = tuple(name for name in names if not COLUMNS["id"].fullmatch(name)) or names
+            found = [_cell(found[name], name, row.place) for name in kept]
+        else:
+            kept = ()
         if empty := [number for number, column in enumerate(found, 1) if is_blank(column)]:
             raise DataError(f"{row.place}: column {empty[0]} is empty; remove the line")
-        yield Row(row.place, tuple(found), names)
+        yield Row(row.place, tuple(found), kept)
 
 
 def _cell(value: object, name: str, place: str) -> str:
@@ -86,14 +99,13 @@ def _rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
 
 def scored(row: Row) -> tuple[str, str, float]:
     """(text, text, score) of a row: two columns and then a score; of named ones the score may be anywhere, if it is
-    called score, label or similarity, and there may be an id. Raises DataError."""
-    places = [n for n, name in enumerate(row.names) if not COLUMNS["id"].fullmatch(name)] or [*range(len(row.columns))]
-    if len(places) != 3:
+    called score, label or similarity. Raises DataError."""
+    if len(row.columns) != 3:
         named = f" ({', '.join(row.names)})" if row.names else ""
-        raise DataError(f"{row.place}: {len(places)} column(s){named}; a line is text TAB text TAB score")
-    by_name = [n for n in places if row.names and is_score(row.names[n])]
-    last = by_name[0] if len(by_name) == 1 else places[-1]
-    first, second = (row.columns[n] for n in places if n != last)
+        raise DataError(f"{row.place}: {len(row.columns)} column(s){named}; a line is text TAB text TAB score")
+    by_name = [n for n, name in enumerate(row.names) if is_score(name)]
+    last = by_name[0] if len(by_name) == 1 else 2
+    first, second = (text for n, text in enumerate(row.columns) if n != last)
     score = float(row.columns[last]) if is_number(row.columns[last]) else float("nan")
     if score != score or abs(score) == float("inf"):
         raise DataError(
@@ -106,6 +118,11 @@ def scored(row: Row) -> tuple[str, str, float]:
 def is_score(name: str) -> bool:
     """Is a column of this name one of labels or scores?"""
     return COLUMNS["score"].fullmatch(name) is not None
+
+
+def is_label(text: str) -> bool:
+    """Is it a number, or a word that tables have for one, such as true, 相似, label1 or entailment?"""
+    return is_number(text) or _LABEL.fullmatch(text.strip()) is not None
 
 
 def is_number(text: str) -> bool:

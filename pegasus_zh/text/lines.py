@@ -15,9 +15,12 @@ COMPRESSED = ("", ".gz", ".zst")
 # What is seen: neither white space, nor a control character, nor one of no width.
 _VISIBLE = re.compile(
     "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\U000e0000-\U000e007f\U000e0100-\U000e01ef]"  # tags, which flags end in, and more selectors of variants
 )
-_MAYBE_BLANK = frozenset(b"\xc2\xcd\xd8\xe1\xe2\xe3\xef") | frozenset(range(32)) | {127}  # first bytes of the others
+_MAYBE_BLANK = (
+    frozenset(b"\xc2\xcd\xd8\xe1\xe2\xe3\xef\xf3") | frozenset(range(32)) | {127}
+)  # first bytes of the others
 
 
 def ends_in(path: str, endings: str | tuple[str, ...]) -> bool:

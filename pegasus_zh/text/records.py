@@ -49,6 +49,7 @@ def endings(*kinds: str) -> tuple[str, ...]:
 
 
 TEXT_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES = endings(".txt"), endings(".jsonl", ".json"), endings(".tsv", ".csv")
+_WITHIN = re.compile(rb'[^"]*(?:""[^"]*)*')  # a text in quotation marks, where a mark is two
 CSV_SUFFIXES, _MAYBE_ARRAY = endings(".csv"), endings(".json")
 _NO_BLANKS = (*JSON_SUFFIXES, *TABLE_SUFFIXES)  # in which a blank line holds nothing
 
@@ -102,21 +103,29 @@ def read_rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
 
 
 def _objects(path: str, lines: Iterator[Record]) -> Iterator[Record]:
-    """The objects of an array that begins on the first line that is not blank; else the lines."""
+    """The objects of an array that begins on the first line that is not blank, or the one object that the file is; else
+    the lines."""
     before: list[Record] = []
     for line in lines:
         before.append(line)
         if not is_blank_line(line.data or b""):
             break
-    if not before or not (before[-1].data or b"").lstrip().startswith(b"["):
+    begins = (before[-1].data or b"").lstrip() if before else b""
+    if begins.startswith(b"{") and not _is_json(begins):
+        lines = iter(rest := [*lines])
+        whole = b"".join(line.data or b"" for line in (before[-1], *rest))
+        if _is_json(whole):
+            yield before[-1]._replace(data=whole)
+            return
+    if not begins.startswith(b"["):
         yield from chain(before, lines)
         return
-    whole = Record(path, 1, b"".join(line.data or b"" for line in chain(before, lines)))
-    text, decode, end, number = decoded(whole), json.JSONDecoder().raw_decode, 0, 1
+    everything = Record(path, 1, b"".join(line.data or b"" for line in chain(before, lines)))
+    text, decode, end, number = decoded(everything), json.JSONDecoder().raw_decode, 0, 1
     gap = re.compile(r"[ \t\r\n]*([\[,\]]?)[ \t\r\n]*")
     while found := gap.match(text, end):
         number += text.count("\n", end, found.end())
-        begin, mark = found.end(), found[1]
+        begin, mark = found.end(), found[1] if found[1] != "[" or not end else ""
         if mark == "]" and is_blank(text[begin:]):
             return
         if mark in ("]", ""):
@@ -131,30 +140,58 @@ def _objects(path: str, lines: Iterator[Record]) -> Iterator[Record]:
         number += text.count("\n", begin, end)
 
 
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _quoted(lines: Iterator[Record]) -> Iterator[Record]:
-    """The lines of a .csv, those that quotation marks hold together as one."""
+    """The lines of a .csv, those that a text in quotation marks holds together as one."""
     held: list[bytes] = []
-    size = first = marks = 0
+    size = first = 0
     for line in lines:
         data = line.data or b""
         first = first if held else line.line
+        is_open = _stays_open(data, bool(held)) if b'"' in data else bool(held)
         held.append(data)
-        marks, size = marks + data.count(b'"'), size + len(data)
-        if marks % 2 == 0:
+        size += len(data)
+        if not is_open:
             yield Record(line.path, first, b"".join(held))
-            held, size, marks = [], 0, 0
+            held, size = [], 0
         elif size > MAX_TEXT_BLOCK:
             break
     if held:
         raise DataError(f"{line.path}, line {first}: a quotation mark that nothing closes; double it, or remove it")
 
 
+def _stays_open(line: bytes, is_open: bool) -> bool:
+    """Does a text in quotation marks go on behind this line of a .csv, where one did before it or not? A mark opens one
+    at the beginning of a column alone: in 5.5" it is a character."""
+    at = 0 if is_open or line.startswith(b'"') else line.find(b',"') + 1
+    if not is_open and line[at : at + 1] != b'"':
+        return False
+    at += not is_open
+    while (end := _WITHIN.match(line, at).end()) < len(line):  # type: ignore[union-attr]  # it matches nothing, too
+        at = line.find(b',"', end + 1) + 2
+        if at == 1:
+            return False
+    return True
+
+
 def _named(rows: Iterator[Record], wanted: Sequence[str]) -> Iterator[Record]:
-    """The rows below the heading, with its names; all of them where there is none."""
-    first = next(rows, None)
-    if first is None:
+    """The rows below the heading, the first that is not blank, with its names; all of them where there is none."""
+    blank: list[Record] = []
+    for first in rows:
+        if not is_blank_line(first.data or b""):
+            break
+        blank.append(first)
+    else:
+        yield from blank
         return
-    names = () if is_blank_line(first.data or b"") else tuple(cell.strip() for cell in _cells(first))
+    names = tuple(cell.strip() for cell in _cells(first))
     if len(names) == 1 and ends_in(first.path, CSV_SUFFIXES):
         for mark, how in ((";", "write it with commas"), ("\t", "name it .tsv")):
             between = [name.strip('" ') for name in names[0].split(mark)]
@@ -166,7 +203,7 @@ def _named(rows: Iterator[Record], wanted: Sequence[str]) -> Iterator[Record]:
     else:
         heading = bool(names) and names[0] in wanted
     if not heading:
-        yield first
+        yield from (*blank, first)
     elif len({*names}) < len(names):
         raise DataError(f"{first.place}: two columns have the same name; rename one")
     for row in rows:
@@ -222,9 +259,12 @@ def _cells(record: Record) -> list[str]:
         return text.split("\t")
     csv.field_size_limit(MAX_TEXT_BLOCK)
     try:
-        return next(csv.reader([text] if "\n" not in text else io.StringIO(text, newline=""), strict=True))
+        rows = [*csv.reader([text] if "\n" not in text else io.StringIO(text, newline=""), strict=True)]
     except csv.Error as error:
         raise BadRecord("broken CSV", f"{record.place}: broken CSV ({error}); repair it") from error
+    if len(rows) > 1:
+        raise BadRecord("broken CSV", f"{record.place}: broken CSV ({len(rows)} rows in one); repair it")
+    return rows[0] if rows else [""]
 
 
 def json_object(record: Record) -> dict[str, Any]:

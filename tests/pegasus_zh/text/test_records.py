@@ -101,6 +101,43 @@ def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
     assert lines == [2 + 4 * n for n in range(len(rows))]
 
 
+def test_a_quotation_mark_within_a_column_is_a_character(tmp_path):
+    """Only at its beginning does it hold lines together: of two inch marks no row between them is lost."""
+    (tmp_path / "a.csv").write_text(
+        'reference,source\n甲 5.5" 屏,甲\n乙,"一\n""二"", 三"\n丙,丙 "x\n丁 55" 屏,"丁"\n,""\n"\n",\n', "utf-8"
+    )
+    found = [cells(row) for row in read_rows(str(tmp_path / "a.csv"))]
+    assert [(x["reference"], x["source"]) for x in found] == [
+        ('甲 5.5" 屏', "甲"),
+        ("乙", '一\n"二", 三'),
+        ("丙", '丙 "x'),
+        ('丁 55" 屏', "丁"),
+        ("", ""),
+        ("\n", ""),
+    ]
+
+
+def test_a_heading_stands_below_blank_lines(tmp_path):
+    for name in ("a.tsv", "a.csv"):
+        mark = "," if name == "a.csv" else "\t"
+        (tmp_path / name).write_text(f"\n \nreference{mark}source\n题{mark}今天天气\n", "utf-8")
+        assert list(read_pairs(str(tmp_path / name))) == [Pair("今天天气", "题")]
+        assert [row.line for row in read_rows(str(tmp_path / name))] == [4]
+    (tmp_path / "none.tsv").write_text("\n题\t今天天气\n", "utf-8")
+    assert [row.line for row in read_rows(str(tmp_path / "none.tsv"))] == [1, 2]
+
+
+def test_a_json_may_be_one_object_over_several_lines(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(
+        "\n" + json.dumps({"source": "甲", "reference": "题"}, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
+    assert list(read_pairs(str(path))) == [Pair("甲", "题")]
+    path.write_text('{"source":\n "甲"}\n{"source": "乙"}\n', "utf-8")
+    with pytest.raises(DataError, match="line 1: broken JSON"):
+        list(read_pairs(str(path)))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -125,6 +162,11 @@ def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
             "none.csv",
             "甲,乙\n",
             "line 1: no field 'source' and no 'reference'; give .* one of: 甲, 乙; or let the first line be ref",
+        ),
+        (
+            "again.json",
+            '[{"source": "甲", "reference": "题"}[{"source": "乙"}]',
+            "line 1: broken JSON .neither , nor the end",
         ),
         ("three.csv", "source,reference\n甲,乙,丙\n", "line 2: 3 column.s., and .* names 2: source, reference; mend"),
         ("twice.csv", "source,source\n甲,乙\n", "line 1: two columns have the same name"),
@@ -183,7 +225,16 @@ def test_a_truncated_zst_is_refused(tmp_path):
 
 
 def test_lines_of_no_width_are_blank(tmp_path):
-    invisible = ["", " \t\u3000\xa0", "\u200b", "\ufeff\u200d\u2060", "\x00\x1f\x7f", "\xad\u180e\u3164", "\u2028"]
+    invisible = [
+        "",
+        " \t\u3000\xa0",
+        "\u200b",
+        "\ufeff\u200d\u2060",
+        "\x00\x1f\x7f",
+        "\xad\u180e\u3164",
+        "\u2028",
+        "\U000e0020\U000e0041",
+    ]
     for text in invisible:
         assert is_blank(text) and is_blank_line(text.encode() + b"\n")
     for text in ("。", "“", "（", "\u200ba", "ـ", "́a", "😀", "\ufffd", "é", "\u0600"):
@@ -206,11 +257,12 @@ def test_a_heading_is_no_row_and_a_row_no_heading(tmp_path):
         "cat\treview\tlabel",
         "sentence1\tsentence2\tgold_label",
         "类别\t评论\t情感",
-        "#id\tquestion\tanswer",
     ):
         path.write_text(f"{heading}\n甲\t乙\t1\n", "utf-8")
         (row,) = read_columns(str(path))
         assert row.columns == ("甲", "乙", "1") and row.names == tuple(heading.split("\t"))
+    path.write_text("#id\tquestion\tanswer\n甲\t乙\t1\n", "utf-8")
+    assert [row[1:] for row in read_columns(str(path))] == [(("乙", "1"), ("question", "answer"))]  # an id is no text
     for first in ("甲\t乙\t1", "text\t乙\t1", "label printer\tscore board\t0"):
         path.write_text(f"{first}\n甲\t乙\t1\n", "utf-8")
         assert [row.columns for row in read_columns(str(path))][0] == tuple(first.split("\t"))

@@ -110,8 +110,9 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
     source, reference = (sum(len(pair[side]) for pair in chosen) / len(chosen) for side in (0, 1))
     if reference > source:
         tell(
-            f"{config.data}: its references are longer than its sources, {reference:,.0f} characters and {source:,.0f} "
-            "on average; if they have changed places, a .tsv is reference TAB source"
+            f"warning: {config.data}: its references are longer than its sources, {reference:,.0f} characters and "
+            f"{source:,.0f} on average; if they have changed places, a .tsv is reference TAB source, and names are "
+            "given by --field and --reference-field"
         )
     return chosen, valid
 

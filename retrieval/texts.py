@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from pegasus_zh.text.lines import ends_in, is_blank, is_blank_line
 from pegasus_zh.text.pairs import PAIR_FILES
-from pegasus_zh.text.records import COLUMNS, TEXT_SUFFIXES, Record, cells, read_rows, text_of
+from pegasus_zh.text.records import COLUMNS, TEXT_SUFFIXES, Record, around_array, cells, read_rows, text_of
 from training.files.errors import DataError
+from training.telling import tell_once
 
 TOLD = "texts come as .txt, .tsv, .csv, .jsonl or .json (all may be .gz or .zst)"
 
@@ -52,6 +53,11 @@ def read_texts(path: str, field: str = "text", blank: bool = False) -> Iterator[
                     "cut -f1, or name the columns in the first line"
                 )
             text = found[-1]
+            if len(found) == 1 and len(columns) > 1 and is_number(columns[0]):
+                tell_once(
+                    f"{path}: a tab behind a number, and both belong to the text in a .txt; of the same file as .tsv "
+                    "the last column is the text"
+                )
         if is_blank(text):
             raise DataError(f"{row.place}: no text; remove the line")
         yield text
@@ -81,6 +87,8 @@ def read_columns(path: str, wanted: Sequence[str] = ()) -> Iterator[Row]:
 
 
 def _cell(value: object, name: str, place: str) -> str:
+    if within := around_array({name: value}):
+        raise DataError(f"{place}: {within}")
     if isinstance(value, (int, float)):
         return str(float(value))
     return text_of({name: value}, name, place)

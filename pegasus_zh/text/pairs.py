@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pegasus_zh.text.lines import ends_in, first_line, is_blank
 from pegasus_zh.text.records import (
@@ -12,6 +12,7 @@ from pegasus_zh.text.records import (
     TEXT_SUFFIXES,
     BadRecord,
     Record,
+    around_array,
     cells,
     decoded,
     read_rows,
@@ -109,16 +110,17 @@ def pair_of(record: Record, names: Sequence[str] = NAMES, flags: Sequence[str] =
     return Pair(source, before[0] if before else None)
 
 
-def _without(record: Record, found: Collection[str], names: Sequence[str], flags: Sequence[str]) -> str:
+def _without(record: Record, found: dict[str, Any] | list[str], names: Sequence[str], flags: Sequence[str]) -> str:
     """Which of the names are none of a record's, and the flags that take others."""
     others = [name for name in found if name not in names]
     missing = [n for n, name in enumerate(names) if name not in found][: max(len(others), 1)]
     lost = " and no ".join(repr(names[n]) for n in missing)
     asked = " and ".join(dict.fromkeys(flags[n] for n in missing))
     where, what = (record.path, "column") if record.names else (record.place, "field")
-    return f"{where}: no {what} {lost}; " + (
-        f"give {asked} one of: {_shown(others)}" if others else "mend or remove it"
-    )
+    remedy = f"give {asked} one of: {_shown(others)}" if others else "mend or remove it"
+    if isinstance(found, dict):
+        remedy = around_array(found) or remedy
+    return f"{where}: no {what} {lost}; {remedy}"
 
 
 def _shown(names: Collection[str]) -> str:

@@ -17,12 +17,13 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 from pegasus_zh.text.lines import COMPRESSED, encoding_of, ends_in, is_blank, is_blank_line, opened
 from training.files.errors import DataError
+from training.telling import tell_once
 
 MAX_TEXT_BLOCK = 1 << 24  # bytes of a record; longer ones mean that the file separates none
 
@@ -229,6 +230,8 @@ def decoded(record: Record) -> str:
         ) from error
     if b"\0" in data and len(data) > 8 and 0.3 < data.count(0) / len(data) < 0.6:
         raise BadRecord("not UTF-8", f"{record.place}: every other byte is 0, as in UTF-16; convert the file")
+    if b"\0" in data:
+        tell_once(f"{record.path}: U+0000 in texts, which is read as it stands; remove it, as by tr -d '\\000'")
     return text
 
 
@@ -285,11 +288,18 @@ def json_object(record: Record) -> dict[str, Any]:
     return fields
 
 
+def around_array(fields: Mapping[str, Any]) -> str:
+    """What to do with an object that holds the records in an array, such as {"data": [{…}, …]}; of others nothing."""
+    found = [name for name, value in fields.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    return f"the records are in an array within {found[0]!r}: keep that alone, as by jq .{found[0]}" if found else ""
+
+
 def text_of(fields: dict[str, Any], name: str, place: str, flag: str = "--field") -> str:
     """The text in a field. Raises BadRecord where there is none, naming the flag that takes another."""
     if name not in fields:
         names = ", ".join(list(fields)[:20])
-        raise BadRecord("missing field", f"{place}: no field {name!r}; give {flag} one of: {names}")
+        remedy = around_array(fields) or f"give {flag} one of: {names}"
+        raise BadRecord("missing field", f"{place}: no field {name!r}; {remedy}")
     text = fields[name]
     if not isinstance(text, str):
         kind = type(text).__name__

@@ -22,7 +22,7 @@ from pegasus_zh.text.lines import ends_in, is_blank_line, opened
 from pegasus_zh.text.records import JSON_SUFFIXES, MAX_TEXT_BLOCK, TEXT_SUFFIXES, Record, read_rows
 from training.files.datasets import open_dataset
 from training.files.errors import DataError
-from training.telling import tell
+from training.telling import tell_once
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,8 @@ def _text_blocks(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
             )
     if block:
         if len(block) == number > 100:
-            _tell_once(f"{path}: no blank line, so its {number:,} lines are one document; put one between documents")
+            tell_once(f"{path}: no blank line, so its {number:,} lines are one document; put one between documents")
         yield Record(path, number - len(block) + 1, b"\n".join(block))
-
-
-@functools.cache
-def _tell_once(text: str) -> None:
-    tell(text)
 
 
 def _parquet_records(path: str, field: str) -> Iterator[Record]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pegasus_zh.text.lines import ends_in, is_blank
-from pegasus_zh.text.records import TABLE_SUFFIXES, cells, read_rows, text_of
+from pegasus_zh.text.records import TABLE_SUFFIXES, around_array, cells, read_rows, text_of
 from retrieval.texts import Row, is_score, read_columns
 from training.files.errors import DataError
 
@@ -82,6 +82,8 @@ def _ordered(path: str, rows: list[Row]) -> tuple[list[Row], str]:
 def _of_lists(path: str, first: dict[str, object], place: str) -> tuple[list[Row], str]:
     roles = roles_of(tuple(first), place)
     if roles is None:
+        if within := around_array(first):
+            raise DataError(f"{place}: {within}")
         raise DataError(
             f"{place}: a list, and no anchor and likes by their names ({', '.join(first)}); write "
             '{"query": …, "pos": […], "neg": […]}, or strings in columns'

@@ -216,7 +216,7 @@ def test_columns_that_changed_places_are_told(config, tmp_path, said):
     read_data(replace(config, data=str(path)))
     (told,) = said
     assert "swapped.tsv: its references are longer than its sources, 6 characters and 2 on average" in told
-    assert told.endswith("a .tsv is reference TAB source")
+    assert told.startswith("warning: ") and "a .tsv is reference TAB source, and names are" in told
 
 
 @pytest.mark.parametrize(
@@ -284,6 +284,16 @@ def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
             finetune(replace(config, folder=str(folder), **changes))
     assert kept == {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
     assert json.loads((folder / "best.json").read_text()) == best.best
+
+
+def test_references_that_are_nearly_all_cut_are_warned_of(config, tmp_path, said, monkeypatch):
+    """As of a file whose columns have changed places."""
+    monkeypatch.setattr("pegasus_zh.tuning.train", lambda *_: Tuned({}, finished=False))
+    (tmp_path / "cut.tsv").write_text("".join(f"{'一丁' * 9}\t{'丁一' * 10}{'一' * n}\n" for n in range(20)), "utf-8")
+    finetune(replace(config, data=str(tmp_path / "cut.tsv"), folder=str(tmp_path / "run")))
+    assert (
+        "warning: most references are cut, so that what is learned has no end: give a larger --max-target" in said[-1]
+    )
 
 
 def test_what_tokenizing_loses_is_told(config, tmp_path, said, monkeypatch):

@@ -164,6 +164,11 @@ def test_a_json_may_be_one_object_over_several_lines(tmp_path):
             "line 1: no field 'source' and no 'reference'; give .* one of: 甲, 乙; or let the first line be ref",
         ),
         (
+            "within.json",
+            '{"version": "1",\n "data": [{"source": "甲"}]}',
+            "within.json, line 1: no field 'source'.*; the records are in an array within 'data': keep that alone",
+        ),
+        (
             "again.json",
             '[{"source": "甲", "reference": "题"}[{"source": "乙"}]',
             "line 1: broken JSON .neither , nor the end",
@@ -275,6 +280,15 @@ def test_a_score_is_known_by_its_name(tmp_path, name):
     path.write_text(f"#id\ttext1\t{name}\ttext2\n7\t甲\t0.5\t2024\n", "utf-8")
     (row,) = read_columns(str(path))
     assert scored(row) == ("甲", "2024", 0.5)
+
+
+def test_tabs_of_a_txt_and_a_character_of_nothing_are_told_once(tmp_path, said):
+    (tmp_path / "n.txt").write_text("12\t今天\n13\t天气\n", "utf-8")
+    assert list(read_texts(str(tmp_path / "n.txt"))) == ["12\t今天", "13\t天气"]
+    (tmp_path / "n.tsv").write_text("12\t今\0天\n13\t天\0气\n", "utf-8")
+    assert list(read_texts(str(tmp_path / "n.tsv"))) == ["今\0天", "天\0气"]
+    tab, nothing = said
+    assert "n.txt: a tab behind a number, and both belong to the text" in tab and "n.tsv: U+0000 in texts" in nothing
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.txt"])

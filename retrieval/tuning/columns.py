@@ -10,8 +10,8 @@ from pegasus_zh.text.records import TABLE_SUFFIXES, around_array, cells, read_ro
 from retrieval.texts import Row, is_score, read_columns
 from training.files.errors import DataError
 
-_ANCHOR = re.compile(r"anchor|query|question|premise", re.IGNORECASE)
-_LIKE = re.compile(r"pos(?:itive)?s?|answer|response|document|passage|hypothesis", re.IGNORECASE)
+_ANCHOR = re.compile(r"anchor|query|question|premise|问题", re.IGNORECASE)
+_LIKE = re.compile(r"pos(?:itive)?s?|answer|response|document|passage|hypothesis|答案|回答", re.IGNORECASE)
 _NEGATIVE = re.compile(r"(?:hard[ _-]?)?neg(?:ative)?s?(?:[ _-]?\d+)?", re.IGNORECASE)
 _NUMBERED = re.compile(r"(text|sentence|sent|query|question|q|s|文本|句子|问题)[ _-]?(\d|[ab])", re.IGNORECASE)
 
@@ -52,8 +52,9 @@ def read_pairs(path: str) -> tuple[list[Row], str]:
     """The rows of a file, their columns an anchor, its like, and hard negatives: by their names, where those say so,
     what is neither being left out; else in the order of the file; and a line of what was taken for what, if any.
 
-    A column of labels or scores is left at the end. Of JSON the likes and the negatives may be lists, as BGE has them:
-    an anchor with each of its likes, and as many of the negatives as every line has. Raises DataError.
+    With a column of labels or scores, which is refused, all stay where they are. Of JSON the likes and the negatives
+    may be lists, as BGE has them: an anchor with each of its likes, and as many of the negatives as every line has.
+    Raises DataError.
     """
     first = None if path == "-" else next(read_rows(path), None)  # standard input, which has no names, is read once
     if first is None:
@@ -69,14 +70,15 @@ def read_pairs(path: str) -> tuple[list[Row], str]:
 
 def _ordered(path: str, rows: list[Row]) -> tuple[list[Row], str]:
     names = rows[0].names
-    roles, scores = roles_of(names, rows[0].place), tuple(name for name in names if is_score(name))
+    if any(map(is_score, names)):
+        return rows, ""
+    roles = roles_of(names, rows[0].place)
     if roles is None:
         named = ", ".join(names)
         return rows, f"{path}: columns {named}: taken for a sentence, its like and hard negatives in this order"
-    kept = roles.in_order + scores
-    order = [names.index(name) for name in kept]
-    chosen = [Row(row.place, tuple(row.columns[n] for n in order), kept) for row in rows]
-    return chosen, _told(path, roles, [name for name in names if name not in kept])
+    order = [names.index(name) for name in roles.in_order]
+    chosen = [Row(row.place, tuple(row.columns[n] for n in order), roles.in_order) for row in rows]
+    return chosen, _told(path, roles, [name for name in names if name not in roles.in_order])
 
 
 def _of_lists(path: str, first: dict[str, object], place: str) -> tuple[list[Row], str]:

@@ -33,6 +33,7 @@ def written(path: Path, names: list[str], order: tuple[int, ...], **more: object
         ["sent0", "sent1", "hard_neg"],
         ["sentence1", "sentence2", "neg"],
         ["question", "answer", "negative"],
+        ["问题", "答案", "neg"],
     ],
 )
 def test_columns_are_what_their_names_say(tmp_path, said: list[str], names: list[str], suffix: str) -> None:

@@ -161,7 +161,11 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
             ({"loss": "pairs"}, f"甲\t乙\t{yes}\n丙\t丁\t{no}\n", f"line 1: '{yes}' in column 3, .* keep the pairs")
             for yes, no in (("true", "false"), ("yes", "no"), ("是", "否"), ("相似", "不相似"), ("label0", "label1"))
         ),
-        ({"loss": "pairs"}, "左\t右\t像\n上\t下\t像\n" + "甲\t乙\t0\n丙\t丁\t1\n戊\t己\t-\n" * 2, "line 3: '0' in column 3"),
+        (
+            {"loss": "pairs"},
+            "左\t右\t像\n上\t下\t像\n" + "甲\t乙\t0\n丙\t丁\t1\n戊\t己\t-\n" * 2,
+            "line 3: '0' in column 3",
+        ),
         ({"loss": "pairs"}, "s1\ts2\tlabel\n甲\t乙\t1\n丙\t丁\tneg\n", "line 2: '1' in column 3"),
         ({"loss": "pairs"}, "".join(f"甲{n}\t乙{n}\t{'体财'[n % 2]}\n" for n in range(40)), "line 1: '体' in column 3"),
     ],

@@ -234,6 +234,20 @@ def test_scores_that_changed_are_another_run(tmp_path) -> None:
         tuned(given, tmp_path, source(), examples._replace(scores=changed))
 
 
+def test_examples_that_fill_no_batch_are_told(tmp_path, said: list[str], monkeypatch) -> None:
+    monkeypatch.setattr("retrieval.tuning.simcse.train", lambda *_: None)
+    for count, left in ((13, "; 5 of them, which fill none, are left out of each pass, others each time"), (16, "")):
+        tune(
+            recipe(),
+            source(),
+            Examples("x", [(x,) for x in SENTENCES[:count]]),
+            None,
+            make_mesh(MeshConfig()),
+            tmp_path,
+        )
+        assert f"{count} examples, {count // 8} updates of 8{left}" in said
+
+
 def test_what_cannot_be_tuned_is_one_line(tmp_path) -> None:
     with pytest.raises(DataError, match="fewer than one batch of 8"):
         tuned(recipe(), tmp_path, source(), Examples("seven", [("今天",)] * 7))

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from pegasus_zh.t5.load import Semantics, load
+from pegasus_zh.text.lines import ends_in
 from pegasus_zh.text.pairs import PAIR_FILES, located_pairs, whole
 from pegasus_zh.tuning import FinetuneRecipe, Tuned, tune
 from training.files.errors import DataError
@@ -109,8 +110,9 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
     source, reference = (sum(len(pair[side]) for pair in chosen) / len(chosen) for side in (0, 1))
     if reference > source:
         tell(
-            f"{config.data}: its references are longer than its sources, {reference:,.0f} characters and {source:,.0f} "
-            "on average; if they have changed places, a .tsv is reference TAB source"
+            f"warning: {config.data}: its references are longer than its sources, {reference:,.0f} characters and "
+            f"{source:,.0f} on average; if they have changed places, a .tsv is reference TAB source, and names are "
+            "given by --field and --reference-field"
         )
     return chosen, valid
 
@@ -118,9 +120,9 @@ def read_data(config: FinetuneConfig) -> tuple[list[tuple[str, str]], list[tuple
 def read_whole_pairs(path: str, field: str = "source", reference_field: str = "reference") -> list[tuple[str, str]]:
     """The (source, reference) pairs of a file. Raises DataError for a file of another kind, such as .txt, and where one
     of the two is missing."""
-    if not path.endswith(PAIR_FILES.suffixes):
+    if not ends_in(path, PAIR_FILES.suffixes):
         raise DataError(f"{path}: unknown kind of file; {PAIR_FILES.told}")
-    pairs = [whole(pair, place) for place, pair in located_pairs(path, field, reference_field)]
+    pairs = [whole(pair, place) for place, pair in located_pairs(path, field, reference_field, both=True)]
     if not pairs:
         raise DataError(f"{path}: no pair in it")
     return pairs

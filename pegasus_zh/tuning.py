@@ -143,6 +143,11 @@ def tune(
         f"{len(ids):,} pairs to train on, {len(held):,} to choose by; rows of {shape[0]} + {shape[1]}, {rows} an update"
     )
     lost().report("pairs", targets=True)
+    if 2 * lost().cut_targets > len(ids) + len(held):
+        tell(
+            "warning: most references are cut, so that what is learned has no end: give a larger --max-target; is "
+            "the reference the source?"
+        )
     batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows)
     best = _Best(folder, model, tokenizer)
     writing = Writing(max_source=recipe.max_source, max_target=recipe.max_target, batch_size=rows)

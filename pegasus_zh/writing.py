@@ -43,6 +43,11 @@ class Writing:
 
     def __post_init__(self):
         check_ranges(self, max_source=3, max_target=3, batch_size=1, seed=(0, 1 << 32))
+        if self.search.min_length > self.max_target + 1:
+            raise ValueError(
+                f"min_length is {self.search.min_length}: at most {self.max_target + 1} can be there, max_target's "
+                "ids and the start token; give a larger --max-target"
+            )
         if not all(isinstance(word, str) and word.strip() for word in many(self.forbid)):
             raise ValueError(f"forbid is {self.forbid}: give words, none of them empty")
 

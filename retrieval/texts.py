@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pegasus_zh.text.lines import is_blank, is_blank_line
+from pegasus_zh.text.lines import ends_in, is_blank, is_blank_line
 from pegasus_zh.text.pairs import PAIR_FILES
-from pegasus_zh.text.records import COLUMNS, TEXT_SUFFIXES, Record, cells, read_rows, text_of
+from pegasus_zh.text.records import COLUMNS, TEXT_SUFFIXES, Record, around_array, cells, read_rows, text_of
 from training.files.errors import DataError
+from training.telling import tell_once
 
 TOLD = "texts come as .txt, .tsv, .csv, .jsonl or .json (all may be .gz or .zst)"
 
@@ -28,13 +29,17 @@ class Row(NamedTuple):
     names: tuple[str, ...]
 
 
-def read_texts(path: str, field: str = "text") -> Iterator[str]:
+def read_texts(path: str, field: str = "text", blank: bool = False) -> Iterator[str]:
     """One text a record: a line of .txt; of .jsonl, .json, .csv, and of a .tsv whose first line has names, what is in
     `field`; of another table the last of at most two columns. Blank lines at the end are none.
 
+    blank: a blank line between others is an empty text, of files that have a text a line.
     Raises DataError, with file, line and remedy, for what read_rows refuses, and for a record without text.
     """
     for row in read_records(path, (field,)):
+        if blank and is_blank_line(row.data or b""):
+            yield ""
+            continue
         found = cells(row)
         if isinstance(found, dict):
             text = text_of(found, field, row.place)
@@ -48,19 +53,25 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
                     "cut -f1, or name the columns in the first line"
                 )
             text = found[-1]
+            if len(found) == 1 and len(columns) > 1 and is_number(columns[0]):
+                tell_once(
+                    f"{path}: a tab behind a number, and both belong to the text in a .txt; of the same file as .tsv "
+                    "the last column is the text"
+                )
         if is_blank(text):
             raise DataError(f"{row.place}: no text; remove the line")
         yield text
 
 
-def read_columns(path: str) -> Iterator[Row]:
+def read_columns(path: str, wanted: Sequence[str] = ()) -> Iterator[Row]:
     """All columns of each record but those named as ids, of JSON in the order of the first object's fields; numbers as
     they are written.
 
+    wanted: names of columns by which a table's first line is known to be a heading, beside the usual ones.
     Raises DataError, with file, line and remedy, where one is empty or is neither a text nor a number.
     """
     names: tuple[str, ...] = ()
-    for row in read_records(path):
+    for row in read_records(path, wanted):
         found = cells(row)
         if isinstance(found, dict):
             names = names or tuple(found)
@@ -76,6 +87,8 @@ def read_columns(path: str) -> Iterator[Row]:
 
 
 def _cell(value: object, name: str, place: str) -> str:
+    if within := around_array({name: value}):
+        raise DataError(f"{place}: {within}")
     if isinstance(value, (int, float)):
         return str(float(value))
     return text_of({name: value}, name, place)
@@ -83,7 +96,7 @@ def _cell(value: object, name: str, place: str) -> str:
 
 def read_records(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
     """A file's records, unparsed; blank lines at the end are none. Raises DataError for an unknown kind of file."""
-    if path != "-" and not path.endswith((*TEXT_SUFFIXES, *PAIR_FILES.suffixes)):
+    if path != "-" and not ends_in(path, (*TEXT_SUFFIXES, *PAIR_FILES.suffixes)):
         raise DataError(f"{path}: unknown kind of file; {TOLD}")
     blank: list[Record] = []
     for row in read_rows(path, wanted):
@@ -98,7 +111,10 @@ def scored(row: Row) -> tuple[str, str, float]:
     first, second, last = labelled(row, "score")
     score = float(last) if is_number(last) else float("nan")
     if score != score or abs(score) == float("inf"):
-        raise DataError(f"{row.place}: the score {last!r} is not a number; mend or remove the line")
+        raise DataError(
+            f"{row.place}: the label or score {last!r} is not a number: labels are to be 0 and 1; write it so, or remove "
+            "the line"
+        )
     return first, second, score
 
 

@@ -114,6 +114,9 @@ def read_folder(folder: Path) -> tuple[MT5, MT5Config, bool, str]:
     if _HEAD not in stored and about.get("tie_word_embeddings", what == "t5") is True:
         stored |= {_HEAD: stored[_EMBEDDING]} if _EMBEDDING in stored else {}
         what += ", its head the embedding,"
+    if _EMBEDDING in stored and not any(name.startswith("decoder.") for name in stored):
+        named = "".join(f" ({x})" for x in (about.get("architectures") or [])[:1])
+        raise DataError(f"{weights}: an encoder alone{named}: no decoder to write with; give the whole model")
     model = read_tensors(partial(init, config), huggingface_tensors, stored, weights, "an mT5", ignored)
     for name in _COPIES:
         if name in stored and not np.array_equal(read(name, stored[name]).astype(np.float32), model.embedding):

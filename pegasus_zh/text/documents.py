@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from pegasus_zh.text.lines import ends_in
 from pegasus_zh.text.records import JSON_SUFFIXES, BadRecord, Record, decoded, json_object, text_of
 from pegasus_zh.text.sources import Source, find_sources, read_records
 from training.ranges import check_ranges
@@ -83,7 +84,7 @@ def parse_record(record: Record, field: str = "text") -> str:
         raise BadRecord(
             "field not a string", f"{record.path}, row {record.line}: {field!r} holds no string; give another field"
         )
-    if record.path.endswith(JSON_SUFFIXES):
+    if ends_in(record.path, JSON_SUFFIXES):
         return text_of(json_object(record), field, record.place)
     return decoded(record)
 

@@ -10,7 +10,7 @@
   (vocab.txt alone is not enough for transformers 5.23: its class then takes no word of several characters for a token.)
 * sentencepiece: spiece.model and the same model as tokenizer.json. T5Tokenizer would make <unk> of the characters that
   our ids spell as bytes, so the class is PreTrainedTokenizerFast. Its ids are ours but where two cuts of a text are
-  equally probable, and for special tokens written out in the text.
+  equally probable, and for special tokens, names of bytes (<0x41>) and the mark of a blank (▁) written out in the text.
 
 Added tokens are in tokenizer.json.
 """
@@ -81,7 +81,7 @@ def _fast_sentencepiece(path: Path, scheme: str) -> tokenizers.Tokenizer:
     if rules.remove_extra_whitespaces:
         # Blanks alone, as sentencepiece: without NFKC a tab stays, which Strip would take.
         steps += [
-            normalizers.Replace(tokenizers.Regex("^ +| +$"), ""),
+            normalizers.Replace(tokenizers.Regex(r"\A +| +\z"), ""),
             normalizers.Replace(tokenizers.Regex(" {2,}"), " "),
         ]
     fast.normalizer = normalizers.Sequence(steps)

@@ -23,6 +23,11 @@ _MAYBE_BLANK = (
 )  # first bytes of the others
 
 
+def ends_in(path: str, endings: str | tuple[str, ...]) -> bool:
+    """Is this the kind of a file, by its name? Capitals count for nothing."""
+    return path.lower().endswith(endings)
+
+
 def is_blank(text: str) -> bool:
     """Is there nothing to see? White space, control characters and those of no width (U+200B, U+FEFF, …) alone."""
     return _VISIBLE.search(text) is None
@@ -50,7 +55,7 @@ def opened(path: str) -> Iterator[Iterator[bytes]]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: broken or truncated gzip ({error}); fetch or compress it again") from error
     except OSError as error:
-        if path.endswith(".zst") and error.errno is None:
+        if ends_in(path, ".zst") and error.errno is None:
             raise DataError(f"{path}: broken or truncated zstd ({error}); fetch or compress it again") from error
         raise DataError(f"{path}: {error.strerror or error}") from error
 
@@ -58,8 +63,8 @@ def opened(path: str) -> Iterator[Iterator[bytes]]:
 def _open(path: str) -> AbstractContextManager[Iterable[bytes]]:
     if path == "-":
         return nullcontext(sys.stdin.buffer)
-    if not path.endswith(".zst"):
-        return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
+    if not ends_in(path, ".zst"):
+        return gzip.open(path, "rb") if ends_in(path, ".gz") else open(path, "rb")
     import pyarrow  # a quarter of a second: only where it is used
 
     return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))

@@ -17,12 +17,13 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from pegasus_zh.text.lines import COMPRESSED, encoding_of, is_blank, is_blank_line, opened
+from pegasus_zh.text.lines import COMPRESSED, encoding_of, ends_in, is_blank, is_blank_line, opened
 from training.files.errors import DataError
+from training.telling import tell_once
 
 MAX_TEXT_BLOCK = 1 << 24  # bytes of a record; longer ones mean that the file separates none
 
@@ -34,7 +35,7 @@ _NUMBER = r"(?:[ _-]?(?:\d+|[a-c]))?"  # of several such columns
 COLUMNS = {
     kind: re.compile(pattern, re.VERBOSE | re.IGNORECASE)
     for kind, pattern in {
-        "id": rf"\#?(?: id|idx|index|no|guid|uid | qids?{_NUMBER} | 序号)",
+        "id": rf"\#?(?: id|idx|index|no|guid|uid | qids?{_NUMBER} | 序号|编号)",
         "score": rf"""(?:label|score|similarity|sim|gold|is_duplicate)s? (?:[ _-]?(?:score|label))? {_NUMBER}
             | {_TEXT} [ _-]?(?:score|label) | 标签|分数|相似度""",
         "text": rf"""{_TEXT} {_NUMBER}
@@ -51,6 +52,7 @@ def endings(*kinds: str) -> tuple[str, ...]:
 TEXT_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES = endings(".txt"), endings(".jsonl", ".json"), endings(".tsv", ".csv")
 _WITHIN = re.compile(rb'[^"]*(?:""[^"]*)*')  # a text in quotation marks, where a mark is two
 CSV_SUFFIXES, _MAYBE_ARRAY = endings(".csv"), endings(".json")
+_NO_BLANKS = (*JSON_SUFFIXES, *TABLE_SUFFIXES)  # in which a blank line holds nothing
 
 
 class BadRecord(DataError):
@@ -86,11 +88,11 @@ def read_rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
     """
     with opened(path) as lines:
         rows: Iterator[Record] = (Record(path, number, line) for number, line in enumerate(lines, 1))
-        if path.endswith(_MAYBE_ARRAY):
+        if ends_in(path, _MAYBE_ARRAY):
             rows = _objects(path, rows)
-        elif path.endswith(TABLE_SUFFIXES):
-            rows = _named(_quoted(rows) if path.endswith(CSV_SUFFIXES) else rows, wanted)
-        keep, blank = path == "-" or path.endswith(TEXT_SUFFIXES), list[Record]()
+        elif ends_in(path, TABLE_SUFFIXES):
+            rows = _named(_quoted(rows) if ends_in(path, CSV_SUFFIXES) else rows, wanted)
+        keep, blank = path == "-" or ends_in(path, TEXT_SUFFIXES), list[Record]()
         for row in rows:
             if not keep and is_blank_line(row.data or b""):
                 blank.append(row)
@@ -191,7 +193,7 @@ def _named(rows: Iterator[Record], wanted: Sequence[str]) -> Iterator[Record]:
         yield from blank
         return
     names = tuple(cell.strip() for cell in _cells(first))
-    if len(names) == 1 and first.path.endswith(CSV_SUFFIXES):
+    if len(names) == 1 and ends_in(first.path, CSV_SUFFIXES):
         for mark, how in ((";", "write it with commas"), ("\t", "name it .tsv")):
             between = [name.strip('" ') for name in names[0].split(mark)]
             if len(between) > 1 and all(name in wanted or _is_known(name) for name in between):
@@ -228,15 +230,19 @@ def decoded(record: Record) -> str:
         ) from error
     if b"\0" in data and len(data) > 8 and 0.3 < data.count(0) / len(data) < 0.6:
         raise BadRecord("not UTF-8", f"{record.place}: every other byte is 0, as in UTF-16; convert the file")
+    if b"\0" in data:
+        tell_once(f"{record.path}: U+0000 in texts, which is read as it stands; remove it, as by tr -d '\\000'")
     return text
 
 
 def cells(record: Record) -> list[str] | dict[str, Any]:
     """What a record holds: an object's fields, a row's by the names of the columns, else the columns or the line.
     Raises BadRecord for what is none of these, or has another number of columns than names."""
-    if record.path.endswith(JSON_SUFFIXES):
+    if ends_in(record.path, _NO_BLANKS) and is_blank_line(record.data or b""):
+        raise BadRecord("blank line", f"{record.place} is blank: remove it")
+    if ends_in(record.path, JSON_SUFFIXES):
         return json_object(record)
-    if not record.path.endswith(TABLE_SUFFIXES):
+    if not ends_in(record.path, TABLE_SUFFIXES):
         return [decoded(record).rstrip("\r\n")]
     found, names = _cells(record), record.names
     if not names:
@@ -252,7 +258,7 @@ def cells(record: Record) -> list[str] | dict[str, Any]:
 
 def _cells(record: Record) -> list[str]:
     text = decoded(record).rstrip("\r\n")
-    if not record.path.endswith(CSV_SUFFIXES):
+    if not ends_in(record.path, CSV_SUFFIXES):
         return text.split("\t")
     csv.field_size_limit(MAX_TEXT_BLOCK)
     try:
@@ -282,11 +288,18 @@ def json_object(record: Record) -> dict[str, Any]:
     return fields
 
 
+def around_array(fields: Mapping[str, Any]) -> str:
+    """What to do with an object that holds the records in an array, such as {"data": [{…}, …]}; of others nothing."""
+    found = [name for name, value in fields.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    return f"the records are in an array within {found[0]!r}: keep that alone, as by jq .{found[0]}" if found else ""
+
+
 def text_of(fields: dict[str, Any], name: str, place: str, flag: str = "--field") -> str:
     """The text in a field. Raises BadRecord where there is none, naming the flag that takes another."""
     if name not in fields:
         names = ", ".join(list(fields)[:20])
-        raise BadRecord("missing field", f"{place}: no field {name!r}; give {flag} one of: {names}")
+        remedy = around_array(fields) or f"give {flag} one of: {names}"
+        raise BadRecord("missing field", f"{place}: no field {name!r}; {remedy}")
     text = fields[name]
     if not isinstance(text, str):
         kind = type(text).__name__

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
-from pegasus_zh.text.lines import is_blank_line, opened
+from pegasus_zh.text.lines import ends_in, is_blank_line, opened
 from pegasus_zh.text.records import JSON_SUFFIXES, MAX_TEXT_BLOCK, TEXT_SUFFIXES, Record, read_rows
 from training.files.datasets import open_dataset
 from training.files.errors import DataError
-from training.telling import tell
+from training.telling import tell_once
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _file_source(path: str, files: Files) -> Source:
         status = os.stat(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error} (check the path)") from error
-    if not path.endswith(files.suffixes):
+    if not ends_in(path, files.suffixes):
         raise DataError(f"{path}: unknown kind of file; {files.told}")
     if status.st_size == 0:
         raise DataError(f"{path} is empty: remove it, or fetch it again")
@@ -92,9 +92,9 @@ def read_records(source: Source, field: str = "text", wanted: Sequence[str] = ()
     """
     if source.path.startswith("tfds:"):
         yield from _dataset_records(source.path)
-    elif source.path.endswith(".parquet"):
+    elif ends_in(source.path, ".parquet"):
         yield from _parquet_records(source.path, field)
-    elif source.path.endswith(TEXT_SUFFIXES):
+    elif ends_in(source.path, TEXT_SUFFIXES):
         with opened(source.path) as lines:
             yield from _text_blocks(source.path, lines)
     else:
@@ -120,13 +120,8 @@ def _text_blocks(path: str, lines: Iterator[bytes]) -> Iterator[Record]:
             )
     if block:
         if len(block) == number > 100:
-            _tell_once(f"{path}: no blank line, so its {number:,} lines are one document; put one between documents")
+            tell_once(f"{path}: no blank line, so its {number:,} lines are one document; put one between documents")
         yield Record(path, number - len(block) + 1, b"\n".join(block))
-
-
-@functools.cache
-def _tell_once(text: str) -> None:
-    tell(text)
 
 
 def _parquet_records(path: str, field: str) -> Iterator[Record]:

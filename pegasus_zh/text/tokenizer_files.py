@@ -6,7 +6,7 @@ from pegasus_zh.text.lines import first_line
 from pegasus_zh.text.records import Record, decoded
 from pegasus_zh.text.side_files import FAST_FILE, Settings, settings_of_pieces, settings_of_wordpieces
 from pegasus_zh.text.spacing import is_chinese
-from pegasus_zh.text.tokenizer_json import sentencepiece_of, vocabulary_of
+from pegasus_zh.text.tokenizer_json import read_fast, sentencepiece_of, vocabulary_of
 from pegasus_zh.text.tokenizers import (
     BERT_LAYOUT,
     CLS,
@@ -20,7 +20,6 @@ from pegasus_zh.text.tokenizers import (
     is_special,
 )
 from pegasus_zh.text.wordpieces import UNK
-from training.files.atomic import read_json
 from training.files.errors import DataError
 
 
@@ -51,7 +50,7 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 def _of_json(folder: Path) -> Tokenizer:
     """The tokenizer of a folder that has no other vocabulary than tokenizer.json. Raises DataError."""
     file = folder / FAST_FILE
-    fast = read_json(file)
+    fast = read_fast(file)
     vocabulary = vocabulary_of(fast, file)
     if fast["model"]["type"] == "WordPiece":
         return PegasusTokenizer(vocabulary, str(file), _pegasus_settings(file, vocabulary))

@@ -20,6 +20,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import normalizers
 
 from pegasus_zh.text.added_tokens import AddedTokens
+from pegasus_zh.text.lists import listed
 from pegasus_zh.text.side_files import SETTINGS_FILE, Settings
 from pegasus_zh.text.spacing import join_tokens
 from pegasus_zh.text.wordpieces import UNK, WordIds, normalise, plain_bert, words
@@ -49,13 +50,17 @@ class Tokenizer(Protocol):
     _added: AddedTokens
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without special tokens."""
-        if not self.settings.added:
-            return self._encode(text)
-        ids: list[int] = []
-        for i, part in enumerate(self._added.split(text)):
-            ids += [part] if isinstance(part, int) else self._encode(part, is_first=i == 0)
-        return ids
+        """The ids of `text`, without special tokens. Raises ValueError for half of a surrogate pair."""
+        try:
+            if not self.settings.added:
+                return self._encode(text)
+            ids: list[int] = []
+            for i, part in enumerate(self._added.split(text)):
+                ids += [part] if isinstance(part, int) else self._encode(part, is_first=i == 0)
+            return ids
+        except (RuntimeError, TypeError, UnicodeEncodeError):
+            listed([text])  # which says what of it is no text
+            raise
 
     def _encode(self, text: str, is_first: bool = True) -> list[int]:
         """The ids of a text, or of a part of it, without tokens that were added."""

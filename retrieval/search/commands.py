@@ -150,10 +150,10 @@ def open_as_asked(config: AskConfig) -> Searcher:
 
 
 def query(config: QueryConfig) -> None:
-    """Answers each question, or asks for them at a prompt. Raises DataError."""
+    """Answers each question in turn, a blank one too, or asks for them at a prompt. Raises DataError."""
     if given := config.input or ("" if sys.stdin.isatty() else "-"):
-        questions = list(read_texts(given, config.field))
-        if not questions:
+        questions = list(read_texts(given, config.field, blank=True))
+        if not any(questions):
             raise DataError(f"{given}: no question in it")
         searcher = open_as_asked(config)
         reasons = [searcher.unanswerable(question) for question in questions]

@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pegasus_zh.text.lines import ends_in
 from pegasus_zh.text.records import TABLE_SUFFIXES
 from retrieval.similarity import read_task
 from retrieval.texts import Row, is_label, is_number, is_score, read_columns, read_texts, scored
+from retrieval.tuning.columns import check_varied, read_pairs
 from retrieval.tuning.contrastive import Loss
 from retrieval.tuning.labels import Groups, read_labelled
 from training.files.errors import DataError
@@ -60,7 +62,7 @@ def examples_of(
 
 def _sentences(path: str, field: str) -> Iterator[str]:
     """Of JSON and named columns the field, where it is there; of other tables every column but numbers and labels."""
-    if not path.endswith(TABLE_SUFFIXES):
+    if not ends_in(path, TABLE_SUFFIXES):
         yield from read_texts(path, field)
         return
     for row in read_columns(path):
@@ -72,9 +74,8 @@ def _sentences(path: str, field: str) -> Iterator[str]:
 
 def read_pairs(path: str, labelled: bool) -> list[Row]:
     """The rows of a file of pairs; of labelled ones those that are alike, without their labels."""
-    rows = list(read_columns(path))
     if labelled:
-        pairs = [(row.place, *scored(row)) for row in rows]
+        pairs = [(row.place, *scored(row)) for row in read_columns(path)]
         if strange := [(place, label) for place, _, _, label in pairs if label not in (0, 1)]:
             raise DataError(
                 f"{strange[0][0]}: the label {strange[0][1]:g} is neither 0 nor 1; --loss cosent is for scores"
@@ -82,9 +83,13 @@ def read_pairs(path: str, labelled: bool) -> list[Row]:
         alike = [Row(place, (a, b), ()) for place, a, b, label in pairs if label]
         tell(f"{path}: {len(alike):,} pairs labelled 1; {len(pairs) - len(alike):,} labelled 0 are left out")
         return alike
+    rows, told = read_pairs(path)
     width = min((len(row.columns) for row in rows), default=0)
     for column in range(width):
         _check_texts(rows, column)
+    check_varied(rows)
+    if told:
+        tell(told)
     return rows
 
 

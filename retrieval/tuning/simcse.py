@@ -216,7 +216,9 @@ def tune(
     batches = Batches(ids, scores, loop, recipe.max_length, recipe.views, tokenizer.pad_id, mesh, groups)
     program = recipe.program(model, batches.form, loop.steps, examples.groups)
     program.check(mesh, loop.microbatch)
-    tell(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}")
+    left = len(ids) % loop.batch_size
+    rest = f"; {left} of them, which fill none, are left out of each pass, others each time" if left else ""
+    tell(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}{rest}")
     lost().report("sentences")
     encode = encoder_for(model, tokenizer, [recipe.pooling], Encoding(max_length=recipe.max_length))
 

@@ -140,7 +140,7 @@ def _prompts(file: Path) -> tuple[dict[str, str], str]:
         raise DataError(
             f"{file}: model_type is {json.dumps(about['model_type'])}; only SentenceTransformer can be read"
         )
-    if default is not None and default not in prompts:
+    if default is not None and not (isinstance(default, str) and default in prompts):
         raise DataError(f"{file}: default_prompt_name is {json.dumps(default)}, and there is none of that name")
     return prompts, default or ""
 

@@ -52,8 +52,8 @@ class SentenceEncoder:
         """What was asked for; of auto what the folder says, else mean. Tells what may not be meant."""
         if asked == "auto" and self.pooling is None and self.text.config.pooler != "none":
             tell(
-                f"{self.where}: the mean of the tokens, and it has a pooler too: for SimBERT and RoFormer-Sim, whose "
-                "vectors that makes, give --pooling pooler"
+                f"{self.where}: the mean of the tokens, as is usual for a BERT; of a SimBERT or RoFormer-Sim the "
+                "pooler makes the vectors: give --pooling pooler if it is one"
             )
         if asked not in ("auto", self.pooling) and self.steps:
             tell(f"{self.where}: pooling {asked}, so what {MODULES} has after pooling {self.pooling} is left out")

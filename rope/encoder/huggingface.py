@@ -13,6 +13,7 @@ models, of BERT too, have none either.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,6 +50,7 @@ from training.files.weights import (
     read_tensors,
     write_safetensors,
 )
+from training.telling import tell
 
 Pooler = Literal["auto", PoolerKind]
 _BLOCKS = {
@@ -61,6 +63,7 @@ _BLOCKS = {
     "outer": "output.dense",
     "feed_forward_norm": "output.LayerNorm",
 }
+_HEADS = ("classifier", "qa_outputs", "sequence_summary")  # on top of an encoder, for tasks
 _DECODER = "cls.predictions.decoder"  # the product with the embedding: copies of its weight and of the head's bias
 
 
@@ -131,7 +134,9 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
     chosen: PoolerKind = (told if pooler == "auto" else pooler) if pools else "none"
     config = replace(config, head=has_head, pooler=chosen)
     table = f"{names.prefix}encoder.embed_positions.weight"
+    heads = {head: [name for name in stored if name.startswith(f"{head}.")] for head in _HEADS}
     ignored = ["cls.seq_relationship.weight", "cls.seq_relationship.bias", f"{names.prefix}embeddings.position_ids"]
+    ignored += [*chain.from_iterable(heads.values())]
     ignored += [table] if kind == "roformer" else []
     ignored += [f"{_DECODER}.weight", f"{_DECODER}.bias"] if has_head else []
     ignored += pools if chosen == "none" else []
@@ -139,6 +144,8 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
         _check_sinusoids(table, stored[table], config.head_size)
     tensors = partial(encoder_tensors, names=names)
     model = read_tensors(partial(init, config), tensors, stored, where, f"a {CLASSES[kind]} model", ignored)
+    if passed := [head for head in _HEADS if heads[head]]:
+        tell(f"{where}: what is on top of the encoder is passed over: {', '.join(passed)}")
     if has_head:
         _check_copy(f"{_DECODER}.weight", stored, model.embeddings.word, "the embedding")
         _check_copy(f"{_DECODER}.bias", stored, model.head.bias, names.head_bias)

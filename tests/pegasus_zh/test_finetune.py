@@ -216,7 +216,7 @@ def test_columns_that_changed_places_are_told(config, tmp_path, said):
     read_data(replace(config, data=str(path)))
     (told,) = said
     assert "swapped.tsv: its references are longer than its sources, 6 characters and 2 on average" in told
-    assert told.endswith("a .tsv is reference TAB source")
+    assert told.startswith("warning: ") and "a .tsv is reference TAB source, and names are" in told
 
 
 @pytest.mark.parametrize(
@@ -235,6 +235,24 @@ def test_bad_pairs_are_one_line(config, tmp_path, content, changes, message):
     with pytest.raises(DataError, match=f"bad.tsv.*{message}"):
         finetune(replace(config, data=str(path), folder=str(tmp_path / "run"), **changes))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "source,title\n甲,乙\n", "a.csv: no column 'reference'; give --reference-field one of: title$"),
+        (
+            "a.jsonl",
+            '{"source": "甲", "title": "乙"}',
+            "line 1: no field 'reference'; give --reference-field one of: title$",
+        ),
+        ("b.jsonl", '{"source": "甲"}', "line 1: no field 'reference'; mend or remove it$"),
+    ],
+)
+def test_a_field_that_is_missing_is_named_with_those_that_are_there(config, tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(DataError, match=message):
+        read_data(replace(config, data=str(tmp_path / name)))
 
 
 @pytest.mark.parametrize("name", ["pairs.txt", "pairs.xlsx", "pairs.tsv.zip", "-"])
@@ -266,6 +284,16 @@ def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
             finetune(replace(config, folder=str(folder), **changes))
     assert kept == {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
     assert json.loads((folder / "best.json").read_text()) == best.best
+
+
+def test_references_that_are_nearly_all_cut_are_warned_of(config, tmp_path, said, monkeypatch):
+    """As of a file whose columns have changed places."""
+    monkeypatch.setattr("pegasus_zh.tuning.train", lambda *_: Tuned({}, finished=False))
+    (tmp_path / "cut.tsv").write_text("".join(f"{'一丁' * 9}\t{'丁一' * 10}{'一' * n}\n" for n in range(20)), "utf-8")
+    finetune(replace(config, data=str(tmp_path / "cut.tsv"), folder=str(tmp_path / "run")))
+    assert (
+        "warning: most references are cut, so that what is learned has no end: give a larger --max-target" in said[-1]
+    )
 
 
 def test_what_tokenizing_loses_is_told(config, tmp_path, said, monkeypatch):

@@ -207,6 +207,21 @@ def test_another_model_or_process_does_not_go_on_with_the_same_file(monkeypatch,
     )
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.tsv"])
+def test_a_reference_field_that_is_nowhere_is_refused(tmp_path, name):
+    """Where it was asked for by name; the usual one may be missing."""
+    path, comma = tmp_path / name, "," if name == "a.csv" else "\t"
+    lines = ["title,content", "甲,乙", "丙,丁"]
+    if name == "a.jsonl":
+        lines = ['{"title": "甲", "content": "乙"}', '{"title": "丙", "content": "丁"}']
+    path.write_text("".join(line.replace(",", comma if name == "a.tsv" else ",") + "\n" for line in lines), "utf-8")
+    assert [*read_pairs(str(path), "content")] == [Pair("乙", None), Pair("丁", None)]
+    assert [*read_pairs(str(path), "content", "title")] == [Pair("乙", "甲"), Pair("丁", "丙")]
+    what = "field 'titel' on any line" if name == "a.jsonl" else "column 'titel'"
+    with pytest.raises(DataError, match=f"{name}: no {what}; give --reference-field one of: title"):
+        [*read_pairs(str(path), "content", "titel")]
+
+
 FILES = {
     "a.jsonl": ('{"source": "甲", "reference": "乙"}\n{"source": "丙"}\n', [Pair("甲", "乙"), Pair("丙", None)]),
     "a.json": ('{"source": "甲"}\n', [Pair("甲", None)]),
@@ -238,13 +253,13 @@ def test_files_of_pairs(tmp_path, name):
             r"a.jsonl, line 2: no field 'source'; give --field one of: text$",
         ),
         ("a.jsonl", b'{"source"\n', "a.jsonl, line 1: broken JSON"),
-        ("a.jsonl", b'{"source": "a"}\n\n{"source": "b"}\n', "a.jsonl, line 2: broken JSON"),
+        ("a.jsonl", b'{"source": "a"}\n\n{"source": "b"}\n', "a.jsonl, line 2 is blank: remove it"),
         ("a.txt", b"a\n\xff\xfe", "a.txt, line 2: byte 0xff is not UTF-8"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: broken JSON"),
         ("a.jsonl", b"[1]", "a.jsonl, line 1: not a JSON object"),
         ("a.jsonl", b'{"source": "\\ud800"}', "a.jsonl, line 1: half of a surrogate pair"),
         ("a.txt.gz", gzip.compress(b"a" * 99)[:-20] + b"x" * 12, r"a.txt.gz: \S"),
-        ("a.csv", b"a", "a.csv, line 1: its first line names no columns; let it be reference,source"),
+        ("a.csv", b"a", "a.csv, line 1: no field 'source'; give --field one of: a; or let the first line be ref"),
         ("a.xls", b"a", "unknown kind of file; pairs come as .tsv or .jsonl, .csv or .json .*, inputs also as .txt"),
         ("a.tsv", "乙\t甲\n乙\t甲\t丙\n".encode(), "a.tsv, line 2: 2 tabs"),
         ("a.tsv.gz", b"plain", "a.tsv.gz: broken or truncated gzip .Not a gzipped file"),

@@ -113,6 +113,12 @@ def test_several_answers_a_text(framed, search):
     assert list(answers(MODEL, DECODER, TOKENIZER, framed, few)) == found
 
 
+def test_a_least_length_beyond_the_greatest_is_refused_at_once():
+    assert Writing(max_target=10, search=Search(min_length=11)).max_target == 10
+    with pytest.raises(ValueError, match="min_length is 12: at most 11 can be there, .* give a larger --max-target"):
+        Writing(max_target=10, search=Search(min_length=12))
+
+
 def test_no_source_no_text():
     assert list(generate(MODEL, DECODER, TOKENIZER, [], WRITING)) == []
 

@@ -323,6 +323,18 @@ def test_a_search_that_a_folder_asks_for_is_told(folder):
     assert load(folder).source.endswith(told)
 
 
+def test_an_encoder_alone_is_named(folder):
+    edit(folder, architectures=["T5EncoderModel"])
+
+    def cut(weights):
+        for name in [name for name in weights if not name.startswith(("shared.", "encoder."))]:
+            del weights[name]
+
+    rewrite(folder, cut)
+    with pytest.raises(DataError, match=r"model.safetensors: an encoder alone .T5EncoderModel.: no decoder"):
+        load(folder)
+
+
 def test_weights_that_are_not_read_are_named(folder):
     (folder / "model.safetensors").rename(folder / "flax_model.msgpack")
     with pytest.raises(DataError, match="weights in flax_model.msgpack, but neither model.safetensors nor"):

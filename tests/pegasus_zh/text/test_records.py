@@ -78,6 +78,15 @@ def test_every_kind_of_file_gives_the_pairs_to_every_command(tmp_path, name, pac
             assert list(read_texts(path, "source")) == [s for s, _ in expected]
 
 
+@pytest.mark.parametrize("name", ["A.TSV", "A.Csv", "A.JSONL", "A.JSON.GZ"])
+def test_capitals_of_an_ending_count_for_nothing(tmp_path, name):
+    kind = name.lower().split(".")[1]
+    content = contents(PAIRS)["array.json" if kind == "json" else f"a.{kind}"].encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("GZ") else content)
+    expected = [(s.replace("\n", " "), r) for s, r in PAIRS] if name == "A.TSV" else PAIRS
+    assert read_whole_pairs(str(tmp_path / name)) == expected
+
+
 @given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]))] * 2), min_size=1))
 def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
     """What Python's own writers wrote, each row where it stands."""
@@ -133,13 +142,37 @@ def test_a_json_may_be_one_object_over_several_lines(tmp_path):
     ("name", "content", "message"),
     [
         (
+            "title.csv",
+            "title,content\n甲,乙\n",
+            "title.csv: no column 'source' and no 'reference'; give --field and --ref.* one of: title, content",
+        ),
+        (
+            "标题.tsv",
+            "标题\t正文\n甲\t乙\n",
+            "标题.tsv: no column 'source' and no 'reference'; give .* one of: 标题, 正文",
+        ),
+        (
+            "编号.csv",
+            "编号,标题,摘要\n1,甲,乙\n",
+            "编号.csv: no column 'source' and no 'reference'; give --field and .*摘要$",
+        ),
+        ("blank.tsv", "甲\t乙\n\n丙\t丁\n", "blank.tsv, line 2 is blank: remove it"),
+        ("blank.jsonl", '{"source": "甲", "reference": "题"}\n\u3000\n{}\n', "blank.jsonl, line 2 is blank: remove it"),
+        (
+            "none.csv",
+            "甲,乙\n",
+            "line 1: no field 'source' and no 'reference'; give .* one of: 甲, 乙; or let the first line be ref",
+        ),
+        (
+            "within.json",
+            '{"version": "1",\n "data": [{"source": "甲"}]}',
+            "within.json, line 1: no field 'source'.*; the records are in an array within 'data': keep that alone",
+        ),
+        (
             "again.json",
             '[{"source": "甲", "reference": "题"}[{"source": "乙"}]',
             "line 1: broken JSON .neither , nor the end",
         ),
-        ("title.csv", "title,content\n甲,乙\n", "line 2: no field 'source'; give --field one of: title, content"),
-        ("标题.tsv", "标题\t正文\n甲\t乙\n", "line 2: no field 'source'; give --field one of: 标题, 正文"),
-        ("none.csv", "甲,乙\n", "line 1: its first line names no columns; let it be reference,source"),
         ("three.csv", "source,reference\n甲,乙,丙\n", "line 2: 3 column.s., and .* names 2: source, reference; mend"),
         ("twice.csv", "source,source\n甲,乙\n", "line 1: two columns have the same name"),
         ("open.csv", 'source,reference\n甲,"乙\n丙,丁\n', "line 2: a quotation mark that nothing closes"),
@@ -249,6 +282,15 @@ def test_a_score_is_known_by_its_name(tmp_path, name):
     assert scored(row) == ("甲", "2024", 0.5)
 
 
+def test_tabs_of_a_txt_and_a_character_of_nothing_are_told_once(tmp_path, said):
+    (tmp_path / "n.txt").write_text("12\t今天\n13\t天气\n", "utf-8")
+    assert list(read_texts(str(tmp_path / "n.txt"))) == ["12\t今天", "13\t天气"]
+    (tmp_path / "n.tsv").write_text("12\t今\0天\n13\t天\0气\n", "utf-8")
+    assert list(read_texts(str(tmp_path / "n.tsv"))) == ["今\0天", "天\0气"]
+    tab, nothing = said
+    assert "n.txt: a tab behind a number, and both belong to the text" in tab and "n.tsv: U+0000 in texts" in nothing
+
+
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.txt"])
 def test_a_label_is_no_text(tmp_path, name):
     """Of a table without names the last column is read, which a text TAB label has the label in."""
@@ -268,5 +310,5 @@ def test_a_label_is_no_text(tmp_path, name):
 def test_a_blank_line_within_pairs_is_refused(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("甲\t乙\n\u200b\n丙\t丁\n", "utf-8")
-    with pytest.raises(BadRecord, match="line 2: a pair needs a source and a reference"):
+    with pytest.raises(BadRecord, match="line 2 is blank: remove it"):
         read_whole_pairs(str(path))

@@ -130,10 +130,10 @@ def test_a_question_of_unknown_characters_has_a_reason_not_hits(folder: Path, mo
             searcher.search([question], 3)
         answer = TestClient(application(searcher, "index")).get("/api/search", params={"q": question})
         assert answer.status_code == 422 and reason in answer.json()["detail"]
-    (folder / "odd.txt").write_text(f"😀🎉\n{TEXTS[4]}\n臺灣\n")
+    (folder / "odd.txt").write_text(f"😀🎉\n{TEXTS[4]}\n臺灣\n\n{TEXTS[4]}\n")
     query(QueryConfig(folder=str(folder / "index"), input=str(folder / "odd.txt"), k=1))
     assert said[1] == said[5] == "  none of its characters is in the model's vocabulary"
-    assert said[3] == f"  1.000  {TEXTS[4]}"
+    assert said[3] == said[9] == f"  1.000  {TEXTS[4]}" and said[6:8] == ["", "  no text"]
     said.clear()
     monkeypatch.setattr("sys.stdin", io.StringIO(f"😀\n\u200b\n{TEXTS[4]}\n"))
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)

@@ -135,8 +135,12 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
     [
         ({"loss": "pairs"}, "甲\n", "line 1: 1 column"),
         ({"loss": "pairs"}, "甲\t乙\n甲\t乙\t丙\n", "line 2: 3 column.s., and 2 on the first line"),
-        ({"loss": "cosent"}, "甲\t乙\t好\n", "line 1: the score"),
-        ({}, "甲\n\n乙\n", "line 2: column 1 is empty"),
+        (
+            {"loss": "cosent"},
+            "甲\t乙\t好\n",
+            "line 1: the label or score '好' is not a number: labels are to be 0 and 1",
+        ),
+        ({}, "甲\n\n乙\n", "line 2 is blank: remove it"),
         ({"loss": "pairs"}, "", "no pair in it"),
         ({"loss": "pairs"}, "甲\t乙\t1\n甲\t丙\t0\n", "line 1: '1' in column 3, as on other lines, is a label"),
         (
@@ -228,6 +232,20 @@ def test_scores_that_changed_are_another_run(tmp_path) -> None:
     changed[1500] = 0  # in the middle, which repr leaves out
     with pytest.raises(ValueError, match="examples"):
         tuned(given, tmp_path, source(), examples._replace(scores=changed))
+
+
+def test_examples_that_fill_no_batch_are_told(tmp_path, said: list[str], monkeypatch) -> None:
+    monkeypatch.setattr("retrieval.tuning.simcse.train", lambda *_: None)
+    for count, left in ((13, "; 5 of them, which fill none, are left out of each pass, others each time"), (16, "")):
+        tune(
+            recipe(),
+            source(),
+            Examples("x", [(x,) for x in SENTENCES[:count]]),
+            None,
+            make_mesh(MeshConfig()),
+            tmp_path,
+        )
+        assert f"{count} examples, {count // 8} updates of 8{left}" in said
 
 
 def test_what_cannot_be_tuned_is_one_line(tmp_path) -> None:

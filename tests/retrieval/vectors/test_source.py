@@ -174,7 +174,7 @@ def test_a_pooler_that_nothing_names_is_told_of(tmp_path, said):
     folder = write_model(tmp_path / "m", BERT)
     embedder = Embedder(folder, max_length=20)
     found = [embedder.encode(TEXTS) for _ in range(2)][1]
-    assert len(said) == 1 and "it has a pooler too: for SimBERT and RoFormer-Sim" in said[0]
+    assert len(said) == 1 and "the mean of the tokens, as is usual for a BERT; of a SimBERT or RoFormer-Sim" in said[0]
     np.testing.assert_array_equal(found, Embedder(folder, max_length=20).encode(TEXTS, "mean"))
     assert len(said) == 1
     Embedder(write_model(tmp_path / "n", replace(BERT, pooler="none")), max_length=20).encode(TEXTS)

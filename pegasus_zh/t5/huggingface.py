@@ -188,7 +188,10 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
     if kind not in ("mt5", "t5", OWN_TYPE):
         raise DataError(f"{file}: model_type is {kind!r}; only mt5 and t5 (v1.1) are read")
     gate = gate or ("gated-gelu" if kind == "mt5" else "relu")  # transformers' defaults
-    activation = about.get("dense_act_fn") or {"gated-gelu": "gelu_new"}.get(str(gate), str(gate).rpartition("-")[2])
+    named = about.get("dense_act_fn")
+    activation = named or {"gated-gelu": "gelu_new"}.get(str(gate), str(gate).rpartition("-")[2])
+    if named and str(named) not in ACTIVATIONS:
+        raise DataError(f"{file}: dense_act_fn is {json.dumps(named)}; only {', '.join(ACTIVATIONS)} can be read")
     if not str(gate).startswith("gated-") or str(activation) not in ACTIVATIONS:
         raise DataError(
             f"{file}: feed_forward_proj is {gate!r}, a T5 before v1.1 or another function; needs gated-gelu"

@@ -112,8 +112,8 @@ def scored(row: Row) -> tuple[str, str, float]:
     score = float(last) if is_number(last) else float("nan")
     if score != score or abs(score) == float("inf"):
         raise DataError(
-            f"{row.place}: the label or score {last!r} is not a number: labels are to be 0 and 1; write it so, or remove "
-            "the line"
+            f"{row.place}: the label or score {last!r} is not a number: labels are to be 0 and 1; write it so, or "
+            "remove the line"
         )
     return first, second, score
 

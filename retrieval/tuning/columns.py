@@ -127,6 +127,11 @@ def _told(path: str, roles: Roles, left: Sequence[str]) -> str:
     return f"{path}: the anchor is {roles.anchor}, its like {roles.like}{negatives}{rest}"
 
 
+def is_negative(name: str) -> bool:
+    """Is a column of this name one of hard negatives?"""
+    return _NEGATIVE.fullmatch(name) is not None
+
+
 def check_varied(rows: Sequence[Row]) -> None:
     """Raises DataError for a hard negative that is the same on every line, such as where a pair is from."""
     for column in range(2, min((len(row.columns) for row in rows), default=0)):

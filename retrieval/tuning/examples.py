@@ -45,7 +45,7 @@ def examples_of(
     if loss == "simcse":
         sentences = dict.fromkeys(text for path in data for text in _sentences(path, field))
         return Examples(where, [(text,) for text in sentences])
-    rows = [row for path in data for row in read_pairs(path, labelled)]
+    rows = [row for path in data for row in read_alike(path, labelled)]
     if not rows:
         raise DataError(f"{where}: no pair in it")
     counts = {len(row.columns) for row in rows}
@@ -72,7 +72,7 @@ def _sentences(path: str, field: str) -> Iterator[str]:
             yield from (text for text in row.columns if len(row.columns) == 1 or not is_label(text))
 
 
-def read_pairs(path: str, labelled: bool) -> list[Row]:
+def read_alike(path: str, labelled: bool) -> list[Row]:
     """The rows of a file of pairs; of labelled ones those that are alike, without their labels."""
     if labelled:
         pairs = [(row.place, *scored(row)) for row in read_columns(path)]

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pegasus_zh.text.lines import is_blank
-from pegasus_zh.text.records import cells, text_of
+from pegasus_zh.text.records import Record, cells, text_of
 from retrieval.texts import read_records
-from retrieval.tuning.examples import read_pairs
+from retrieval.tuning.columns import is_negative
+from retrieval.tuning.examples import read_alike
 from training.files.errors import DataError
 from training.telling import tell
 
@@ -43,18 +44,33 @@ def _groups(path: str, labelled: bool) -> Iterator[Group]:
     first = next(rows, None)
     if first is None:
         return
-    if not isinstance(cells(first), dict) or "synonyms" not in cells(first):
-        yield from (Group(row.place, row.columns) for row in read_pairs(path, labelled))
-        return
-    for row in itertools.chain([first], rows):
-        found = cells(row)
-        others = found.get("synonyms") if isinstance(found, dict) else None
-        if isinstance(found, list) or not isinstance(others, list) or not all(isinstance(x, str) for x in others):
-            raise DataError(f'{row.place}: no list of texts in "synonyms", as before; mend or remove the line')
-        texts = (text_of(found, "text", row.place), *others)
-        if empty := [n for n, text in enumerate(texts) if is_blank(text)]:
-            raise DataError(f"{row.place}: text {empty[0] + 1} of the group is empty; remove it")
-        yield Group(row.place, texts)
+    fields = cells(first)
+    if isinstance(fields, dict) and "synonyms" in fields:
+        yield from map(_with_synonyms, itertools.chain([first], rows))
+    else:
+        yield from _of_columns(path, labelled)
+
+
+def _with_synonyms(record: Record) -> Group:
+    fields = cells(record)
+    others = fields.get("synonyms") if isinstance(fields, dict) else None
+    if isinstance(fields, list) or not isinstance(others, list) or not all(isinstance(x, str) for x in others):
+        raise DataError(f'{record.place}: no list of texts in "synonyms", as before; mend or remove the line')
+    texts = (text_of(fields, "text", record.place), *others)
+    if empty := [n for n, text in enumerate(texts, 1) if is_blank(text)]:
+        raise DataError(f"{record.place}: text {empty[0]} of the group is empty; remove it")
+    return Group(record.place, texts)
+
+
+def _of_columns(path: str, labelled: bool) -> Iterator[Group]:
+    rows = read_alike(path, labelled)
+    left = [name for name in (rows[0].names if rows else ()) if is_negative(name)]
+    if left:
+        tell(f"{path}: {', '.join(left)} left out: of groups all texts are alike")
+    for row in rows:
+        names = row.names or ("",) * len(row.columns)
+        texts = (text for name, text in zip(names, row.columns, strict=True) if not is_negative(name))
+        yield Group(row.place, tuple(texts))
 
 
 def first_piece(text: str, longest: float) -> str:

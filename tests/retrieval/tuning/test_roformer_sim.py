@@ -291,6 +291,8 @@ def test_groups_of_files(tmp_path, said: list[str]) -> None:
         '{"text": "今天", "synonyms": ["天气", "今天"]}\n{"text": "你", "synonyms": []}\n'
     )
     (tmp_path / "b.tsv").write_text("今天\t天\t好\n我们\t你\t我\n")
+    (tmp_path / "d.tsv").write_text("query\tpos\tneg\n今天\t天\t你\n我们\t你\t我\n")
+    assert [group.texts for group in read_groups(str(tmp_path / "d.tsv"))] == [("今天", "天"), ("我们", "你")]
     (tmp_path / "c.csv").write_text("sentence1,sentence2,label\n今天,天,1\n我们,你,0\n")
     assert [group.texts for group in read_groups(str(tmp_path / "a.jsonl"))] == [("今天", "天气")]
     assert said == [f"{tmp_path / 'a.jsonl'}: 1 groups have one text alone, which says nothing of others: left out"]

@@ -16,6 +16,7 @@ from typing import Any
 from rope.config_files import SIZES
 from rope.encoder.config_json import (
     GELU,
+    OWN_KEY,
     SETTINGS,
     Kind,
     check_biases,
@@ -106,7 +107,7 @@ def write_checkpoint(
         if (found := getattr(config, name)) != only:
             raise DataError(f"{out}: not written, since bert4keras has no such {kind}: {name} is {found}, there {only}")
     about = {theirs: getattr(config, ours) for theirs, ours in (SIZES | SETTINGS).items()}
-    about |= {"hidden_act": GELU[config.gelu], "initializer_range": STD, **settings}
+    about |= {"hidden_act": GELU[config.gelu], "initializer_range": STD, OWN_KEY: {"pooler": config.pooler}, **settings}
     if config.embedding_width != config.width:
         about["embedding_size"] = config.embedding_width
     with atomic_write(out) as temporary:

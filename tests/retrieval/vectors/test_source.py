@@ -17,7 +17,7 @@ from retrieval.search.commands import open_searcher
 from retrieval.search.store import BuildConfig, build
 from retrieval.vectors.arrays import unit
 from retrieval.vectors.encoding import Encoding
-from retrieval.vectors.source import load_alone
+from retrieval.vectors.source import load_alone, load_sentence_encoder
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import TEXTS, by_hand
 from tests.rope.encoder.random_encoder import BERT, ROFORMER
@@ -218,6 +218,37 @@ def test_export_keeps_all_that_a_folder_says(folder, tmp_path):
     there, here = Embedder(folder), Embedder(tmp_path / "out")
     for prompt in ("", *PROMPTS):
         np.testing.assert_array_equal(here.encode(TEXTS, prompt=prompt), there.encode(TEXTS, prompt=prompt))
+
+
+@pytest.mark.parametrize("config", [ROFORMER, BERT], ids=["roformer", "bert"])
+@pytest.mark.parametrize("form", ["huggingface", "tensorflow"])
+@pytest.mark.parametrize("pooling", ["pooler", "pooler-tanh"])
+def test_an_exported_pooler_is_one_again(config, form, pooling, tmp_path):
+    folder = write_model(tmp_path / "m", replace(config, max_positions=1536))
+    given = {"model": str(folder), "form": form, "pooling": pooling}
+    export_encoder(ExportEncoderConfig(folder=str(tmp_path / "out"), **given))
+    source = load_sentence_encoder(tmp_path / "out")
+    assert (source.pooling, source.steps) == (pooling, ())
+    assert source.text.config.pooler == ("linear" if pooling == "pooler" else "tanh")
+    np.testing.assert_array_equal(Embedder(tmp_path / "out").encode(TEXTS), Embedder(folder).encode(TEXTS, pooling))
+
+
+def test_a_checkpoint_has_no_room_for_what_follows_a_pooling(folder, tmp_path):
+    given = {"model": str(folder), "folder": str(tmp_path / "out"), "form": "tensorflow"}
+    with pytest.raises(DataError, match="what follows its pooling is not written to a checkpoint; give a --pooling"):
+        export_encoder(ExportEncoderConfig(**given))
+    for name, value in {
+        "whitening": "w",
+        "normalise": True,
+        "onnx": True,
+        "max_length": 9,
+        "dtype": "bfloat16",
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} goes with --form huggingface"):
+            ExportEncoderConfig(**given, **{name: value})
+    export_encoder(ExportEncoderConfig(**given, pooling="mean"))
+    out, there = Embedder(tmp_path / "out", max_length=12), Embedder(folder, max_length=12)
+    np.testing.assert_array_equal(out.encode(TEXTS, "mean"), there.encode(TEXTS, "mean"))
 
 
 @pytest.mark.parametrize("given", [{"whitening": "w.safetensors"}, {"normalise": True}, {"max_length": 9}], ids=str)

@@ -205,7 +205,11 @@ def test_a_json_may_be_one_object_over_several_lines(tmp_path):
         ),
         ("login.csv", "\ufeff<!DOCTYPE HTML>\n<html></html>\n", "login.csv: a page of HTML"),
         ("book.csv", b"PK\x03\x04\x14\x00" + bytes(range(40)), "book.csv: a zip archive, such as an .xlsx; unpack it"),
-        ("packed.tsv", gzip.compress("甲\t乙\n".encode()), "packed.tsv: compressed by gzip; add .gz to its name"),
+        (
+            "packed.tsv",
+            gzip.compress("甲\t乙\n".encode(), mtime=0),
+            "packed.tsv: compressed by gzip; add .gz to its name",
+        ),
         ("excel.csv", 'reference;"source"\n甲;乙\n', "line 1: names with ';' between them, and a .csv has commas"),
         ("tabs.csv", "reference\tsource\n甲\t乙\n", "line 1: names with '.t' between them, .*; name it .tsv"),
         ("bad.tsv.zst", b"no zstd", "bad.tsv.zst: broken or truncated zstd"),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.decoding.cache import Cache, LayerCache, append, laid, path_mask, unstacked
+from rope.decoding.cache import Cache, LayerCache, append, beside, empty, laid, path_mask, unstacked
 from rope.encoder.roformer import RoFormer, RoFormerConfig, embed, logits
 from rope.layers.attention import attention, cached_attention
 from rope.layers.masks import segment_mask
@@ -74,30 +74,29 @@ class PrefixDecoder:
         return Memory(cache=cache, seen=segments != 0, token=token, place=place, layers=layers)
 
     def cache(self, memory: Memory, beams: int, positions: int) -> Cache:
-        """The prompt's keys and values, and behind them the places of what is written."""
-        longer = lambda x, axis: jnp.pad(x, [(0, positions * beams * (i == axis)) for i in range(4)])  # noqa: E731
-        return [(longer(keys, 3), longer(values, 2)) for keys, values in memory.cache]
+        return empty(self.config.layers, memory.cache[0][0], positions * beams)
 
     def step(
         self, model: RoFormer, memory: Memory, cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array
     ) -> tuple[jax.Array, Cache]:
-        c, (rows, beams, _), prompt = self.config, path.shape, memory.seen.shape[1]
+        c = self.config
         tokens = jnp.where(t == 0, memory.token, tokens)
         types = jnp.broadcast_to((t > 0).astype(jnp.int32), tokens.shape)
         positions = jnp.broadcast_to(memory.place + t, tokens.shape)
         turn, updated = self._turn(positions), []
         # What position 0 leaves in the cache is the prompt's last token again, which is seen in the prompt.
-        written = path_mask(path.at[:, :, 0].set(-1), t)
-        seen = jnp.concatenate([jnp.broadcast_to(memory.seen[:, None, None], (rows, 1, beams, prompt)), written], 3)
+        read, written = memory.seen[:, None, None], path_mask(path, t, beside(cache, path), first=1)
 
-        def mix(kept: LayerCache, query: jax.Array, key: jax.Array, value: jax.Array, _: None) -> jax.Array:
+        def mix(
+            prompt: LayerCache, kept: LayerCache, query: jax.Array, key: jax.Array, value: jax.Array, _: None
+        ) -> jax.Array:
             query, key = rotate(query, turn, c.layout), rotate(key, turn, c.layout)
-            updated.append(append(kept, key, value, prompt + t * beams))
-            return cached_attention(query, *updated[-1], mask=seen)
+            updated.append(append(kept, key, value, t))
+            return cached_attention(query, (*prompt, read), (*updated[-1], written))
 
         x = embed(model.embeddings, tokens, types, positions, c)
-        for p, kept in zip(memory.layers, cache, strict=True):
-            x = run_block(x, p, c, partial(mix, kept))
+        for p, prompt, kept in zip(memory.layers, memory.cache, cache, strict=True):
+            x = run_block(x, p, c, partial(mix, prompt, kept))
         return x, updated
 
     def logits(self, model: RoFormer, hidden: jax.Array) -> jax.Array:

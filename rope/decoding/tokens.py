@@ -29,36 +29,27 @@ def draw(scores: jax.Array, seeds: jax.Array, t: jax.Array, search: Search) -> j
     """A token for each seed [B, K] from scores [B, K, V], logits over the temperature, or [B, 1, V], for all K;
     each depends on its seed and t alone, however rows are batched.
 
-    Random numbers go by rank, so a draw is the same whether few are ranked or all, which is done only if those few do
-    not have top_p of the probability in some row.
+    Random numbers go by rank, so a draw is the same whether few tokens of its row are ranked or all.
     """
     rows = scores.reshape(-1, scores.shape[-1])
     keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), t))(seeds.reshape(-1)).reshape(len(rows), -1)
-    pick = jax.vmap(lambda keys, scores: jax.vmap(jax.random.categorical, (0, None))(keys, scores))
     left, tokens, enough = drawn_from(rows, search)
-
-    def among_best() -> jax.Array:
-        drawn = pick(keys, left)
-        return drawn if tokens is None else jnp.take_along_axis(tokens, drawn, 1)
-
-    def among_all() -> jax.Array:
-        ranked, log_z = descending(rows), jax.nn.logsumexp(rows, -1, keepdims=True)
-        among = lambda ranked: lambda: pick(keys, nucleus(ranked, log_z, search.top_p)[0])  # noqa: E731
-        some = ranked[:, : 8 * NUCLEUS]
-        return of_rank(rows, ranked, jax.lax.cond(nucleus(some, log_z, search.top_p)[1], among(some), among(ranked)))
-
-    drawn = among_best() if enough is True else jax.lax.cond(enough, among_best, among_all)
+    drawn = _pick(keys, left)
+    if tokens is not None:
+        drawn = jnp.take_along_axis(tokens, drawn, 1)
+    if enough is not None:
+        drawn = _of_short_rows(drawn, rows, keys, ~enough, search.top_p)
     return drawn.reshape(seeds.shape)
 
 
-def drawn_from(scores: jax.Array, search: Search) -> tuple[jax.Array, jax.Array | None, jax.Array | bool]:
-    """What of scores [B, V] is drawn from: (scores [B, C], their tokens [B, C], or None where they are all; whether
-    that is all of it, as in some row it may not be where top_p is of all tokens)."""
+def drawn_from(scores: jax.Array, search: Search) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """What of scores [B, V] is drawn from: (scores [B, C], their tokens [B, C], or None where they are all; bool [B],
+    in which rows that is all of it, or None where it is in all). Of top_p alone the NUCLEUS best are looked at."""
     if search.top_k:
         left, tokens = top_k(scores, min(search.top_k, scores.shape[-1]))
-        return nucleus(left, jax.nn.logsumexp(left, -1, keepdims=True), search.top_p)[0], tokens, True
+        return nucleus(left, jax.nn.logsumexp(left, -1, keepdims=True), search.top_p)[0], tokens, None
     if search.top_p == 1:
-        return scores, None, True
+        return scores, None, None
     left, tokens = top_k(scores, min(NUCLEUS, scores.shape[-1]))
     left, enough = nucleus(left, jax.nn.logsumexp(scores, -1, keepdims=True), search.top_p)
     return left, tokens, enough
@@ -66,11 +57,35 @@ def drawn_from(scores: jax.Array, search: Search) -> tuple[jax.Array, jax.Array 
 
 def nucleus(ranked: jax.Array, log_z: jax.Array, top_p: float) -> tuple[jax.Array, jax.Array]:
     """Scores [B, C], the best first, those out of reach before which there is top_p of the probability already: the
-    token that reaches it is in (Holtzman et al. 2020, arXiv 1904.09751, section 3.1). And whether it is reached in all
-    rows, for log_z [B, 1] of them whole."""
+    token that reaches it is in (Holtzman et al. 2020, arXiv 1904.09751, section 3.1). And bool [B], whether it is
+    reached, for log_z [B, 1] of all scores."""
     p = jnp.exp(ranked - log_z)
     before = jnp.cumsum(p, -1) - p
-    return jnp.where(before < top_p, ranked, NEVER), jnp.all(before[:, -1] + p[:, -1] >= top_p)
+    return jnp.where(before < top_p, ranked, NEVER), before[:, -1] + p[:, -1] >= top_p
+
+
+def _pick(keys: jax.Array, scores: jax.Array) -> jax.Array:
+    """For each key [B, K] a place among scores [B, C]."""
+    return jax.vmap(lambda keys, scores: jax.vmap(jax.random.categorical, (0, None))(keys, scores))(keys, scores)
+
+
+def _of_short_rows(drawn: jax.Array, rows: jax.Array, keys: jax.Array, short: jax.Array, top_p: float) -> jax.Array:
+    """The draws [B, K], those of the rows that are `short` [B] by ranking all of scores [B, V]: an eighth of the rows
+    at a time, as long as there are any."""
+    some = max(len(rows) // 8, 1)
+    order, count = jnp.argsort(~short, stable=True), jnp.sum(short, dtype=jnp.int32)
+
+    def rank(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        done, drawn = state
+        which = jax.lax.dynamic_slice_in_dim(order, done, some)  # of the last ones, some again, to the same effect
+        mine, of_keys = rows[which], keys[which]
+        ranked, log_z = descending(mine), jax.nn.logsumexp(mine, -1, keepdims=True)
+        among = lambda ranked: lambda: _pick(of_keys, nucleus(ranked, log_z, top_p)[0])  # noqa: E731
+        hundreds = ranked[:, : 8 * NUCLEUS]
+        found = jax.lax.cond(jnp.all(nucleus(hundreds, log_z, top_p)[1]), among(hundreds), among(ranked))
+        return done + some, drawn.at[which].set(of_rank(mine, ranked, found))
+
+    return jax.lax.while_loop(lambda state: state[0] < count, rank, (jnp.zeros((), jnp.int32), drawn))[1]
 
 
 def descending(rows: jax.Array) -> jax.Array:

@@ -35,7 +35,8 @@ def test_a_draw_is_that_of_all_tokens_ranked(spread, ties):
     wanted = ranked_whole(scores, SEEDS, 3, 0.95)
     # At the nucleus's edge the two sums may differ in their last bit.
     assert np.sum(np.asarray(drawn) != wanted) <= 1
-    assert bool(drawn_from(jnp.asarray(scores), search)[2]) == (spread == 8)
+    enough = np.mean(drawn_from(jnp.asarray(scores), search)[2])
+    assert enough == 1 if spread == 8 else enough < 1
 
 
 def test_a_row_that_is_flat_does_not_change_what_others_draw():
@@ -43,7 +44,9 @@ def test_a_row_that_is_flat_does_not_change_what_others_draw():
     search = Search(temperature=1.0, top_p=0.95)
     alone = draw(jnp.asarray(scores[:, None]), SEEDS[:, None], 0, search)
     scores[7] *= 0.01
-    np.testing.assert_array_equal(np.delete(draw(scores[:, None], SEEDS[:, None], 0, search), 7), np.delete(alone, 7))
+    np.testing.assert_array_equal(
+        np.delete(draw(jnp.asarray(scores[:, None]), SEEDS[:, None], 0, search), 7), np.delete(alone, 7)
+    )
 
 
 def test_one_row_serves_many_seeds():

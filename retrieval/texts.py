@@ -84,9 +84,9 @@ def _rows(path: str, wanted: Sequence[str] = ()) -> Iterator[Record]:
             blank.clear()
 
 
-def scored(row: Row) -> tuple[str, str, float]:
-    """(text, text, score) of a row: two columns and then a score; of named ones the score may be anywhere, if it is
-    called score, label or similarity, and there may be an id. Raises DataError."""
+def labelled(row: Row) -> tuple[str, str, str]:
+    """(text, text, label as it is written) of a row: two columns and then a label; of named ones it may be anywhere, if
+    it is called score, label or similarity, and there may be an id. Raises DataError."""
     places = [n for n, name in enumerate(row.names) if not _ID.fullmatch(name)] or [*range(len(row.columns))]
     if len(places) != 3:
         named = f" ({', '.join(row.names)})" if row.names else ""
@@ -94,9 +94,15 @@ def scored(row: Row) -> tuple[str, str, float]:
     by_name = [n for n in places if row.names and is_score(row.names[n])]
     last = by_name[0] if len(by_name) == 1 else places[-1]
     first, second = (row.columns[n] for n in places if n != last)
-    score = float(row.columns[last]) if is_number(row.columns[last]) else float("nan")
+    return first, second, row.columns[last]
+
+
+def scored(row: Row) -> tuple[str, str, float]:
+    """The same with a score for a label. Raises DataError."""
+    first, second, label = labelled(row)
+    score = float(label) if is_number(label) else float("nan")
     if score != score or abs(score) == float("inf"):
-        raise DataError(f"{row.place}: the score {row.columns[last]!r} is not a number; mend or remove the line")
+        raise DataError(f"{row.place}: the score {label!r} is not a number; mend or remove the line")
     return first, second, score
 
 

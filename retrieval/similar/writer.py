@@ -12,7 +12,7 @@ from retrieval.similar.drawing import Drawing
 from retrieval.similar.prompts import prompt_of
 from retrieval.similar.ranking import Found, Similar, chosen, different
 from retrieval.vectors.arrays import check_finite, unit
-from retrieval.vectors.encoding import Encode, Encoding, check_length, encoder_for
+from retrieval.vectors.encoding import Encode, Encoding, encoder_for
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder
 from rope.encoder.prefix_decoder import PrefixDecoder
@@ -73,7 +73,7 @@ class QuestionWriter:
 
     def _vectors(self, texts: list[str], drawing: Drawing) -> np.ndarray:
         """float32 [n, D] of length 1, by the model's own pooling."""
-        length = max(self._source.length, drawing.writing.max_source)
+        length = max(drawing.writing.max_source, drawing.writing.max_target + 1)  # nothing of either is cut
         if length not in self._encoders:
             text, encoding = self._source.text, Encoding(max_length=length, dtype=self._dtype)
             of_model = encoder_for(text.config, text.tokenizer, [self.pooling], encoding)
@@ -117,4 +117,3 @@ def check_room(config: RoFormerConfig, drawing: Drawing) -> None:
             f"--max-source {writing.max_source} and --max-target {writing.max_target}: the model has "
             f"{config.max_positions} learned positions; give less"
         )
-    check_length(config, writing.max_source)

@@ -22,6 +22,8 @@ SMALL = {
     "critics": ["--dimensions", "4", "--batch", "32", "--steps", "2", "--seeds", "2",
                 "--repeats", "1", "--points", "32"],
     "embeddings": ["--count", "20", "--width", "64", "--layers", "1", "--batch", "4", "--repeats", "1"],
+    "similar_questions": ["--questions", "1", "2", "--draws", "3", "--length", "3", "--preset", "tiny",
+                          "--torch-batches", "1", "2", "--repeats", "1"],
     "vectors": ["--vectors", "2000", "--indexed", "2000", "--repeats", "1"],
     "training_step": ["--preset", "tiny", "--rows", "2", "--source", "32", "--target", "16",
                       "--torch", "sdpa", "--repeats", "1"],

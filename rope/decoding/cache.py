@@ -60,14 +60,16 @@ def path_mask(path: jax.Array, t: jax.Array, beside: int, first: int = 0) -> jax
     return (of_path & there[None, None, :, None]).reshape(rows, 1, beams, length * beams)
 
 
-def taken(cache: Cache, which: jax.Array) -> Cache:
-    """The cache of these hypotheses [B, K] of each row, in this order, where they have a row of it each."""
+def taken(cache: Cache, which: jax.Array, beams: int) -> Cache:
+    """The cache of these hypotheses [B, K] of each row's `beams`, in this order, where they have a row of it each; a
+    decoder may keep several of each (rows [B, …, K])."""
 
     def take(x: jax.Array) -> jax.Array:
         rows, kept = which.shape
-        of_row = x.reshape(rows, -1, *x.shape[1:])
-        index = which.reshape(rows, kept, *(1,) * (x.ndim - 1))
-        return jnp.take_along_axis(of_row, index, 1).reshape(-1, *x.shape[1:])
+        of_row = x.reshape(rows, -1, beams, *x.shape[1:])
+        return jnp.take_along_axis(of_row, which.reshape(rows, 1, kept, *(1,) * (x.ndim - 1)), 2).reshape(
+            -1, *x.shape[1:]
+        )
 
     return jax.tree.map(take, cache)
 

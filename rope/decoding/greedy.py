@@ -79,7 +79,7 @@ def one_hypothesis(
     )
     if answers > 1:
         state = step(state)
-        state = state._replace(cache=taken(state.cache, jnp.zeros((rows, answers), jnp.int32)))
+        state = state._replace(cache=taken(state.cache, jnp.zeros((rows, answers), jnp.int32), 1))
     for width, fewer in _widths(answers):
         if width < answers:
             state = _narrowed(state, width)
@@ -103,4 +103,6 @@ def _narrowed(state: _State, width: int) -> _State:
     ended = jnp.take_along_axis(state.finished, state.who, 1)
     kept = jnp.argsort(ended, axis=1, stable=True)[:, :width]
     take = lambda x: jnp.take_along_axis(x, kept, 1)  # noqa: E731
-    return state._replace(tokens=take(state.tokens), who=take(state.who), cache=taken(state.cache, kept))
+    return state._replace(
+        tokens=take(state.tokens), who=take(state.who), cache=taken(state.cache, kept, state.who.shape[1])
+    )

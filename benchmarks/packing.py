@@ -46,7 +46,9 @@ def rows(config: Config) -> tuple[Rows, Rows, int]:
     """The packed, the padded ones, and the size of the vocabulary."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = PegasusTokenizer(train_pegasus_vocabulary(read_documents(config.data), 4000))
-        prepared = prepare(ExamplesConfig(), PrepareConfig(data=config.data), tokenizer, Path(folder) / "set")
+        prepared = prepare(
+            ExamplesConfig(), PrepareConfig(data=config.data, eval_fraction=0), tokenizer, Path(folder) / "set"
+        )
         manifest = prepared.manifest
         packed = prepared.train.batch(range(max(1, config.positions // sum(manifest.row.values()))))
     pairs = [

@@ -27,9 +27,11 @@ from pegasus_zh.rows.packing import choose_row_shape, encode_row, pack, padding
 from pegasus_zh.rows.prepare import PrepareConfig, lengths_of, prepare
 from pegasus_zh.rows.prepared_set import id_dtype
 from pegasus_zh.rows.pseudo_summary import pseudo_summary
-from pegasus_zh.text.documents import find_sources, parse_records, read_documents, read_records
+from pegasus_zh.text.documents import parse_records, read_documents
 from pegasus_zh.text.sentences import group_sentences, split_sentences
-from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
+from pegasus_zh.text.sources import find_sources, read_records
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
 from training.telling import silence
 

@@ -28,6 +28,7 @@ def main() -> None:
         ["rotary"],
         ["critics"],
         ["embeddings"],
+        ["roformer_sim"],
         ["vectors"],
         ["training_step", "--preset", "tiny", "--rows", "16"],
         ["training_step", "--preset", "t5-pegasus-small"],

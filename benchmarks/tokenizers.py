@@ -26,8 +26,10 @@ import tyro
 
 from benchmarks.harness import Clock, measure
 from benchmarks.side import Run
-from pegasus_zh.text.tokenizers import PegasusTokenizer, load_tokenizer, normalise, words
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from pegasus_zh.text.wordpieces import normalise, words
 from training.flags import FLAT
 
 Ids = list[list[int]]  # of each line

@@ -167,7 +167,7 @@ def claim(config: Config) -> None:
     with tempfile.TemporaryDirectory() as folder, jax.set_mesh(make_mesh(MeshConfig())):
         run = encoder(source, config.poolings, Encoding())
         for name, those in {"texts": texts, "questions": [row[0] for row in rows]}.items():
-            found = np.concatenate([part.vectors.reshape(len(part.vectors), -1) for part in run(those)])
+            found = np.concatenate([part.reshape(len(part), -1) for part in run(those)])
             np.save(Path(folder) / f"{name}.npy", found)
         kept = {"as they are": None} | {f"whitened to {n}": n for n in (found.shape[1], found.shape[1] // 3)}
 

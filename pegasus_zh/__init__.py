@@ -5,9 +5,9 @@ rows/         texts -> examples (pseudo-summaries, span corruption, plain text) 
 t5/           mT5 and its objective; loading (transformers, bert4keras), transplanting, export, StableHLO
 experiments/  few-shot: what pretraining buys when examples are few
 
-pretrain, finetune, generation and evaluation are what a user runs, text_encoder the same for RoFormer and BERT
-(and what retrieval builds on), writing is texts to texts by any decoder; api is what a program calls, by names of this
-package (docs/python.md).
+pretrain, finetune, generation and evaluation are what a user runs, tuning what finetune and few-shot train by,
+text_encoder the same for RoFormer and BERT (and what retrieval builds on), writing is texts to texts by any decoder;
+api is what a program calls, by names of this package (docs/python.md).
 """
 
 from typing import TYPE_CHECKING, Any

@@ -13,13 +13,12 @@ import numpy as np
 
 from pegasus_zh import pretrain as t5
 from pegasus_zh import text_encoder
-from pegasus_zh.generation import placed
+from pegasus_zh.generation import placed, writer
 from pegasus_zh.t5 import mt5
-from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.text.lists import listed, many
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder, rows_of_texts
-from pegasus_zh.writing import Writing, bucket, write_texts
+from pegasus_zh.writing import Writing, bucket
 from rope.decoding.search import Search
 from rope.encoder import roformer
 from rope.encoder.roformer import RoFormer, encode_layers
@@ -168,10 +167,8 @@ class Writer:
         search = search if isinstance(search, Search) else SEARCHES[search]
         writing = Writing(batch_size=batch_size, search=search, **settings)
         writing = replace(writing, batch_size=_rows(batch_size, len(found)))
-        model, config, tokenizer = self._loaded.model, self._loaded.config, self._loaded.tokenizer
         with jax.set_mesh(self._mesh):
-            decoder, never = MT5Decoder(config), self._loaded.suppressed
-            return list(write_texts(model, decoder, tokenizer, writing, found, suppressed=never))
+            return list(writer(self._loaded, writing)(found))
 
 
 def _rows(batch_size: int, texts: int) -> int:

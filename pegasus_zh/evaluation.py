@@ -27,11 +27,11 @@ import numpy as np
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from pegasus_zh.text.documents import find_sources
 from pegasus_zh.text.lines import is_blank, is_blank_line
 from pegasus_zh.text.pairs import PAIR_FILES
 from pegasus_zh.text.records import cells, read_rows, text_of
-from pegasus_zh.text.tokenizers import normalise
+from pegasus_zh.text.sources import find_sources
+from pegasus_zh.text.wordpieces import normalise
 from training.experiment.statistics import RESAMPLES, bounds_of_means
 from training.files.atomic import write_json
 from training.files.errors import DataError
@@ -146,7 +146,8 @@ def read_pairs(path: str, reference_field: str, written_field: str) -> tuple[lis
 
 
 def scores(references: Sequence[str], candidates: Sequence[str]) -> dict[str, np.ndarray]:
-    """Rouge-1, Rouge-2, Rouge-L (F) and BLEU of each candidate, from 0 to 1."""
+    """Rouge-1, Rouge-2, Rouge-L (F) and BLEU of each candidate: float64 [n] by metric, from 0 to 1. Raises ValueError
+    for lists of different lengths."""
     pairs = zip(references, candidates, strict=True)
     progress = tqdm(
         pairs, "evaluate", len(references), unit="example", delay=3, leave=False, disable=not showing() or None

@@ -19,7 +19,8 @@ from pegasus_zh.t5.load import Loaded, Semantics, load
 from pegasus_zh.t5.mt5 import init
 from pegasus_zh.text.losses import counting
 from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
-from pegasus_zh.writing import Writing, write_texts
+from pegasus_zh.writing import Writing, marks_of, write_texts
+from rope.decoding.search import Marks
 from training.files.atomic import resumable_write
 from training.files.errors import DataError
 from training.flags import changed
@@ -43,11 +44,11 @@ def placed(loaded: Loaded, dtype: Dtype) -> Loaded:
     return replace(loaded, model=place(loaded.model, abstract(partial(init, config, jax.random.key(0)))), config=config)
 
 
-def writer(loaded: Loaded, writing: Writing, dtype: Dtype) -> Write:
-    """What writes with these weights, under the mesh that is set."""
-    loaded = placed(loaded, dtype)
-    decoder, never = MT5Decoder(loaded.config), loaded.suppressed
-    return partial(write_texts, loaded.model, decoder, loaded.tokenizer, writing, suppressed=never)
+def writer(loaded: Loaded, writing: Writing, marks: Marks | None = None) -> Write:
+    """What writes with these weights as they are `placed`, under the mesh that is set. marks: by default those of the
+    model's tokenizer. Raises DataError as `marks_of`."""
+    marks = marks or marks_of(loaded.tokenizer, writing, loaded.suppressed)
+    return partial(write_texts, loaded.model, MT5Decoder(loaded.config), loaded.tokenizer, writing, marks=marks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class GenerateConfig:
     standard input as .txt, answered as its lines come; none gives a prompt."""
     out: str = ""
     """A JSONL file of {source, reference, written}, and all answers where several are asked for; by default standard
-    output, an answer a line."""
+    output, an answer a line, of several each behind the input's number and a tab."""
     field: str = "source"
     """The field or column with an input's text."""
     reference_field: str = "reference"
@@ -91,15 +92,17 @@ def run_generation(config: GenerateConfig) -> None:
     whole = config.input and not stream
     inputs = list(read_pairs(config.input, config.field, config.reference_field)) if whole else None
     loaded = load(config.model, semantics=config.semantics, step=config.step)
-    tokenizer, losses = counting(loaded.tokenizer)
+    marks = marks_of(loaded.tokenizer, config.writing, loaded.suppressed)
+    tokenizer, lost = counting(loaded.tokenizer)
     loaded = replace(loaded, tokenizer=tokenizer)
     tell(f"{loaded.source}; each length is compiled as it comes")
     # No more rows than there are texts: a prompt has one.
     rows = min(config.writing.batch_size, 1 if inputs is None else max(len(inputs), 1))
     with jax.set_mesh(make_mesh(config.mesh)):
-        written = writer(loaded, replace(config.writing, batch_size=rows), config.dtype)
+        loaded = placed(loaded, config.dtype)
+        written = writer(loaded, replace(config.writing, batch_size=rows), marks)
         if stream:
-            _answer_lines(loaded, config)
+            _answer_lines(loaded, config.writing, marks)
         elif inputs is None:
             tell("Ctrl-D ends it")
             number = itertools.count()
@@ -107,23 +110,29 @@ def run_generation(config: GenerateConfig) -> None:
         elif config.out:
             _write_file(config, loaded.fingerprint, inputs, written)
         else:
-            for texts in written(x.source for x in inputs):
-                print(*texts, sep="\n")
+            for place, texts in enumerate(written(x.source for x in inputs), 1):
+                _print(texts, place)
     if config.input:
-        losses.report(config.input)
+        lost().report(config.input)
     else:
-        losses.report_any("what was asked")
+        lost().report_any("what was asked")
 
 
-def _answer_lines(loaded: Loaded, config: GenerateConfig) -> None:
+def _answer_lines(loaded: Loaded, writing: Writing, marks: Marks) -> None:
     """Writes for the lines of standard input, each time for all that have come."""
-    loaded, first = placed(loaded, config.dtype), 0
+    first = 0
     for lines in arriving_lines(sys.stdin.buffer):
-        rows = min(config.writing.batch_size, 1 << (len(lines) - 1).bit_length())  # few numbers: each is compiled
-        writing = replace(config.writing, batch_size=rows)
-        for texts in writer(loaded, writing, config.dtype)(lines, first):
-            print(*texts, sep="\n", flush=True)
+        rows = min(writing.batch_size, 1 << (len(lines) - 1).bit_length())  # few numbers: each is compiled
+        write = writer(loaded, replace(writing, batch_size=rows), marks)
+        for number, texts in enumerate(write(lines, first), first + 1):
+            _print(texts, number)
         first += len(lines)
+
+
+def _print(texts: list[str], number: int) -> None:
+    """One answer alone, several behind the number of their input, which is that of the row in a file of --out."""
+    for text in texts:
+        print(text if len(texts) == 1 else f"{number}\t{text}", flush=True)
 
 
 def _prompt(answer: Callable[[str], str]) -> None:

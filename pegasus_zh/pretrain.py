@@ -20,7 +20,8 @@ from pegasus_zh.t5.load import Loaded, load
 from pegasus_zh.t5.program import t5_program
 from pegasus_zh.text.documents import CORPUS
 from pegasus_zh.text.readers import DOCUMENTS
-from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import keep_tokenizer, load_tokenizer
+from pegasus_zh.text.tokenizers import Tokenizer
 from pegasus_zh.text.vocabulary import TokenizerConfig
 from rope.layers.computation import Computation
 from training.files.errors import DataError
@@ -95,7 +96,7 @@ class PretrainConfig:
     """What the documents are cut into."""
     samples: int = 5
     """Held-out pseudo-summaries written and shown at the end; 0: nor is told how many are found among eight."""
-    prepare: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=lambda: PrepareConfig(eval_fraction=0.01))
+    prepare: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=PrepareConfig)
     """Which documents, and how they are prepared."""
     launch: Annotated[LaunchConfig, FLAT] = field(default_factory=LaunchConfig)
     """On what it runs."""

@@ -10,7 +10,9 @@ import jax
 import numpy as np
 
 from pegasus_zh.rows.plain_text import TextConfig, text_recipe, text_rows, vocabulary_of
-from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer, load_tokenizer
+from pegasus_zh.text.model_tokenizer import load_model_tokenizer, tokenizer_folder
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer
 from rope.encoder import pretrain as encoder
 from rope.encoder import roformer
 from rope.encoder.load import load_encoder
@@ -27,6 +29,8 @@ from training.program import Program
 
 
 class TextEncoder(NamedTuple):
+    """An encoder and the tokenizer that makes its ids."""
+
     model: RoFormer  # of float32 NumPy arrays
     config: RoFormerConfig
     tokenizer: Tokenizer
@@ -89,22 +93,12 @@ def plan_of(config: TextEncoderConfig, mesh: jax.sharding.Mesh) -> tuple[Program
     return encoder.plan_of(config.encoder, vocabulary_of(load_tokenizer(given)) if given else made)
 
 
-def tokenizer_folder(path: Path | str) -> Path:
-    """Where the tokenizer of a run, or of its checkpoints, or of a folder of transformers lies."""
-    path = Path(path).absolute()
-    if path.name == "checkpoints":
-        path = path.parent
-    return path / "tokenizer" if (path / "checkpoints").is_dir() else path
-
-
 def load_text_encoder(path: Path | str, *, step: int | None = None) -> TextEncoder:
     """As rope.encoder.load.load_encoder, with the tokenizer. Raises DataError for one that does not fit, too."""
     model, config, of_tokenizer, pooling, attention = load_encoder(path, step=step)
-    tokenizer = load_tokenizer(where := tokenizer_folder(path))
+    tokenizer, where = load_model_tokenizer(path, of_tokenizer), tokenizer_folder(path)
     if tokenizer.mask_id is None:
         raise DataError(f"{where}: a {tokenizer.kind} model; an encoder's tokenizer is its vocab.txt: put that there")
-    if of_tokenizer not in (None, tokenizer.fingerprint):
-        raise DataError(f"{where}: not the tokenizer that the checkpoint was trained with; put that one there")
     if tokenizer.vocab_size > config.vocabulary:
         raise DataError(
             f"{where}: {tokenizer.vocab_size:,} tokens, and the embedding has {config.vocabulary:,} rows; put the "
@@ -115,7 +109,7 @@ def load_text_encoder(path: Path | str, *, step: int | None = None) -> TextEncod
 
 def rows_of_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
     """(ids, segments) int32 [texts, T] for rope.encoder.roformer.encode: a row a text between [CLS] and [SEP], its end
-    left out beyond `length`, T of the longest."""
+    left out beyond `length`, T of the longest. Raises ValueError for no text, and for fewer than 3 positions."""
     if length < 3 or not texts:
         raise ValueError(f"{len(texts)} texts in rows of {length}: one text or more, and 3 positions, are needed")
     framed = [tokenizer.frame_source(tokenizer.encode(text), length) for text in texts]

@@ -43,6 +43,11 @@ class Writing:
 
     def __post_init__(self):
         check_ranges(self, max_source=3, max_target=3, batch_size=1, seed=(0, 1 << 32))
+        if self.search.min_length > self.max_target + 1:
+            raise ValueError(
+                f"min_length is {self.search.min_length}: at most {self.max_target + 1} can be there, max_target's "
+                "ids and the start token; give a larger --max-target"
+            )
         if not all(isinstance(word, str) and word.strip() for word in many(self.forbid)):
             raise ValueError(f"forbid is {self.forbid}: give words, none of them empty")
 
@@ -61,10 +66,10 @@ def generate(
     sources: Iterable[Sequence[int]],
     writing: Writing,
     first: int = 0,
-    suppressed: tuple[int, ...] = (),
+    marks: Marks | None = None,
 ) -> Iterator[str]:
     """What the model writes for each framed source (ids), in order: the first of `answers`, which takes the same."""
-    return (best for best, *_ in answers(model, decoder, tokenizer, sources, writing, first, suppressed))
+    return (best for best, *_ in answers(model, decoder, tokenizer, sources, writing, first, marks))
 
 
 def answers(
@@ -74,18 +79,18 @@ def answers(
     sources: Iterable[Sequence[int]],
     writing: Writing,
     first: int = 0,
-    suppressed: tuple[int, ...] = (),
+    marks: Marks | None = None,
 ) -> Iterator[list[str]]:
     """The texts that the model writes for each framed source (ids), in order, as many as the search is asked for, the
     best first; under the mesh that is set, if one is.
 
     model: the parameters that the decoder reads. Sources are taken a window at a time (WINDOW batches), and decoded in
-    order of their length. first: the number of the first, on which what is drawn at random depends. suppressed: ids
-    that are never written.
+    order of their length. first: the number of the first, on which what is drawn at random depends. marks: those of
+    `marks_of`, where some ids are never written, or where they serve several calls.
     """
     parts, count = parts_of("batch"), writing.search.answers
     rows = -(-writing.batch_size // parts) * parts  # what the mesh can cut
-    marks = marks_of(tokenizer, writing, suppressed)
+    marks = marks or marks_of(tokenizer, writing)
     sources = iter(sources)
     while window := list(islice(sources, WINDOW * rows)):
         texts: dict[int, list[str]] = {}
@@ -113,8 +118,11 @@ def answers(
 
 
 def marks_of(tokenizer: Tokenizer, writing: Writing, suppressed: tuple[int, ...] = ()) -> Marks:
-    """The ids that begin and end what is written, and those it may not have. Raises DataError for words that the
-    vocabulary cannot write first, and for those it writes in too many ways."""
+    """The ids that begin and end what is written, and those it may not have, `suppressed` among them.
+
+    tokenizer: a counting one (text/losses.py) would count these words as the input's. Raises DataError for words that
+    the vocabulary cannot write first, and for those it writes in too many ways.
+    """
     words = chain.from_iterable(spellings(tokenizer, word) for word in writing.forbid)
     return Marks(
         start=tokenizer.start_id,
@@ -132,7 +140,7 @@ def write_texts(
     writing: Writing,
     texts: Iterable[str],
     first: int = 0,
-    suppressed: tuple[int, ...] = (),
+    marks: Marks | None = None,
 ) -> Iterator[list[str]]:
     """The texts that the model writes for each text, in order; otherwise as `answers`.
 
@@ -140,4 +148,4 @@ def write_texts(
     """
     ids = map(tokenizer.encode, many(texts))
     framed = (tokenizer.frame_source(x, writing.max_source) if x else [] for x in ids)  # of nothing, nothing
-    return answers(model, decoder, tokenizer, framed, writing, first, suppressed)
+    return answers(model, decoder, tokenizer, framed, writing, first, marks)

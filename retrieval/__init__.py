@@ -2,7 +2,7 @@
 
 vectors/      texts to vectors (encoding, pooling); what a folder says of them (source, modules: sentence-transformers);
               whitening, flow; files of vectors (arrays)
-tuning/       an encoder tuned for them: contrastive losses, SimCSE, CoSENT
+tuning/       an encoder tuned for them: contrastive losses, SimCSE, CoSENT, a softmax over groups of labels
 similar/      similar questions of a text, drawn and ranked by one model
 search/       an index (index), its folder (store), commands and page over it
 experiments/  the similarity grid: models x poolings x whitenings x tasks

@@ -91,7 +91,7 @@ class Embedder:
                 of_model = encoder_for(source.text.config, source.text.tokenizer, [chosen], self._encoding)
                 self._programs[chosen] = partial(of_model, self._model)
             encode = source.finish(self._programs[chosen], chosen, before)
-            vectors = np.concatenate([part.vectors[:, 0] for part in encode(found)])
+            vectors = np.concatenate([part[:, 0] for part in encode(found)])
         vectors = vectors if map_ is None else map_(vectors)
         check_finite(vectors)
         return unit(vectors) if normalise else vectors

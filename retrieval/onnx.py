@@ -3,7 +3,7 @@
 Letters: B texts, T positions, K dimensions of a vector.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from retrieval.vectors.modules import Activation, Dense, Step
 from retrieval.vectors.pooling import Pooling, embed
+from retrieval.vectors.steps import Step, after
 from rope.encoder.roformer import RoFormer, RoFormerConfig
 from training.onnx import write_onnx
 
 FILE = "vectors.onnx"
-_AFTER: dict[Activation, Callable[[jax.Array], jax.Array]] = {
-    "Identity": lambda x: x,
-    "Tanh": jnp.tanh,
-    "ReLU": lambda x: jnp.maximum(x, 0),
-}
 
 
 def write_vectors(path: Path, model: RoFormer, config: RoFormerConfig, pooling: Pooling, steps: Sequence[Step]) -> None:
@@ -35,17 +30,6 @@ def write_vectors(path: Path, model: RoFormer, config: RoFormerConfig, pooling: 
 
     def vectors(ids: jax.Array, mask: jax.Array) -> jax.Array:
         places = jax.lax.broadcasted_iota(jnp.int32, ids.shape, 1)  # of one text a row: no cumulative maximum
-        found = embed(model, ids, mask, config, [pooling], positions=places)[:, 0, 0]
-        for step in steps:
-            found = _dense(step, found) if isinstance(step, Dense) else _unit(found)
-        return found
+        return after(steps, embed(model, ids, mask, config, [pooling], positions=places)[:, 0, 0])
 
     write_onnx(path, vectors, {"input_ids": rows, "attention_mask": rows}, ["sentence_embedding"])
-
-
-def _dense(step: Dense, vectors: jax.Array) -> jax.Array:
-    return _AFTER[step.activation](vectors @ step.kernel + step.bias[None])
-
-
-def _unit(vectors: jax.Array) -> jax.Array:
-    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)

@@ -15,8 +15,10 @@ COMMANDS = {
     "finetune": ("pegasus_zh.finetune", ("--batch-size", "--remat", "--optimizer")),
     "pretrain_encoder": ("pegasus_zh.text_encoder", ("--batch-size", "--remat", "--optimizer")),
     "simcse": ("retrieval.tuning.simcse", ("--batch-size", "--remat", "--optimizer")),
+    "roformer_sim": ("retrieval.tuning.roformer_sim", ("--batch-size", "--remat", "--optimizer")),
     "wgan_images": ("gan.experiments.images", ("--loop.batch-size", None, None)),
 }
+AUTO = {"remat": "dots on a TPU", "attention": "flash on a TPU, where it is legal"}
 USAGE = """usage: {} COMMAND [flags of plan] [the flags of COMMAND]
 
 Compiles the training step of a command for a TPU slice that is not here, arranged by --mesh.data, --mesh.fsdp and
@@ -28,6 +30,7 @@ which `make plan ARGS=…` sees to. COMMAND --help shows its flags.
   finetune          on pairs, such as --model runs/tiny --data pairs.tsv --folder runs/pairs
   pretrain_encoder  RoFormer or BERT, such as --preset roformer-base --dtype bfloat16
   simcse            sentence vectors, such as --model runs/encoder --data texts.txt
+  roformer_sim      similar questions, such as --model runs/encoder --data groups.jsonl
   wgan_images       a GAN, as scripts.wgan images, such as --critic gp
 
 flags of plan:
@@ -48,7 +51,7 @@ def main() -> None:
         named = f"no training {command!r}" if command else "no COMMAND given"
         sys.exit(0 if command in ("-h", "--help") else f"\nerror: {named}")
     from training.pods.compilation import tpu_mesh
-    from training.pods.planning import flags, show_plan, show_search
+    from training.pods.planning import flags, show_plan, show_rows, show_search, show_settings
     from training.pods.search import Candidate
 
     options, arguments = flags(arguments)
@@ -57,6 +60,7 @@ def main() -> None:
     config = module.parse(arguments, f"{prog('plan')} {command}")
     mesh = tpu_mesh(options.topology, config.launch.mesh, options.slices)
     program, loop = module.plan_of(config, mesh)
+    show_settings(config, AUTO, command, options)
     if options.search:
         rows, remat, optimizer = changes
 
@@ -72,6 +76,7 @@ def main() -> None:
         show_search(program, mesh, options, process, tried, ("adamw", "adafactor") if optimizer else (None,))
         return
     program.check(mesh, loop.microbatch)
+    show_rows(program, mesh, loop)
     print(f"compiling {command} for {options.topology}: a minute or more", flush=True)
     show_plan(program, mesh, loop, options, _name(command, arguments))
 

@@ -13,7 +13,7 @@ def main() -> None:
 
     from pegasus_zh.rows.makers import ExamplesConfig
     from pegasus_zh.rows.prepare import PrepareConfig, prepare
-    from pegasus_zh.text.tokenizers import load_tokenizer
+    from pegasus_zh.text.tokenizer_files import load_tokenizer
     from training.flags import parse_flags
 
     def command(examples: ExamplesConfig, documents: PrepareConfig, tokenizer: Path, folder: Path) -> Callable:

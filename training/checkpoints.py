@@ -153,16 +153,22 @@ class Checkpoints:
             )
         return None
 
-    def restore_model(self, step: int, abstract: Any) -> Any:
+    def restore_model(self, step: int, abstract: Any, part: str | None = None) -> Any:
         """The model alone, as NumPy arrays of the shapes of `abstract`: needs no mesh and no memory of a device.
 
-        Raises DamagedCheckpoint, and ValueError where the checkpoint is of another model.
+        part: the one field of what was trained that is the model. Raises DamagedCheckpoint, and ValueError where the
+        checkpoint is of another model.
         """
         saved = self._metadata(step).metadata
-        self._check_shapes(step, {**saved, "model": abstract})
+
+        def around(state: Any, model: Any) -> dict[str, Any]:
+            return {**state, "model": model if part is None else {**state["model"], part: model}}
+
+        self._check_shapes(step, around(saved, abstract))
         skipped = jax.tree.map(lambda _: ocp.PLACEHOLDER, saved)
         arrays = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), abstract)
-        return self._load(step, TrainState(**{**skipped, "model": arrays}), _host_checksums).model
+        found = self._load(step, TrainState(**around(skipped, arrays)), _host_checksums).model
+        return found if part is None else found[part]
 
     def _metadata(self, step: int) -> Any:
         try:
@@ -215,6 +221,11 @@ class Checkpoints:
             self._checkpointer.reload()
 
 
+def checkpoints_of(run: Path) -> Path:
+    """The folder of a run's checkpoints, by its work folder or by itself."""
+    return run / "checkpoints" if (run / "checkpoints").is_dir() else run
+
+
 def read_model(
     run: Path,
     init_of: Callable[[dict[str, Any], Path], Callable[[jax.Array], Any]],
@@ -223,10 +234,11 @@ def read_model(
     """(step, the checkpoint's config, the model as NumPy arrays) of a run's newest undamaged checkpoint, or of `step`.
 
     `run` is the work folder or its checkpoints folder. Neither the run's mesh nor its optimizer is needed. init_of:
-    what makes the model of a key, by the checkpoint's config; it raises where the checkpoint is not of its kind. Raises
-    DataError if there is no such checkpoint, if (where `step` is given) it is damaged, or if it holds no numbers.
+    what makes the model of a key, by the checkpoint's config; it raises where the checkpoint is not of its kind. Where
+    the config names a part of what was trained, that is the model. Raises DataError if there is no such checkpoint,
+    if (where `step` is given) it is damaged, or if it holds no numbers.
     """
-    folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
+    folder = checkpoints_of(run)
     with Checkpoints(folder, keep=None) as checkpoints:
         if step is not None and step not in checkpoints.steps:
             raise DataError(f"{folder}: no checkpoint of step {step!r}; it has the steps {checkpoints.steps}")
@@ -234,7 +246,7 @@ def read_model(
             try:
                 about = checkpoints.config(number)
                 abstract = jax.eval_shape(init_of(about, folder / str(number)), jax.random.key(0))
-                model = checkpoints.restore_model(number, abstract)
+                model = checkpoints.restore_model(number, abstract, about.get("part"))
                 for path, array in jax.tree.leaves_with_path(model):
                     check_finite(jax.tree_util.keystr(path, simple=True, separator="."), array, folder / str(number))
                 return number, about, model

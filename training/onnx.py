@@ -24,8 +24,9 @@ def write_onnx(
 ) -> None:
     """Writes the function of these inputs, its constants inside; sizes may be of jax.export.symbolic_shape.
 
-    Raises DataError for one that a file cannot hold.
+    Raises DataError for one that a file cannot hold, and as check_converter.
     """
+    check_converter()
     for name in ("jax2onnx", "onnx_ir"):  # each plugin that it does without, and shapes that are not constant
         logging.getLogger(name).setLevel(logging.ERROR)
     from jax2onnx import to_onnx

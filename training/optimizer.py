@@ -65,9 +65,6 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], 
     return rate
 
 
-decayed = weights  # T5-PEGASUS's rule: norm scales and biases are left alone
-
-
 def _layer_rms(path: tuple, x: jax.Array) -> jax.Array:
     names = jax.tree_util.keystr(path, simple=True, separator="/").lower().split("/")
     axes = tuple(range(1, x.ndim)) if STACK in names else None
@@ -91,19 +88,20 @@ def _scale_by_layer_rms(least: float) -> optax.GradientTransformation:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The optax chain: clipping, then the optimizer with its schedule and decay."""
+    """The optax chain: clipping, then the optimizer with its schedule and decay, of weights alone: by T5-PEGASUS's rule
+    norm scales and biases are left as they are."""
     rate = learning_rate(config, steps)
     if config.optimizer == "adamw":
         parts = [
             optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
-            optax.add_decayed_weights(config.weight_decay, decayed),
+            optax.add_decayed_weights(config.weight_decay, weights),
         ]
     else:  # Adafactor's three rules (section 7 of the paper); decay is relative to the learning rate, as for AdamW
         parts = [
             optax.scale_by_factored_rms(),
             _clip_by_layer_rms(1.0),
             _scale_by_layer_rms(1e-3),
-            optax.add_decayed_weights(config.weight_decay, decayed),
+            optax.add_decayed_weights(config.weight_decay, weights),
         ]
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     return optax.chain(*clip, *parts, optax.scale_by_learning_rate(rate))

@@ -1,6 +1,7 @@
 """What the library has to say: lines to the logger "pegasus_zh",
 which commands show and a program treats as it likes."""
 
+import functools
 import logging
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,12 @@ _silences: list[None] = []
 def tell(text: str) -> None:
     if not silent():
         logger.info(text)
+
+
+@functools.cache
+def tell_once(text: str) -> None:
+    """The same line no second time."""
+    tell(text)
 
 
 @contextmanager

@@ -21,8 +21,8 @@ import numpy as np
 
 from pegasus_zh.evaluation import scores
 from pegasus_zh.experiments.few_shot_report import report
-from pegasus_zh.finetune import FinetuneRecipe, read_whole_pairs, tune
-from pegasus_zh.generation import writer
+from pegasus_zh.finetune import read_whole_pairs
+from pegasus_zh.generation import placed, writer
 from pegasus_zh.pretrain import PretrainRecipe, defaults, pretrain_on
 from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.packed_rows import PreparedRows
@@ -32,6 +32,7 @@ from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Start, load
 from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import Tokenizer
+from pegasus_zh.tuning import FinetuneRecipe, tune
 from pegasus_zh.writing import Writing
 from rope.layers.computation import Computation
 from training.experiment.cells import experiment, run_cells
@@ -149,7 +150,7 @@ def few_shot(config: FewShotConfig) -> None:
     }
     with experiment(folder, settings_of(config, tasks)):
         check_formats([folder / "data" / objective for objective in examples])
-        documents = PrepareConfig(data=config.documents)
+        documents = PrepareConfig(data=config.documents, eval_fraction=0)
         tokenizer = basis.tokens.of(documents, folder / "tokenizer")
         rows = {
             objective: prepare(given, documents, tokenizer, folder / "data" / objective)
@@ -175,7 +176,8 @@ def few_shot(config: FewShotConfig) -> None:
 
 
 def read_task(path: str, config: FewShotConfig) -> FewShotTask:
-    """The pairs of a file in three parts, by a hash of the source: no seed and no order of the file changes them."""
+    """The pairs of a file in three parts, by a hash of the source: no seed and no order of the file changes them.
+    Raises DataError for a file that cannot be read, and for too few pairs."""
     pairs = dict(read_whole_pairs(path))  # by source: one that comes twice is in one part
     ranked = sorted(pairs.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
     held = config.test_examples + config.valid_examples
@@ -266,7 +268,7 @@ def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> d
         found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning).complete()
         best = load(tuning / "best")
     with jax.set_mesh(mesh):
-        write = writer(best, Writing(batch_size=BATCH, **LENGTHS), config.dtype)
+        write = writer(placed(best, config.dtype), Writing(batch_size=BATCH, **LENGTHS))
         written = [text for (text,) in write(source for source, _ in task.test)]
     figures = scores([reference for _, reference in task.test], written)
     about = {"task": task.name, "examples": cell.examples, "objective": cell.objective, "seed": cell.seed}

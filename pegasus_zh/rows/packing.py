@@ -37,7 +37,8 @@ IDS = Side("ids", "segments", "max_source", "row_source")
 
 
 def pack(lengths: np.ndarray, row: Sequence[int], most: int | None = None) -> list[list[int]]:
-    """Rows of example indices, every example in one row, at `most` so many in each, for `lengths` (examples, sides).
+    """Rows of example indices, every example in one row, at `most` so many in each, for `lengths` int [n, sides] and
+    the positions of a row, one number a side. Raises ValueError for an example that fits none.
 
     The largest example left opens a row. Then, again and again, it is joined by that one, or those two, that leave
     least of the row free, counted on the side with the larger share left: to fill all sides evenly matters as much as

@@ -10,7 +10,8 @@ from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.text.documents import CORPUS, DocumentsConfig
-from pegasus_zh.text.tokenizers import Tokenizer, keep_tokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import keep_tokenizer, load_tokenizer
+from pegasus_zh.text.tokenizers import Tokenizer
 from pegasus_zh.text.vocabulary import TokenizerConfig
 from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import Rows

@@ -7,22 +7,23 @@ settings and tokenizer alone, never on the number of workers.
 """
 
 import hashlib
+import json
 import multiprocessing
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
-from tqdm import tqdm
 
-from pegasus_zh.rows.makers import ExamplesConfig
+from pegasus_zh.rows.makers import PAIR, ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.packing import Example, choose_row_shape, encode_row, pack
 from pegasus_zh.rows.prepared_set import (
@@ -40,27 +41,22 @@ from pegasus_zh.rows.prepared_set import (
     read_settings,
     total_contents,
 )
+from pegasus_zh.rows.progress import Done, DoneHere, DoneTogether, bar
 from pegasus_zh.rows.workers import in_processes
-from pegasus_zh.text.documents import (
-    DocumentsConfig,
-    Source,
-    find_sources,
-    mixed_records,
-    parse_records,
-    record_chunks,
-)
+from pegasus_zh.text.documents import DocumentsConfig, mixed_records, parse_records, record_chunks
 from pegasus_zh.text.losses import counting
 from pegasus_zh.text.records import Record
+from pegasus_zh.text.sources import Source, find_sources
 from pegasus_zh.text.stamps import stamps
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.files.atomic import atomic_write, write_json
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.ranges import check_ranges
-from training.telling import showing, tell
+from training.telling import tell
 
 SAMPLE_BYTES = 1_000_000  # of documents by which the shape of a row is chosen
-BLOCK = 256  # documents that go through the stages together
+BLOCK, BLOCK_CHARACTERS = 256, 1 << 18  # documents that go through the stages together, at most so many or of so much
 KEPT = "then run the same command again; finished shards are kept"
 
 
@@ -73,6 +69,8 @@ class PrepareConfig(DocumentsConfig):
     TAB source, or with names in the first line)."""
     shard_megabytes: float = 0
     """Raw input of a shard, held in memory and lost by a kill; 0: 1/256 of all, 2 to 32."""
+    eval_fraction: float = 0.01
+    """Documents held out for evaluation, by a hash of their text; of 1/fraction or more it is one at least."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -88,25 +86,35 @@ class ShardMaker:
     tokenizer: Tokenizer
     folder: Path
     row: dict[str, int]  # positions of each side
+    held: int | None = None  # the digest of what is held out beside the fraction
+    done: Done = field(default_factory=DoneHere)  # of texts, in UTF-8
 
     def __call__(self, index: int, records: Sequence[Record]) -> Contents:
         """Writes the shard's files and then its journal. Raises DataError for a bad document or a full disk."""
         config, skipped = self.config, Counter[str]()
         counts = Counter(documents=0, without_examples=0, bytes=0)
-        tokenizer, losses = counting(self.tokenizer)
+        lowest: int | None = None
+        tokenizer, lost = counting(self.tokenizer)
         examples: dict[Split, list[Example]] = {"train": [], "eval": []}
         texts = parse_records(records, self.examples.maker.reads.of(config), config.on_bad_record, skipped)
-        while block := list(islice(texts, BLOCK)):
+        for block in _blocks(texts):
+            before = counts["bytes"]
             for text, found in zip(block, self.examples.make(block, tokenizer), strict=True):
                 # By its source alone is a pair held out: so are then all the references of that source.
                 content, *others = [part.encode() for part in ((text,) if isinstance(text, str) else text)]
                 digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
-                examples["eval" if digest < config.eval_fraction * 2**64 else "train"] += found
+                is_held = digest < config.eval_fraction * 2**64 or digest == self.held
+                examples["eval" if is_held else "train"] += found
+                if found and (lowest is None or digest < lowest):
+                    lowest = digest
                 counts.update(documents=1, without_examples=not found, bytes=len(content) + sum(map(len, others)))
+            self.done.add(counts["bytes"] - before)
         try:
             files = [self._write(split, index, examples[split]) for split in examples if examples[split]]
+            losses = lost()
             losses.characters = losses.commonest()
-            shard = Contents(files=files, skipped=dict(sorted(skipped.items())), losses=losses, **counts)
+            bad = dict(sorted(skipped.items()))
+            shard = Contents(files=files, skipped=bad, losses=losses, lowest=lowest, **counts)
             write_json(journal(self.folder, index), asdict(shard))
         except (OSError, RuntimeError) as error:  # ArrayRecord's is a RuntimeError
             raise DataError(f"{self.folder}: cannot write shard {index} ({error}); make room, {KEPT}") from error
@@ -125,6 +133,20 @@ class ShardMaker:
             size, sha256 = temporary.stat().st_size, checksum(temporary)
         tokens = dict(zip(self.row, lengths.sum(0).tolist(), strict=True))
         return ShardFile(split, path.name, len(rows), len(examples), tokens, size, sha256)
+
+
+def _blocks(texts: Iterable[Any]) -> Iterator[list[Any]]:
+    """Documents, or pairs, in lists."""
+    block: list[Any] = []
+    characters = 0
+    for text in texts:
+        block.append(text)
+        characters += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(block) == BLOCK or characters >= BLOCK_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
 def lengths_of(examples: Sequence[Example]) -> np.ndarray:
@@ -157,7 +179,10 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
                 return open_rows(folder)
             started = time.perf_counter()
             tokenizer.save(folder / "tokenizer")
-            contents, made = _make_shards(ShardMaker(examples, config, tokenizer, folder, found["row"]), sources)
+            make = ShardMaker(examples, config, tokenizer, folder, found["row"], found.get("held"))
+            contents, made = _make_shards(make, sources)
+            if _holds_none_by_chance(contents, config.eval_fraction):
+                contents, made = _hold_one(make, sources, contents, found), made + contents.bytes
             if not contents.files:
                 # Nothing is lost, and mended documents may come here. The settings last: of them the journals are.
                 for path in (*folder.glob("shard-*.json"), folder / "settings.json"):
@@ -204,11 +229,30 @@ def _choose_row(
     texts = [text[:SAMPLE_BYTES] for text in parse_records(records, examples.maker.reads.of(config), "skip", Counter())]
     sample = [*chain.from_iterable(examples.make(texts, tokenizer))]
     lengths = lengths_of(sample) if sample else np.array([examples.longest])
-    return dict(zip(row, choose_row_shape(lengths, examples.longest, [*row.values()]), strict=True))
+    chosen = dict(zip(row, choose_row_shape(lengths, examples.longest, [*row.values()]), strict=True))
+    flags = " and ".join(f"--{side.row.replace('_', '-')}" for side in examples.maker.sides)
+    tiny = " (scripts.pretrain's preset tiny: 512 and 160)" if examples.maker.sides == PAIR else ""
+    shape = " + ".join(map(str, chosen.values()))
+    tell(f"rows of {shape}, chosen by a sample of the documents; {flags} fix them{tiny}")
+    return chosen
 
 
 def _mixed(examples: ExamplesConfig, config: PrepareConfig, sources: Sequence[Source]) -> Iterator[Record]:
     return mixed_records(sources, config.field, examples.maker.reads.names(config))
+
+
+def _holds_none_by_chance(contents: Contents, fraction: float) -> bool:
+    enough = fraction * (contents.documents - contents.without_examples) >= 1
+    return enough and not any(file.split == "eval" for file in contents.files)
+
+
+def _hold_one(make: ShardMaker, sources: Sequence[Source], contents: Contents, settings: dict) -> Contents:
+    """What the set holds when its document of the lowest digest is held out, wherever it stands."""
+    for path in make.folder.glob("shard-*.json"):
+        if Contents.of(json.loads(path.read_bytes())).lowest == contents.lowest:
+            path.unlink()  # first: what is killed between the two does this again
+    write_json(make.folder / "settings.json", settings | {"held": contents.lowest})
+    return _make_shards(replace(make, held=contents.lowest), sources)[0]
 
 
 def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents, int]:
@@ -228,11 +272,9 @@ def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents,
             else:
                 yield index, chunk
 
+    make = replace(make, done=DoneTogether() if workers > 1 else DoneHere())
     made = in_processes(make, missing(), workers) if workers > 1 else ((i, make(i, chunk)) for i, chunk in missing())
-    done = 0
-    with tqdm(desc="prepare", unit="B", unit_scale=True, disable=not showing() or None) as progress:
+    with bar("prepare", make.done):
         for index, shard in made:
             shards[index] = shard
-            done += shard.bytes
-            progress.update(shard.bytes)
-    return total_contents([shards[index] for index in sorted(shards)]), done
+    return total_contents([shards[index] for index in sorted(shards)]), make.done.bytes

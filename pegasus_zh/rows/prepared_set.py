@@ -22,8 +22,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from pegasus_zh.rows.packing import padding
-from pegasus_zh.text.documents import Source
 from pegasus_zh.text.losses import Losses
+from pegasus_zh.text.sources import Source
 from pegasus_zh.text.stamps import changes
 from training.files.errors import DataError
 
@@ -63,6 +63,7 @@ class Contents:
     bytes: int  # of text in UTF-8
     skipped: dict[str, int]  # bad documents by reason
     losses: Losses = field(default_factory=Losses)  # of tokenizing; in sets of earlier versions none are known
+    lowest: int | None = None  # digest of a document with examples: the next to be held out
 
     @staticmethod
     def of(fields: dict) -> "Contents":
@@ -81,6 +82,7 @@ def total_contents(shards: Sequence[Contents]) -> Contents:
         bytes=sum(shard.bytes for shard in shards),
         skipped=dict(sorted(skipped.items())),
         losses=sum((shard.losses for shard in shards), Losses()),
+        lowest=min((shard.lowest for shard in shards if shard.lowest is not None), default=None),
     )
 
 
@@ -127,12 +129,16 @@ class Manifest:
         """One line of counts and padding."""
         contents, several = self.contents, len(self.row) > 1
         examples, rows = (sum(getattr(file, name) for file in contents.files) for name in ("examples", "rows"))
+        held = f", {sum(file.examples for file in self.files('eval'))} of them held out,"
+        if not self.files("eval"):
+            asked = self.settings["eval_fraction"]
+            held = ", none of them held out (a larger --eval-fraction would)," if asked else ""
         shares = self.padding.get("train") or self.padding["eval"]
         sides = ", ".join(f"{side} {shares[side]:.1%}" for side in self.row)
         return (
             f"{contents.documents} documents ({contents.without_examples} too short), "
             f"{sum(contents.skipped.values())} bad ones skipped; "
-            f"{examples} {'pairs' if several else 'pieces'} in {rows} rows of {self.shape}; "
+            f"{examples} {'pairs' if several else 'pieces'}{held} in {rows} rows of {self.shape}; "
             f"padding {shares['all']:.1%}{f' ({sides})' * several}; {contents.bytes / 1e6:.1f} MB of text; "
             f"{contents.losses.line(targets=several)}"
         )

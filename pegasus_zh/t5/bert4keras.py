@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
+from rope.config_files import BELONGS, SIZES, config_in, number
 from training.files.atomic import read_json
 from training.files.errors import DataError
 from training.files.tensorflow_files import open_checkpoint
@@ -19,14 +20,12 @@ from training.files.weights import Stored, read_tensors
 
 _ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
 _FEED_FORWARD = {"gate": "wi_0/kernel", "linear": "wi_1/kernel", "output": "wo/kernel"}
-_NORMS = ("rms_norm", "layer_norm", "final_layer_norm")
-_SIZES = {
-    "vocab_size": "vocabulary",
-    "hidden_size": "width",
-    "intermediate_size": "feed_forward",
-    "num_attention_heads": "heads",
-    "num_hidden_layers": "layers",
+_SETTINGS = {  # the last that is there counts
+    "attention_head_size": "head_size",
+    "attention_key_size": "head_size",
+    "relative_attention_num_buckets": "buckets",
 }
+_NORMS = ("rms_norm", "layer_norm", "final_layer_norm")
 
 
 def tensorflow_tensors(model: MT5, stored: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -74,31 +73,21 @@ def read_checkpoint(folder: Path, step: int | None = None) -> tuple[MT5, MT5Conf
 def read_config(folder: Path, stored: Mapping[str, Stored], index: Path) -> MT5Config:
     """The model of bert4keras's config.json (or *_config.json), or by the tensors' shapes where there is none, as with
     Google's checkpoints. Raises DataError."""
-    others = ("tokenizer_config.json", "generation_config.json")
-    found = [file for file in sorted(folder.glob("*config.json")) if file.name not in others]
-    if len(found) > 1:
-        found = [file for file in found if file.name == "config.json"] or found
-    if len(found) > 1:
-        raise DataError(f"{folder}: {found[0].name} and {found[1].name}; leave the one that belongs to the checkpoint")
-    return _config_by_json(found[0]) if found else _config_by_shapes(stored, index)
+    file = config_in(folder)
+    return _config_by_json(file) if file else _config_by_shapes(stored, index)
 
 
 def _config_by_json(file: Path) -> MT5Config:
     about = read_json(file)
-    numbers = [*_SIZES, *(set(about) & {"attention_head_size", "attention_key_size", "relative_attention_num_buckets"})]
-    for name in numbers:
-        if type(about.get(name)) is not int or about[name] < 1:
-            raise DataError(
-                f"{file}: {name} is {about.get(name)!r}; give the config.json that belongs to the checkpoint"
-            )
-    sizes = {ours: about[name] for name, ours in _SIZES.items()}
-    head_size = about.get("attention_key_size") or about.get("attention_head_size")
-    return MT5Config(
-        **sizes,
-        head_size=head_size or sizes["width"] // sizes["heads"],
-        buckets=about.get("relative_attention_num_buckets", MT5Config.buckets),
-        dropout=_dropout(about, file),
-    )
+    values = {ours: number(about, name, file, int) for name, ours in SIZES.items()}
+    for name, ours in _SETTINGS.items():
+        if name in about:
+            values[ours] = number(about, name, file, int)
+    values.setdefault("head_size", values["width"] // values["heads"])
+    try:
+        return MT5Config(**values, dropout=_dropout(about, file))
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; {BELONGS}") from None
 
 
 def _dropout(about: dict[str, Any], file: Path) -> float:

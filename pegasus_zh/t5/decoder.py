@@ -64,6 +64,7 @@ class MT5Decoder:
     def step(
         self, model: MT5, memory: Memory, cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array
     ) -> tuple[jax.Array, Cache]:
+        """As Decoder.step: tokens [B, K] at position t -> hidden states [B, K, D] for the head, and the cache."""
         c, near, places = self.config, beside(cache, path), jnp.arange(path.shape[2])
         seen, cross_seen, cross_bias = path_mask(path, t, near), memory.seen[:, None, None], None
         table, far = model.decoder.relative_bias, c.max_distance

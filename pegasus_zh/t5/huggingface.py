@@ -10,7 +10,6 @@ Start, end and padding ids and the greatest length are saved too, so that `gener
 
 import dataclasses
 import json
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,8 @@ import numpy as np
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.tokenizers import Tokenizer
-from training.files.atomic import atomic_write, read_json
+from rope.config_files import ACTIVATIONS, BELONGS, number
+from training.files.atomic import atomic_write, read_json, write_json
 from training.files.errors import DataError
 from training.files.weights import open_weights, read, read_tensors, write_safetensors
 
@@ -42,14 +42,6 @@ _UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weig
 # What transformers calls the two functions; "gelu" after "gated-" is the one by tanh there,
 # "gelu_python" the exact one.
 _GATES = {"tanh": "gated-gelu", "erf": "gated-gelu_python"}
-_ACTIVATIONS: dict[str, Literal["tanh", "erf"]] = {
-    "gelu_new": "tanh",
-    "gelu_pytorch_tanh": "tanh",
-    "gelu_fast": "tanh",
-    "gelu_accurate": "tanh",
-    "gelu": "erf",
-    "gelu_python": "erf",
-}
 _SIZES = {
     "vocab_size": "vocabulary",
     "d_model": "width",
@@ -65,7 +57,7 @@ _SETTINGS = {
     "dropout_rate": "dropout",
     "layer_norm_epsilon": "epsilon",
 }
-# What generation_config.json may say of the search, and what is as good as nothing said.
+# What may be said of the search, and what is as good as nothing said.
 _SEARCH = {
     "num_beams": 1,
     "do_sample": False,
@@ -74,8 +66,26 @@ _SEARCH = {
     "no_repeat_ngram_size": 0,
     "min_length": 0,
     "min_new_tokens": 0,
-    "bad_words_ids": None,
-    "forced_bos_token_id": None,
+    "early_stopping": False,
+    "num_return_sequences": 1,
+    "max_length": 20,
+    "encoder_repetition_penalty": 1,
+    "encoder_no_repeat_ngram_size": 0,
+    "diversity_penalty": 0,
+    "num_beam_groups": 1,
+    **dict.fromkeys(
+        (
+            "max_new_tokens",
+            "bad_words_ids",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+            "begin_suppress_tokens",
+            "sequence_bias",
+            "exponential_decay_length_penalty",
+            "force_words_ids",
+            "stop_strings",
+        )
+    ),
 }
 _ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
 _FEED_FORWARD = {"gate": "wi_0", "linear": "wi_1", "output": "wo"}
@@ -122,6 +132,9 @@ def read_folder(folder: Path) -> tuple[MT5, MT5Config, bool, str]:
     if _HEAD not in stored and about.get("tie_word_embeddings", what == "t5") is True:
         stored |= {_HEAD: stored[_EMBEDDING]} if _EMBEDDING in stored else {}
         what += ", its head the embedding,"
+    if _EMBEDDING in stored and not any(name.startswith("decoder.") for name in stored):
+        named = "".join(f" ({x})" for x in (about.get("architectures") or [])[:1])
+        raise DataError(f"{weights}: an encoder alone{named}: no decoder to write with; give the whole model")
     model = read_tensors(partial(init, config), huggingface_tensors, stored, weights, "an mT5", ignored)
     for name in _COPIES:
         if name in stored and not np.array_equal(read(name, stored[name]).astype(np.float32), model.embedding):
@@ -148,21 +161,28 @@ def _kind_of(about: dict[str, Any], stored: Collection[str], file: Path) -> str:
 
 
 def read_suppressed(folder: Path, vocabulary: int) -> tuple[int, ...]:
-    """The ids that generation_config.json says are never written. Raises DataError for what are none of a vocabulary of
+    """The ids that are never written, by generation_config.json. Raises DataError for what are none of a vocabulary of
     so many."""
-    file = folder / "generation_config.json"
-    found = (read_json(file).get("suppress_tokens") if file.exists() else None) or []
+    file = _generation_file(folder)
+    found = read_json(file).get("suppress_tokens") or []
     if not isinstance(found, list) or not all(type(i) is int and 0 <= i < vocabulary for i in found):
         raise DataError(f"{file}: suppress_tokens is {json.dumps(found):.80}: give a list of ids below {vocabulary:,}")
     return tuple(found)
 
 
 def searched_with(folder: Path) -> str:
-    """What generation_config.json says of the search, such as "num_beams 4, length_penalty 0.6"."""
+    """What a folder says of the search, such as "generation_config.json has num_beams 4, length_penalty 0.6"."""
+    about = read_json(file := _generation_file(folder))
+    usual = _SEARCH | ({"max_length": MAX_LENGTH} if OWN_KEY in read_json(folder / "config.json") else {})
+    asked = {key: about[key] for key, value in usual.items() if about.get(key) not in (None, value)}
+    told = ", ".join(f"{key} {json.dumps(value):.80}" for key, value in asked.items())
+    return told and f"{file.name} has {told}"
+
+
+def _generation_file(folder: Path) -> Path:
+    """What transformers heeds of how texts are written: config.json has it in folders of earlier releases."""
     file = folder / "generation_config.json"
-    about = read_json(file) if file.exists() else {}
-    asked = {key: about[key] for key, usual in _SEARCH.items() if about.get(key) not in (None, usual)}
-    return ", ".join(f"{key} {json.dumps(value)}" for key, value in asked.items())
+    return file if file.exists() else folder / "config.json"
 
 
 def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
@@ -171,23 +191,26 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
     if kind not in ("mt5", "t5", OWN_TYPE):
         raise DataError(f"{file}: model_type is {kind!r}; only mt5 and t5 (v1.1) are read")
     gate = gate or ("gated-gelu" if kind == "mt5" else "relu")  # transformers' defaults
-    activation = about.get("dense_act_fn") or {"gated-gelu": "gelu_new"}.get(str(gate), str(gate).rpartition("-")[2])
-    if not str(gate).startswith("gated-") or str(activation) not in _ACTIVATIONS:
+    named = about.get("dense_act_fn")
+    activation = named or {"gated-gelu": "gelu_new"}.get(str(gate), str(gate).rpartition("-")[2])
+    if named and str(named) not in ACTIVATIONS:
+        raise DataError(f"{file}: dense_act_fn is {json.dumps(named)}; only {', '.join(ACTIVATIONS)} can be read")
+    if not str(gate).startswith("gated-") or str(activation) not in ACTIVATIONS:
         raise DataError(
             f"{file}: feed_forward_proj is {gate!r}, a T5 before v1.1 or another function; needs gated-gelu"
         )
     sizes = _SIZES if about.get(_DECODER) in (None, about.get("num_layers")) else _SIZES | {_DECODER: "decoder_layers"}
-    values = {ours: _positive(about, name, file, int) for name, ours in sizes.items()}
+    values = {ours: number(about, name, file, int) for name, ours in sizes.items()}
     defaults = {field.name: field.default for field in dataclasses.fields(MT5Config)}
     for name, ours in _SETTINGS.items():
         if name in about:
-            values[ours] = _positive(about, name, file, type(defaults[ours]))
+            values[ours] = number(about, name, file, type(defaults[ours]))
     # T5 multiplies its output by D^-0.5 unless config.json says otherwise, as v1.1's do; mT5 never does.
     scaled = kind == "t5" and about.get("scale_decoder_outputs", about.get("tie_word_embeddings") is not False)
     try:
-        config = MT5Config(**values, gelu=_ACTIVATIONS[activation], scaled_output=bool(scaled))
+        config = MT5Config(**values, gelu=ACTIVATIONS[activation], scaled_output=bool(scaled))
     except ValueError as error:
-        raise DataError(f"{file}: {error}; give the config.json that belongs to the weights") from None
+        raise DataError(f"{file}: {error}; {BELONGS}") from None
     own = about.get(OWN_KEY)
     if own is None:
         return config, False
@@ -239,8 +262,8 @@ def write_folder(
     with atomic_write(out) as temporary:
         temporary.mkdir()
         write_safetensors(temporary / "model.safetensors", huggingface_tensors(model), dtype)
-        _write_json(temporary / "config.json", _model_json(written, tokenizer, dtype))
-        _write_json(temporary / "generation_config.json", _generation_json(tokenizer, suppressed))
+        write_json(temporary / "config.json", _model_json(written, tokenizer, dtype))
+        write_json(temporary / "generation_config.json", _generation_json(tokenizer, suppressed))
         write_tokenizer(tokenizer, temporary)
 
 
@@ -278,15 +301,3 @@ def _generation_json(tokenizer: Tokenizer, suppressed: Sequence[int]) -> dict[st
 def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     start, eos, pad = tokenizer.start_id, tokenizer.eos_id, tokenizer.pad_id
     return {"decoder_start_token_id": start, "eos_token_id": eos, "pad_token_id": pad}
-
-
-def _positive(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
-    value: Any = about.get(name)
-    allowed = (int, float) if kind is float else (int,)
-    if type(value) not in allowed or not 0 <= value < math.inf or (kind is int and value == 0):
-        raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")
-    return kind(value)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -18,17 +18,14 @@ import jax
 
 from pegasus_zh.t5 import bert4keras, huggingface
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
-from pegasus_zh.text.tokenizers import (
-    PEGASUS_FILE,
-    SENTENCEPIECE_FILE,
-    PegasusTokenizer,
-    Tokenizer,
-    is_chinese,
-    load_tokenizer,
-)
+from pegasus_zh.text.model_tokenizer import load_model_tokenizer
+from pegasus_zh.text.spacing import is_chinese
+from pegasus_zh.text.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer
 from training.checkpoints import read_model
 from training.files.errors import DataError, path_of
-from training.files.weights import WEIGHT_FILES, fingerprint, refuse_others
+from training.files.folders import kind_of_folder
+from training.files.tensorflow_files import keras_files
+from training.files.weights import fingerprint
 
 Semantics = Literal["auto", "mt5", "bert4keras"]
 SEMANTICS: dict[str, dict[str, Any]] = {
@@ -78,25 +75,28 @@ def load(
     path = path_of(path, "the model")
     if semantics not in get_args(Semantics):
         raise ValueError(f"semantics is {semantics!r}: it must be {', '.join(get_args(Semantics))}")
-    kind, suppressed = _kind(path), tuple[int, ...]()
-    if kind == "run":
-        number, about, model = read_model(path, run_init, step)
-        # What computed attention in the training is no part of the model.
-        config = MT5Config(**about["model"] | {"attention": "auto"})
-        tokenizer = _run_tokenizer(path, about["tokenizer"])
-        what, why = f"step {number} of a run", "as it was trained"
-    else:
-        if kind == "tensorflow":
-            model, config, what = bert4keras.read_checkpoint(path, step)
-            is_own = False
-        elif step is None:
+    kind, suppressed, is_own, why = kind_of_folder(path), tuple[int, ...](), False, "as it was trained"
+    made_with: str | None = None
+    match kind:
+        case "run":
+            number, about, model = read_model(path, run_init, step)
+            config = _run_config(about)
+            made_with, what = about["tokenizer"], f"step {number} of a run"
+        case "huggingface":
+            if step is not None:
+                raise DataError(f"{path}: a Hugging Face folder holds one model; leave out --step")
             model, config, is_own, what = huggingface.read_folder(path)
             suppressed = huggingface.read_suppressed(path, config.vocabulary)
-        else:
-            raise DataError(f"{path}: a Hugging Face folder holds one model; leave out --step")
-        tokenizer = load_tokenizer(path)
-        if semantics == "auto":
-            config, why = _as_trained(config, path, kind, is_own, tokenizer)
+        case "tensorflow":
+            model, config, what = bert4keras.read_checkpoint(path, step)
+        case "keras":
+            raise DataError(
+                f"{path}: weights of Keras in {keras_files(path)[0].name}, which are read of encoders alone; "
+                "write it with bert4keras's save_weights_as_checkpoint, or transformers' save_pretrained"
+            )
+    tokenizer = load_model_tokenizer(path, made_with)
+    if kind != "run" and semantics == "auto":
+        config, why = _as_trained(config, path, kind, is_own, tokenizer)
     _check_vocabulary(config, tokenizer, path)
     if semantics != "auto":
         config, why = replace(config, **SEMANTICS[semantics]), f"as asked for: {semantics}"
@@ -108,27 +108,9 @@ def load(
     if {said.start, said.end, said.pad} != {None}:
         why += f"; starts with {tokenizer.start_id}, ends with {tokenizer.eos_id}, pads with {tokenizer.pad_id}"
     if kind == "huggingface" and (search := huggingface.searched_with(path)):
-        why += f"; generation_config.json has {search}, which only flags set here"
+        why += f"; {search}, which only flags set here"
     source = f"{path}: {what}, {size:.1f}M parameters; {switches} ({why})"
     return Loaded(model, config, tokenizer, source, tuple(i for i in suppressed if i != tokenizer.pad_id))
-
-
-def _kind(path: Path) -> str:
-    if not path.is_dir():
-        raise DataError(
-            f"{path}: no such folder; give a run, a Hugging Face folder or a TensorFlow checkpoint's folder"
-        )
-    if any((path / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", ".index.json")):
-        return "huggingface"
-    if any(path.glob("*.index")):
-        return "tensorflow"
-    if (path / "checkpoints").is_dir() or any(x.is_dir() and x.name.isdigit() for x in path.iterdir()):
-        return "run"
-    refuse_others(path)
-    raise DataError(
-        f"{path}: no model here: neither checkpoints/ of a run, nor {', '.join(WEIGHT_FILES)} (or an index of their "
-        "shards), nor a TensorFlow checkpoint's *.index"
-    )
 
 
 def _as_trained(config: MT5Config, path: Path, kind: str, is_own: bool, tokenizer: Tokenizer) -> tuple[MT5Config, str]:
@@ -167,18 +149,15 @@ def _check_vocabulary(config: MT5Config, tokenizer: Tokenizer, folder: Path) -> 
         raise DataError(f"{folder}: {wrong[0]}, and the embedding has {config.vocabulary:,} rows; write one of them")
 
 
+def _run_config(about: dict[str, Any]) -> MT5Config:
+    """Of a checkpoint. What computed attention in the training is no part of the model, and may be there no more."""
+    return MT5Config(**about["model"] | {"attention": "auto"})
+
+
 def run_init(about: dict[str, Any], checkpoint: Path) -> Callable[[jax.Array], MT5]:
     """What makes the mT5 of a checkpoint with this config, for training.checkpoints.read_model.
     Raises DataError for others."""
     try:
-        return partial(init, MT5Config(**about["model"]))
+        return partial(init, _run_config(about))
     except (KeyError, TypeError):
         raise DataError(f"{checkpoint}: not a checkpoint of an mT5; give the work folder of scripts.pretrain") from None
-
-
-def _run_tokenizer(run: Path, fingerprint: str) -> Tokenizer:
-    folder = (run if (run / "checkpoints").is_dir() else run.absolute().parent) / "tokenizer"
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.fingerprint != fingerprint:
-        raise DataError(f"{folder}: not the tokenizer that the checkpoint was trained with; put that one there")
-    return tokenizer

@@ -22,7 +22,7 @@ from rope.layers.masks import Segments, segment_places
 from rope.layers.primitives import Remat, matmul, recomputed, rms_norm, split_heads, stream
 from rope.positions.buckets import RelativeBias
 from training.partition import Dtype, gather, normal, on_one_cpu, ones, size_of, spec
-from training.ranges import check_ranges
+from training.ranges import check_choices, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,9 @@ class MT5Config:
     see rope.layers.primitives.recomputed."""
 
     def __post_init__(self):
-        check_ranges(self, dropout=(0, 1), epsilon=0, decoder_layers=1, buckets=4, max_distance=2)
+        check_choices(self)
+        sizes = ("vocabulary", "width", "feed_forward", "heads", "head_size", "layers", "decoder_layers")
+        check_ranges(self, **dict.fromkeys(sizes, 1), buckets=4, max_distance=2, dropout=(0, 1), epsilon=0)
         if self.max_distance <= self.buckets // 2:  # its logarithm would be divided by none
             raise ValueError(
                 f"max_distance is {self.max_distance}: it must be above half of the {self.buckets} buckets"
@@ -201,7 +203,7 @@ def merge(heads: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @jax.named_scope("feed_forward")
 def feed_forward(x: jax.Array, p: FeedForward, config: MT5Config, key: jax.Array | None = None) -> jax.Array:
-    """(gelu(x gate) * (x linear)) output (Shazeer 2020, arXiv 2002.05202)."""
+    """(gelu(x gate) * (x linear)) output (Shazeer 2020, arXiv 2002.05202): [B, T, D] -> [B, T, D]."""
     gate, side = matmul(x, p.gate, ("embed", "mlp")), matmul(x, p.linear, ("embed", "mlp"))
     hidden = dropout(jax.nn.gelu(gate, approximate=config.gelu == "tanh") * side, config.dropout, key)
     return matmul(hidden, p.output, ("mlp", "embed"))
@@ -317,7 +319,7 @@ def run_decoder(
 
 
 def scale_output(hidden: jax.Array, config: MT5Config) -> jax.Array:
-    """What goes into the head."""
+    """What goes into the head: [B, T, D] -> [B, T, D]."""
     return hidden * config.width**-0.5 if config.scaled_output else hidden
 
 

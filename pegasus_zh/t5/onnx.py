@@ -18,7 +18,7 @@ from pegasus_zh.t5.load import Loaded
 from pegasus_zh.t5.stablehlo import describe
 from rope.decoding.cache import unstacked
 from training.files.atomic import atomic_write, check_new, write_json
-from training.onnx import check_converter, write_onnx
+from training.onnx import write_onnx
 
 
 def write_onnx_serving(out: Path, loaded: Loaded, source: int, target: int) -> None:
@@ -31,7 +31,6 @@ def write_onnx_serving(out: Path, loaded: Loaded, source: int, target: int) -> N
     """
     out = out.absolute()
     check_new(out)
-    check_converter()
     config, pad = replace(loaded.config, dtype="float32", attention="xla"), loaded.tokenizer.pad_id
     layers = config.decoder_depth
     decoder, model = MT5Decoder(config), jax.tree.map(jnp.asarray, loaded.model)

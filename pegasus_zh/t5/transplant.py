@@ -15,7 +15,8 @@ from pegasus_zh.t5.huggingface import check_free, write_folder
 from pegasus_zh.t5.load import load
 from pegasus_zh.t5.mt5 import MT5, with_vocabulary
 from pegasus_zh.text.documents import read_documents
-from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
 from training.files.errors import DataError
 from training.partition import Dtype

@@ -3,19 +3,19 @@
 * pegasus: vocab.txt, which `load_tokenizer` reads, and tokenizer.json for RoFormerTokenizer, the one class of
   transformers that cuts by jieba (HMM off) and looks words up before BERT's wordpiece. It needs `pip install rjieba`.
   Its ids are ours but for control, private and unassigned characters (it drops them before the text is cut into words,
-  we after, or not at all), Latin words of more than 100 characters ([UNK] there, pieces here), c++ and c# where the
+  we after, or not at all), Σ at a word's end, combining marks newer than its tables, Latin words of more than 100
+  characters ([UNK] there, pieces here), c++ and c# where the
   vocabulary lacks them (likewise), and special tokens written out in the text ([SEP] is one token there, plain text
   here). It decodes with spaces between all tokens.
   Where the rules are BERT's alone, the class is BertTokenizer.
   (vocab.txt alone is not enough for transformers 5.23: its class then takes no word of several characters for a token.)
 * sentencepiece: spiece.model and the same model as tokenizer.json. T5Tokenizer would make <unk> of the characters that
   our ids spell as bytes, so the class is PreTrainedTokenizerFast. Its ids are ours but where two cuts of a text are
-  equally probable, and for special tokens written out in the text.
+  equally probable, and for special tokens, names of bytes (<0x41>) and the mark of a blank (▁) written out in the text.
 
 Added tokens are in tokenizer.json.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +30,34 @@ from pegasus_zh.text.tokenizers import (
     PAD,
     SENTENCEPIECE_FILE,
     SEP,
-    UNK,
     PegasusTokenizer,
+    SentencePieceTokenizer,
     Tokenizer,
-    plain_bert,
 )
+from pegasus_zh.text.wordpieces import UNK, plain_bert
 from training.files.errors import DataError
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """The tokenizer's own file, and tokenizer.json and tokenizer_config.json for transformers."""
-    tokenizer.save(folder)
+    """The tokenizer's own files, with what transformers needs beside it: tokenizer.json, and more in
+    tokenizer_config.json. Raises DataError for a sentencepiece model that is not unigram."""
     # Without model_input_names transformers adds token_type_ids, which MT5's generate refuses.
     about: dict[str, Any] = {"model_input_names": ["input_ids", "attention_mask"]}
     settings = tokenizer.settings
     if isinstance(tokenizer, PegasusTokenizer):
         # The class adds the rest by itself.
-        fast = plain_bert({token: i for i, token in enumerate(tokenizer.vocabulary)}, settings.cased)
         kind = "BertTokenizer" if settings.plain else "RoFormerTokenizer"
         about |= {"tokenizer_class": kind, "do_lower_case": not settings.cased}
         about |= {"pad_token": PAD, "unk_token": UNK, "cls_token": CLS, "sep_token": SEP, "mask_token": MASK}
-    else:
-        fast = _fast_sentencepiece(folder / SENTENCEPIECE_FILE, "first" if settings.one_prefix else "always")
+        tokenizer.save(folder, about)
+        fast = plain_bert({token: i for i, token in enumerate(tokenizer.vocabulary)}, settings.cased)
+    elif isinstance(tokenizer, SentencePieceTokenizer):
         about |= {"tokenizer_class": "PreTrainedTokenizerFast"}
-        about |= {name: fast.id_to_token(i) for i, name in enumerate(("pad_token", "eos_token", "unk_token"))}
+        about |= dict(zip(("pad_token", "eos_token", "unk_token"), tokenizer.vocabulary, strict=False))
+        tokenizer.save(folder, about)
+        fast = _fast_sentencepiece(folder / SENTENCEPIECE_FILE, "first" if settings.one_prefix else "always")
     _add_tokens(fast, tokenizer)
     fast.save(str(folder / "tokenizer.json"))
-    text = json.dumps(about, indent=2) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
 def _add_tokens(fast: tokenizers.Tokenizer, tokenizer: Tokenizer) -> None:
@@ -82,7 +82,7 @@ def _fast_sentencepiece(path: Path, scheme: str) -> tokenizers.Tokenizer:
     if rules.remove_extra_whitespaces:
         # Blanks alone, as sentencepiece: without NFKC a tab stays, which Strip would take.
         steps += [
-            normalizers.Replace(tokenizers.Regex("^ +| +$"), ""),
+            normalizers.Replace(tokenizers.Regex(r"\A +| +\z"), ""),
             normalizers.Replace(tokenizers.Regex(" {2,}"), " "),
         ]
     fast.normalizer = normalizers.Sequence(steps)

@@ -15,9 +15,17 @@ COMPRESSED = ("", ".gz", ".zst")
 # What is seen: neither white space, nor a control character, nor one of no width.
 _VISIBLE = re.compile(
     "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\U000e0000-\U000e007f\U000e0100-\U000e01ef]"  # tags, which flags end in, and more selectors of variants
 )
-_MAYBE_BLANK = frozenset(b"\xc2\xcd\xd8\xe1\xe2\xe3\xef") | frozenset(range(32)) | {127}  # first bytes of the others
+_MAYBE_BLANK = (
+    frozenset(b"\xc2\xcd\xd8\xe1\xe2\xe3\xef\xf3") | frozenset(range(32)) | {127}
+)  # first bytes of the others
+
+
+def ends_in(path: str, endings: str | tuple[str, ...]) -> bool:
+    """Is this the kind of a file, by its name? Capitals count for nothing."""
+    return path.lower().endswith(endings)
 
 
 def is_blank(text: str) -> bool:
@@ -27,6 +35,8 @@ def is_blank(text: str) -> bool:
 
 def is_blank_line(line: bytes) -> bool:
     """The same of a line that is not decoded yet."""
+    if line and line[0] not in _MAYBE_BLANK and line[0] != 32:  # nearly all
+        return False
     line = line.strip()
     return not line or (line[0] in _MAYBE_BLANK and is_blank(line.decode(errors="replace")))
 
@@ -45,7 +55,7 @@ def opened(path: str) -> Iterator[Iterator[bytes]]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: broken or truncated gzip ({error}); fetch or compress it again") from error
     except OSError as error:
-        if path.endswith(".zst") and error.errno is None:
+        if ends_in(path, ".zst") and error.errno is None:
             raise DataError(f"{path}: broken or truncated zstd ({error}); fetch or compress it again") from error
         raise DataError(f"{path}: {error.strerror or error}") from error
 
@@ -53,8 +63,8 @@ def opened(path: str) -> Iterator[Iterator[bytes]]:
 def _open(path: str) -> AbstractContextManager[Iterable[bytes]]:
     if path == "-":
         return nullcontext(sys.stdin.buffer)
-    if not path.endswith(".zst"):
-        return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
+    if not ends_in(path, ".zst"):
+        return gzip.open(path, "rb") if ends_in(path, ".gz") else open(path, "rb")
     import pyarrow  # a quarter of a second: only where it is used
 
     return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))

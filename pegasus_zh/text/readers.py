@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pegasus_zh.text.documents import DOCUMENT_FILES, Files, parse_record
+from pegasus_zh.text.documents import parse_record
 from pegasus_zh.text.pairs import PAIR_FILES, parse_pair
 from pegasus_zh.text.records import Record
+from pegasus_zh.text.sources import DOCUMENT_FILES, Files
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,10 @@ def group_sentences(
     """
     group: list[str] = []
     characters = 0
-    for sentence in _cut(sentences, max_characters):
+    sentences = list(sentences)
+    if max(map(len, sentences), default=0) > max_characters:
+        sentences = [part for sentence in sentences for part in _cut(sentence, max_characters)]
+    for sentence in sentences:
         if characters + len(sentence) > max_characters and len(group) >= min_sentences:
             yield group
             group, characters = [], 0
@@ -78,9 +81,5 @@ def group_sentences(
         yield group
 
 
-def _cut(sentences: Iterable[str], longest: int) -> Iterator[str]:
-    for sentence in sentences:
-        if len(sentence) <= longest:
-            yield sentence
-        else:
-            yield from (sentence[start : start + longest] for start in range(0, len(sentence), longest))
+def _cut(sentence: str, longest: int) -> list[str]:
+    return [sentence[start : start + longest] for start in range(0, len(sentence) or 1, longest)]  # an empty one stays

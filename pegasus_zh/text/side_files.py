@@ -2,7 +2,9 @@
 
 tokenizer_config.json says whose rules cut a text; tokenizer.json, added_tokens.json, special_tokens_map.json and
 tokenizer_config.json hold added tokens; config.json and generation_config.json of an encoder-decoder say how a target
-begins and ends. What a run keeps of them is one tokenizer_config.json in the same words, and is read the same way.
+begins and ends. `legacy` says whether a word begins behind an added token, as one did in T5's tokenizer before
+https://github.com/huggingface/transformers/pull/24565. What a run keeps of them is one tokenizer_config.json in the
+same words, and is read the same way.
 """
 
 import json
@@ -13,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pegasus_zh.text.added_tokens import Added
-from pegasus_zh.text.tokenizer_json import check_same, prefix_of
+from pegasus_zh.text.tokenizer_json import check_end, check_same, check_wordpieces, prefix_of, read_fast
 from training.files.atomic import read_json
-from training.files.errors import DataError
+from training.files.errors import AGAIN, DataError
 from training.telling import tell
 
 SETTINGS_FILE, FAST_FILE = "tokenizer_config.json", "tokenizer.json"
@@ -23,8 +25,15 @@ _ADDED_FILE, _NAMES_FILE = "added_tokens.json", "special_tokens_map.json"
 _MODEL_FILES = ("config.json", "generation_config.json")  # the second counts more
 _OWN_KEY = "pegasus_zh"
 _MARKS = {"start": "decoder_start_token_id", "end": "eos_token_id", "pad": "pad_token_id"}
-_BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
-_LOWERING_CLASSES = (*_BERT_CLASSES, "RoFormerTokenizer", "RoFormerTokenizerFast")  # by default
+_BERT_CLASSES = ("BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")  # one class of transformers
+_LOWERING_CLASSES = (*_BERT_CLASSES, "RoFormerTokenizer")  # by default
+_T5_CLASSES = ("T5Tokenizer", "MT5Tokenizer")
+# What transformers takes where nothing names a class.
+_CLASSES = dict.fromkeys(("bert", "electra", "ernie", "nezha", "megatron-bert"), _BERT_CLASSES[0]) | {
+    "roformer": "RoFormerTokenizer",
+    "t5": _T5_CLASSES[0],
+    "mt5": _T5_CLASSES[0],
+}
 _SENTINEL = "<extra_id_{}>"
 
 
@@ -58,10 +67,14 @@ class SideFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings, self.fast, self.ids, self.names, self.model, self.generation = (
+        self.settings, self.ids, self.names, self.model, self.generation = (
             read_json(folder / name) if (folder / name).is_file() else {}
-            for name in (SETTINGS_FILE, FAST_FILE, _ADDED_FILE, _NAMES_FILE, *_MODEL_FILES)
+            for name in (SETTINGS_FILE, _ADDED_FILE, _NAMES_FILE, *_MODEL_FILES)
         )
+        self.fast = read_fast(folder / FAST_FILE) if (folder / FAST_FILE).is_file() else {}
+        for key, kind in (("added_tokens_decoder", dict), ("extra_ids", int)):
+            if not isinstance(self.settings.get(key) or kind(), kind):
+                raise DataError(f"{folder / SETTINGS_FILE}: {key} is {json.dumps(self.settings[key]):.80}; {AGAIN}")
         if self.settings.get("truncation_side", "right") != "right":
             tell(
                 f"{folder / SETTINGS_FILE}: truncation_side is {json.dumps(self.settings['truncation_side'])}; here "
@@ -70,7 +83,9 @@ class SideFiles:
 
     @property
     def tokenizer_class(self) -> str:
-        return str(self.settings.get("tokenizer_class"))
+        """As transformers finds it: by its name, else by the kind of model; "" where nothing says it."""
+        named = self.settings.get("tokenizer_class") or self.model.get("tokenizer_class")
+        return str(named or _CLASSES.get(str(self.model.get("model_type")), "")).removesuffix("Fast")
 
     def marks(self) -> dict[str, int]:
         """Which tokens begin and end a target and which is padding, where the folder says so."""
@@ -96,11 +111,24 @@ class SideFiles:
 
     def rules(self, has_words: bool) -> tuple[bool, bool]:
         """(cased, plain) of a vocab.txt. Raises DataError for rules that are not BERT's."""
+        for file, about in ((_NAMES_FILE, self.names), (SETTINGS_FILE, self.settings)):
+            for name, only in _NAMED.items():
+                token = about.get(name)
+                token = token.get("content") if isinstance(token, dict) else token
+                if token not in (None, only):
+                    raise DataError(f"{self.folder / file}: {name} is {json.dumps(token)}; only {only} can be read")
+        known = self.tokenizer_class in _LOWERING_CLASSES or (self.fast.get("model") or {}).get("type") != "WordPiece"
+        if not known:
+            check_wordpieces(self.fast, self.folder / FAST_FILE)
         normal = self.fast.get("normalizer") or {}
-        known = self.tokenizer_class in _LOWERING_CLASSES or normal.get("type") != "BertNormalizer"
         lower = self.settings.get("do_lower_case", True if known else normal.get("lowercase", True))
         strip = self.settings.get("strip_accents", None if known else normal.get("strip_accents"))
-        if type(lower) is not bool or strip not in (None, lower):
+        if type(lower) is not bool:
+            raise DataError(
+                f"{self.folder / SETTINGS_FILE}: do_lower_case is {json.dumps(lower)}; write true or false, without "
+                "quotation marks"
+            )
+        if strip not in (None, lower):
             raise DataError(
                 f"{self.folder / SETTINGS_FILE}: do_lower_case is {json.dumps(lower)} and strip_accents "
                 f"{json.dumps(strip)}; only both, or neither, can be read"
@@ -110,8 +138,7 @@ class SideFiles:
                 f"{self.folder / SETTINGS_FILE}: tokenize_chinese_chars is false: not BERT's rules for Chinese; set it "
                 "to true"
             )
-        generic = not known and normal.get("handle_chinese_chars") is True
-        return not lower, not has_words and (generic or self.tokenizer_class in _BERT_CLASSES)
+        return not lower, not has_words and (not known or self.tokenizer_class in _BERT_CLASSES)
 
     def added(self, vocabulary: Sequence[str], own: Mapping[str, int], sentinels: bool = False) -> tuple[Added, ...]:
         """The added tokens, by id. vocabulary: in the order of ids. own: special tokens that every tokenizer of the
@@ -150,7 +177,8 @@ class SideFiles:
             for key, value in about.items():
                 if not (key.endswith("_token") or key in lists) or key.startswith("add_"):
                     continue
-                values = value if isinstance(value, list) else value.values() if key in lists and value else [value]
+                values = value.values() if key in lists and isinstance(value, dict) else value
+                values = [*values] if isinstance(values, (list, type({}.values()))) else [values]
                 for name in values:
                     name = name.get("content") if isinstance(name, dict) else name
                     if isinstance(name, str):
@@ -182,6 +210,7 @@ class SideFiles:
 
 
 _ONE = "put the files of one tokenizer there"
+_NAMED = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}  # what frames a text here, and stands in it
 
 
 def settings_of_wordpieces(
@@ -203,7 +232,8 @@ def settings_of_wordpieces(
     if (end := found.get("end")) is not None and [*vocabulary[end : end + 1]] == ["[unused1]"]:
         # T5Config's default, which nobody chose for this vocabulary. T5-PEGASUS's texts do not begin with padding, too.
         names = ["end", "start"] if has_words and found.get("start") == marks["pad"] else ["end"]
-        tell(f"{file}: eos_token_id is {end}, [unused1] here: {' and '.join(names)} are as the vocabulary has them")
+        ids = " and ".join(f"{name}s with {vocabulary[marks[name]]}" for name in names)
+        tell(f"{file}: eos_token_id is {end}, which is [unused1] here and not heeded: a text {ids}")
         found = {name: i for name, i in found.items() if name not in names}
     cased, plain = beside.rules(has_words)
     settings = Settings(cased=cased, plain=plain, added=beside.added(vocabulary, own))
@@ -215,6 +245,8 @@ def settings_of_pieces(file: Path, pieces: Sequence[str]) -> Settings:
     beside = SideFiles(file.parent)
     if file.name != FAST_FILE:
         check_same(beside.fast, pieces, file.with_name(FAST_FILE), file)
+    elif beside.tokenizer_class not in _T5_CLASSES:  # which adds the end token by itself
+        check_end(beside.fast, pieces[1], file)
     added = beside.added(pieces, {pieces[i]: i for i in (0, 1, 2)}, sentinels=True)
     one_prefix = prefix_of(beside.fast) == "first" or (not beside.fast and beside.settings.get("legacy") is False)
     settings = Settings(one_prefix=one_prefix and bool(added), added=added)

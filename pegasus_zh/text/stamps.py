@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 
-from pegasus_zh.text.documents import Source
+from pegasus_zh.text.sources import Source
 from training.files.errors import DataError
 
 SHOWN = 3  # names in a message

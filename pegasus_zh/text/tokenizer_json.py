@@ -5,19 +5,93 @@ are those of the tokenizers library but where two cuts of a text are equally pro
 """
 
 import base64
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from training.files.errors import DataError
+from training.files.atomic import read_json
+from training.files.errors import DataError, damaged
 
 _REMEDY = "copy vocab.txt or spiece.model from the folder that it was made from, in its place"
-_SQUEEZES = (" {2,}", "^ +| +$")  # blanks beside blanks, as mT5's files have it, and at the ends, as ours have
+# Blanks beside blanks, as mT5's files have it, and at the ends, as ours have: of the text, and once of each line.
+_SQUEEZED, _ENDS = {("Regex", " {2,}", " "), ("Regex", " {2,}", "\u2581")}, ("Regex", r"\A +| +\z", "")
+_OLD_ENDS = ("Regex", "^ +| +$", "")
 _BLANKS = [c for c in range(0x3001) if chr(c).isspace() and chr(c) not in " \x1c\x1d\x1e\x1f"]  # by Unicode, but " "
+
+
+def read_fast(file: Path) -> dict[str, Any]:
+    """The content of a tokenizer.json, or of a part of one. Raises DataError for what is of no such form."""
+    fast = read_json(file)
+    try:
+        for token in fast.get("added_tokens") or []:
+            _ = token["content"]
+        for name in ("normalizer", "pre_tokenizer", "post_processor"):
+            for step in _steps(fast, name):
+                _ = (
+                    step["type"],
+                    step.get("pattern", {}).items(),
+                    base64.b64decode(step.get("precompiled_charsmap", "")),
+                )
+        model = fast.get("model") or {}
+        vocabulary: Any = model.get("vocab")
+        if model.get("type") == "WordPiece":
+            _ = sorted(vocabulary.values()), "".join(vocabulary)
+        elif model.get("type") == "Unigram":
+            _ = ["".join(token) + format(score, "f") for token, score in vocabulary]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(file, error, "not of the form of a tokenizer.json") from None
+    return fast
+
+
+def check_wordpieces(fast: Mapping[str, Any], file: Path) -> None:
+    """Raises DataError for a WordPiece tokenizer.json that cuts and frames texts in another way than BERT's class; what
+    case it takes is asked elsewhere."""
+    normal, cuts, model = _steps(fast, "normalizer"), _steps(fast, "pre_tokenizer"), fast.get("model") or {}
+    wrong = ""
+    for name, steps, only in (("normalizer", normal, "BertNormalizer"), ("pre_tokenizer", cuts, "BertPreTokenizer")):
+        found = [step["type"] for step in steps]
+        wrong = wrong or (f"its {name} is {', '.join(found) or 'null'}, not {only}" if found != [only] else "")
+    rules: list[tuple[Mapping[str, Any], str, Any]] = [
+        *((step, name, True) for step in normal for name in ("clean_text", "handle_chinese_chars")),
+        (model, "max_input_chars_per_word", 100),
+        (model, "unk_token", "[UNK]"),
+    ]
+    for about, name, value in rules:
+        if not wrong and about.get(name, value) != value:
+            wrong = f"{name} is {json.dumps(about[name])}, not {json.dumps(value)}"
+    if not wrong and (framed := _framed(fast)) != ["[CLS]", None, "[SEP]"]:
+        wrong = f"its post_processor frames a text as {json.dumps(framed)}, not by [CLS] and [SEP]"
+    if wrong:
+        raise DataError(
+            f'{file}: {wrong}; where BERT\'s rules are the model\'s, add "tokenizer_class": "BertTokenizer" to '
+            "tokenizer_config.json"
+        )
+
+
+def check_end(fast: Mapping[str, Any], end: str, file: Path) -> None:
+    """Raises DataError for a Unigram tokenizer.json that does not put the end token behind a text."""
+    if (found := _framed(fast)) != [None, end]:
+        raise DataError(
+            f"{file}: its post_processor frames a text as {json.dumps(found)}, not by {end} behind it; where mT5's "
+            'rules are the model\'s, add "tokenizer_class": "T5Tokenizer" to tokenizer_config.json'
+        )
+
+
+def _framed(fast: Mapping[str, Any]) -> list[str | None] | None:
+    """The special tokens around a text, which is None among them; None where nothing or something else frames it."""
+    steps = [step for step in _steps(fast, "post_processor") if step["type"] != "ByteLevel"]
+    about: Mapping[str, Any] = steps[0] if len(steps) == 1 else {"type": None}
+    if about["type"] == "BertProcessing":
+        return [about["cls"][0], None, about["sep"][0]]
+    if about["type"] != "TemplateProcessing":
+        return None if steps else [None]
+    return [part["SpecialToken"]["id"] if "SpecialToken" in part else None for part in about["single"]]
 
 
 def vocabulary_of(fast: Mapping[str, Any], file: Path) -> list[str]:
@@ -79,7 +153,10 @@ def sentencepiece_of(fast: Mapping[str, Any], file: Path) -> bytes:
 
 def prefix_of(fast: Mapping[str, Any]) -> str | None:
     """Before what a word's mark is put: always, first or never; None without a rule of sentencepiece's."""
-    return next((x.get("prepend_scheme") for x in _steps(fast, "pre_tokenizer") if x["type"] == "Metaspace"), None)
+    for step in _steps(fast, "pre_tokenizer"):
+        if step["type"] == "Metaspace":
+            return str(step.get("prepend_scheme", "always")) if step.get("add_prefix_space", True) else "never"
+    return None
 
 
 def _normalisation(fast: Mapping[str, Any], file: Path) -> tuple[bytes, bool]:
@@ -87,14 +164,22 @@ def _normalisation(fast: Mapping[str, Any], file: Path) -> tuple[bytes, bool]:
     normal, cuts = _steps(fast, "normalizer"), _steps(fast, "pre_tokenizer")
     known = {"Precompiled", "Strip", "Replace", "WhitespaceSplit", "Metaspace"}
     odd = [x["type"] for x in (*normal, *cuts) if x["type"] not in known]
-    odd += [str(x["pattern"]) for x in normal if x["type"] == "Replace" and x["pattern"].get("Regex") not in _SQUEEZES]
+    replaced = {
+        (*pattern, x.get("content")) for x in normal if x["type"] == "Replace" for pattern in x["pattern"].items()
+    }
+    odd += [f"Replace of {x[1]!r} by {x[2]!r}" for x in replaced - _SQUEEZED - {_ENDS, _OLD_ENDS}]
+    odd += [f"Metaspace of {x.get('replacement')!r}" for x in cuts if x.get("replacement", "\u2581") != "\u2581"]
+    splits = any(x["type"] == "WhitespaceSplit" for x in cuts)
+    # Blanks are dropped at the ends and beside blanks, or nowhere, unless they part words anyway.
+    ends = bool(replaced & {_ENDS, _OLD_ENDS}) or any(x["type"] == "Strip" for x in normal)
+    if not splits and ends != bool(replaced & _SQUEEZED):
+        odd.append("Strip alone" if ends else "Replace of blanks, and no Strip,")
     if odd or prefix_of(fast) is None:
         raise DataError(f"{file}: {odd[0] if odd else 'no Metaspace'} is not mT5's way to cut a text; {_REMEDY}")
     maps = [base64.b64decode(x["precompiled_charsmap"]) for x in normal if x["type"] == "Precompiled"]
-    splits = any(x["type"] == "WhitespaceSplit" for x in cuts)
     if splits and not maps:
         maps = [_blanks_alone()]
-    return (maps or [b""])[0], splits or any(x["type"] == "Replace" for x in normal)
+    return (maps or [b""])[0], splits or ends
 
 
 def _blanks_alone() -> bytes:
@@ -112,4 +197,5 @@ def _steps(fast: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     step = fast.get(name)
     if step is None:
         return []
-    return step.get("normalizers") or step.get("pretokenizers") or [] if step["type"] == "Sequence" else [step]
+    parts = [step.get(key) or [] for key in ("normalizers", "pretokenizers", "processors")]
+    return [*chain.from_iterable(parts)] if step["type"] == "Sequence" else [step]

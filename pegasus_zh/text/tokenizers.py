@@ -10,47 +10,28 @@ and punctuation, then the greedy longest-match-first wordpiece. What lies beside
 import hashlib
 import itertools
 import json
-import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import rjieba
 import sentencepiece
-import tokenizers
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import normalizers, pre_tokenizers
-from tokenizers.models import WordPiece
+from tokenizers import normalizers
 
 from pegasus_zh.text.added_tokens import AddedTokens
-from pegasus_zh.text.lines import first_line
-from pegasus_zh.text.records import Record, decoded
-from pegasus_zh.text.side_files import (
-    FAST_FILE,
-    SETTINGS_FILE,
-    Settings,
-    settings_of_pieces,
-    settings_of_wordpieces,
-)
-from pegasus_zh.text.spacing import CHINESE, join_tokens
-from pegasus_zh.text.tokenizer_json import sentencepiece_of, vocabulary_of
-from training.files.atomic import read_json, write_bytes
+from pegasus_zh.text.lists import listed
+from pegasus_zh.text.side_files import SETTINGS_FILE, Settings
+from pegasus_zh.text.spacing import join_tokens
+from pegasus_zh.text.wordpieces import UNK, WordIds, normalise, plain_bert, words
+from training.files.atomic import as_json, write_bytes
 from training.files.errors import DataError
 
 PEGASUS_FILE = "vocab.txt"
 SENTENCEPIECE_FILE = "spiece.model"
-PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+PAD, CLS, SEP, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
 SPECIALS = [PAD, *(f"[unused{i}]" for i in range(1, 100)), UNK, CLS, SEP, MASK, "<S>", "<T>"]  # Chinese BERT's first
-_BERT_LAYOUT = {PAD: 0, UNK: 100, CLS: 101, SEP: 102, MASK: 103}
-LONGEST_WORD = 200  # characters; bert4keras's `word_maxlen`, beyond which a word is [UNK]
-_REMEMBERED_WORDS = 1 << 18  # about 50 MB: the vocabulary, and the first 200,000 other words of a corpus
-
-# Combining marks are rare in Chinese text, so one search decides whether to look at each character. Beyond the basic
-# plane the regular expression would become slow, so every such character (an emoji, say) counts as a possible mark.
-_MAY_BE_MARK = re.compile(
-    "[" + "".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c) == "Mn") + "\U00010000-\U0010ffff]"
-)
+BERT_LAYOUT = {PAD: 0, UNK: 100, CLS: 101, SEP: 102, MASK: 103}
 
 
 class Tokenizer(Protocol):
@@ -69,13 +50,17 @@ class Tokenizer(Protocol):
     _added: AddedTokens
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without special tokens."""
-        if not self.settings.added:
-            return self._encode(text)
-        ids: list[int] = []
-        for i, part in enumerate(self._added.split(text)):
-            ids += [part] if isinstance(part, int) else self._encode(part, is_first=i == 0)
-        return ids
+        """The ids of `text`, without special tokens. Raises ValueError for half of a surrogate pair."""
+        try:
+            if not self.settings.added:
+                return self._encode(text)
+            ids: list[int] = []
+            for i, part in enumerate(self._added.split(text)):
+                ids += [part] if isinstance(part, int) else self._encode(part, is_first=i == 0)
+            return ids
+        except (RuntimeError, TypeError, UnicodeEncodeError):
+            listed([text])  # which says what of it is no text
+            raise
 
     def _encode(self, text: str, is_first: bool = True) -> list[int]:
         """The ids of a text, or of a part of it, without tokens that were added."""
@@ -95,7 +80,9 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` up to the first end token; special tokens, and ids outside the vocabulary, are dropped."""
-        ids = list(itertools.takewhile(lambda i: i != self.eos_id, ids))
+        ids = list(ids)
+        if self.eos_id in ids:
+            del ids[ids.index(self.eos_id) :]
         if not self.settings.added:
             return self._decode(ids)
         added, text = {token.id: "" if token.special else token.content for token in self.settings.added}, ""
@@ -110,6 +97,10 @@ class Tokenizer(Protocol):
         """The text of ids that were not added."""
         ...
 
+    def normalise(self, text: str) -> str:
+        """The text in the letters of the vocabulary, where encoding it changes letters first."""
+        return text
+
     def pieces(self) -> list[str]:
         """What each id adds to a text, without blanks around it; "" for special tokens."""
         found = self._pieces()
@@ -122,10 +113,24 @@ class Tokenizer(Protocol):
         """The same of the vocabulary's own ids."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids."""
-        if about := self.settings.about():
-            _write(Path(folder) / SETTINGS_FILE, (json.dumps(about, ensure_ascii=False, indent=2) + "\n").encode())
+    def parted(self) -> list[bool]:
+        """Has a text a blank before each id's piece, where letters of a word stand before it?"""
+        found = self._parted()
+        return found + [True] * (self.vocab_size - len(found))
+
+    def _parted(self) -> list[bool]:
+        """The same of the vocabulary's own ids."""
+        ...
+
+    def byte_ids(self, character: str) -> tuple[int, ...]:
+        """The ids that write a character by its bytes in UTF-8; none where the vocabulary has no bytes."""
+        return ()
+
+    def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids, with
+        `more` settings of tokenizer_config.json. Raises DataError where there is no room."""
+        if about := {**self.settings.about(), **(more or {})}:
+            _write(Path(folder) / SETTINGS_FILE, as_json(about))
 
     def _settle(self, settings: Settings, size: int, content: bytes, normalizer: normalizers.Normalizer | None) -> None:
         """Takes over what lay beside a vocabulary of `size` tokens."""
@@ -150,13 +155,14 @@ class PegasusTokenizer(Tokenizer):
     """
 
     kind = "pegasus"
-    pad_id, unk_id, start_id, eos_id = (_BERT_LAYOUT[token] for token in (PAD, UNK, CLS, SEP))
-    mask_id, specials = _BERT_LAYOUT[MASK], len(SPECIALS)
+    pad_id, unk_id, start_id, eos_id = (BERT_LAYOUT[token] for token in (PAD, UNK, CLS, SEP))
+    mask_id, specials = BERT_LAYOUT[MASK], len(SPECIALS)
 
     def __init__(self, vocabulary: Sequence[str], source: str = "vocabulary", settings: Settings | None = None) -> None:
         self.vocabulary, settings = list(vocabulary), settings or Settings()
         ids = _check_vocabulary(self.vocabulary, source)
-        self._word_ids = _WordIds(ids)
+        self._word_ids = WordIds(ids)
+        self._special_ids = frozenset(i for token, i in ids.items() if token[0] in "[<" and is_special(token))
         self._plain = plain_bert(ids, settings.cased) if settings.plain else None
         normalizer = None
         if not settings.cased:
@@ -175,19 +181,25 @@ class PegasusTokenizer(Tokenizer):
         return list(itertools.chain.from_iterable(map(self._word_ids.__getitem__, found)))
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
-        return [_BERT_LAYOUT[CLS]] + _truncate(ids, max_length - 2) + [_BERT_LAYOUT[SEP]]
+        return [BERT_LAYOUT[CLS], *_truncate(ids, max_length - 2), BERT_LAYOUT[SEP]]
 
     def _decode(self, ids: list[int]) -> str:
         """Tokens are joined with the blanks of bert4keras (pegasus_zh/text/spacing.py)."""
-        tokens = (self.vocabulary[i] for i in ids if 0 <= i < len(self.vocabulary))
-        return join_tokens(token for token in tokens if not _is_special(token))
+        vocabulary, specials, size = self.vocabulary, self._special_ids, len(self.vocabulary)
+        return join_tokens([vocabulary[i] for i in ids if 0 <= i < size and i not in specials])
+
+    def normalise(self, text: str) -> str:
+        return text if self.settings.cased else normalise(text)
 
     def _pieces(self) -> list[str]:
-        found = ("" if _is_special(token) else token for token in self.vocabulary)
+        found = ("" if is_special(token) else token for token in self.vocabulary)
         return [token[2:] if token.startswith("##") and len(token) > 2 else token for token in found]
 
-    def save(self, folder: Path) -> None:
-        super().save(folder)
+    def _parted(self) -> list[bool]:
+        return [not (token.startswith("##") and len(token) > 2) for token in self.vocabulary]
+
+    def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        super().save(folder, more)
         _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
 
 
@@ -237,148 +249,29 @@ class SentencePieceTokenizer(Tokenizer):
         return self._processor.piece_to_id(piece)
 
     def frame_source(self, ids: list[int], max_length: int) -> list[int]:
-        return _truncate(ids, max_length - 1) + [SentencePieceTokenizer.eos_id]
+        return [*_truncate(ids, max_length - 1), SentencePieceTokenizer.eos_id]
 
     def _decode(self, ids: list[int]) -> str:
         size = self._processor.get_piece_size()
         return self._processor.decode([int(i) for i in ids if self.unk_id < i < size])
 
     def _pieces(self) -> list[str]:
-        found = self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
-        return ["" if i <= self.unk_id else piece.strip("\N{LOWER ONE EIGHTH BLOCK}") for i, piece in enumerate(found)]
+        silent = self._processor.is_byte
+        return [
+            "" if i <= self.unk_id or silent(i) else piece.strip("\N{LOWER ONE EIGHTH BLOCK}")
+            for i, piece in enumerate(self.vocabulary)
+        ]
 
-    def save(self, folder: Path) -> None:
-        super().save(folder)
+    def _parted(self) -> list[bool]:
+        return [piece.startswith("\N{LOWER ONE EIGHTH BLOCK}") for piece in self.vocabulary]
+
+    def byte_ids(self, character: str) -> tuple[int, ...]:
+        ids = tuple(self.piece_id(f"<0x{byte:02X}>") for byte in character.encode())
+        return ids if all(map(self._processor.is_byte, ids)) else ()
+
+    def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        super().save(folder, more)
         _write(Path(folder) / SENTENCEPIECE_FILE, self._model)
-
-
-class _WordIds(dict[str, tuple[int, ...]]):
-    """The ids of a word: known for the vocabulary's own, worked out and remembered for the others that are met."""
-
-    def __init__(self, ids: dict[str, int]) -> None:
-        super().__init__((token, (i,)) for token, i in ids.items())
-        self._wordpiece = WordPiece(ids, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD)
-
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = tuple(piece.id for part in split_plain(word) for piece in self._wordpiece.tokenize(part))
-        if len(self) < _REMEMBERED_WORDS and len(word) <= LONGEST_WORD:
-            self[word] = ids
-        return ids
-
-
-def plain_bert(ids: dict[str, int], cased: bool) -> tokenizers.Tokenizer:
-    """BERT's own tokenizer (Devlin et al., 2019), without special tokens."""
-    made = tokenizers.Tokenizer(WordPiece(ids, unk_token=UNK))
-    made.normalizer = normalizers.BertNormalizer(lowercase=not cased)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return made
-
-
-def load_tokenizer(path: Path | str) -> Tokenizer:
-    """Loads a folder that holds vocab.txt, spiece.model or tokenizer.json, with what else there decides the ids; or one
-    of the first two files itself. Raises `DataError`."""
-    path = Path(path)
-    if path.is_dir():
-        found = [path / name for name in (PEGASUS_FILE, SENTENCEPIECE_FILE) if (path / name).is_file()]
-        if not found and (path / FAST_FILE).is_file():
-            return _of_json(path)
-        if len(found) != 1:
-            problem = f"holds both {PEGASUS_FILE} and" if found else f"holds neither {PEGASUS_FILE} nor"
-            raise DataError(f"{path}: {problem} {SENTENCEPIECE_FILE}; a tokenizer's folder has exactly one of them")
-        path = found[0]
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; name a folder that holds {PEGASUS_FILE} or {SENTENCEPIECE_FILE}")
-    content = path.read_bytes()
-    if path.suffix == ".model":
-        tokenizer = SentencePieceTokenizer(content, str(path))
-        settings = settings_of_pieces(path, tokenizer.vocabulary) if path.name == SENTENCEPIECE_FILE else Settings()
-        return tokenizer if settings == Settings() else SentencePieceTokenizer(content, str(path), settings)
-    vocabulary = _lines(path, content)
-    settings = _pegasus_settings(path, vocabulary) if path.name == PEGASUS_FILE else Settings()
-    return PegasusTokenizer(vocabulary, str(path), settings)
-
-
-def _of_json(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder that has no other vocabulary than tokenizer.json. Raises DataError."""
-    file = folder / FAST_FILE
-    fast = read_json(file)
-    vocabulary = vocabulary_of(fast, file)
-    if fast["model"]["type"] == "WordPiece":
-        return PegasusTokenizer(vocabulary, str(file), _pegasus_settings(file, vocabulary))
-    model = sentencepiece_of(fast, file)
-    pieces = SentencePieceTokenizer(model, str(file)).vocabulary
-    return SentencePieceTokenizer(model, str(file), settings_of_pieces(file, pieces))
-
-
-def _pegasus_settings(file: Path, vocabulary: list[str]) -> Settings:
-    """What lies beside a vocab.txt. Raises DataError."""
-    has_words = any(len(token) > 1 and all(map(is_chinese, token)) for token in vocabulary)
-    never = {i for i, token in enumerate(vocabulary) if _is_special(token)} - {_BERT_LAYOUT[UNK]}
-    marks = {"start": _BERT_LAYOUT[CLS], "end": _BERT_LAYOUT[SEP], "pad": _BERT_LAYOUT[PAD]}
-    return settings_of_wordpieces(file, vocabulary, marks, _BERT_LAYOUT, never, has_words)
-
-
-def _lines(path: Path, content: bytes) -> list[str]:
-    """The tokens of a vocab.txt, without blanks beside them, as bert4keras reads it. Raises DataError."""
-    head, end, rest = content.partition(b"\n")
-    text = decoded(Record(str(path), 1, first_line(str(path), head + end) + rest))
-    # Not splitlines: U+2028 is a token of Chinese BERT.
-    lines = _with_separator([line.removesuffix("\r") for line in text.split("\n")])
-    return [line.strip(" \t") or line for line in (lines[:-1] if lines[-1] == "" else lines)]
-
-
-def words(text: str) -> list[str]:
-    """The words that encode looks up: jieba's without its hidden Markov model, of the normalised text."""
-    return rjieba.cut(normalise(text), False)
-
-
-def normalise(text: str) -> str:
-    """Lower case, canonical decomposition (NFD), no combining marks (Mn)."""
-    text = unicodedata.normalize("NFD", text.lower())
-    if _MAY_BE_MARK.search(text):
-        text = "".join(c for c in text if unicodedata.category(c) != "Mn")
-    return text
-
-
-def split_plain(text: str) -> list[str]:
-    """BERT's basic tokenizer on normalised text: words by space, Chinese characters and punctuation by themselves."""
-    return "".join(map(_spell, text)).split()
-
-
-def is_chinese(character: str) -> bool:
-    """As BERT's basic tokenizer has it: of the blocks of CJK ideographs."""
-    return CHINESE.match(character) is not None
-
-
-def _spell(character: str) -> str:
-    """What the basic tokenizer makes of one character: itself, itself between spaces, or nothing."""
-    category = unicodedata.category(character)
-    # The ASCII symbols that Unicode does not class as punctuation ($ + < = > ^ ` | ~) are punctuation to BERT.
-    if category[0] == "P" or (character.isascii() and category[0] == "S") or is_chinese(character):
-        return f" {character} "
-    if character == "\ufffd" or (category in ("Cc", "Cf") and character not in "\t\n\r"):
-        return ""
-    return character
-
-
-def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Saves it in a run's folder. Raises DataError where the run has another one, which its checkpoints need."""
-    if any((folder / name).exists() for name in (PEGASUS_FILE, SENTENCEPIECE_FILE)):
-        if load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
-            raise DataError(f"{folder}: the run there has another tokenizer; give another --folder")
-    else:
-        tokenizer.save(folder)
-
-
-def _with_separator(lines: list[str]) -> list[str]:
-    """With Chinese BERT's token U+2028 in its place, ‧ before and ‰ after it, where an editor took it for the end of a
-    line and left an empty one."""
-    empty = [i for i, line in enumerate(lines[:-1]) if not line]
-    if len(empty) == 1 and "\u2028" not in lines:
-        before, after = lines[empty[0] - 1 : empty[0]], lines[empty[0] + 1]
-        if "".join(before) < "\u2028" < after and len("".join(before)) == len(after) == 1:
-            lines[empty[0]] = "\u2028"
-    return lines
 
 
 def _check_vocabulary(vocabulary: list[str], source: str) -> dict[str, int]:
@@ -389,21 +282,22 @@ def _check_vocabulary(vocabulary: list[str], source: str) -> dict[str, int]:
         if token in ids:
             raise DataError(f"{source}:{i + 1}: {token!r} is already on line {ids[token] + 1}; each token has one id")
         ids[token] = i
-    for token, i in _BERT_LAYOUT.items():
+    for token, i in BERT_LAYOUT.items():
         if ids.get(token) != i:
             found = repr(vocabulary[i]) if i < len(vocabulary) else "nothing"
             raise DataError(f"{source}:{i + 1}: {found} where {token} must be; use Chinese BERT's layout of ids 0..105")
     return ids
 
 
-def _is_special(token: str) -> bool:
+def is_special(token: str) -> bool:
+    """Is it one of a vocab.txt's tokens that no text has?"""
     return len(token) > 2 and ((token[0], token[-1]) == ("[", "]") or token in ("<S>", "<T>"))
 
 
 def _truncate(ids: list[int], room: int) -> list[int]:
     if room < 1:
         raise DataError("max_length leaves no room for text beside the special tokens; use at least 3")
-    return list(ids[:room])
+    return ids[:room]
 
 
 def _fingerprint(kind: str, content: bytes) -> str:

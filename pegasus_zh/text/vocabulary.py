@@ -18,20 +18,12 @@ import sentencepiece
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, trainers
 
-from pegasus_zh.text.documents import DocumentsConfig, OnBadRecord, find_sources, read_documents
+from pegasus_zh.text.documents import DocumentsConfig, OnBadRecord, read_documents
+from pegasus_zh.text.sources import find_sources
 from pegasus_zh.text.stamps import changes, stamps
-from pegasus_zh.text.tokenizers import (
-    LONGEST_WORD,
-    SPECIALS,
-    UNK,
-    PegasusTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    keep_tokenizer,
-    load_tokenizer,
-    split_plain,
-    words,
-)
+from pegasus_zh.text.tokenizer_files import keep_tokenizer, load_tokenizer
+from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer, SentencePieceTokenizer, Tokenizer
+from pegasus_zh.text.wordpieces import LONGEST_WORD, UNK, split_plain, words
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
 from training.ranges import check_ranges

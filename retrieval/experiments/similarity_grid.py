@@ -181,12 +181,12 @@ class _Vectors:
             done, bar = 0, progress_bar(0, len(task.texts), unit="text")
             bar.set_description(path.stem)
             for part in encoder(source, poolings, self._config.encoding)(task.texts):
-                check_finite(part.vectors, done, f"{path.stem}, texts in their order")
+                check_finite(part, done, f"{path.stem}, texts in their order")
                 for number in range(len(poolings)):
                     file.seek(begin + 4 * shape[2] * (number * shape[1] + done))
-                    file.write(np.ascontiguousarray(part.vectors[:, number], "<f4").data)
-                done += len(part.vectors)
-                bar.update(len(part.vectors))
+                    file.write(np.ascontiguousarray(part[:, number], "<f4").data)
+                done += len(part)
+                bar.update(len(part))
             bar.close()
 
 
@@ -248,6 +248,6 @@ def _simcse(config: SimilarityGridConfig, source: TextEncoder, cell: Cell, folde
         state = tune(recipe, source, examples, None, mesh, folder).complete()
     with jax.set_mesh(mesh):
         encode = encoder_for(source.config, source.tokenizer, [cell.pooling], config.encoding)
-        found = np.concatenate([part.vectors[:, 0] for part in encode(state.model, texts)])
+        found = np.concatenate([part[:, 0] for part in encode(state.model, texts)])
     shutil.rmtree(folder)  # its checkpoints are three times the model
     return found

@@ -2,6 +2,7 @@
 
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.ranges import check_ranges
 from training.telling import tell
+
+_TURNS = frozenset("LRE RLE LRO RLO PDF LRI RLI FSI PDI".split())  # Unicode's classes of marks that turn what follows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,8 @@ class ServeConfig(AskConfig):
 
 
 class Hit(NamedTuple):
+    """A text that was found."""
+
     text: str
     score: float  # the cosine
     place: int  # the text's number in the index, from 0
@@ -101,7 +106,7 @@ class Searcher:
     texts: Sequence[str]
     vectors: Callable[[Sequence[str]], np.ndarray]  # of questions, as those of the texts
     tokenizer: Tokenizer
-    losses: Losses  # of the questions
+    lost: Callable[[], Losses]  # of the questions so far
 
     def unanswerable(self, question: str) -> str:
         """Why nothing can be found for it, if so: any two texts of unknown characters are the same to a model."""
@@ -127,7 +132,7 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
     """The index in a folder with its model, which may lie elsewhere now, on all devices. Raises DataError for what does
     not belong together."""
     stored = read(Path(folder), model=model, breadth=breadth, recall=recall)
-    mesh, (tokenizer, losses) = make_mesh(MeshConfig()), counting(stored.source.text.tokenizer)
+    mesh, (tokenizer, lost) = make_mesh(MeshConfig()), counting(stored.source.text.tokenizer)
     with jax.set_mesh(mesh):
         source, pooling = stored.source, stored.about.pooling
         encode = encoder(source.text._replace(tokenizer=tokenizer), [pooling], stored.encoding)
@@ -135,9 +140,9 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):
-            return whitened_unit(np.concatenate([part.vectors[:, 0] for part in encode(questions)]), stored.whitening)
+            return whitened_unit(np.concatenate([part[:, 0] for part in encode(questions)]), stored.whitening)
 
-    return Searcher(stored.index, stored.texts, vectors, stored.source.text.tokenizer, losses)
+    return Searcher(stored.index, stored.texts, vectors, stored.source.text.tokenizer, lost)
 
 
 def open_as_asked(config: AskConfig) -> Searcher:
@@ -145,19 +150,19 @@ def open_as_asked(config: AskConfig) -> Searcher:
 
 
 def query(config: QueryConfig) -> None:
-    """Answers each question, or asks for them at a prompt. Raises DataError."""
+    """Answers each question in turn, a blank one too, or asks for them at a prompt. Raises DataError."""
     if given := config.input or ("" if sys.stdin.isatty() else "-"):
-        questions = list(read_texts(given, config.field))
-        if not questions:
+        questions = list(read_texts(given, config.field, blank=True))
+        if not any(questions):
             raise DataError(f"{given}: no question in it")
         searcher = open_as_asked(config)
         reasons = [searcher.unanswerable(question) for question in questions]
         asked = [question for question, reason in zip(questions, reasons, strict=True) if not reason]
         hits = iter(searcher.search(asked, config.k) if asked else [])
         for question, reason in zip(questions, reasons, strict=True):
-            tell(question)
+            tell(shown(question))
             tell(f"  {reason}" if reason else "\n".join(_line(hit) for hit in next(hits)))
-        searcher.losses.report_any(given)
+        searcher.lost().report_any(given)
         return
     searcher = open_as_asked(config)
     tell("Ctrl-D ends it")
@@ -176,11 +181,22 @@ def query(config: QueryConfig) -> None:
 
 
 def _line(hit: Hit) -> str:
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in hit.text)  # one line of its own
-    return f"  {hit.score:.3f}  {text}"
+    return f"  {hit.score:.3f}  {shown(hit.text)}"
+
+
+def shown(text: str) -> str:
+    """On one line, as a terminal can show it: line ends, control characters and changes of direction are escaped; what
+    joins the parts of an emoji, and wide blanks, are not."""
+    return "".join(repr(c)[1:-1] if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _TURNS
 
 
 class Scores(NamedTuple):
+    """How well an index answers questions; from 0 to 1, but for the time."""
+
     mrr: float
     recall: float  # of the right text among the k
     overlap: float  # with the k of exact search
@@ -212,7 +228,7 @@ def evaluate(config: EvaluateIndexConfig) -> Scores:
             "with scripts.search add, or remove the lines"
         )
     vectors = searcher.vectors(questions)
-    searcher.losses.report_any(config.pairs)
+    searcher.lost().report_any(config.pairs)
     searcher.index.search(vectors, config.k)  # compiles, and reads what is on disk
     begin = time.perf_counter()
     found = searcher.index.search(vectors, config.k)

@@ -52,11 +52,11 @@ class Index(Protocol):
         ...
 
     def add(self, vectors: np.ndarray) -> None:
-        """float32 [n, D]."""
+        """Adds vectors [n, D], whose places follow those there. Raises DataError for another D, and for NaN."""
         ...
 
     def search(self, queries: np.ndarray, k: int) -> Found:
-        """Of queries [Q, D] the k vectors of the largest product."""
+        """Of queries [Q, D] the k vectors of the largest product. Raises DataError as `add`, and for k below 1."""
         ...
 
     def save(self, path: Path) -> None:

@@ -19,11 +19,11 @@ from typing import Literal, get_args, get_type_hints
 import numpy as np
 import tyro
 
-from retrieval.embed import EmbedConfig, encode_file
 from retrieval.search.index import REBUILD, Index, Kind, load_index, make_index
 from retrieval.texts import read_texts
 from retrieval.vectors.arrays import open_vectors, unit
 from retrieval.vectors.encoding import Encoding
+from retrieval.vectors.files import encode_file
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
 from retrieval.vectors.whitening import Whitening, load_whitening, moments, whiten
@@ -124,15 +124,14 @@ def build(config: BuildConfig) -> None:
     if config.whiten > (width := source.width(pooling)):
         raise DataError(f"--whiten {config.whiten}: the model's vectors have {width} dimensions; give fewer")
     make_index(config.kind, width)  # raises where its library is missing
-    encode = EmbedConfig(
-        model=config.model, input=config.texts, out=str(folder), field=config.field, pooling=pooling,
-        encoding=encoding, mesh=config.mesh,
-    )  # fmt: skip
-    encoded = encode_file(encode, source, source.prompt_of_documents)
+    mesh, prompt = make_mesh(config.mesh), source.prompt_of_documents
+    encoded = encode_file(
+        source, config.texts, folder, mesh, field=config.field, pooling=pooling, encoding=encoding, prompt=prompt
+    )
     vectors = open_vectors(encoded.path)
     whitening = whiten(moments([vectors]), config.whiten) if config.whiten else None
     dimensions = whitening.kernel.shape[1] if whitening else vectors.shape[1]
-    index = make_index(config.kind, dimensions, mesh=make_mesh(config.mesh))
+    index = make_index(config.kind, dimensions, mesh=mesh)
     step = -(-len(vectors) // SAMPLE)  # over the whole file, which may be sorted
     if config.kind in ("ivf", "pq"):
         index.learn(whitened_unit(vectors[::step], whitening), len(vectors))
@@ -166,11 +165,16 @@ def add(config: AddConfig) -> None:
     with locked(folder):
         stored = read(folder, model=config.model)
         about, index = stored.about, stored.index
-        encode = EmbedConfig(
-            model=about.model, input=config.texts, out=str(folder), field=config.field, pooling=about.pooling,
+        encoded = encode_file(
+            stored.source,
+            config.texts,
+            folder,
+            make_mesh(MeshConfig()),
+            field=config.field,
+            pooling=about.pooling,
             encoding=stored.encoding,
-        )  # fmt: skip
-        encoded = encode_file(encode, stored.source, stored.source.prompt_of_documents)
+            prompt=stored.source.prompt_of_documents,
+        )
         known, texts, numbers = {*stored.texts}, list(stored.texts), []
         for number, text in enumerate(read_texts(config.texts, config.field)):
             if text not in known:
@@ -199,7 +203,7 @@ def _add(index: Index, vectors: np.ndarray, numbers: np.ndarray, whitening: Whit
 
 
 def whitened_unit(vectors: np.ndarray, whitening: Whitening | None) -> np.ndarray:
-    """Whitened, and of length 1."""
+    """Vectors [n, D] whitened, and of length 1: float32 [n, K]."""
     return unit(np.asarray(vectors, np.float32) if whitening is None else whitening(vectors))
 
 

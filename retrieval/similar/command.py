@@ -100,9 +100,9 @@ def _checked(config: SimilarConfig) -> Path:
 
 def _found(config: SimilarConfig, writer: QuestionWriter, texts: Sequence[str], done: int = 0) -> Iterator[Found]:
     """Of each text from number `done` on, a multiple of the batch size: the same batches wherever it begins."""
-    tokenizer, losses = counting(writer.tokenizer)
+    tokenizer, lost = counting(writer.tokenizer)
     prompts = writer.prompts(texts, config.drawing, tokenizer)  # all, before the first is drawn
-    losses.report(config.input or config.augment)
+    lost().report(config.input or config.augment)
     size = config.drawing.writing.batch_size
     for first in range(done, len(texts), size):
         part = slice(first, first + size)

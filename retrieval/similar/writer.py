@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from pegasus_zh.text.tokenizers import Tokenizer
-from pegasus_zh.writing import answers
+from pegasus_zh.writing import Writing, answers, marks_of
 from retrieval.similar.drawing import Drawing
 from retrieval.similar.prompts import prompt_of
 from retrieval.similar.ranking import Found, Similar, chosen, different
@@ -15,6 +15,7 @@ from retrieval.vectors.arrays import check_finite, unit
 from retrieval.vectors.encoding import Encode, Encoding, encoder_for
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder
+from rope.decoding.search import Marks
 from rope.encoder.prefix_decoder import PrefixDecoder
 from rope.encoder.roformer import RoFormerConfig, init
 from training.files.errors import DataError
@@ -34,6 +35,7 @@ class QuestionWriter:
         self._source, self._decoder, self._dtype = source, PrefixDecoder(config), dtype
         self._model = place(source.text.model, abstract(partial(init, config, jax.random.key(0))))
         self._encoders: dict[int, Encode] = {}
+        self._marks_of: dict[Writing, Marks] = {}
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -52,9 +54,7 @@ class QuestionWriter:
         """The similar questions of these texts, whose prompts are given; `first` is the number of the first one, on
         which its draws depend."""
         tokenizer = self.tokenizer
-        marks = (tokenizer.unk_id, tokenizer.start_id, tokenizer.mask_id)
-        never = tuple(i for i in marks if i not in (None, tokenizer.eos_id))
-        drawn = answers(self._model, self._decoder, tokenizer, prompts, drawing.writing, first, never)
+        drawn = answers(self._model, self._decoder, tokenizer, prompts, drawing.writing, first, self._marks(drawing))
         spelt = lambda text: tokenizer.decode(tokenizer.encode(text))  # noqa: E731
         words = [*drawing.change, *filter(None, map(spelt, drawing.change))]
         distinct = [
@@ -71,6 +71,15 @@ class QuestionWriter:
             found.append(Found(text, similar, drawing.writing.search.answers, copies, repeated))
         return found
 
+    def _marks(self, drawing: Drawing) -> Marks:
+        """What begins and ends a text, and what it may not have: special tokens neither."""
+        if drawing.writing not in self._marks_of:
+            tokenizer = self.tokenizer
+            special = (tokenizer.unk_id, tokenizer.start_id, tokenizer.mask_id)
+            never = tuple(i for i in special if i not in (None, tokenizer.eos_id))
+            self._marks_of[drawing.writing] = marks_of(tokenizer, drawing.writing, never)
+        return self._marks_of[drawing.writing]
+
     def _vectors(self, texts: list[str], drawing: Drawing) -> np.ndarray:
         """float32 [n, D] of length 1, by the model's own pooling."""
         length = max(drawing.writing.max_source, drawing.writing.max_target + 1)  # nothing of either is cut
@@ -79,7 +88,7 @@ class QuestionWriter:
             of_model = encoder_for(text.config, text.tokenizer, [self.pooling], encoding)
             encode = self._source.finish(partial(of_model, self._model), self.pooling, self._source.prompt(""))
             self._encoders[length] = encode
-        vectors = np.concatenate([part.vectors[:, 0] for part in self._encoders[length](texts)])
+        vectors = np.concatenate([part[:, 0] for part in self._encoders[length](texts)])
         check_finite(vectors)
         return unit(vectors)
 

@@ -40,7 +40,8 @@ def longest(max_length: int, examples: int, sentences: int, scored: bool) -> For
 class Batches:
     """Batches of packed sentences, all of one shape, by step number; every epoch is a new order.
 
-    What is left of an epoch below a batch is left out. Each process packs its own examples.
+    What is left of an epoch below a batch is left out. Each process packs its own examples. Of groups of examples
+    every batch has equally many: a small group comes round more often.
     """
 
     def __init__(
@@ -52,14 +53,27 @@ class Batches:
         views: int,
         pad: int,
         mesh: jax.sharding.Mesh,
+        groups: Sequence[np.ndarray] = (),
     ):
-        """ids: of each example and sentence. views: how often each sentence comes."""
+        """ids: of each example and sentence. views: how often each sentence comes. groups: the numbers of each one's
+        examples; by default all are one. Raises ValueError where a group has no equal share of a batch."""
         self._ids, self._scores, self._loop, self._views, self._pad = ids, scores, loop, views, pad
         known: dict[tuple[int, ...], int] = {}
         self._texts = np.array([[known.setdefault(tuple(x), len(known)) for x in example] for example in ids], np.int32)
         self._parts = data_share(mesh).parts
-        self._order = lru_cache(2)(lambda epoch: np.random.default_rng([loop.seed, epoch]).permutation(len(ids)))
-        self._per_epoch = len(ids) // loop.batch_size
+        self._groups = groups or [np.arange(len(ids))]
+        if loop.batch_size % (count := len(self._groups)):
+            raise ValueError(
+                f"batch_size is {loop.batch_size}, and {count} groups of labels have equal shares of it: give a "
+                f"multiple of {count}"
+            )
+        self._share = loop.batch_size // count
+        if (least := min(map(len, self._groups))) < self._share:
+            raise ValueError(
+                f"a group of labels has {least} examples, and its share of a batch is {self._share}: give more of "
+                "them, or a smaller batch_size"
+            )
+        self._order = lru_cache(2 * count)(self._permuted)
         self._room = row_length([len(x) for example in ids for x in example], max_length)
         devices = parts_of("batch", mesh) // self._parts
         # The batch with the most rows decides the shape of all: of many short sentences the others have nearly as many.
@@ -72,11 +86,24 @@ class Batches:
         """That of a microbatch, over all processes."""
         return Form(self._rows * self._parts, self._room, len(self._ids[0]) * self._views, self._scores is not None)
 
+    def _permuted(self, group: int, epoch: int) -> np.ndarray:
+        """The group's examples in the order of one pass over it."""
+        seed = [self._loop.seed, epoch, group] if group else [self._loop.seed, epoch]
+        return np.random.default_rng(seed).permutation(self._groups[group])
+
+    def _examples(self, step: int) -> np.ndarray:
+        """The numbers of the batch's examples: the same share of each group."""
+        drawn = []
+        for group, members in enumerate(self._groups):
+            epoch, number = divmod(step, len(members) // self._share)
+            drawn.append(self._order(group, epoch)[number * self._share :][: self._share])
+        return np.concatenate(drawn)
+
     def _packed(self, step: int, part: int) -> tuple[list[list[list[int]]], list[list[list[int]]], np.ndarray]:
         """Of each microbatch of this part: its sentences, which of them its rows have; and the examples' numbers."""
-        loop, (epoch, number) = self._loop, divmod(step, self._per_epoch)
+        loop = self._loop
         size = loop.batch_size // self._parts
-        mine = self._order(epoch)[number * loop.batch_size + part * size :][:size]
+        mine = self._examples(step)[part * size :][:size]
         # Example e goes to microbatch e % accumulate, as training.loop.to_mesh has it.
         groups = [mine[m :: loop.accumulate] for m in range(loop.accumulate)]
         sentences = [[x for i in group for x in self._ids[i] * self._views] for group in groups]

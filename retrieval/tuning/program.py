@@ -14,7 +14,7 @@ from rope.positions.angles import rows_of
 from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import replicate, spec
 from training.program import Program
-from training.step import Batch, init_state, update_step
+from training.step import Batch, Sums, init_state, update_step
 
 
 def contrastive_program(
@@ -32,8 +32,8 @@ def contrastive_program(
     where the schedule ends."""
     tx = make_optimizer(optimizer, steps)
 
-    def vectors(arrays: roformer.RoFormer, batch: Batch, key: jax.Array | None) -> jax.Array:
-        return sentence_vectors(arrays, batch, model, pooling, key)
+    def vectors(arrays: roformer.RoFormer, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Sums]:
+        return sentence_vectors(arrays, batch, model, pooling, key), {}
 
     return Program(
         init=partial(init_state, partial(roformer.init, model), tx, seed),
@@ -50,6 +50,10 @@ def sentence_vectors(
     """A microbatch's rows [R, T] of packed sentences, and the places [B, S] of each example's -> vectors [B, S, D]."""
     ids, segments, places = (batch[name] for name in ("ids", "segments", "places"))
     texts = texts_of(ids.shape[1])
-    found = embed(model, ids, segments, config, [pooling], texts, key)
-    flat = jax.lax.reshape(found, (len(ids) * texts, found.shape[-1]), out_sharding=spec("batch", None))
+    return at_places(embed(model, ids, segments, config, [pooling], texts, key), places)
+
+
+def at_places(found: jax.Array, places: jax.Array) -> jax.Array:
+    """Vectors [R, S, 1, D] of all texts of rows -> [B, S, D], the examples', by their places [B, S] among all."""
+    flat = jax.lax.reshape(found, (found.shape[0] * found.shape[1], found.shape[-1]), out_sharding=spec("batch", None))
     return rows_of(replicate(flat), places, spec("batch", None, None))

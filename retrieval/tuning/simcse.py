@@ -1,5 +1,5 @@
 """An encoder tuned for sentence vectors: by text alone (SimCSE), by pairs with hard negatives,
-or by scored pairs (CoSENT)."""
+by scored pairs (CoSENT), or by labelled ones."""
 
 import dataclasses
 import hashlib
@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 import tyro
 
 from pegasus_zh.text.losses import counting
-from pegasus_zh.text.tokenizers import keep_tokenizer
+from pegasus_zh.text.tokenizer_files import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.similarity import SimilarityTask, cosines, read_task
 from retrieval.tuning.batches import Batches, Form, longest
 from retrieval.tuning.contrastive import Loss
 from retrieval.tuning.examples import Examples, examples_of
+from retrieval.tuning.labels import Groups, members
 from retrieval.tuning.program import contrastive_program
+from retrieval.tuning.softmax import ENCODER, Classifier, begin, softmax_program
 from retrieval.vectors.encoding import Encoding, encoder_for
 from retrieval.vectors.pooling import Pooling, check_poolings
 from retrieval.vectors.source import load_alone
@@ -45,7 +47,7 @@ class TuningRecipe:
 
     loss: Loss = "simcse"
     """simcse: each sentence twice, with other dropout; pairs: the second sentence among all; cosent:
-    the order of the scores."""
+    the order of the scores; softmax: the labels of pairs."""
     pooling: Pooling = "cls"
     """cls (P1), pooler (P2: SimBERT, RoFormer-Sim), mean (P3), first-last (P4), last-two or pooler-tanh."""
     examples: int = 10_000
@@ -55,7 +57,7 @@ class TuningRecipe:
     epochs: float = 1.0
     """Passes over the examples."""
     batch_size: int = 64
-    """Examples of an update, over all devices and microbatches; every one is compared with all."""
+    """Examples of an update, over all devices and microbatches; every one is compared with all, but of softmax."""
     accumulate: int = 1
     """Microbatches that are computed one after the other to save memory (gradient caching: the same gradient)."""
     dropout: float = 0.3
@@ -109,8 +111,10 @@ class TuningRecipe:
         """The encoder that the tuning begins with, as it is to be trained."""
         return replace(start, **dataclasses.asdict(self.computation), dropout=self.dropout)
 
-    def program(self, model: RoFormerConfig, form: Form, steps: int) -> Program:
-        """The tuning of `model` on batches of this form."""
+    def program(self, model: RoFormerConfig, form: Form, steps: int, groups: Groups = ()) -> Program:
+        """The tuning of `model` on batches of this form; groups: of labels, for softmax."""
+        if self.loss == "softmax":
+            return softmax_program(model, groups, self.pooling, form, self.optimizer, steps=steps, seed=self.seed)
         return contrastive_program(
             model, self.loss, self.pooling, form, self.optimizer, steps=steps, seed=self.seed, scale=self.scale
         )
@@ -125,12 +129,14 @@ class SimCSEConfig:
     data: tuple[str, ...]
     """.txt, .tsv, .csv, .jsonl or .json files, also .gz, .zst. For simcse one text a line, --field, or all of a
     table's columns but numbers; for pairs columns of a sentence, its like [, hard negatives]; for cosent of a, b and
-    a score, such as a label."""
+    a score, such as a label; for softmax of a, b and a label, each file 0 and 1, or names of its own."""
     labelled: bool = False
     """For pairs: the last column is a label, 1 of those that are alike, which are trained on, or 0 of others, which are
     counted and left out (--loss cosent learns from both)."""
     folder: str = "runs/simcse"
     """Where everything of the run goes; scripts.embed takes it as --model."""
+    threshold: float | None = None
+    """For softmax: of a file with scores other than 0 and 1, those above it become 1 and the others 0."""
     field: str = "text"
     """For simcse: the field or column with a text."""
     valid: str = ""
@@ -144,6 +150,8 @@ class SimCSEConfig:
         check_lists(self, data=None)
         if self.labelled and self.recipe.loss != "pairs":
             raise ValueError(f"labelled goes with --loss pairs, not {self.recipe.loss}: cosent takes labels as scores")
+        if self.threshold is not None and self.recipe.loss != "softmax":
+            raise ValueError(f"threshold goes with --loss softmax, not {self.recipe.loss}")
 
 
 def simcse(config: SimCSEConfig) -> Trained:
@@ -174,12 +182,12 @@ def plan_of(config: SimCSEConfig, mesh: jax.sharding.Mesh) -> tuple[Program, Loo
     form = longest(
         recipe.max_length, loop.microbatch, len(examples.sentences[0]) * recipe.views, examples.scores is not None
     )
-    return recipe.program(recipe.model(source.config), form, loop.steps), loop
+    return recipe.program(recipe.model(source.config), form, loop.steps, examples.groups), loop
 
 
 def read_examples(config: SimCSEConfig) -> Examples:
     """The examples of the files. Raises DataError, with file, line and remedy."""
-    return examples_of(config.data, config.recipe.loss, config.field, config.labelled)
+    return examples_of(config.data, config.recipe.loss, config.field, config.labelled, config.threshold)
 
 
 def tune(
@@ -197,22 +205,26 @@ def tune(
     chosen = np.random.default_rng(recipe.seed).permutation(count)[: recipe.examples or None]
     if len(chosen) < recipe.batch_size:
         raise DataError(f"{examples.where}: {len(chosen)} examples, fewer than one batch of {recipe.batch_size}")
-    encoding, losses = counting(tokenizer)
+    encoding, lost = counting(tokenizer)
     ids = [
         [encoding.frame_source(encoding.encode(text), recipe.max_length) for text in examples.sentences[i]]
         for i in chosen
     ]
     scores = None if examples.scores is None else examples.scores[chosen]
     loop = recipe.loop(count)
-    batches = Batches(ids, scores, loop, recipe.max_length, recipe.views, tokenizer.pad_id, mesh)
-    program = recipe.program(model, batches.form, loop.steps)
+    groups = () if scores is None else members(examples.groups, scores)
+    batches = Batches(ids, scores, loop, recipe.max_length, recipe.views, tokenizer.pad_id, mesh, groups)
+    program = recipe.program(model, batches.form, loop.steps, examples.groups)
     program.check(mesh, loop.microbatch)
-    tell(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}")
-    losses.report("sentences")
+    left = len(ids) % loop.batch_size
+    rest = f"; {left} of them, which fill none, are left out of each pass, others each time" if left else ""
+    tell(f"{len(ids):,} examples, {loop.steps} updates of {loop.batch_size}{rest}")
+    lost().report("sentences")
     encode = encoder_for(model, tokenizer, [recipe.pooling], Encoding(max_length=recipe.max_length))
 
-    def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:
-        found = np.concatenate([part.vectors[:, 0] for part in encode(arrays, task.texts)])
+    def review(task: SimilarityTask, arrays: RoFormer | Classifier, step: int) -> dict[str, float]:
+        arrays = arrays.encoder if isinstance(arrays, Classifier) else arrays
+        found = np.concatenate([part[:, 0] for part in encode(arrays, task.texts)])
         return {"spearman": spearman(task.splits[0].scores, cosines(found, task.splits[0]))}
 
     data = Data(
@@ -223,15 +235,19 @@ def tune(
             "examples": [len(ids), _digest(ids, scores)],
         },
     )
-    about = {
+    about: dict[str, Any] = {
         "encoder": dataclasses.asdict(source.config),
         "tokenizer": tokenizer.fingerprint,
         "pooling": recipe.pooling,
     }
+    start: RoFormer | Classifier = source.model
+    if examples.groups:
+        start = begin(source.model, model, examples.groups, recipe.seed)
+        about |= {"part": ENCODER, "labels": examples.groups}
     if jax.process_index() == 0:
         keep_tokenizer(tokenizer, folder / "tokenizer")
     told = partial(review, valid) if valid else None
-    run = Training(program=program, data=data, about=about, start=source.model, review=told)
+    run = Training(program=program, data=data, about=about, start=start, review=told)
     return train(run, loop, mesh, folder)
 
 

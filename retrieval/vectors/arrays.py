@@ -2,10 +2,14 @@
 
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from training.files.errors import DataError
+
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
 def open_vectors(path: str | Path) -> np.ndarray:
@@ -38,6 +42,7 @@ def check_finite(vectors: np.ndarray, first: int = 0, where: str = "vectors") ->
         )
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [n, D] of length 1, whose products are cosines; one of zeros stays so."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
+def unit(vectors: Array) -> Array:
+    """Vectors [n, D], NumPy's or jax's, of length 1, whose products are cosines; one of zeros stays so."""
+    xp: Any = vectors.__array_namespace__()
+    return vectors / xp.maximum(xp.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)

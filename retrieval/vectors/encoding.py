@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -45,14 +44,8 @@ class Encoding:
         return self.max_length or LENGTH
 
 
-class Vectors(NamedTuple):
-    """Of some texts in their order."""
-
-    vectors: np.ndarray  # float32 [n, K, D]
-    lengths: np.ndarray  # ids of each text before it was cut, [CLS] and [SEP] included
-
-
-Encode = Callable[[Iterable[str]], Iterator[Vectors]]
+Encode = Callable[[Iterable[str]], Iterator[np.ndarray]]
+"""Makes vectors of texts, some at a time and in order: float32 [n, K, D], K poolings of each."""
 
 
 def encoder(source: TextEncoder, poolings: Sequence[Pooling], encoding: Encoding) -> Encode:
@@ -64,7 +57,7 @@ def encoder(source: TextEncoder, poolings: Sequence[Pooling], encoding: Encoding
 
 def encoder_for(
     config: RoFormerConfig, tokenizer: Tokenizer, poolings: Sequence[Pooling], encoding: Encoding
-) -> Callable[[RoFormer, Iterable[str]], Iterator[Vectors]]:
+) -> Callable[[RoFormer, Iterable[str]], Iterator[np.ndarray]]:
     """The same of any model of this shape, which lies on the mesh, such as one that is being trained."""
     check_length(config, encoding.length)
     check_poolings(poolings, config, "the encoder")
@@ -81,11 +74,11 @@ def encoder_for(
             programs[ids.shape] = run.lower(model, *rows).compile(compiler_options=compiler_options())
         return programs[ids.shape](model, *rows)
 
-    def windows(model: RoFormer, texts: Iterable[str]) -> Iterator[Vectors]:
+    def windows(model: RoFormer, texts: Iterable[str]) -> Iterator[np.ndarray]:
         texts, waiting = iter(many(texts)), None
         # As many texts as a batch has positions: of short ones about 16 batches, and enough to pack well.
         while window := list(islice(texts, encoding.tokens)):
-            found = _dispatch(window, tokenizer, encoding, partial(compute, model))
+            found = len(window), _dispatch(window, tokenizer, encoding, partial(compute, model))
             if waiting:  # the window before is computed while this one is tokenized
                 yield _collect(*waiting)
             waiting = found
@@ -150,11 +143,9 @@ def lay_out(
 
 def _dispatch(
     texts: list[str], tokenizer: Tokenizer, encoding: Encoding, compute: Callable
-) -> tuple[np.ndarray, list[tuple[list[list[int]], jax.Array]]]:
-    """The texts' lengths, and what is being computed:
-    of each batch, which texts its rows have and their vectors [B, S, K, D]."""
-    ids = [tokenizer.encode(text) for text in texts]
-    framed = [tokenizer.frame_source(x, encoding.length) for x in ids]
+) -> list[tuple[list[list[int]], jax.Array]]:
+    """What is being computed: of each batch, which texts its rows have and their vectors [B, S, K, D]."""
+    framed = [tokenizer.frame_source(tokenizer.encode(text), encoding.length) for text in texts]
     lengths = [len(x) for x in framed]
     room = row_length(lengths, encoding.length)
     packed, parts, found = pack(lengths, room), parts_of("batch"), []
@@ -163,18 +154,18 @@ def _dispatch(
         chosen = packed[first : first + most]
         rows = min(most, -(-_power_of_two(len(chosen)) // parts) * parts)  # of few texts, fewer
         found.append((chosen, compute(*lay_out(chosen, framed, (rows, room), tokenizer.pad_id))))
-    return np.array([len(x) for x in ids]) + 2, found
+    return found
 
 
 def _power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
 
 
-def _collect(lengths: np.ndarray, found: list[tuple[list[list[int]], jax.Array]]) -> Vectors:
-    vectors = np.empty((len(lengths), *found[0][1].shape[2:]), np.float32)
+def _collect(count: int, found: list[tuple[list[list[int]], jax.Array]]) -> np.ndarray:
+    vectors = np.empty((count, *found[0][1].shape[2:]), np.float32)
     for chosen, computed in found:
         rows = np.asarray(computed)
         places = [(text, row, number) for row, members in enumerate(chosen) for number, text in enumerate(members)]
         text, row, number = np.array(places).T
         vectors[text] = rows[row, number]
-    return Vectors(vectors, lengths)
+    return vectors

@@ -7,33 +7,27 @@ folder is run.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from retrieval.vectors.arrays import unit
 from retrieval.vectors.pooling import Pooling, other_layer
+from retrieval.vectors.steps import Activation, Dense, Normalize, Step
 from rope.encoder.roformer import RoFormerConfig
 from training.files.atomic import read_json, write_json
 from training.files.errors import AGAIN, DataError, damaged
-from training.files.weights import check_fit, fill, fingerprint, open_weights, write_safetensors
+from training.files.weights import check_fit, fill, open_weights, write_safetensors
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
 TRANSFORMER = "sentence_bert_config.json"
-Activation = Literal["Identity", "Tanh", "ReLU"]
 _ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.linear.Identity": "Identity",
     "torch.nn.modules.activation.Tanh": "Tanh",
     "torch.nn.modules.activation.ReLU": "ReLU",
-}
-_AFTER: dict[Activation, Callable[[np.ndarray], np.ndarray]] = {
-    "Identity": lambda x: x,
-    "Tanh": np.tanh,
-    "ReLU": lambda x: np.maximum(x, 0),
 }
 _MODES = {  # of releases before 5.5: a switch each
     "pooling_mode_cls_token": "cls",
@@ -45,30 +39,13 @@ _MODES = {  # of releases before 5.5: a switch each
 }
 _ONLY: dict[str, dict[str, Any]] = {  # settings of the modules that are computed in no other way
     "Transformer": {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
-    | dict.fromkeys(("processing_kwargs", "model_args", "tokenizer_args", "query_expansion"), None),
+    | {"modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}}
+    | dict.fromkeys(("processing_kwargs", "processor_kwargs", "model_args", "tokenizer_args", "query_expansion"), None)
+    | dict.fromkeys(("config_args", "config_kwargs", "tokenizer_name_or_path"), None),
     "Dense": {"module_input_name": "sentence_embedding", "use_residual": False},
     "Normalize": {"module_input_name": "sentence_embedding"},
 }
 _SENTENCE = {"module_output_name": ("sentence_embedding", None)}
-
-
-@dataclass(frozen=True)
-class Dense:
-    """x -> activation(x kernel + bias), of rows [n, D]: [n, K]."""
-
-    kernel: np.ndarray  # float32 [D, K]
-    bias: np.ndarray  # float32 [K]
-    activation: Activation = "Identity"
-
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        return _AFTER[self.activation](vectors @ self.kernel + self.bias)
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{fingerprint((self.kernel, self.bias))} {self.activation}"
-
-
-Step = Dense | Callable[[np.ndarray], np.ndarray]  # the other is `unit`
 
 
 @dataclass(frozen=True)
@@ -79,7 +56,8 @@ class Modules:
     layers: Path | None  # of a WeightedLayerPooling
     pooling: Path
     after: tuple[tuple[str, Path], ...]  # Dense and Normalize
-    length: int | None
+    length: int | None  # None: as many ids as the model has positions
+    lowers: bool  # are texts put in lower case, whatever the tokenizer does?
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str = ""
 
@@ -94,10 +72,10 @@ class Modules:
             about = read_json(file) if kind == "Dense" or file.is_file() else {}
             _check_only(about, kind, file)
             if kind == "Normalize":
-                steps.append(unit)
+                steps.append(Normalize())
             else:
                 steps.append(dense := _read_dense(about, file, width))
-                width = dense.kernel.shape[1]
+                width = dense.width(width)
         return pooling, tuple(steps)
 
 
@@ -128,6 +106,7 @@ def read_modules(folder: Path) -> Modules:
         listed[len(head) - 1][1],
         tuple(listed[len(head) :]),
         length,
+        about.get("do_lower_case") is True,
         *_prompts(folder / PROMPTS),
     )
 
@@ -161,11 +140,16 @@ def _prompts(file: Path) -> tuple[dict[str, str], str]:
     prompts, default = about.get("prompts") or {}, about.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(x, str) for x in prompts.values()):
         raise DataError(f"{file}: prompts are {json.dumps(prompts)[:80]}; they must be texts by name")
+    if about.get("truncate_dim") is not None:
+        raise DataError(
+            f"{file}: truncate_dim is {json.dumps(about['truncate_dim'])}; only null can be read: write that, and take "
+            "the first dimensions of what is made here"
+        )
     if about.get("model_type") not in (None, "SentenceTransformer"):
         raise DataError(
             f"{file}: model_type is {json.dumps(about['model_type'])}; only SentenceTransformer can be read"
         )
-    if default is not None and default not in prompts:
+    if default is not None and not (isinstance(default, str) and default in prompts):
         raise DataError(f"{file}: default_prompt_name is {json.dumps(default)}, and there is none of that name")
     return prompts, default or ""
 
@@ -276,6 +260,6 @@ def write_modules(
         {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for n, (kind, path) in enumerate(modules)
     ]
-    (folder / MODULES).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MODULES, listed)
     write_json(folder / TRANSFORMER, {"max_seq_length": length, "do_lower_case": False})
     write_json(folder / PROMPTS, {"prompts": dict(prompts), "default_prompt_name": default_prompt or None})

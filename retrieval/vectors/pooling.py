@@ -3,7 +3,7 @@
 Letters: B rows, T positions, S texts of a row, D model, K poolings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import jax
@@ -70,11 +70,24 @@ def embed(
     [SEP] too. first-last (P4): the mean of that and of the first layer's; last-two: of that and of the last layer's but
     one, as the first published script has it.
     """
-    others = {pooling: other_layer(pooling, config.layers) for pooling in poolings}
-    layers = sorted({layer for layer in others.values() if layer >= 0})
+    layers = sorted({layer for name in poolings if (layer := other_layer(name, config.layers)) >= 0})
     positions = segment_positions(segments) if positions is None else positions
     last, *rest = encode_layers(model, ids, segments, config, positions=positions, key=key, outputs=(-1, *layers))
-    states = dict(zip(layers, rest, strict=True))
+    others = dict(zip(layers, rest, strict=True))
+    return pooled(model, last, others, segments, positions, config, poolings, texts)
+
+
+def pooled(
+    model: RoFormer,
+    last: jax.Array,
+    others: Mapping[int, jax.Array],
+    segments: jax.Array,
+    positions: jax.Array,
+    config: RoFormerConfig,
+    poolings: Sequence[Pooling],
+    texts: int,
+) -> jax.Array:
+    """What `embed` returns, of states [B, T, D] that are there: the last ones, and those of other layers by number."""
     mine = segments[:, None] == jnp.arange(1, texts + 1)[None, :, None]
     counts = jnp.maximum(mine.sum(2, keepdims=True, dtype=jnp.int32), 1)
     members = mine.astype(last.dtype)
@@ -93,6 +106,6 @@ def embed(
         total = weighed(members, last)
         if pooling == "mean":
             return total / counts
-        return (total + weighed(members, states[others[pooling]])) / (2 * counts)
+        return (total + weighed(members, others[other_layer(pooling, config.layers)])) / (2 * counts)
 
     return jnp.stack([one(pooling) for pooling in poolings], 2)

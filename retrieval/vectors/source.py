@@ -2,17 +2,20 @@
 pooler, or the modules of sentence-transformers."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
-from retrieval.vectors.encoding import LENGTH, Encode, Encoding, Vectors
-from retrieval.vectors.modules import MODULES, Dense, Step, read_modules
+from retrieval.vectors.encoding import LENGTH, Encode, Encoding
+from retrieval.vectors.modules import MODULES, TRANSFORMER, read_modules
 from retrieval.vectors.pooling import Pooling, pooling_named
+from retrieval.vectors.steps import Dense, Step, after
+from rope.encoder.roformer import RoFormer, pooler_of
 from training.files.errors import DataError, path_of
 from training.telling import tell
 
@@ -41,7 +44,7 @@ class SentenceEncoder:
         """Of all that a text's vector depends on."""
         if not (self.steps or any(self.prompts.values())):
             return self.text.fingerprint
-        steps = [step.fingerprint if isinstance(step, Dense) else "unit" for step in self.steps]
+        steps = [step.fingerprint for step in self.steps]
         about = repr((self.text.fingerprint, steps, sorted(self.prompts.items())))
         return hashlib.sha256(about.encode()).hexdigest()[:12]
 
@@ -49,20 +52,20 @@ class SentenceEncoder:
         """What was asked for; of auto what the folder says, else mean. Tells what may not be meant."""
         if asked == "auto" and self.pooling is None and self.text.config.pooler != "none":
             tell(
-                f"{self.where}: the mean of the tokens, and it has a pooler too: for SimBERT and RoFormer-Sim, whose "
-                "vectors that makes, give --pooling pooler"
+                f"{self.where}: the mean of the tokens, as is usual for a BERT; of a SimBERT or RoFormer-Sim the "
+                "pooler makes the vectors: give --pooling pooler if it is one"
             )
         if asked not in ("auto", self.pooling) and self.steps:
             tell(f"{self.where}: pooling {asked}, so what {MODULES} has after pooling {self.pooling} is left out")
         return (self.pooling or "mean") if asked == "auto" else pooling_named(asked)
 
     def steps_of(self, pooling: Pooling) -> tuple[Step, ...]:
+        """What is done to vectors of this pooling: the folder's steps, if it is the folder's pooling, else none."""
         return self.steps if pooling == self.pooling else ()
 
     def width(self, pooling: Pooling) -> int:
         """Dimensions of a vector."""
-        kept = [step.kernel.shape[1] for step in self.steps_of(pooling) if isinstance(step, Dense)]
-        return (kept or [self.text.config.width])[-1]
+        return reduce(lambda width, step: step.width(width), self.steps_of(pooling), self.text.config.width)
 
     def encoding(self, asked: Encoding) -> Encoding:
         """With the folder's length, where none is asked for."""
@@ -87,18 +90,11 @@ class SentenceEncoder:
         """The same of texts with the prompt before them, its vectors [n, 1, D] with the folder's steps done."""
         steps = self.steps_of(pooling)
 
-        def run(texts: Iterable[str]) -> Iterator[Vectors]:
+        def run(texts: Iterable[str]) -> Iterator[np.ndarray]:
             for part in encode(prompt + text for text in texts):
-                yield Vectors(after(steps, part.vectors[:, 0])[:, None], part.lengths)
+                yield after(steps, part[:, 0])[:, None]
 
         return run
-
-
-def after(steps: Iterable[Callable[[np.ndarray], np.ndarray]], vectors: np.ndarray) -> np.ndarray:
-    """Vectors [n, D] with the steps done: [n, K]."""
-    for step in steps:
-        vectors = step(vectors)
-    return vectors
 
 
 def load_sentence_encoder(path: Path | str, *, step: int | None = None) -> SentenceEncoder:
@@ -113,11 +109,29 @@ def load_sentence_encoder(path: Path | str, *, step: int | None = None) -> Sente
     found = read_modules(path)
     text = load_text_encoder(found.transformer, step=step)
     pooling, steps = found.read_steps(text.config)
-    length, config = found.length or LENGTH, text.config
+    if text.pooling and text.config.pooler != "none" and pooling == "cls" and steps and _is_pooler(steps[0], text):
+        pooling, steps = pooling_named(text.pooling), steps[1:]  # as export_encoder writes it, for others as a Dense
+    if found.lowers and text.tokenizer.settings.cased:
+        raise DataError(
+            f"{found.transformer}: do_lower_case is true in {TRANSFORMER} and false in tokenizer_config.json; write "
+            "the same in both"
+        )
+    length, config = found.length or text.config.max_positions, text.config
     length = min(length, config.max_positions) if config.positions == "learned" else length
-    said = [f"Dense to {step.kernel.shape[1]}" if isinstance(step, Dense) else "length 1" for step in steps]
-    tell(f"{path}: pooling {', '.join([pooling, *said])}, {length} ids, by {MODULES}")
+    said = ", ".join([pooling, *(step.told for step in steps)])
+    tell(f"{path}: pooling {said}, {length} ids, by {MODULES}")
     return SentenceEncoder(text, str(path), pooling, steps, length, found.prompts, found.default_prompt)
+
+
+def dense_of(model: RoFormer, pooling: str) -> Dense:
+    """A pooler as it follows the pooling of [CLS]."""
+    kernel, bias = map(np.asarray, (pooler_of(model).kernel, pooler_of(model).bias))
+    return Dense(kernel, bias, "Tanh" if pooling == "pooler-tanh" else "Identity")
+
+
+def _is_pooler(step: Step, text: TextEncoder) -> bool:
+    """Is it the same once more as what the model has, and its folder says that vectors are of?"""
+    return isinstance(step, Dense) and step.fingerprint == dense_of(text.model, str(text.pooling)).fingerprint
 
 
 def load_alone(path: Path | str) -> TextEncoder:

@@ -37,12 +37,17 @@ class Search:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
         if self.temperature is not None and self.beams > 1:
-            raise ValueError("a temperature goes with beams = 1: give one of the two")
-        if self.temperature is None and (self.top_k or self.top_p != 1):
-            raise ValueError("top_k and top_p restrict what is drawn at random: give a temperature too, e.g. 1.0")
+            raise ValueError(
+                f"temperature is {self.temperature}: drawing goes with one beam; leave out --temperature or --beams"
+            )
+        for name, given in (("top_k", self.top_k), ("top_p", self.top_p % 1)):
+            if self.temperature is None and given:
+                value = getattr(self, name)
+                raise ValueError(f"{name} is {value}: it restricts what is drawn at random: give --temperature 1.0 too")
         if self.answers > 1 and self.temperature is None and (self.beams < self.answers or self.length_penalty is None):
             raise ValueError(
-                f"answers is {self.answers}: give a temperature, to draw them, or as many beams with a length_penalty"
+                f"answers is {self.answers}: give --temperature 1.0, to draw them, or --beams {self.answers} with a "
+                "number as --length-penalty"
             )
 
 

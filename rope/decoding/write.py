@@ -40,11 +40,10 @@ def _check(search: Search, marks: Marks, vocabulary: int, length: int) -> None:
         raise ValueError(
             f"id {strange[0]} is to be written first, or never: a vocabulary of {vocabulary} has none such"
         )
-    if max(search.min_length - 1, len(marks.first)) > length:
-        raise ValueError(
-            f"at most {length} ids are written: min_length {search.min_length}, which counts the start token, or a "
-            f"beginning of {len(marks.first)} ids is longer"
-        )
+    if search.min_length - 1 > length:
+        raise ValueError(f"min_length is {search.min_length}: at most {length} ids are written, and the start token")
+    if len(marks.first) > length:
+        raise ValueError(f"a beginning of {len(marks.first)} ids: at most {length} are written; let it be shorter")
 
 
 @functools.cache

@@ -1,5 +1,5 @@
-"""BERT, RoFormer, SimBERT and RoFormer-Sim as Google and bert4keras save them: TensorFlow's checkpoints, and Keras's
-weights.
+"""BERT, RoFormer, SimBERT and RoFormer-Sim as Google and bert4keras save them: TensorFlow's checkpoints, which are
+written too, and Keras's weights.
 
 The names in checkpoints are Google's for all of them: those of transformers' BERT, but that a kernel is [in, out] and
 called so. A RoFormer is one without a table of positions. GELU is by erf, as bert4keras and transformers compute it of
@@ -7,17 +7,29 @@ Google's BERT too. Keras's files name layers alone, whose weights lie in the ord
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rope.encoder.config_json import check_biases, find_config, kind_of, read_config
-from rope.encoder.huggingface import Names, encoder_tensors
+from rope.config_files import SIZES
+from rope.encoder.config_json import (
+    GELU,
+    OWN_KEY,
+    SETTINGS,
+    Kind,
+    check_biases,
+    find_config,
+    kind_of,
+    read_config,
+)
+from rope.encoder.huggingface import Names, as_published, encoder_tensors
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init
-from training.files.atomic import read_json
+from rope.layers.transformer import STD
+from training.files.atomic import atomic_write, check_new, read_json, write_json
 from training.files.errors import DataError
+from training.files.tensor_bundle import write_bundle
 from training.files.tensorflow_files import open_keras
 from training.files.weights import Stored, read_tensors
 from training.telling import tell
@@ -80,9 +92,36 @@ def read_checkpoint(folder: Path, stored: Mapping[str, Stored], where: Path) -> 
     return model, config
 
 
+def write_checkpoint(
+    out: Path, model: RoFormer, config: RoFormerConfig, settings: Mapping[str, Any], write_more: Callable[[Path], None]
+) -> Kind:
+    """Writes bert_model.ckpt and bert_config.json into the new folder `out`, whole or not at all, and returns what
+    bert4keras's build_transformer_model takes for `model`.
+
+    `settings` are further ones of the config; `write_more` adds files to the folder. Raises DataError for a model that
+    bert4keras does not compute or that is not of this config, and where `out` exists and is not empty.
+    """
+    check_new(out)
+    model, config, kind = as_published(model, config, out, "bert4keras")
+    for name, only in (("gelu", "erf"), ("epsilon", RoFormerConfig.epsilon)):
+        if (found := getattr(config, name)) != only:
+            raise DataError(f"{out}: not written, since bert4keras has no such {kind}: {name} is {found}, there {only}")
+    about = {theirs: getattr(config, ours) for theirs, ours in (SIZES | SETTINGS).items()}
+    about |= {"hidden_act": GELU[config.gelu], "initializer_range": STD, OWN_KEY: {"pooler": config.pooler}, **settings}
+    if config.embedding_width != config.width:
+        about["embedding_size"] = config.embedding_width
+    with atomic_write(out) as temporary:
+        temporary.mkdir()
+        write_bundle(temporary / "bert_model.ckpt", dict(tensorflow_tensors(model)))
+        write_json(temporary / "bert_config.json", about)
+        write_more(temporary)
+    return kind
+
+
 def read_keras(folder: Path, files: list[Path], step: int | None = None) -> tuple[RoFormer, RoFormerConfig]:
     """The same of the one file of Keras's weights in the folder, such as best_model.weights. Layers that are not the
-    encoder's, as of a classifier on top, are passed over and told of."""
+    encoder's, as of a classifier on top, are passed over and told of. Raises DataError for several files, a step, and
+    whatever does not fit."""
     if len(files) > 1:
         raise DataError(f"{folder}: {files[0].name} and {files[1].name}; leave the one that is meant")
     if step is not None:

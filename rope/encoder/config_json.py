@@ -6,22 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
+from rope.config_files import ACTIVATIONS, BELONGS, SIZES, config_in, number
 from rope.encoder.roformer import PoolerKind, RoFormerConfig
 from training.files.atomic import read_json
 from training.files.errors import DataError
 
-CONFIGS = ("config.json", "bert_config.json")  # the first that is there counts
 Kind = Literal["roformer", "bert"]
 OWN_KEY = "pegasus_zh"
 POSITIONS = 1536  # positions that a RoFormer of transformers has at least: its table of sinusoids ends its longest row
 CLASSES = {"roformer": "RoFormer", "bert": "Bert"}
-SIZES = {
-    "vocab_size": "vocabulary",
-    "hidden_size": "width",
-    "intermediate_size": "feed_forward",
-    "num_attention_heads": "heads",
-    "num_hidden_layers": "layers",
-}
 SETTINGS = {
     "type_vocab_size": "types",
     "max_position_embeddings": "max_positions",
@@ -37,14 +30,6 @@ _FIXED = {  # what this package computes in no other way; norm_type and use_bias
     "norm_type": "layer_norm",
     "use_bias": True,
 }
-_ACTIVATIONS: dict[str, Literal["erf", "tanh"]] = {
-    "gelu": "erf",
-    "gelu_python": "erf",
-    "gelu_new": "tanh",
-    "gelu_pytorch_tanh": "tanh",
-    "gelu_fast": "tanh",
-    "gelu_accurate": "tanh",
-}
 GELU = {"erf": "gelu", "tanh": "gelu_new"}
 
 
@@ -53,25 +38,29 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, Pool
     kind, activation = about.get("model_type"), about.get("hidden_act", "gelu")
     if str(kind) not in CLASSES:
         raise DataError(f"{file}: model_type is {json.dumps(kind)}; only {' and '.join(CLASSES)} are read")
+    # RoFormer-Sim's port says that it is a decoder: with UniLM's mask, under which a first text sees itself alone.
+    unilm = kind == "roformer" and about.get("pooler_activation") is not None
     for name, only in _FIXED.items():
+        if name == "is_decoder" and unilm:
+            continue
         if about.get(name) not in (None, only):
             raise DataError(f"{file}: {name} is {json.dumps(about[name])}; only {json.dumps(only)} can be read")
-    if str(activation) not in _ACTIVATIONS:
-        raise DataError(f"{file}: hidden_act is {json.dumps(activation)}; only {', '.join(_ACTIVATIONS)} can be read")
-    values = {ours: _number(about, name, file, int) for name, ours in SIZES.items()}
+    if str(activation) not in ACTIVATIONS:
+        raise DataError(f"{file}: hidden_act is {json.dumps(activation)}; only {', '.join(ACTIVATIONS)} can be read")
+    values = {ours: number(about, name, file, int) for name, ours in SIZES.items()}
     for name, ours in SETTINGS.items():
         if name in about:
-            values[ours] = _number(about, name, file, type(getattr(RoFormerConfig, ours)))
+            values[ours] = number(about, name, file, type(getattr(RoFormerConfig, ours)))
     if kind == "roformer":
         values.setdefault("max_positions", POSITIONS)
         if about.get("embedding_size") not in (None, values["width"]):
-            values["embedding"] = _number(about, "embedding_size", file, int)
+            values["embedding"] = number(about, "embedding_size", file, int)
     try:
         config = RoFormerConfig(
-            **values, positions="rotary" if kind == "roformer" else "learned", gelu=_ACTIVATIONS[activation]
+            **values, positions="rotary" if kind == "roformer" else "learned", gelu=ACTIVATIONS[activation]
         )
     except ValueError as error:
-        raise DataError(f"{file}: {error}; give the config.json that belongs to the weights") from None
+        raise DataError(f"{file}: {error}; {BELONGS}") from None
     own = about.get(OWN_KEY, {"pooler": about.get("pooler_activation") or "tanh"})
     if not isinstance(own, dict) or own.get("pooler") not in ("none", "tanh", "linear"):
         raise DataError(f"{file}: the pooler is {json.dumps(own)}; it may be none, tanh or linear")
@@ -80,12 +69,12 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[RoFormerConfig, Pool
 
 def find_config(folder: Path) -> Path:
     """The config of an encoder's folder. Raises DataError where there is none."""
-    for name in CONFIGS:
-        if (file := folder / name).is_file():
-            return file
-    raise DataError(
-        f"{folder}: neither {' nor '.join(CONFIGS)}; add the one that belongs to the weights, with {', '.join(SIZES)}"
-    )
+    if (file := config_in(folder)) is None:
+        raise DataError(
+            f"{folder}: neither config.json nor bert_config.json; add the one that belongs to the weights, with "
+            f"{', '.join(SIZES)}"
+        )
+    return file
 
 
 def kind_of(about: dict[str, Any], names: Collection[str], file: Path) -> Kind:
@@ -119,12 +108,3 @@ def check_biases(names: Collection[str], where: Path) -> None:
         raise DataError(
             f"{where}: no biases, as RoFormer-V2 has it, whose RMSNorm is not computed here; give a RoFormer or a BERT"
         )
-
-
-def _number(about: dict[str, Any], name: str, file: Path, kind: type) -> Any:
-    value: Any = about.get(name)
-    # What is larger is no model's, and would overflow or fill the memory further down.
-    most = 10_000 if name == "num_hidden_layers" else 1 << 24
-    if type(value) not in ((int,) if kind is int else (int, float)) or not -most < value < most:
-        raise DataError(f"{file}: {name} is {json.dumps(value)}; give the config.json that belongs to the weights")
-    return kind(value)

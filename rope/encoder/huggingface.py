@@ -6,13 +6,14 @@ is added to the embeddings, learned or not, becomes BERT's table; the rest is re
 
 What a pooler ends in is not in the weights. It is tanh in BERT and none (linear) in SimBERT and RoFormer-Sim, whose
 config.json does not say so: the caller does (`pooler`), or `pooler_activation` in config.json, or our own key
-`pegasus_zh` there. transformers' RoFormer has no pooler and passes over the one that we write.
+`pegasus_zh` there. transformers' RoFormer has no pooler and passes over the one that we write; its masked language
+models, of BERT too, have none either.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,13 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rope.config_files import SIZES
 from rope.encoder.config_json import (
     CLASSES,
     GELU,
     OWN_KEY,
     POSITIONS,
     SETTINGS,
-    SIZES,
     Kind,
     check_biases,
     find_config,
@@ -38,7 +39,7 @@ from rope.layers.primitives import Linear, Norm
 from rope.positions.angles import SINUSOIDAL, frequencies
 from rope.positions.rotary import to_interleaved
 from rope.positions.sinusoidal import sinusoidal
-from training.files.atomic import atomic_write, check_new, read_json
+from training.files.atomic import atomic_write, check_new, read_json, write_json
 from training.files.errors import DataError
 from training.files.weights import (
     FLOATS,
@@ -49,6 +50,7 @@ from training.files.weights import (
     read_tensors,
     write_safetensors,
 )
+from training.telling import tell
 
 Pooler = Literal["auto", PoolerKind]
 _BLOCKS = {
@@ -61,6 +63,7 @@ _BLOCKS = {
     "outer": "output.dense",
     "feed_forward_norm": "output.LayerNorm",
 }
+_HEADS = ("classifier", "qa_outputs", "sequence_summary")  # on top of an encoder, for tasks
 _DECODER = "cls.predictions.decoder"  # the product with the embedding: copies of its weight and of the head's bias
 
 
@@ -131,7 +134,9 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
     chosen: PoolerKind = (told if pooler == "auto" else pooler) if pools else "none"
     config = replace(config, head=has_head, pooler=chosen)
     table = f"{names.prefix}encoder.embed_positions.weight"
+    heads = {head: [name for name in stored if name.startswith(f"{head}.")] for head in _HEADS}
     ignored = ["cls.seq_relationship.weight", "cls.seq_relationship.bias", f"{names.prefix}embeddings.position_ids"]
+    ignored += [*chain.from_iterable(heads.values())]
     ignored += [table] if kind == "roformer" else []
     ignored += [f"{_DECODER}.weight", f"{_DECODER}.bias"] if has_head else []
     ignored += pools if chosen == "none" else []
@@ -139,6 +144,8 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
         _check_sinusoids(table, stored[table], config.head_size)
     tensors = partial(encoder_tensors, names=names)
     model = read_tensors(partial(init, config), tensors, stored, where, f"a {CLASSES[kind]} model", ignored)
+    if passed := [head for head in _HEADS if heads[head]]:
+        tell(f"{where}: what is on top of the encoder is passed over: {', '.join(passed)}")
     if has_head:
         _check_copy(f"{_DECODER}.weight", stored, model.embeddings.word, "the embedding")
         _check_copy(f"{_DECODER}.bias", stored, model.head.bias, names.head_bias)
@@ -187,19 +194,23 @@ def write_encoder(
 
     RoFormerForMaskedLM or BertForMaskedLM load it, and RoFormerModel or BertModel, where there is no head only these.
     `settings` are further ones of config.json; `write_more` adds files to the folder. Raises DataError for a model that
-    none of them computes or that is not of this config, and where `out` exists and is not empty.
+    none of them computes or that is not of this config, and where `out` exists and is not empty. A BERT's linear pooler
+    is written where the settings say so by `pooler_activation`; transformers' BertModel puts tanh after it, even so.
     """
     if dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype!r}: it must be {', '.join(FLOATS)}")
     out = Path(out).absolute()
     check_new(out)
-    shapes, wanted = (jax.tree.map(jnp.shape, x) for x in (model, hollow(partial(init, config))))
-    if shapes != wanted:
-        raise DataError(f"{out}: not written, since the model is not of this config: its arrays have other shapes")
-    model, config, kind = for_transformers(jax.tree.map(np.asarray, model), config, out)
+    model, config, kind = as_published(model, config, out)
+    if kind == "bert" and config.pooler == "linear" and "pooler_activation" not in (settings or {}):
+        raise DataError(
+            f"{out}: not written, since transformers has no such BERT: the pooler is linear, and BERT's ends in tanh; "
+            "leave it out (pooler none)"
+        )
     names = Names(prefix=f"{kind}." if config.head else "")
     tensors, table = dict(encoder_tensors(model, names)), f"{names.prefix}encoder.embed_positions.weight"
     if kind == "roformer":
+        config = replace(config, max_positions=max(config.max_positions, POSITIONS))
         tensors[table] = _sinusoids(config.max_positions, config.head_size)
     about = {
         "architectures": [name := CLASSES[kind] + ("ForMaskedLM" if config.head else "Model")],
@@ -216,18 +227,25 @@ def write_encoder(
         temporary.mkdir()
         # Rounded sinusoids would spoil the far positions of a model that is loaded in float32 again.
         write_safetensors(temporary / "model.safetensors", tensors.items(), dtype, exact=(table,))
-        (temporary / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_json(temporary / "config.json", about)
         if write_more is not None:
             write_more(temporary)
     return name
 
 
-def for_transformers(model: RoFormer, config: RoFormerConfig, out: Path) -> tuple[RoFormer, RoFormerConfig, Kind]:
-    """The same function as a class of transformers has it: rotary and interleaved, or with a learned table, and which.
+def as_published(
+    model: RoFormer, config: RoFormerConfig, out: Path, whose: str = "transformers"
+) -> tuple[RoFormer, RoFormerConfig, Kind]:
+    """The same function as the published models have it, in NumPy: rotary and interleaved, or with a learned table, and
+    which.
 
-    Positions that are computed are written for `max_positions`.
-    Raises DataError, naming `out`, where there is no such class.
+    Positions that are computed are written for `max_positions`. Raises DataError, naming `out` and `whose` class there
+    is not.
     """
+    shapes, wanted = (jax.tree.map(jnp.shape, x) for x in (model, hollow(partial(init, config))))
+    if shapes != wanted:
+        raise DataError(f"{out}: not written, since the model is not of this config: its arrays have other shapes")
+    model = jax.tree.map(np.asarray, model)
     c, e = config, model.embeddings
     rotary = c.positions == "rotary"
     wrong = {
@@ -238,13 +256,11 @@ def for_transformers(model: RoFormer, config: RoFormerConfig, out: Path) -> tupl
         != "none",
         f"positions are {c.positions}, and embeddings narrower than the model go with rotary ones there": not rotary
         and e.project is not None,
-        "the pooler is linear, and BERT's ends in tanh; leave it out (pooler none)": not rotary
-        and c.pooler == "linear",
     }
     if reason := next((reason for reason, holds in wrong.items() if holds), None):
-        raise DataError(f"{out}: not written, since transformers has no such RoFormer or BERT: {reason}")
+        raise DataError(f"{out}: not written, since {whose} has no such RoFormer or BERT: {reason}")
     if rotary:
-        c = replace(c, layout="interleaved", max_positions=max(c.max_positions, POSITIONS))
+        c = replace(c, layout="interleaved")
         if config.layout == "half":
             turn = partial(jax.tree.map, lambda x: to_interleaved(x, c.heads))
             query, key = turn(model.blocks.query), turn(model.blocks.key)

@@ -13,8 +13,8 @@ from rope.layers.kernels import Implementation
 from rope.positions.extension import Extension
 from training.checkpoints import read_model
 from training.files.errors import DataError, path_of
+from training.files.folders import kind_of_folder
 from training.files.tensorflow_files import keras_files, open_checkpoint
-from training.files.weights import WEIGHT_FILES, refuse_others
 
 
 class Encoder(NamedTuple):
@@ -32,23 +32,20 @@ def load_encoder(path: Path | str, *, step: int | None = None) -> Encoder:
     whatever is neither, or does not fit.
     """
     path = path_of(path, "the model")
-    if any((path / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", ".index.json")):
-        if step is not None:
-            raise DataError(f"{path}: a Hugging Face folder holds one model; leave out the step")
-        return Encoder(*read_encoder(path), pooling=read_pooling(path))
-    if not path.is_dir():
-        raise DataError(
-            f"{path}: no such folder; give a run of scripts.pretrain_encoder, or a folder of transformers, TensorFlow "
-            "or Keras"
-        )
-    if any(path.glob("*.index")):
-        return Encoder(*read_checkpoint(path, *open_checkpoint(path, step)), pooling=read_pooling(path))
-    if files := keras_files(path):
-        return Encoder(*read_keras(path, files, step), pooling=read_pooling(path))
-    refuse_others(path)
-    _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step)
-    config = _config(about, path)
-    return Encoder(model, config, about.get("tokenizer"), about.get("pooling"), about["encoder"]["attention"])
+    match kind_of_folder(path):
+        case "run":
+            _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step)
+            config = _config(about, path)
+            return Encoder(model, config, about.get("tokenizer"), about.get("pooling"), about["encoder"]["attention"])
+        case "huggingface":
+            if step is not None:
+                raise DataError(f"{path}: a Hugging Face folder holds one model; leave out the step")
+            found = read_encoder(path)
+        case "tensorflow":
+            found = read_checkpoint(path, *open_checkpoint(path, step))
+        case "keras":
+            found = read_keras(path, keras_files(path), step)
+    return Encoder(*found, pooling=read_pooling(path))
 
 
 def _config(about: dict[str, Any], where: Path) -> RoFormerConfig:

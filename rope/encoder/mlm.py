@@ -82,15 +82,25 @@ def predict(
 ) -> Sums:
     """What `loss` returns, for tokens that are masked already."""
     hidden = encode(model, masked.inputs, segments, config, key=key)
+    return guess(model, hidden, masked.places, masked.labels, masked.weights, config)
+
+
+def guess(
+    model: RoFormer,
+    hidden: jax.Array,
+    places: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    config: RoFormerConfig,
+) -> Sums:
+    """`loss`, `cross_entropy` and `accuracy` of what the head makes of the hidden states [B, T, D] at places [B, M]."""
     # A product with one-hot rows, not a gather:
     # its transpose is a product too, and costs less than a hundredth of a layer.
-    chosen = _onehot(masked.places, segments).astype(hidden.dtype)
+    chosen = _onehot(places, hidden).astype(hidden.dtype)
     hidden = before_logits(model, jnp.einsum("BMT,BTD->BMD", chosen, hidden), config)
     table = gather(model.embeddings.word, "vocab", "embed", dtype=hidden.dtype)
-    sums = cross_entropy(hidden, (table.T, head_of(model).bias), masked.labels, masked.weights)
-    return {
-        name: (s, masked.weights.sum()) for name, s in zip(("loss", "cross_entropy", "accuracy"), sums, strict=True)
-    }
+    sums = cross_entropy(hidden, (table.T, head_of(model).bias), labels, weights)
+    return {name: (s, weights.sum()) for name, s in zip(("loss", "cross_entropy", "accuracy"), sums, strict=True)}
 
 
 def flops_per_row(config: RoFormerConfig, length: int) -> int:

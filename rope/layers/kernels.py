@@ -110,17 +110,18 @@ def share(x: jax.Array, query: jax.Array) -> jax.Array:
 
 
 def _cudnn_problem(asked: Asked) -> str | None:
-    if asked.dropped or asked.long:
-        return "has no dropout of its weights and no ReRoPE"
-    if asked.query.dtype not in (jnp.bfloat16, jnp.float16):
-        return f"computes in bfloat16 or float16, not {asked.query.dtype}"
-    size = asked.query.shape[-1]
-    if size % 8 or size > 128:
-        return f"needs a head size that is a multiple of 8 up to 128, not {size}"
-    queries, keys = asked.query.shape[1], asked.key.shape[1]
-    if queries % 2 or keys % 2:
-        return f"needs even lengths, not {queries} queries and {keys} keys"
-    return None
+    """All that it lacks, with the flags of trainings that mend it."""
+    dtype, (_, queries, _, size), keys = asked.query.dtype, asked.query.shape, asked.key.shape[1]
+    problems = {
+        f"computes in bfloat16 or float16, not {dtype} (--dtype bfloat16)": dtype not in (jnp.bfloat16, jnp.float16),
+        "has no dropout of its weights (--dropout 0)": asked.dropped,
+        "has no ReRoPE": asked.long,
+        f"needs a head size that is a multiple of 8 up to 128, not {size} (another --preset)": size % 8 or size > 128,
+        f"needs even lengths, not {queries} queries and {keys} keys (--row-source and --row-target, or --length)": (
+            queries % 2 or keys % 2
+        ),
+    }
+    return ", ".join(words for words, is_so in problems.items() if is_so) or None
 
 
 def _cudnn(

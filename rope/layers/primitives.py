@@ -67,7 +67,8 @@ def split_heads(x: jax.Array, heads: int) -> jax.Array:
 
 @jax.named_scope("norm")
 def layer_norm(x: jax.Array, p: Norm, epsilon: float) -> jax.Array:
-    """(x - mean) / std * scale + bias over the last dimension, in float32, returned in x's type."""
+    """(x - mean) / std * scale + bias over the last dimension: [..., D] -> [..., D], in float32, returned in x's
+    type."""
     x32 = x.astype(jnp.float32)
     centred = x32 - jnp.mean(x32, -1, keepdims=True)
     scale, bias = (jnp.expand_dims(a, range(x.ndim - 1)) for a in (p.scale, p.bias))
@@ -77,7 +78,8 @@ def layer_norm(x: jax.Array, p: Norm, epsilon: float) -> jax.Array:
 
 @jax.named_scope("norm")
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
-    """x / rms(x) * scale over the last dimension, in float32, returned in x's type."""
+    """x / rms(x) * scale over the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467): [..., D] -> [..., D], of
+    a scale [D], in float32, returned in x's type."""
     x32, scale = x.astype(jnp.float32), jnp.expand_dims(scale, range(x.ndim - 1))
     inverse = checkpoint_name(jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + epsilon), STATISTIC)
     return (x32 * inverse * scale).astype(x.dtype)

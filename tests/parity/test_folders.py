@@ -25,7 +25,9 @@ from pegasus_zh.t5.export import ExportConfig, export
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import load
 from pegasus_zh.text.added_tokens import Added
+from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.side_files import Settings
+from pegasus_zh.text.tokenizer_files import load_tokenizer
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, Tokenizer
 from pegasus_zh.writing import Writing, write_texts
 from rope.decoding.search import Search
@@ -300,3 +302,32 @@ def test_ours_saved_again_by_transformers(kind, tmp_path):
     for line in [*LINES, "今天新词<sep>OK ok", "哈哈哈哈哈哈哈…………！！！！！", "我\ue000们"]:
         assert loaded.tokenizer.encode(line) == tokenizer.encode(line), line
         np.testing.assert_array_equal(loaded.tokenizer.frame_target([9], 9), tokenizer.frame_target([9], 9))
+
+
+THREE_FILES = {
+    "two files": None,
+    "nothing said": {},
+    "cased": {"do_lower_case": False},
+    "Electra's": {"tokenizer_class": "ElectraTokenizer"},
+}
+
+
+@pytest.mark.parametrize("said", THREE_FILES)
+def test_a_chinese_bert_as_it_is_downloaded(tmp_path, said):
+    """config.json and vocab.txt beside the weights: BERT's rules, by model_type, for texts of other scripts too."""
+    letters = "ありがとうприветÉéAapl"
+    vocabulary = [*CHARACTERS.vocabulary, *letters, *(f"##{c}" for c in letters), "пр"]
+    (tmp_path / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    if THREE_FILES[said] is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(THREE_FILES[said]))
+    lines = [line for line in LINES if not any(word in line for word in SPECIAL_WORDS)]
+    same_ids(load_tokenizer(tmp_path), tmp_path, [*lines, "ありがとう", "привет Apple", "e\u0301 É", "a" * 101])
+    write_tokenizer(load_tokenizer(tmp_path), tmp_path / "out")
+    same_ids(load_tokenizer(tmp_path), tmp_path / "out", ["ありがとう", "привет Apple", "e\u0301 É"])
+
+
+def test_blanks_within_the_lines_of_a_text(tmp_path):
+    """Of our own pieces exported: dropped at the text's ends alone."""
+    write_tokenizer(SENTENCEPIECE, tmp_path)
+    same_ids(SENTENCEPIECE, tmp_path, ["第一段。\n  第二段。", " a \nb ", "a\n  b\n"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pegasus_zh.text.documents import CORPUS, read_documents
-from pegasus_zh.text.tokenizers import normalise, words
+from pegasus_zh.text.wordpieces import normalise, words
 
 LINES = (Path(__file__).parents[1] / "goldens" / "lines.txt").read_text(encoding="utf-8").split("\n")
 FRAGMENTS = sorted({line[i : i + 3] for line in LINES for i in range(0, len(line), 2)})

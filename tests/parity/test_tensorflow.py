@@ -149,7 +149,9 @@ BROKEN = {
     "other shape": (about(intermediate_size=21), r"wi_0/kernel' has the shape \(16, 20\), and \(16, 21\)"),
     "more layers": (about(num_hidden_layers=3), "no tensor 'encoder/block_002/"),
     "dropout": (about(dropout_rate="0.1"), "config.json: the rate of dropout is '0.1'"),
-    "no size": (about(hidden_size=None), "config.json: hidden_size is None"),
+    "no size": (about(hidden_size=None), "config.json: hidden_size is null"),
+    "layers": (about(num_hidden_layers=10**9), "config.json: num_hidden_layers is 1000000000"),
+    "buckets": (about(relative_attention_num_buckets=2), "config.json: buckets is 2: it must be 4 or more; give the"),
     "tokenizer": (lambda folder: SENTENCEPIECE.save(folder), "holds both vocab.txt and spiece.model"),
 }
 

@@ -21,10 +21,18 @@ from training.files.errors import DataError
 
 def variables(folder: Path, kind: str) -> dict[str, np.ndarray]:
     """transformers' random model by the published list of Google's names; a RoFormer gets a random pooler."""
-    model = saved(kind, folder)
-    found, random = {}, np.random.default_rng(0)
-    for name, x in model.state_dict().items():
-        name, x = name.removeprefix(f"{kind}."), x.numpy()
+    found = published(kind, {name: x.numpy() for name, x in saved(kind, folder).state_dict().items()})
+    if kind == "roformer":
+        random, shapes = np.random.default_rng(0), {"kernel": (24, 24), "bias": (24,)}
+        found |= {f"bert/pooler/dense/{end}": random.normal(size=s).astype("f4") for end, s in shapes.items()}
+    return found
+
+
+def published(kind: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """transformers' tensors of a model with a head by Google's names."""
+    found = {}
+    for name, x in state.items():
+        name = name.removeprefix(f"{kind}.")
         if "embed_positions" in name or "position_ids" in name or "decoder" in name:
             continue
         name = f"bert.{name}" if not name.startswith("cls.") else name
@@ -40,9 +48,6 @@ def variables(folder: Path, kind: str) -> dict[str, np.ndarray]:
         elif name.endswith(".weight"):
             name, x = name.replace(".weight", ".kernel"), x.T
         found[name.replace(".", "/")] = np.ascontiguousarray(x)
-    if kind == "roformer":
-        shapes = {"kernel": (24, 24), "bias": (24,)}
-        found |= {f"bert/pooler/dense/{end}": random.normal(size=s).astype("f4") for end, s in shapes.items()}
     return found
 
 

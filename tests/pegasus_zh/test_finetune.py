@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe, Tuned, _epochs, finetune, read_data
+from pegasus_zh.finetune import FinetuneConfig, finetune, read_data
 from pegasus_zh.generation import writer
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.t5.load import load
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
+from pegasus_zh.tuning import FinetuneRecipe, Tuned, _epochs
 from pegasus_zh.writing import Writing, generate
 from tests.pegasus_zh.t5.random_model import TINY, random_model, random_pairs
 from tests.pegasus_zh.t5.random_model import rows as one_a_row
@@ -96,7 +97,7 @@ def test_it_learns_and_keeps_the_best_epoch(finished, config):
 
 
 def test_a_stopped_run_resumes_to_the_bit(finished, config, tmp_path, monkeypatch):
-    monkeypatch.setattr("pegasus_zh.finetune.scores", fail_at(3))
+    monkeypatch.setattr("pegasus_zh.tuning.scores", fail_at(3))
     config = replace(config, folder=str(tmp_path / "run"))
     with pytest.raises(Diverged):
         finetune(config)
@@ -154,8 +155,8 @@ def test_a_fine_tuned_model_writes_no_sentinels(tmp_path, pairs):
     assert not any("extra0" in line for line in lines)
     texts = [json.loads(line)["source"] for line in lines]
     writing = Writing(max_source=16, max_target=8)
-    assert not any("extra0" in text for (text,) in writer(best, writing, "float32")(texts))
-    assert any("extra0" in text for (text,) in writer(replace(best, suppressed=()), writing, "float32")(texts))
+    assert not any("extra0" in text for (text,) in writer(best, writing)(texts))
+    assert any("extra0" in text for (text,) in writer(replace(best, suppressed=()), writing)(texts))
 
 
 def fail_at(call: int):
@@ -215,7 +216,7 @@ def test_columns_that_changed_places_are_told(config, tmp_path, said):
     read_data(replace(config, data=str(path)))
     (told,) = said
     assert "swapped.tsv: its references are longer than its sources, 6 characters and 2 on average" in told
-    assert told.endswith("a .tsv is reference TAB source")
+    assert told.startswith("warning: ") and "a .tsv is reference TAB source, and names are" in told
 
 
 @pytest.mark.parametrize(
@@ -234,6 +235,24 @@ def test_bad_pairs_are_one_line(config, tmp_path, content, changes, message):
     with pytest.raises(DataError, match=f"bad.tsv.*{message}"):
         finetune(replace(config, data=str(path), folder=str(tmp_path / "run"), **changes))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "source,title\n甲,乙\n", "a.csv: no column 'reference'; give --reference-field one of: title$"),
+        (
+            "a.jsonl",
+            '{"source": "甲", "title": "乙"}',
+            "line 1: no field 'reference'; give --reference-field one of: title$",
+        ),
+        ("b.jsonl", '{"source": "甲"}', "line 1: no field 'reference'; mend or remove it$"),
+    ],
+)
+def test_a_field_that_is_missing_is_named_with_those_that_are_there(config, tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(DataError, match=message):
+        read_data(replace(config, data=str(tmp_path / name)))
 
 
 @pytest.mark.parametrize("name", ["pairs.txt", "pairs.xlsx", "pairs.tsv.zip", "-"])
@@ -267,8 +286,18 @@ def test_what_another_run_began_with_is_refused(finished, config, tmp_path):
     assert json.loads((folder / "best.json").read_text()) == best.best
 
 
+def test_references_that_are_nearly_all_cut_are_warned_of(config, tmp_path, said, monkeypatch):
+    """As of a file whose columns have changed places."""
+    monkeypatch.setattr("pegasus_zh.tuning.train", lambda *_: Tuned({}, finished=False))
+    (tmp_path / "cut.tsv").write_text("".join(f"{'一丁' * 9}\t{'丁一' * 10}{'一' * n}\n" for n in range(20)), "utf-8")
+    finetune(replace(config, data=str(tmp_path / "cut.tsv"), folder=str(tmp_path / "run")))
+    assert (
+        "warning: most references are cut, so that what is learned has no end: give a larger --max-target" in said[-1]
+    )
+
+
 def test_what_tokenizing_loses_is_told(config, tmp_path, said, monkeypatch):
-    monkeypatch.setattr("pegasus_zh.finetune.train", lambda *_: Tuned({}, finished=False))
+    monkeypatch.setattr("pegasus_zh.tuning.train", lambda *_: Tuned({}, finished=False))
     lines = [f"臺灣{CHARACTERS[n % 9] * (9 if n % 2 else 1)}\t{'一丁臺' * (n % 7 + 1)}\n" for n in range(20)]
     (tmp_path / "odd.tsv").write_text("".join(lines), "utf-8")
     config = replace(config, data=str(tmp_path / "odd.tsv"), folder=str(tmp_path / "run"))

@@ -15,11 +15,12 @@ import pytest
 from pegasus_zh.generation import GenerateConfig, run_generation
 from pegasus_zh.t5.huggingface import write_folder
 from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
+from pegasus_zh.text.words import spellings
 from pegasus_zh.writing import generate
 from rope.decoding.search import Search
 from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import random_model
-from tests.pegasus_zh.test_writing import CONFIG, DECODER, MODEL, TEXTS, TOKENIZER, WRITING
+from tests.pegasus_zh.test_writing import CHARACTERS, CONFIG, DECODER, MODEL, TEXTS, TOKENIZER, WRITING
 from training.files.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,11 @@ def test_several_answers(monkeypatch, capsys, folder, written, tmp_path):
     assert all(len(row["answers"]) == 3 and len({*row["answers"]}) > 1 for row in found)
     config = GenerateConfig(model=str(folder), input=str(path), semantics="mt5")
     run_generation(replace(config, writing=replace(WRITING, search=search)))
-    assert capsys.readouterr().out.splitlines() == [text for row in found for text in row["answers"]]
+    wanted = [f"{number}\t{text}" for number, row in enumerate(found, 1) for text in row["answers"]]
+    assert capsys.readouterr().out.splitlines() == wanted
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(TEXTS[:2]).encode())))
+    run_generation(replace(config, input="-", writing=replace(WRITING, search=search)))
+    assert capsys.readouterr().out.splitlines() == wanted
 
 
 def test_what_a_folder_suppresses_is_not_written(folder, written, tmp_path):
@@ -105,6 +110,17 @@ def test_what_a_folder_suppresses_is_not_written(folder, written, tmp_path):
     write_folder(mine, jax.device_get(MODEL), CONFIG, TOKENIZER, suppressed=never)
     assert any(written[0][0] in text for text in written)
     assert not any(written[0][0] in row["written"] for row in run(mine, path, tmp_path))
+
+
+def test_what_may_be_written_is_no_input(monkeypatch, shown, folder):
+    """Words that are forbidden, or begun with, are not counted as the input's, and are looked up once for all lines."""
+    writing = replace(WRITING, forbid=("龘龘",), begin=CHARACTERS[0])
+    asked = []
+    monkeypatch.setattr("pegasus_zh.writing.spellings", lambda t, word: asked.append(word) or spellings(t, word))
+    monkeypatch.setattr("pegasus_zh.generation.arriving_lines", lambda stream: iter([[TEXTS[0]], [TEXTS[1]]]))
+    run_generation(GenerateConfig(model=str(folder), input="-", semantics="mt5", writing=writing))
+    ids = sum(len(TOKENIZER.encode(text)) for text in TEXTS[:2])
+    assert asked == ["龘龘"] and f"-: 0.00% of {ids} ids unknown; 0 texts cut" in shown.readouterr().out
 
 
 def test_standard_input_is_answered_line_by_line(folder, written):
@@ -191,6 +207,21 @@ def test_another_model_or_process_does_not_go_on_with_the_same_file(monkeypatch,
     )
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.tsv"])
+def test_a_reference_field_that_is_nowhere_is_refused(tmp_path, name):
+    """Where it was asked for by name; the usual one may be missing."""
+    path, comma = tmp_path / name, "," if name == "a.csv" else "\t"
+    lines = ["title,content", "甲,乙", "丙,丁"]
+    if name == "a.jsonl":
+        lines = ['{"title": "甲", "content": "乙"}', '{"title": "丙", "content": "丁"}']
+    path.write_text("".join(line.replace(",", comma if name == "a.tsv" else ",") + "\n" for line in lines), "utf-8")
+    assert [*read_pairs(str(path), "content")] == [Pair("乙", None), Pair("丁", None)]
+    assert [*read_pairs(str(path), "content", "title")] == [Pair("乙", "甲"), Pair("丁", "丙")]
+    what = "field 'titel' on any line" if name == "a.jsonl" else "column 'titel'"
+    with pytest.raises(DataError, match=f"{name}: no {what}; give --reference-field one of: title"):
+        [*read_pairs(str(path), "content", "titel")]
+
+
 FILES = {
     "a.jsonl": ('{"source": "甲", "reference": "乙"}\n{"source": "丙"}\n', [Pair("甲", "乙"), Pair("丙", None)]),
     "a.json": ('{"source": "甲"}\n', [Pair("甲", None)]),
@@ -222,13 +253,13 @@ def test_files_of_pairs(tmp_path, name):
             r"a.jsonl, line 2: no field 'source'; give --field one of: text$",
         ),
         ("a.jsonl", b'{"source"\n', "a.jsonl, line 1: broken JSON"),
-        ("a.jsonl", b'{"source": "a"}\n\n{"source": "b"}\n', "a.jsonl, line 2: broken JSON"),
+        ("a.jsonl", b'{"source": "a"}\n\n{"source": "b"}\n', "a.jsonl, line 2 is blank: remove it"),
         ("a.txt", b"a\n\xff\xfe", "a.txt, line 2: byte 0xff is not UTF-8"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: broken JSON"),
         ("a.jsonl", b"[1]", "a.jsonl, line 1: not a JSON object"),
         ("a.jsonl", b'{"source": "\\ud800"}', "a.jsonl, line 1: half of a surrogate pair"),
         ("a.txt.gz", gzip.compress(b"a" * 99)[:-20] + b"x" * 12, r"a.txt.gz: \S"),
-        ("a.csv", b"a", "a.csv, line 1: its first line names no columns; let it be reference,source"),
+        ("a.csv", b"a", "a.csv, line 1: no field 'source'; give --field one of: a; or let the first line be ref"),
         ("a.xls", b"a", "unknown kind of file; pairs come as .tsv or .jsonl, .csv or .json .*, inputs also as .txt"),
         ("a.tsv", "乙\t甲\n乙\t甲\t丙\n".encode(), "a.tsv, line 2: 2 tabs"),
         ("a.tsv.gz", b"plain", "a.tsv.gz: broken or truncated gzip .Not a gzipped file"),

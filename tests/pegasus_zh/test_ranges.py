@@ -5,12 +5,13 @@ import math
 import pytest
 
 from pegasus_zh.experiments.few_shot import FewShotConfig
-from pegasus_zh.finetune import FinetuneConfig, FinetuneRecipe
+from pegasus_zh.finetune import FinetuneConfig
 from pegasus_zh.pretrain import PretrainConfig, PretrainRecipe
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.prepare import PrepareConfig
 from pegasus_zh.t5.mt5 import MT5Config
 from pegasus_zh.text.vocabulary import TokenizerConfig
+from pegasus_zh.tuning import FinetuneRecipe
 from pegasus_zh.writing import Writing
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig

@@ -11,6 +11,7 @@ import pytest
 
 from pegasus_zh.rows.plain_text import TextConfig, vocabulary_of
 from pegasus_zh.text.documents import DocumentsConfig
+from pegasus_zh.text.model_tokenizer import tokenizer_folder
 from pegasus_zh.text.tokenizers import PegasusTokenizer, Tokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, TokenizerConfig, train_sentencepiece
 from pegasus_zh.text_encoder import (
@@ -19,7 +20,6 @@ from pegasus_zh.text_encoder import (
     load_text_encoder,
     pretrain,
     rows_of_texts,
-    tokenizer_folder,
 )
 from retrieval.export import ExportEncoderConfig, export_encoder
 from rope.encoder.pretrain import EncoderConfig, defaults
@@ -61,6 +61,7 @@ def test_a_run_goes_out_to_transformers_and_comes_back(run, said):
     assert theirs.tokenizer.encode("今天天气") == ours.tokenizer.encode("今天天气")
     for path in (config.folder, f"{config.folder}/checkpoints"):
         assert tokenizer_folder(path) == folder / "run" / "tokenizer"
+    assert tokenizer_folder(folder / "out") == folder / "out"
     with pytest.raises(DataError, match="exists already"):
         export_encoder(ExportEncoderConfig(model=config.folder, folder=str(folder / "out")))
 
@@ -180,7 +181,8 @@ def test_a_runs_own_tokenizer_is_kept(run, tmp_path):
     )
     with pytest.raises(DataError, match="not the tokenizer that the checkpoint was trained with"):
         load_text_encoder(kept)
-    assert tokenizer_folder(kept / "exported") == kept / "exported"
+    with pytest.raises(DataError, match="exported: no such folder"):
+        tokenizer_folder(kept / "exported")
 
 
 def test_rows_of_texts(run):

@@ -9,7 +9,7 @@ import pytest
 from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
-from pegasus_zh.writing import Writing, answers, bucket, generate, write_texts
+from pegasus_zh.writing import Writing, answers, bucket, generate, marks_of, write_texts
 from rope.decoding.search import Marks, Search
 from rope.decoding.write import write
 from rope.encoder.prefix_decoder import PrefixDecoder
@@ -93,7 +93,8 @@ def test_what_is_forbidden_first_and_suppressed(framed, written):
     # What is dropped in decoding would join what it stood between.
     nothing = [i for i, piece in enumerate(TOKENIZER.pieces()) if not piece and i != TOKENIZER.eos_id]
     suppressed = (*TOKENIZER.encode(written[0][:1]), *nothing, *range(TOKENIZER.vocab_size, CONFIG.vocabulary))
-    found = list(generate(MODEL, DECODER, TOKENIZER, framed, writing, suppressed=suppressed))
+    marks = marks_of(TOKENIZER, writing, suppressed)
+    found = list(generate(MODEL, DECODER, TOKENIZER, framed, writing, marks=marks))
     assert all(text.startswith(writing.begin) and not any(word in text for word in words) for text in found)
     assert not any(written[0][0] in text for text in found) and any(len(text) > 3 for text in found)
     with pytest.raises(ValueError, match=r"forbid is \('啊', ' '\): give words, none of them empty"):
@@ -110,6 +111,12 @@ def test_several_answers_a_text(framed, search):
     assert [first for first, _ in found] == best
     few = replace(WRITING, batch_size=3, search=search)
     assert list(answers(MODEL, DECODER, TOKENIZER, framed, few)) == found
+
+
+def test_a_least_length_beyond_the_greatest_is_refused_at_once():
+    assert Writing(max_target=10, search=Search(min_length=11)).max_target == 10
+    with pytest.raises(ValueError, match="min_length is 12: at most 11 can be there, .* give a larger --max-target"):
+        Writing(max_target=10, search=Search(min_length=12))
 
 
 def test_no_source_no_text():

@@ -14,15 +14,15 @@ import pyarrow.parquet
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from retrieval import embed as module
 from retrieval.embed import EmbedConfig, embed_file
+from retrieval.vectors import files as module
 from retrieval.vectors.arrays import open_vectors
 from retrieval.vectors.encoding import Encoding
 from retrieval.vectors.pooling import pooling_named
-from retrieval.vectors.source import load_sentence_encoder
 from retrieval.vectors.whitening import WhitenConfig, Whitening, load_whitening, whiten_file
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS, TEXTS
+from training.files.atomic import resumable_write
 from training.files.errors import DataError
 
 
@@ -86,24 +86,22 @@ def test_texts_that_change_meanwhile_are_refused(model: Path, tmp_path, monkeypa
     assert embed_file(given) == (13, 24)
 
 
-def test_another_whitening_is_other_vectors(model: Path, tmp_path) -> None:
+def test_another_whitening_is_other_vectors(model: Path, tmp_path, monkeypatch) -> None:
     path, random = tmp_path / "w.safetensors", np.random.default_rng(0)
     first = Whitening(np.zeros(24, np.float32), random.standard_normal((24, 24)).astype(np.float32))
     changed = first.kernel.copy()
     changed[12, 12] += 1  # in the middle, which repr leaves out
-    names = []
+    names: list[str] = []
+    monkeypatch.setattr(module, "resumable_write", lambda path, name: names.append(name) or resumable_write(path, name))
     for kernel in (first.kernel, changed):
         Whitening(first.mean, kernel).save(path)
-        given = config(model, tmp_path, whitening=str(path))
-        names.append(module.encode_file(given, load_sentence_encoder(model)).identity)
+        embed_file(config(model, tmp_path, whitening=str(path)))
     assert names[0] != names[1]
 
 
-def test_long_texts_are_cut_and_told_of_or_refused(model: Path, tmp_path, said: list[str]) -> None:
+def test_long_texts_are_cut_and_told_of(model: Path, tmp_path, said: list[str]) -> None:
     embed_file(config(model, tmp_path))
-    assert said == [f"{tmp_path}/t.txt: 2 texts were cut to 20 ids, the first of them on line 4"]
-    with pytest.raises(DataError, match="line 4: 32 ids, more than 20"):
-        embed_file(config(model, tmp_path, out="x.npy", on_long="stop"))
+    assert said == [f"{tmp_path}/t.txt: 0.00% of {sum(map(len, TEXTS))} ids unknown; 2 texts cut"]
 
 
 def test_unknown_characters_are_told_of(model: Path, tmp_path, said: list[str]) -> None:

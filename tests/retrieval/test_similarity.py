@@ -23,9 +23,10 @@ def test_tasks_hold_each_text_once(tmp_path) -> None:
     [
         ("甲\t乙\t1\n甲\t乙\n", "line 2: 2 column"),
         ("甲\t乙\t1\n甲\t \t1\n", "line 2: column 2 is empty"),
-        ("甲\t乙\t1\n甲\t乙\t好\n", "line 2: the score '好' is not a number"),
-        ("甲\t乙\tnan\n", "line 1: the score 'nan'"),
-        ("甲\t乙\t像\n甲\t丙\t1\n", "line 1: the score '像' is not a number"),
+        ("甲\t乙\t1\n甲\t乙\t好\n", "line 2: the label or score '好' is not a number"),
+        ("甲\t乙\tnan\n", "line 1: the label or score 'nan'"),
+        ("甲\t乙\t1_0\n甲\t丙\t1\n", "line 1: the label or score '1_0' is not a number: labels are to be 0 and 1"),
+        ("甲\t乙\t像\n甲\t丙\t1\n", "line 1: the label or score '像' is not a number"),
         ("s1\ts2\ts3\ts4\n甲\t乙\t丙\t1\n", "line 2: 4 column.s. .s1, s2, s3, s4.; a line is text TAB text TAB score"),
         ("甲\t乙\t1\n甲\t乙\t1\n", "all 2 scores are 1"),
         ("", "no pair"),

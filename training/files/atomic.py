@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -38,8 +38,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno and not error.filename:  # such as of a full disk
-            error.filename = str(path)
+        _name(error, path, temporary)
         raise
     finally:
         _settle(path, temporary, old)
@@ -67,9 +66,14 @@ def resumable_write(path: Path, identity: str) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
             os.replace(partial, path)
     except OSError as error:  # such as of a full disk, also as the file is closed
-        if error.errno and not error.filename:
-            error.filename = str(path)
+        _name(error, path, partial)
         raise
+
+
+def _name(error: OSError, path: Path, hidden: Path) -> None:
+    """The file that was asked for, in what is said of one that nobody knows."""
+    if error.errno and error.filename in (None, str(hidden)):
+        error.filename = str(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -78,9 +82,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
     """Writes a JSON file whole or not at all."""
-    write_bytes(path, (json.dumps(fields, ensure_ascii=False, indent=1) + "\n").encode())
+    write_bytes(path, as_json(content))
+
+
+def as_json(content: Mapping[str, Any] | Sequence[Any]) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def read_json(file: Path, remedy: str = AGAIN) -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """Weights of TensorFlow and Keras, by name, as training/files/weights.py has others: read where they are used."""
 
-import os
 import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.files.errors import AGAIN, DataError, damaged
+from training.files.errors import DataError, damaged
+from training.files.tensor_bundle import open_bundle
 from training.files.weights import Stored
 
-TENSORFLOW = "pip install tensorflow (on a CPU: tensorflow-cpu)"
 # Beside the weights: the state of Adafactor and of Adam (Google's BERT: adam_m), and the number of the step.
 _OTHERS = re.compile(
     r"_slot_|/(Adam(_1)?|adam_[mv])$|^(global_step|save_counter|beta[12]_power|_CHECKPOINTABLE_OBJECT_GRAPH)"
@@ -20,21 +19,10 @@ def open_checkpoint(folder: Path, step: int | None = None) -> tuple[dict[str, St
     """The weights of the one checkpoint in a folder, or of that of `step`, and its .index file. Raises DataError."""
     index = _find_index(folder, step)
     try:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what it would say concerns speed
-        import tensorflow
-    except ImportError:
-        raise DataError(f"{index}: a TensorFlow checkpoint needs {TENSORFLOW}") from None
-    try:
-        reader = tensorflow.train.load_checkpoint(str(index.with_suffix("")))
-        shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    except Exception as error:  # tensorflow's own kinds
-        reason = next(iter(str(error).splitlines()), "")[:160]
-        raise DataError(f"{index}: not a whole checkpoint ({type(error).__name__}: {reason}); {AGAIN}") from None
-    return {
-        name: Stored(index, tuple(shape), types[name].name, partial(reader.get_tensor, name))
-        for name, shape in sorted(shapes.items())
-        if not _OTHERS.search(name)
-    }, index
+        found = open_bundle(index)
+    except (OSError, ValueError, IndexError) as error:
+        raise damaged(index, error, "not a whole checkpoint") from None
+    return {name: found[name] for name in sorted(found) if not _OTHERS.search(name)}, index
 
 
 def _find_index(folder: Path, step: int | None) -> Path:

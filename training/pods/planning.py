@@ -4,9 +4,10 @@ import argparse
 import math
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from jax.sharding import Mesh
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from training.files.atomic import write_json
 from training.files.errors import DataError
 from training.loop import LoopConfig
+from training.partition import parts_of
 from training.pods.collectives import slice_of
 from training.pods.memory import GIB, DoesNotFit
 from training.pods.plan import plan
@@ -69,16 +71,53 @@ def _check_writable(file: Path) -> None:
         raise DataError(f"{file}: a folder; name a file in it")
 
 
+SETTINGS = ("dtype", "remat", "attention", "optimizer")  # that decide a plan, where a config has them
+SEARCHED = ("remat", "optimizer")  # of these what --search tries
+
+
+def show_settings(config: Any, auto: Mapping[str, str], command: str, options: argparse.Namespace) -> None:
+    """Tells what is planned: those of SETTINGS that the config has, in whatever part of it. auto: what auto is there,
+    by the setting."""
+    found = dict(_settings(config))
+    names = [name for name in SETTINGS if name in found and not (options.search and name in SEARCHED)]
+    shown = [f"{name} {found[name]}" + f" ({auto.get(name)})" * (found[name] == "auto") for name in names]
+    tell(f"{command} on {_where(options)}" + "".join(f", {setting}" for setting in shown))
+    if found.get("dtype") == "float32":
+        tell("  float32 is planned: a TPU multiplies in bfloat16, so --dtype bfloat16 is what one trains with there")
+
+
+def show_rows(program: Program, mesh: Mesh, loop: LoopConfig) -> None:
+    """Tells the rows of a step, and their arrays."""
+    arrays: dict[tuple[int, ...], str] = {}
+    for name, array in program.shapes(loop.microbatch).items():
+        arrays.setdefault(array.shape, name)
+    shapes = ", ".join(f"{name} {list(shape)}" for shape, name in arrays.items())
+    chip = loop.batch_size // parts_of("batch", mesh)
+    parts = f"{loop.accumulate} microbatches" if loop.accumulate > 1 else "one microbatch"
+    tell(f"  {loop.batch_size} rows a step, {chip} a chip, in {parts}: {shapes}")
+
+
+def _settings(config: Any) -> Iterator[tuple[str, str]]:
+    for name, value in vars(config).items():
+        if is_dataclass(value):
+            yield from _settings(value)
+        elif isinstance(value, str):
+            yield name, value
+
+
+def _where(options: argparse.Namespace) -> str:
+    return f"{options.slices} x {options.topology}" if options.slices > 1 else options.topology
+
+
 def show_plan(program: Program, mesh: Mesh, loop: LoopConfig, options: argparse.Namespace, name: str) -> None:
     """Plans and shows it. Raises ValueError as `plan` does."""
-    where = f"{options.slices} x {options.topology}" if options.slices > 1 else options.topology
     try:
         planned = plan(program, mesh, loop.microbatch, loop.accumulate, options.kept)
     except DoesNotFit as error:
         if options.json:
             write_json(options.json, {"refused": {"needed": error.needed, "room": error.room}})
         raise
-    told = planned.told(name, where)
+    told = planned.told(name, _where(options))
     if options.json:
         write_json(options.json, told)
     tell(f"{memory(told)}\n\n{breakdown(told)}\n\n{known(told)}\n")

@@ -39,7 +39,7 @@ def row(told: Told) -> str:
             told["slice"],
             " x ".join(map(str, told["mesh"])),
             told["rows"],
-            f"{told['memory']['all'] / GIB:.2f}",
+            _gib(told["memory"]["all"]),
             _ms(told["seconds"], told),
             _ms(told["bound"], told) or "-",
             _mfu(told["seconds"], told) or "-",
@@ -74,8 +74,18 @@ def memory(told: Told) -> str:
     """What a chip holds, and whether that fits."""
     of, room = dict(told["memory"]), told["memory"]["hbm"]
     whole = of.pop("all")
-    parts = ", ".join(f"{size / GIB:.2f} {kind}" for kind, size in of.items() if kind != "hbm")
-    return f"{whole / GIB:.2f} of {room / GIB:.2f} GiB a chip, {(room - whole) / GIB:.2f} left: {parts}"
+    parts = ", ".join(f"{_size(size)} {kind}" for kind, size in of.items() if kind != "hbm")
+    return f"{_size(whole)} of {_size(room)} a chip, {_size(room - whole)} left: {parts}"
+
+
+def _size(size: float) -> str:
+    """Of bytes, with its unit."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{1024 * size / GIB:.1f} MiB"
+
+
+def _gib(size: float) -> str:
+    """The same in GiB, for a column; a small size is told to a tenth of a MiB there too."""
+    return f"{size / GIB:.{2 if size >= GIB / 10 else 4}f}"
 
 
 def known(told: Told) -> str:
@@ -134,8 +144,9 @@ def against(told: Told, other: Told) -> str:
     widest = sorted(pairs.items(), key=lambda item: -abs(item[1][0] - item[1][1]))
     for name, (a, b) in [*widest, ("step", (told["seconds"], other["seconds"]))]:
         rows.append((name, _ms(a, told), _ms(b, told), f"{1e3 * (a - b):+.1f}"))
-    a, b = (one["memory"]["all"] / GIB for one in (told, other))
-    rows.append(("GiB a chip", f"{a:.2f}", f"{b:.2f}", f"{a - b:+.2f}"))
+    a, b = (one["memory"]["all"] for one in (told, other))
+    digits = 2 if max(a, b) >= GIB / 10 else 4
+    rows.append(("GiB a chip", _gib(a), _gib(b), f"{(a - b) / GIB:+.{digits}f}"))
     a, b = told["mfu"], other["mfu"]
     rows.append(("MFU", f"{a:.1%}", f"{b:.1%}", f"{100 * (a - b):+.1f} points"))
     return _table(rows)

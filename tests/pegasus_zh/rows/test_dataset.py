@@ -166,7 +166,9 @@ def test_damaged_shards_are_refused(tokenizer, tmp_path):
 
 
 def test_a_set_need_not_have_both_splits(tokenizer, tmp_path):
-    every = prepare(ExamplesConfig(), PrepareConfig(data=(CORPUS,), workers=1), tokenizer, tmp_path / "all")
+    every = prepare(
+        ExamplesConfig(), PrepareConfig(data=(CORPUS,), eval_fraction=0, workers=1), tokenizer, tmp_path / "all"
+    )
     assert every.heldout is None and len(every.train)
     config = PrepareConfig(data=(CORPUS,), eval_fraction=1 - 1e-9, workers=1)
     with pytest.raises(DataError, match="no rows to train on: .*--eval-fraction"):

@@ -10,7 +10,7 @@ import pytest
 from pegasus_zh.rows.packed_rows import open_rows
 from pegasus_zh.rows.plain_text import TextConfig, text_rows
 from pegasus_zh.text.documents import DocumentsConfig
-from pegasus_zh.text.tokenizers import load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
 from pegasus_zh.text.vocabulary import TokenizerConfig, train_sentencepiece
 from training.files.errors import DataError
 from training.mesh import WHOLE

@@ -23,7 +23,8 @@ from pegasus_zh.rows.packing import decode_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import Manifest, finished_shard, read_manifest
 from pegasus_zh.text.documents import read_documents
-from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary, train_sentencepiece
 from tests.listening import Terminal
 from training.files.errors import DataError
@@ -159,7 +160,7 @@ def test_a_script_whose_workers_would_run_it_again_is_told(tokenizer, tmp_path):
     program = (
         "from pegasus_zh.rows.makers import ExamplesConfig\n"
         "from pegasus_zh.rows.prepare import *\n"
-        "from pegasus_zh.text.tokenizers import load_tokenizer\n"
+        "from pegasus_zh.text.tokenizer_files import load_tokenizer\n"
         f"prepare(ExamplesConfig(), PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes=0.05, workers=2),"
         f" load_tokenizer({str(tmp_path / 'vocabulary')!r}), {str(tmp_path / 'set')!r})\n"
     )
@@ -178,7 +179,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, tokenizer, tmp_path):
     program = (
         "from pegasus_zh.rows.makers import ExamplesConfig\n"
         "from pegasus_zh.rows.prepare import *\n"
-        "from pegasus_zh.text.tokenizers import load_tokenizer\n"
+        "from pegasus_zh.text.tokenizer_files import load_tokenizer\n"
         "if __name__ == '__main__':\n"
         f"    config = PrepareConfig(data=({str(CORPUS)!r},), shard_megabytes={CONFIG.shard_megabytes!r},"
         " eval_fraction=0.2, workers=2)\n"
@@ -423,6 +424,40 @@ def test_pairs(tokenizer, tmp_path, name, workers):
     train, heldout = ({source for source, _ in pairs} for pairs in found.values())
     assert train and heldout and not train & heldout
     assert manifest.contents.bytes == sum(len(text.encode()) for pair in PAIRS for text in pair)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_a_hundred_documents_one_at_least_is_held_out(tokenizer, tmp_path, said, workers):
+    """That of the lowest digest, wherever it stands, where by chance none is below the fraction."""
+
+    def digest(text: str) -> float:
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+
+    sources = [source for source in (f"今天第{n}次去公园散步" for n in range(200)) if digest(source) > 0.01][:99]
+    lowest = min(sources, key=digest)
+    config, examples = PrepareConfig(shard_megabytes=0.001, workers=workers), ExamplesConfig(selector="pairs")
+    lines = [f"散步\t{source}\n" for source in sources]
+    for name, given in {"hundred": [f"公园\t{lowest}\n", *lines], "fewer": lines}.items():
+        (tmp_path / f"{name}.tsv").write_text("".join(given), "utf-8")
+        folder, settings = tmp_path / name, replace(config, data=(str(tmp_path / f"{name}.tsv"),))
+        rows = prepare(examples, settings, tokenizer, folder)
+        assert len(rows.manifest.files("train")) > 3
+        chosen = (
+            f"rows of {rows.manifest.shape}, chosen by a sample of the documents; --row-source and --row-target fix"
+        )
+        assert any(line.startswith(chosen) for line in said)
+        if name == "fewer":
+            assert rows.heldout is None and "99 pairs, none of them held out (a larger --eval-frac" in said[-1]
+            continue
+        assert "100 pairs, 2 of them held out, in" in said[-1]
+        held = [tuple(x.tolist()) for x in examples.make([(lowest, "散步")], tokenizer)[0][0]]
+        assert held in [[*pair] for pair in pairs_in(folder, rows.manifest, "eval")]
+        assert tuple(held[0]) not in {source for source, _ in pairs_in(folder, rows.manifest, "train")}
+        whole = contents(folder)
+        for lost in ("manifest.json", "shard-00000.json"):  # and a set that was stopped becomes the same
+            (folder / lost).unlink()
+        prepare(examples, settings, tokenizer, folder)
+        assert contents(folder) == whole
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_a_mesh_heeds_the_same(search, end):
         (Search(beams=TINY.vocabulary), {}, f"a vocabulary of {TINY.vocabulary} needs fewer"),
         (GREEDY, {"never": ((3, TINY.vocabulary),)}, f"id {TINY.vocabulary} is to be written first, or never"),
         (GREEDY, {"first": (-2,)}, "id -2 is to be written first, or never"),
-        (Search(min_length=LONGEST + 2), {}, f"at most {LONGEST} ids are written: min_length {LONGEST + 2}"),
+        (Search(min_length=LONGEST + 2), {}, f"min_length is {LONGEST + 2}: at most {LONGEST} ids are written"),
         (GREEDY, {"first": (3,) * (LONGEST + 1)}, f"a beginning of {LONGEST + 1} ids"),
     ],
 )

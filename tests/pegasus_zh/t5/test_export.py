@@ -22,7 +22,8 @@ from pegasus_zh.t5.export import ExportConfig, export
 from pegasus_zh.t5.huggingface import huggingface_tensors, write_folder
 from pegasus_zh.t5.load import run_init
 from pegasus_zh.t5.mt5 import MT5Config, init
-from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, train_sentencepiece
 from scripts.export import main
 from tests.pegasus_zh.t5.random_model import TINY, on_mesh, random_model
@@ -150,6 +151,12 @@ def test_a_step_can_be_chosen(run):
     np.testing.assert_array_equal(weights(export(to(run, step=5)))["shared.weight"], MODEL.embedding + 1)
     with pytest.raises(DataError, match=r"no checkpoint of step 7; it has the steps \[5, 10\]"):
         read_model(run, run_init, 7)
+
+
+def test_what_computed_attention_in_the_training_may_be_gone(tmp_path):
+    about = {"model": dataclasses.asdict(CONFIG) | {"attention": "splash"}}
+    wanted, found = (jax.eval_shape(x, jax.random.key(0)) for x in (partial(init, CONFIG), run_init(about, tmp_path)))
+    assert found == wanted
 
 
 def test_a_damaged_checkpoint_is_passed_over_or_refused(run, said):

@@ -71,6 +71,9 @@ def folder(tmp_path) -> Path:
     return tmp_path / "model"
 
 
+LENGTH = "; generation_config.json has max_length 128, which only flags set here)"  # of our own it is not told
+
+
 def edit(folder: Path, **values) -> None:
     """Sets keys of config.json; None removes one."""
     about = json.loads((folder / "config.json").read_text()) | values
@@ -178,7 +181,7 @@ def test_a_port_of_t5_pegasus_is_known_by_its_vocabulary(folder):
     edit(folder, pegasus_zh=None)
     loaded = load(folder)
     assert loaded.config == replace(CONFIG, **SEMANTICS["bert4keras"])
-    assert loaded.source.endswith("on (vocab.txt has words of jieba such as 今天: a port of T5-PEGASUS)")
+    assert loaded.source.endswith(f"on (vocab.txt has words of jieba such as 今天: a port of T5-PEGASUS{LENGTH}")
     assert load(folder, semantics="mt5").config == CONFIG
     edit(folder, pegasus_zh={"cross_bias": True})
     assert load(folder).config == replace(CONFIG, cross_bias=True)
@@ -193,7 +196,9 @@ def test_a_vocabulary_of_characters_is_uers_or_is_asked_about(folder):
     for vocabulary in (["extra0" if token == "[unused1]" else token for token in characters], [*characters, "extra0"]):
         PegasusTokenizer(vocabulary).save(folder)
         loaded = load(folder)
-        assert loaded.config == CONFIG and loaded.source.endswith("(by config.json; vocab.txt has extra0: UER's T5)")
+        assert loaded.config == CONFIG and loaded.source.endswith(
+            f"(by config.json; vocab.txt has extra0: UER's T5{LENGTH}"
+        )
         assert load(folder, semantics="bert4keras").config == replace(CONFIG, **SEMANTICS["bert4keras"])
     for vocabulary, said in ((characters, "neither words"), ([*characters, "今天", "extra0"], "both words")):
         PegasusTokenizer(vocabulary).save(folder)
@@ -209,7 +214,7 @@ def test_google_models_are_as_their_config_says(tmp_path):
     config = replace(CONFIG, vocabulary=1216)
     write_folder(tmp_path, random_model(config), config, SENTENCEPIECE)
     edit(tmp_path, pegasus_zh=None)
-    assert load(tmp_path).config == config and load(tmp_path).source.endswith("(by config.json)")
+    assert load(tmp_path).config == config and load(tmp_path).source.endswith(f"(by config.json{LENGTH}")
     # transformers 5 writes tie_word_embeddings: true for mT5 and for T5 v1.1, whatever they are.
     edit(tmp_path, tie_word_embeddings=True, dense_act_fn="gelu_new")
     assert load(tmp_path).config == config
@@ -321,11 +326,38 @@ def test_a_search_that_a_folder_asks_for_is_told(folder):
     file.write_text(json.dumps(about | usual | {"num_beams": 4, "length_penalty": 0.6, "do_sample": True}))
     told = "generation_config.json has num_beams 4, do_sample true, length_penalty 0.6, which only flags set here)"
     assert load(folder).source.endswith(told)
+    file.write_text(
+        json.dumps(about | usual | {"max_length": 84, "forced_eos_token_id": 1, "sequence_bias": [[[5], 9]]})
+    )
+    told = "generation_config.json has max_length 84, forced_eos_token_id 1, sequence_bias [[[5], 9]], which only flags"
+    assert told in load(folder).source
+    file.unlink()  # as folders of earlier releases have it, which transformers heeds too
+    edit(folder, num_beams=4, suppress_tokens=[0, 7])
+    loaded = load(folder)
+    assert "config.json has num_beams 4, which only flags set here" in loaded.source and loaded.suppressed == (7,)
+
+
+def test_an_encoder_alone_is_named(folder):
+    edit(folder, architectures=["T5EncoderModel"])
+
+    def cut(weights):
+        for name in [name for name in weights if not name.startswith(("shared.", "encoder."))]:
+            del weights[name]
+
+    rewrite(folder, cut)
+    with pytest.raises(DataError, match=r"model.safetensors: an encoder alone .T5EncoderModel.: no decoder"):
+        load(folder)
 
 
 def test_weights_that_are_not_read_are_named(folder):
     (folder / "model.safetensors").rename(folder / "flax_model.msgpack")
     with pytest.raises(DataError, match="weights in flax_model.msgpack, but neither model.safetensors nor"):
+        load(folder)
+
+
+def test_weights_of_keras_are_named(folder):
+    (folder / "model.safetensors").rename(folder / "best_model.weights")
+    with pytest.raises(DataError, match="weights of Keras in best_model.weights, which are read of encoders alone"):
         load(folder)
 
 
@@ -474,6 +506,7 @@ BROKEN = {
     "not gated": (config_with(feed_forward_proj="relu"), r"config.json: feed_forward_proj is 'relu'"),
     "other gate": (config_with(feed_forward_proj="gated-silu"), r"feed_forward_proj is 'gated-silu'"),
     "a shallower decoder": (config_with(num_decoder_layers=1), r"tensor 'decoder.block.1.* and 13 more, which an mT5"),
+    "a million layers": (config_with(num_layers=1_000_000), "config.json: num_layers is 1000000; give the"),
     "depth in words": (config_with(num_decoder_layers="1"), r'config.json: num_decoder_layers is "1"'),
     "no size": (config_with(d_model=None), r"config.json: d_model is null"),
     "size in words": (config_with(num_heads="two"), r'config.json: num_heads is "two"'),
@@ -506,9 +539,8 @@ def test_a_step_is_of_runs_and_tensorflow(folder):
         load(folder, step=3)
 
 
-@pytest.mark.parametrize(("name", "file"), [("torch", "pytorch_model.bin"), ("tensorflow", "model.ckpt.index")])
-def test_libraries_that_are_not_there(folder, monkeypatch, name, file):
-    (folder / "model.safetensors").replace(folder / file)
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(DataError, match=f"{file}: .*pip install {name}"):
+def test_a_library_that_is_not_there(folder, monkeypatch):
+    (folder / "model.safetensors").replace(folder / "pytorch_model.bin")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(DataError, match="pytorch_model.bin: .*pip install torch"):
         load(folder)

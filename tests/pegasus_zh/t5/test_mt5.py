@@ -13,6 +13,7 @@ import pytest
 from pegasus_zh.t5.huggingface import huggingface_tensors
 from pegasus_zh.t5.mt5 import (
     PRESETS,
+    MT5Config,
     decode,
     encode,
     feed_forward,
@@ -249,3 +250,14 @@ def test_a_fresh_model_predicts_like_chance():
     key = jax.random.key(1, impl="rbg")
     value, weight = jax.jit(lambda key: loss(init(config, key), batch, None, config=config)["loss"])(key)
     assert value / weight == pytest.approx(np.log(512) + 0.5, abs=0.25)
+
+
+WRONG = [{"gelu": "foo"}, {"remat": "x"}, {"dtype": "float64"}, {"attention": "splash"}]
+WRONG += [{name: 0} for name in ("vocabulary", "width", "feed_forward", "heads", "head_size", "layers")]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_config_that_cannot_be_is_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} is .*: it must be"):
+        MT5Config(**wrong)

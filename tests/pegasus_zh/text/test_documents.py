@@ -13,15 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pegasus_zh.text.documents import (
-    find_sources,
-    mixed_records,
-    parse_record,
-    read_documents,
-    read_records,
-    record_chunks,
-)
+from pegasus_zh.text.documents import mixed_records, parse_record, read_documents, record_chunks
 from pegasus_zh.text.records import MAX_TEXT_BLOCK, BadRecord, Record
+from pegasus_zh.text.sources import find_sources, read_records
 from training.files.errors import DataError
 
 TEXTS = ["今天天气很好。\n我们去公园。", "第二篇", "emoji 😀 and 生僻字 𠮷"]

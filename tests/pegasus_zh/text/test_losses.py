@@ -16,14 +16,14 @@ TEXTS = ["今天天气很好。", "臺灣，臺", "😀🎉", "", "今天"]
 
 
 def test_counts() -> None:
-    tokenizer, found = counting(TOKENIZER)
+    tokenizer, lost = counting(TOKENIZER)
     for text in TEXTS:
         ids = tokenizer.encode(text)
         assert ids == TOKENIZER.encode(text)
         assert tokenizer.frame_source(ids, 6) == TOKENIZER.frame_source(ids, 6)
         assert tokenizer.frame_target(ids, 5) == TOKENIZER.frame_target(ids, 5)
         assert tokenizer.decode(ids) == TOKENIZER.decode(ids)
-    encoded = [TOKENIZER.encode(text) for text in TEXTS]
+    encoded, found = [TOKENIZER.encode(text) for text in TEXTS], lost()
     assert found.ids == sum(map(len, encoded)) and found.unknown == sum(ids.count(100) for ids in encoded)
     assert found.cut_sources == sum(len(ids) > 4 for ids in encoded) == 1
     assert found.cut_targets == sum(len(ids) > 3 for ids in encoded) == 2
@@ -34,11 +34,11 @@ def test_counts() -> None:
 
 
 def test_a_sentencepiece_model_of_bytes_loses_nothing() -> None:
-    tokenizer, losses = counting(SentencePieceTokenizer(train_sentencepiece(["今天天气很好，我们去公园。"] * 30, 300)))
+    tokenizer, lost = counting(SentencePieceTokenizer(train_sentencepiece(["今天天气很好，我们去公园。"] * 30, 300)))
     ids = tokenizer.encode("臺灣")
-    assert losses.unknown == 0 < losses.ids
-    assert len(tokenizer.frame_source(ids, len(ids) + 1)) == len(ids) + 1 and losses.cut_sources == 0
-    assert len(tokenizer.frame_source(ids, len(ids))) == len(ids) and losses.cut_sources == 1
+    assert lost().unknown == 0 < lost().ids
+    assert len(tokenizer.frame_source(ids, len(ids) + 1)) == len(ids) + 1 and lost().cut_sources == 0
+    assert len(tokenizer.frame_source(ids, len(ids))) == len(ids) and lost().cut_sources == 1
 
 
 def test_more_than_a_twentieth_is_warned_of(said: list[str]) -> None:
@@ -52,6 +52,7 @@ def test_more_than_a_twentieth_is_warned_of(said: list[str]) -> None:
     assert said[1].startswith(
         "warning: 5.1% of the ids are unknown, most often 臺 (31), 灣 (20): the vocabulary is not"
     )
+    assert "--data a.jsonl 'b/*.txt' --vocabulary 50000" in said[1] and "\n" not in said[1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

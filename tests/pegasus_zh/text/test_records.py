@@ -17,7 +17,7 @@ from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.lines import is_blank, is_blank_line
 from pegasus_zh.text.pairs import Pair, parse_pair, read_pairs
 from pegasus_zh.text.records import BadRecord, cells, read_rows
-from retrieval.texts import read_columns, read_texts
+from retrieval.texts import read_columns, read_texts, scored
 from training.files.errors import DataError
 
 PAIRS = [("第一篇，讲天气。", "天气"), ('第二篇\n有"两行"', "两行"), ("第三篇", "三")]
@@ -78,6 +78,15 @@ def test_every_kind_of_file_gives_the_pairs_to_every_command(tmp_path, name, pac
             assert list(read_texts(path, "source")) == [s for s, _ in expected]
 
 
+@pytest.mark.parametrize("name", ["A.TSV", "A.Csv", "A.JSONL", "A.JSON.GZ"])
+def test_capitals_of_an_ending_count_for_nothing(tmp_path, name):
+    kind = name.lower().split(".")[1]
+    content = contents(PAIRS)["array.json" if kind == "json" else f"a.{kind}"].encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("GZ") else content)
+    expected = [(s.replace("\n", " "), r) for s, r in PAIRS] if name == "A.TSV" else PAIRS
+    assert read_whole_pairs(str(tmp_path / name)) == expected
+
+
 @given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]))] * 2), min_size=1))
 def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
     """What Python's own writers wrote, each row where it stands."""
@@ -92,12 +101,78 @@ def test_csv_and_arrays_hold_any_text(tmp_path_factory, rows):
     assert lines == [2 + 4 * n for n in range(len(rows))]
 
 
+def test_a_quotation_mark_within_a_column_is_a_character(tmp_path):
+    """Only at its beginning does it hold lines together: of two inch marks no row between them is lost."""
+    (tmp_path / "a.csv").write_text(
+        'reference,source\n甲 5.5" 屏,甲\n乙,"一\n""二"", 三"\n丙,丙 "x\n丁 55" 屏,"丁"\n,""\n"\n",\n', "utf-8"
+    )
+    found = [cells(row) for row in read_rows(str(tmp_path / "a.csv"))]
+    assert [(x["reference"], x["source"]) for x in found] == [
+        ('甲 5.5" 屏', "甲"),
+        ("乙", '一\n"二", 三'),
+        ("丙", '丙 "x'),
+        ('丁 55" 屏', "丁"),
+        ("", ""),
+        ("\n", ""),
+    ]
+
+
+def test_a_heading_stands_below_blank_lines(tmp_path):
+    for name in ("a.tsv", "a.csv"):
+        mark = "," if name == "a.csv" else "\t"
+        (tmp_path / name).write_text(f"\n \nreference{mark}source\n题{mark}今天天气\n", "utf-8")
+        assert list(read_pairs(str(tmp_path / name))) == [Pair("今天天气", "题")]
+        assert [row.line for row in read_rows(str(tmp_path / name))] == [4]
+    (tmp_path / "none.tsv").write_text("\n题\t今天天气\n", "utf-8")
+    assert [row.line for row in read_rows(str(tmp_path / "none.tsv"))] == [1, 2]
+
+
+def test_a_json_may_be_one_object_over_several_lines(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(
+        "\n" + json.dumps({"source": "甲", "reference": "题"}, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
+    assert list(read_pairs(str(path))) == [Pair("甲", "题")]
+    path.write_text('{"source":\n "甲"}\n{"source": "乙"}\n', "utf-8")
+    with pytest.raises(DataError, match="line 1: broken JSON"):
+        list(read_pairs(str(path)))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("title.csv", "title,content\n甲,乙\n", "line 2: no field 'source'; give --field one of: title, content"),
-        ("标题.tsv", "标题\t正文\n甲\t乙\n", "line 2: no field 'source'; give --field one of: 标题, 正文"),
-        ("none.csv", "甲,乙\n", "line 1: its first line names no columns; let it be reference,source"),
+        (
+            "title.csv",
+            "title,content\n甲,乙\n",
+            "title.csv: no column 'source' and no 'reference'; give --field and --ref.* one of: title, content",
+        ),
+        (
+            "标题.tsv",
+            "标题\t正文\n甲\t乙\n",
+            "标题.tsv: no column 'source' and no 'reference'; give .* one of: 标题, 正文",
+        ),
+        (
+            "编号.csv",
+            "编号,标题,摘要\n1,甲,乙\n",
+            "编号.csv: no column 'source' and no 'reference'; give --field and .*摘要$",
+        ),
+        ("blank.tsv", "甲\t乙\n\n丙\t丁\n", "blank.tsv, line 2 is blank: remove it"),
+        ("blank.jsonl", '{"source": "甲", "reference": "题"}\n\u3000\n{}\n', "blank.jsonl, line 2 is blank: remove it"),
+        (
+            "none.csv",
+            "甲,乙\n",
+            "line 1: no field 'source' and no 'reference'; give .* one of: 甲, 乙; or let the first line be ref",
+        ),
+        (
+            "within.json",
+            '{"version": "1",\n "data": [{"source": "甲"}]}',
+            "within.json, line 1: no field 'source'.*; the records are in an array within 'data': keep that alone",
+        ),
+        (
+            "again.json",
+            '[{"source": "甲", "reference": "题"}[{"source": "乙"}]',
+            "line 1: broken JSON .neither , nor the end",
+        ),
         ("three.csv", "source,reference\n甲,乙,丙\n", "line 2: 3 column.s., and .* names 2: source, reference; mend"),
         ("twice.csv", "source,source\n甲,乙\n", "line 1: two columns have the same name"),
         ("open.csv", 'source,reference\n甲,"乙\n丙,丁\n', "line 2: a quotation mark that nothing closes"),
@@ -155,7 +230,16 @@ def test_a_truncated_zst_is_refused(tmp_path):
 
 
 def test_lines_of_no_width_are_blank(tmp_path):
-    invisible = ["", " \t\u3000\xa0", "\u200b", "\ufeff\u200d\u2060", "\x00\x1f\x7f", "\xad\u180e\u3164", "\u2028"]
+    invisible = [
+        "",
+        " \t\u3000\xa0",
+        "\u200b",
+        "\ufeff\u200d\u2060",
+        "\x00\x1f\x7f",
+        "\xad\u180e\u3164",
+        "\u2028",
+        "\U000e0020\U000e0041",
+    ]
     for text in invisible:
         assert is_blank(text) and is_blank_line(text.encode() + b"\n")
     for text in ("。", "“", "（", "\u200ba", "ـ", "́a", "😀", "\ufffd", "é", "\u0600"):
@@ -182,9 +266,29 @@ def test_a_heading_is_no_row_and_a_row_no_heading(tmp_path):
         path.write_text(f"{heading}\n甲\t乙\t1\n", "utf-8")
         (row,) = read_columns(str(path))
         assert row.columns == ("甲", "乙", "1") and row.names == tuple(heading.split("\t"))
+    path.write_text("#id\tquestion\tanswer\n甲\t乙\t1\n", "utf-8")
+    assert [row[1:] for row in read_columns(str(path))] == [(("乙", "1"), ("question", "answer"))]  # an id is no text
     for first in ("甲\t乙\t1", "text\t乙\t1", "label printer\tscore board\t0"):
         path.write_text(f"{first}\n甲\t乙\t1\n", "utf-8")
         assert [row.columns for row in read_columns(str(path))][0] == tuple(first.split("\t"))
+
+
+@pytest.mark.parametrize("name", ["score", "gold_label", "sim_score", "sentence_label", "Similarity Score", "相似度"])
+def test_a_score_is_known_by_its_name(tmp_path, name):
+    """Wherever it stands, with an id or without, by the same names that make a first line a heading."""
+    path = tmp_path / "a.tsv"
+    path.write_text(f"#id\ttext1\t{name}\ttext2\n7\t甲\t0.5\t2024\n", "utf-8")
+    (row,) = read_columns(str(path))
+    assert scored(row) == ("甲", "2024", 0.5)
+
+
+def test_tabs_of_a_txt_and_a_character_of_nothing_are_told_once(tmp_path, said):
+    (tmp_path / "n.txt").write_text("12\t今天\n13\t天气\n", "utf-8")
+    assert list(read_texts(str(tmp_path / "n.txt"))) == ["12\t今天", "13\t天气"]
+    (tmp_path / "n.tsv").write_text("12\t今\0天\n13\t天\0气\n", "utf-8")
+    assert list(read_texts(str(tmp_path / "n.tsv"))) == ["今\0天", "天\0气"]
+    tab, nothing = said
+    assert "n.txt: a tab behind a number, and both belong to the text" in tab and "n.tsv: U+0000 in texts" in nothing
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.txt"])
@@ -206,5 +310,5 @@ def test_a_label_is_no_text(tmp_path, name):
 def test_a_blank_line_within_pairs_is_refused(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("甲\t乙\n\u200b\n丙\t丁\n", "utf-8")
-    with pytest.raises(BadRecord, match="line 2: a pair needs a source and a reference"):
+    with pytest.raises(BadRecord, match="line 2 is blank: remove it"):
         read_whole_pairs(str(path))

@@ -2,12 +2,15 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, load_tokenizer
+from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, train_sentencepiece
 from training.files.errors import DataError
 
@@ -145,12 +148,24 @@ def test_a_frame_is_the_vocabularys_whatever_ends_a_target(tmp_path):
     assert ids(tokenizer) == (0, 105, 0)
 
 
+def test_a_folder_for_transformers_keeps_how_a_target_begins_and_ends(tmp_path):
+    """Of an encoder too, whose config.json does not say it."""
+    CHARACTERS.save(write(tmp_path, config=T5 | {"decoder_start_token_id": 0, "eos_token_id": 105}))
+    PIECES.save(write(tmp_path / "pieces", config=T5 | {"decoder_start_token_id": 7, "eos_token_id": 9}))
+    for place in (tmp_path, tmp_path / "pieces"):
+        tokenizer = load_tokenizer(place)
+        write_tokenizer(tokenizer, write(tmp_path / "out"))
+        assert load_tokenizer(tmp_path / "out").fingerprint == tokenizer.fingerprint
+        shutil.rmtree(tmp_path / "out")
+
+
 def test_an_end_that_nobody_chose(tmp_path, said):
     """T5Config's own start 0 and end 1 beside a vocab.txt, where they are [PAD] and [unused1]."""
     for vocabulary, start in ((CHARACTERS, 0), (WORDS, 101)):
         vocabulary.save(write(tmp_path, config=T5 | {"decoder_start_token_id": 0, "eos_token_id": 1}))
         assert ids(load_tokenizer(tmp_path)) == (start, 102, 0)
-    assert said[0].endswith("eos_token_id is 1, [unused1] here: end are as the vocabulary has them")
+    ends = "eos_token_id is 1, which is [unused1] here and not heeded: a text ends with [SEP]"
+    assert said[0].endswith(ends) and said[1].endswith(f"{ends} and starts with [CLS]")
     write(tmp_path, config=T5 | {"decoder_start_token_id": 101, "eos_token_id": 1})  # as UER's
     CHARACTERS.save(tmp_path)
     assert load_tokenizer(tmp_path).fingerprint == CHARACTERS.fingerprint
@@ -187,6 +202,11 @@ CONFLICTS = {
         r"special_tokens_map.json: '<x>' has no id: copy added_tokens.json or tokenizer.json from",
     ),
     "no number": ({"added_tokens": {"<x>": "last"}}, r"added_tokens.json: an added token '<x>' of id 'last'; put"),
+    "a name alone": (
+        {"tokenizer_config": {"additional_special_tokens": "<x>"}},
+        r"tokenizer_config.json: '<x>' has no id",
+    ),
+    "no count": ({"tokenizer_config": {"extra_ids": "x"}}, r'tokenizer_config.json: extra_ids is "x"; copy or fetch'),
     "no JSON": ({"added_tokens": ["<x>"]}, r"added_tokens.json: not a JSON object"),
     "another vocabulary": (
         {"tokenizer": {"model": {"type": "Unigram", "vocab": [["<pad>", 0.0], ["</s>", 0.0], ["<x>", 0.0]]}}},
@@ -210,6 +230,47 @@ def test_files_that_disagree_are_refused_by_name(kind, tmp_path):
 
 def tokens(tokenizer: PegasusTokenizer, text: str) -> list[str]:
     return [tokenizer.vocabulary[i] for i in tokenizer.encode(text)]
+
+
+def test_berts_own_rules_where_the_model_is_a_bert(tmp_path):
+    """Of three files, as transformers takes its class by model_type; a RoFormer's, and a run of ours, are jieba's."""
+    CHARACTERS.save(tmp_path)
+    for files in (
+        {"config": {"model_type": "bert"}},
+        {"config": {"model_type": "bert"}, "tokenizer_config": {}},
+        {"config": {}, "tokenizer_config": {"tokenizer_class": "ElectraTokenizer"}},
+        {"config": {"tokenizer_class": "BertTokenizerFast"}, "tokenizer_config": {}},
+    ):
+        assert tokens(load_tokenizer(write(tmp_path, **files)), "Пр App天")[0] == "пр"
+    write(tmp_path, config={"model_type": "bert"}, tokenizer_config={"do_lower_case": False})
+    assert tokens(load_tokenizer(tmp_path), "App天") == ["App", "天"]
+    for files in (
+        {"config": {"model_type": "roformer"}, "tokenizer_config": {}},
+        {"config": {"model_type": "bert"}, "tokenizer_config": {"tokenizer_class": "RoFormerTokenizer"}},
+    ):
+        assert load_tokenizer(write(tmp_path, **files)).fingerprint == CHARACTERS.fingerprint
+
+
+def test_a_case_is_true_or_false(tmp_path):
+    CHARACTERS.save(write(tmp_path, tokenizer_config={"do_lower_case": "False"}))
+    with pytest.raises(
+        DataError, match='tokenizer_config.json: do_lower_case is "False"; write true or false, without'
+    ):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cls_token", "sep_token", "unk_token"])
+def test_other_tokens_around_a_text_are_refused(tmp_path, name):
+    CHARACTERS.save(write(tmp_path, tokenizer_config={name: {"content": "[unused1]"}}))
+    with pytest.raises(DataError, match=rf'tokenizer_config.json: {name} is "\[unused1\]"; only .* can be read'):
+        load_tokenizer(tmp_path)
+
+
+def test_half_of_a_surrogate_pair_is_refused(tmp_path):
+    CHARACTERS.save(write(tmp_path, config={"model_type": "bert"}))
+    for tokenizer in (PIECES, CHARACTERS, load_tokenizer(tmp_path)):
+        with pytest.raises(ValueError, match="text 0 has half of a surrogate pair"):
+            tokenizer.encode("今\ud800天")
 
 
 def test_berts_own_rules_where_the_class_is_berts(tmp_path):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pegasus_zh.text.documents import Source, find_sources
+from pegasus_zh.text.sources import Source, find_sources
 from pegasus_zh.text.stamps import changes, stamps
 
 

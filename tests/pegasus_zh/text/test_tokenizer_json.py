@@ -7,11 +7,12 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.side_files import Settings
-from pegasus_zh.text.tokenizers import PegasusTokenizer, load_tokenizer
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer
 from tests.pegasus_zh.text.test_side_files import CHARACTERS, ENTRIES, PIECES, SIZE, WORDS
 from training.files.errors import DataError
 
@@ -44,6 +45,7 @@ def test_pieces_without_a_normaliser_as_the_library_cuts_them(tmp_path_factory, 
     cuts = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always", split=True)]
     fast.pre_tokenizer = pre_tokenizers.Sequence(cuts)
     fast.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text('{"model_type": "mt5"}')
     assert load_tokenizer(folder).encode(text) == fast.encode(text, add_special_tokens=False).ids
 
 
@@ -69,6 +71,9 @@ def written(folder: Path, model, **parts) -> None:
 THREE = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁天", -1.0)]
 WORDPIECES = {token: i for i, token in enumerate(CHARACTERS.vocabulary)}
 SPACES = {"pre_tokenizer": pre_tokenizers.Metaspace()}
+BERT = {"normalizer": normalizers.BertNormalizer(), "pre_tokenizer": pre_tokenizers.BertPreTokenizer()}
+FRAME = processors.BertProcessing(("[SEP]", 102), ("[CLS]", 101))
+SQUEEZED = normalizers.Replace(tokenizers.Regex(" {2,}"), " ")
 REFUSED = {
     "BPE": (
         models.BPE(),
@@ -87,7 +92,7 @@ REFUSED = {
     ),
     "another layout": (
         models.WordPiece({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"),
-        {},
+        BERT | {"post_processor": FRAME},
         r":101: nothing where \[",
     ),
     "another <unk>": (models.Unigram(THREE, unk_id=3), SPACES, "<unk> has the id 3, not mT5's 2"),
@@ -100,8 +105,49 @@ REFUSED = {
     "another replacement": (
         models.Unigram(THREE, unk_id=2),
         SPACES | {"normalizer": normalizers.Replace("a", "b")},
-        "{'String': 'a'} is not mT5's way",
+        "Replace of 'a' by 'b' is not mT5's way",
     ),
+    "another content": (
+        models.Unigram(THREE, unk_id=2),
+        SPACES | {"normalizer": normalizers.Replace(tokenizers.Regex(" {2,}"), "X")},
+        r"Replace of ' \{2,}' by 'X' is not mT5's way",
+    ),
+    "Strip alone": (
+        models.Unigram(THREE, unk_id=2),
+        SPACES | {"normalizer": normalizers.Strip()},
+        "Strip alone is not mT5's way",
+    ),
+    "no Strip": (
+        models.Unigram(THREE, unk_id=2),
+        SPACES | {"normalizer": SQUEEZED},
+        "Replace of blanks, and no Strip,",
+    ),
+    "another blank": (
+        models.Unigram(THREE, unk_id=2),
+        {"pre_tokenizer": pre_tokenizers.Metaspace(replacement="_")},
+        "Metaspace of '_' is not mT5's way",
+    ),
+    "no end": (
+        models.Unigram(THREE, unk_id=2),
+        SPACES,
+        r'frames a text as \[null\], not by </s> behind it; .*"tokenizer_class": "T5Tokenizer"',
+    ),
+    "BERT's in a sequence": (
+        models.WordPiece(WORDPIECES, unk_token="[UNK]"),
+        {"normalizer": normalizers.Sequence([normalizers.Replace("a", "b"), normalizers.BertNormalizer()])},
+        'its normalizer is Replace, BertNormalizer, not BertNormalizer; .*"tokenizer_class": "BertTokenizer"',
+    ),
+    "blanks alone": (
+        models.WordPiece(WORDPIECES, unk_token="[UNK]"),
+        {"pre_tokenizer": pre_tokenizers.WhitespaceSplit()},
+        "its normalizer is null",
+    ),
+    "short words": (
+        models.WordPiece(WORDPIECES, unk_token="[UNK]", max_input_chars_per_word=3),
+        BERT,
+        "max_input_chars_per_word is 3, not 100",
+    ),
+    "no frame": (models.WordPiece(WORDPIECES, unk_token="[UNK]"), BERT, r"frames a text as \[null\], not by \[CLS\]"),
 }
 
 
@@ -112,3 +158,42 @@ def test_others_are_refused_by_name(kind, tmp_path):
     with pytest.raises(DataError, match=rf"tokenizer.json.*{message}") as error:
         load_tokenizer(tmp_path)
     assert "\n" not in str(error.value) and str(error.value).startswith(str(tmp_path))
+
+
+def test_berts_rules_by_name_of_no_class(tmp_path):
+    """As PreTrainedTokenizerFast has them, in the one way that is BERT's."""
+    written(tmp_path, models.WordPiece(WORDPIECES, unk_token="[UNK]"), **BERT, post_processor=FRAME)
+    assert load_tokenizer(tmp_path).fingerprint == PLAIN.fingerprint
+
+
+BROKEN = [
+    {"normalizer": {}},
+    {"added_tokens": True},
+    {"added_tokens": [None]},
+    {"model": "x"},
+    {"model": {"type": "Unigram", "vocab": [1]}},
+    {"model": {"type": "Unigram", "vocab": ["a"]}},
+    {"normalizer": {"type": "Precompiled", "precompiled_charsmap": None}},
+    {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "x"}},
+    {"post_processor": [1]},
+]
+
+
+@pytest.mark.parametrize("part", BROKEN, ids=str)
+def test_what_is_of_another_form_is_one_line(tmp_path, part):
+    write_tokenizer(PIECES, tmp_path)
+    (tmp_path / "spiece.model").unlink()
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | part), encoding="utf-8")
+    with pytest.raises(
+        DataError, match="tokenizer.json: not of the form of a tokenizer.json .*; copy or fetch it again"
+    ):
+        load_tokenizer(tmp_path)
+
+
+def test_blanks_of_each_line_stay(tmp_path):
+    """They are dropped at the text's ends alone, by sentencepiece and by what is written for the library."""
+    write_tokenizer(PIECES, tmp_path)
+    fast = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in ("  今天。\n  很好。  \n好 ", "a \nb", "\n 好\n"):
+        assert fast.encode(text, add_special_tokens=False).ids == PIECES.encode(text)

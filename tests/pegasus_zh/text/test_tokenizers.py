@@ -13,16 +13,11 @@ import sentencepiece
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pegasus_zh.text import tokenizers
-from pegasus_zh.text.tokenizers import (
-    PegasusTokenizer,
-    SentencePieceTokenizer,
-    load_tokenizer,
-    normalise,
-    split_plain,
-    words,
-)
+from pegasus_zh.text import wordpieces
+from pegasus_zh.text.tokenizer_files import load_tokenizer
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS, train_sentencepiece
+from pegasus_zh.text.wordpieces import normalise, split_plain, words
 from training.files.errors import DataError
 
 TOKENS = """， 。 ！ # + - . / % $ 今天 天气 天 气 今 很 好 我 们 我们 的 北 京 北京 大 学 大学 机器 学习 机 器 习
@@ -174,7 +169,7 @@ def test_words_equal_jieba_on_glued_dictionary_words():
 
 
 def test_remembered_words_are_bounded(monkeypatch):
-    monkeypatch.setattr(tokenizers, "_REMEMBERED_WORDS", len(VOCABULARY) + 5)
+    monkeypatch.setattr(wordpieces, "_REMEMBERED_WORDS", len(VOCABULARY) + 5)
     tokenizer = PegasusTokenizer(VOCABULARY)
     text = " ".join(f"a{'b' * n}" for n in range(1, 50))
     assert tokenizer.encode(text) == ids_of(reference(text))

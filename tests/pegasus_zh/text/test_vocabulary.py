@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pegasus_zh.text import vocabulary
-from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer, normalise, split_plain
+from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import make_tokenizer, train_pegasus_vocabulary, train_sentencepiece
+from pegasus_zh.text.wordpieces import normalise, split_plain
 from training.files.errors import DataError
 
 LEAST = 106 + 32 + 36 + 36

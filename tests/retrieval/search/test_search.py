@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from retrieval import embed
 from retrieval.search import store
 from retrieval.search.commands import (
     EvaluateIndexConfig,
@@ -22,9 +21,11 @@ from retrieval.search.commands import (
     open_searcher,
     query,
     ranking,
+    shown,
 )
 from retrieval.search.page import application, serve
 from retrieval.search.store import AddConfig, BuildConfig, add, build
+from retrieval.vectors import files
 from retrieval.vectors.encoding import Encoding
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
@@ -99,6 +100,21 @@ def test_added_texts_are_found(folder: Path, said: list[str]) -> None:
     assert [row[0].text for row in found.search(["气", "天"], 1)] == ["气", "天"]
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("一家👨\u200d👩\u200d👧，红心❤\ufe0f", None),  # joined emoji, and a selector of their form
+        ("全角\u3000空格\u00a0和 é\u0301", None),
+        ("两行\n制表\t铃\a", "两行\\n制表\\t铃\\x07"),
+        ("\x1b[31m红\x7f\u2028\u0085", "\\x1b[31m红\\x7f\\u2028\\x85"),
+        ("从右\u202e到左\u2066", "从右\\u202e到左\\u2066"),
+        ("半个\ud83d", "半个\\ud83d"),
+    ],
+)
+def test_what_a_terminal_can_show_is_shown(text: str, wanted: str | None) -> None:
+    assert shown(text) == (text if wanted is None else wanted)
+
+
 def test_texts_of_several_lines_are_found_as_they_are(folder: Path) -> None:
     texts = ["今天天气", "公园\n天气\r", "散步\u2028好"]
     (folder / "lines.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -114,10 +130,10 @@ def test_a_question_of_unknown_characters_has_a_reason_not_hits(folder: Path, mo
             searcher.search([question], 3)
         answer = TestClient(application(searcher, "index")).get("/api/search", params={"q": question})
         assert answer.status_code == 422 and reason in answer.json()["detail"]
-    (folder / "odd.txt").write_text(f"😀🎉\n{TEXTS[4]}\n臺灣\n")
+    (folder / "odd.txt").write_text(f"😀🎉\n{TEXTS[4]}\n臺灣\n\n{TEXTS[4]}\n")
     query(QueryConfig(folder=str(folder / "index"), input=str(folder / "odd.txt"), k=1))
     assert said[1] == said[5] == "  none of its characters is in the model's vocabulary"
-    assert said[3] == f"  1.000  {TEXTS[4]}"
+    assert said[3] == said[9] == f"  1.000  {TEXTS[4]}" and said[6:8] == ["", "  no text"]
     said.clear()
     monkeypatch.setattr("sys.stdin", io.StringIO(f"😀\n\u200b\n{TEXTS[4]}\n"))
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
@@ -145,7 +161,7 @@ def test_an_add_that_fails_leaves_the_index_as_it_was(folder: Path, monkeypatch,
 def test_a_build_that_failed_does_not_encode_again(folder: Path, monkeypatch) -> None:
     with pytest.raises(DataError, match="256 or more"):
         build(config(folder, "pq", kind="pq"))
-    monkeypatch.setattr(embed, "encoder", None)
+    monkeypatch.setattr(files, "encoder", None)
     build(config(folder, "pq", kind="flat"))
     assert not list(folder.glob(".pq*"))
 

@@ -178,7 +178,7 @@ def test_what_cannot_write_is_one_line(folder, tmp_path):
         ({"input": "empty.txt"}, "empty.txt: no text in it"),
         ({"input": "blank.txt"}, "blank.txt, line 2: no text; remove the line"),
         ({"input": "strange.txt"}, "'龘' has only characters that the vocabulary does not"),
-        ({"augment": "two.tsv", "out": "o.tsv"}, "a line is text TAB text TAB score"),
+        ({"augment": "two.tsv", "out": "o.tsv"}, "a line is text TAB text TAB label"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(monkeypatch, folder, tmp_path, changes, message):

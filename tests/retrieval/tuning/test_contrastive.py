@@ -64,9 +64,9 @@ def test_simcse_counts_what_finds_its_other_view() -> None:
     assert [float(x) for x in LOSSES["simcse"](vectors, batch)["accuracy"]] == [32, 32]
 
 
-def toy_embed(model: dict[str, jax.Array], batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
+def toy_embed(model: dict[str, jax.Array], batch: dict[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict]:
     noise = jax.random.normal(key, (model["kernel"].shape[1],))
-    return jnp.tanh(jnp.einsum("bsd,de->bse", batch["x"], model["kernel"])) + 0.1 * noise[None, None]
+    return jnp.tanh(jnp.einsum("bsd,de->bse", batch["x"], model["kernel"])) + 0.1 * noise[None, None], {}
 
 
 def gradients_of(loss: str, microbatches: int, mesh: MeshConfig | None) -> tuple[float, np.ndarray]:

@@ -57,7 +57,7 @@ def gradient(given: TuningRecipe, mesh: jax.sharding.Mesh) -> tuple[float, dict]
     batch = next(batches_of(ids, given, mesh)(0, WHOLE))
     with jax.set_mesh(mesh):
         run = cached_gradients(
-            lambda arrays, rows, _: sentence_vectors(arrays, rows, model.config, "mean", None), LOSSES["pairs"]
+            lambda arrays, rows, _: (sentence_vectors(arrays, rows, model.config, "mean", None), {}), LOSSES["pairs"]
         )
         arrays = jax.tree.map(lambda x: jax.device_put(x, jax.NamedSharding(mesh, jax.P())), model.model)
         sums, found = jax.jit(run)(
@@ -135,28 +135,43 @@ def test_scored_pairs_are_learned(tmp_path) -> None:
     [
         ({"loss": "pairs"}, "甲\n", "line 1: 1 column"),
         ({"loss": "pairs"}, "甲\t乙\n甲\t乙\t丙\n", "line 2: 3 column.s., and 2 on the first line"),
-        ({"loss": "cosent"}, "甲\t乙\t好\n", "line 1: the score"),
-        ({}, "甲\n\n乙\n", "line 2: column 1 is empty"),
+        (
+            {"loss": "cosent"},
+            "甲\t乙\t好\n",
+            "line 1: the label or score '好' is not a number: labels are to be 0 and 1",
+        ),
+        ({}, "甲\n\n乙\n", "line 2 is blank: remove it"),
         ({"loss": "pairs"}, "", "no pair in it"),
-        ({"loss": "pairs"}, "甲\t乙\t1\n甲\t丙\t0\n", "line 1: '1', and every other line ends in a number"),
+        ({"loss": "pairs"}, "甲\t乙\t1\n甲\t丙\t0\n", "line 1: '1' in column 3, as on other lines, is a label"),
         (
             {"loss": "pairs"},
             "sentence1\tsentence2\tlabel\n甲\t乙\t0\n",
-            "line 2: '0', .* a number: of labels 0 and 1 --lab",
+            "line 2: '0' in .* is a label and no text: of labels 0 and 1 --lab",
         ),
         (
             {"loss": "pairs"},
             "左\t右\t像\n甲\t乙\t0\n甲\t丙\t1\n",
-            "line 2: '0', and every other line but the first ends in",
+            "line 2: '0' in column 3",
         ),
-        ({"loss": "pairs"}, "左\t右\t像\n甲\t乙\t0\n", "line 2: '0', and every other line but the first ends in"),
+        ({"loss": "pairs"}, "左\t右\t像\n甲\t乙\t0\n", "line 2: '0' in column 3"),
         (
             {"loss": "pairs"},
             "甲\t乙\tentailment\n甲\t丙\tcontradiction\n",
-            "line 1: 'entailment' is a label and no text: keep the pairs that are alike",
+            "line 1: 'entailment' in .* is a label and no text: keep the pairs that are alike",
         ),
-        ({"loss": "pairs"}, "s1\ts2\tgold_label\n甲\t乙\t蕴含\n", "line 2: '蕴含' is a label and no text"),
-        ({"loss": "pairs"}, "1\t甲\t乙\n2\t甲\t丙\n", "line 1: '1', and every other line has a number in column 1"),
+        ({"loss": "pairs"}, "s1\ts2\tgold_label\n甲\t乙\t蕴含\n", "line 2: '蕴含' in .* is a label and no text"),
+        ({"loss": "pairs"}, "1\t甲\t乙\n2\t甲\t丙\n", "line 1: '1' in column 1"),
+        *(
+            ({"loss": "pairs"}, f"甲\t乙\t{yes}\n丙\t丁\t{no}\n", f"line 1: '{yes}' in column 3, .* keep the pairs")
+            for yes, no in (("true", "false"), ("yes", "no"), ("是", "否"), ("相似", "不相似"), ("label0", "label1"))
+        ),
+        (
+            {"loss": "pairs"},
+            "左\t右\t像\n上\t下\t像\n" + "甲\t乙\t0\n丙\t丁\t1\n戊\t己\t-\n" * 2,
+            "line 3: '0' in column 3",
+        ),
+        ({"loss": "pairs"}, "s1\ts2\tlabel\n甲\t乙\t1\n丙\t丁\tneg\n", "line 2: '1' in column 3"),
+        ({"loss": "pairs"}, "".join(f"甲{n}\t乙{n}\t{'体财'[n % 2]}\n" for n in range(40)), "line 1: '体' in column 3"),
     ],
 )
 def test_data_that_cannot_be_used_is_one_line(tmp_path, given: dict, text: str, message: str) -> None:
@@ -188,6 +203,16 @@ def test_labelled_pairs_are_what_they_are(tmp_path, said: list[str], name: str) 
         assert [text for (text,) in found.sentences] == list("甲乙丙丁戊己")
 
 
+def test_an_id_is_no_sentence_and_a_label_neither(tmp_path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("id,sentence1,sentence2\nx1,甲,乙\nx2,丙,丁\n")
+    found = read_examples(SimCSEConfig(model="m", data=(str(path),), recipe=recipe(loss="pairs")))
+    assert found.sentences == [("甲", "乙"), ("丙", "丁")]
+    (tmp_path / "x.tsv").write_text("甲\t乙\ttrue\n丙\t丁\tfalse\n")
+    found = read_examples(SimCSEConfig(model="m", data=(str(tmp_path / "x.tsv"),), recipe=recipe()))
+    assert [text for (text,) in found.sentences] == list("甲乙丙丁")
+
+
 def test_labels_that_are_scores_are_refused(tmp_path) -> None:
     (tmp_path / "x.tsv").write_text("甲\t乙\t1\n丙\t丁\t3\n")
     with pytest.raises(DataError, match="line 2: the label 3 is neither 0 nor 1"):
@@ -207,6 +232,20 @@ def test_scores_that_changed_are_another_run(tmp_path) -> None:
     changed[1500] = 0  # in the middle, which repr leaves out
     with pytest.raises(ValueError, match="examples"):
         tuned(given, tmp_path, source(), examples._replace(scores=changed))
+
+
+def test_examples_that_fill_no_batch_are_told(tmp_path, said: list[str], monkeypatch) -> None:
+    monkeypatch.setattr("retrieval.tuning.simcse.train", lambda *_: None)
+    for count, left in ((13, "; 5 of them, which fill none, are left out of each pass, others each time"), (16, "")):
+        tune(
+            recipe(),
+            source(),
+            Examples("x", [(x,) for x in SENTENCES[:count]]),
+            None,
+            make_mesh(MeshConfig()),
+            tmp_path,
+        )
+        assert f"{count} examples, {count // 8} updates of 8{left}" in said
 
 
 def test_what_cannot_be_tuned_is_one_line(tmp_path) -> None:

@@ -17,7 +17,7 @@ from retrieval.search.commands import open_searcher
 from retrieval.search.store import BuildConfig, build
 from retrieval.vectors.arrays import unit
 from retrieval.vectors.encoding import Encoding
-from retrieval.vectors.source import load_alone
+from retrieval.vectors.source import load_alone, load_sentence_encoder
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import TEXTS, by_hand
 from tests.rope.encoder.random_encoder import BERT, ROFORMER
@@ -81,6 +81,14 @@ def test_no_more_ids_than_the_model_has_positions(folder, said):
     assert said == [f"{folder}: pooling cls, Dense to 8, length 1, 40 ids, by modules.json"]
 
 
+def test_as_many_ids_as_positions_where_nothing_says_how_many(folder, said):
+    """As sentence-transformers, and not the 64 of other folders."""
+    edit(folder / "sentence_bert_config.json", max_seq_length=None)
+    edit(folder / "tokenizer_config.json", model_max_length=10**30)
+    np.testing.assert_allclose(Embedder(folder).encode(TEXTS), wanted(folder, TEXTS, length=40), atol=2e-5)
+    assert said == [f"{folder}: pooling cls, Dense to 8, length 1, 40 ids, by modules.json"]
+
+
 def test_another_pooling_leaves_out_what_follows_and_says_so(folder, said):
     found = Embedder(folder).encode(TEXTS, "mean")
     np.testing.assert_allclose(found[0], by_hand(load_text_encoder(folder), TEXTS[0], 12)[MEAN], atol=2e-5)
@@ -137,6 +145,23 @@ REFUSED = {
         setting("2_Dense/config.json", in_features=16),
         "from 16 to 8 dimensions, and the vectors before",
     ),
+    "fewer dimensions": (setting("config_sentence_transformers.json", truncate_dim=4), "truncate_dim is 4; only null"),
+    "default": (setting("config_sentence_transformers.json", default_prompt_name=[]), r"default_prompt_name is \[\]"),
+    "other config": (
+        setting("sentence_bert_config.json", config_args={"num_hidden_layers": 1}),
+        'config_args is {"num_hidden_layers": 1}; only null',
+    ),
+    "other output": (
+        setting(
+            "sentence_bert_config.json",
+            modality_config={"text": {"method": "forward", "method_output_name": "pooler_output"}},
+        ),
+        "modality_config is .*pooler_output.*; only .*last_hidden_state.* can be read",
+    ),
+    "case": (
+        setting("tokenizer_config.json", do_lower_case=False),
+        "do_lower_case is true in sentence_bert_config.json and false in tokenizer_config.json",
+    ),
     "other input": (setting("3_Normalize/config.json", module_input_name="token_embeddings"), "only .sentence_emb"),
     "bias": (setting("2_Dense/config.json", bias=True), "no tensor 'linear.bias'"),
     "task": (setting("sentence_bert_config.json", transformer_task="fill-mask"), 'task is "fill-mask"; only "feature'),
@@ -174,7 +199,7 @@ def test_a_pooler_that_nothing_names_is_told_of(tmp_path, said):
     folder = write_model(tmp_path / "m", BERT)
     embedder = Embedder(folder, max_length=20)
     found = [embedder.encode(TEXTS) for _ in range(2)][1]
-    assert len(said) == 1 and "it has a pooler too: for SimBERT and RoFormer-Sim" in said[0]
+    assert len(said) == 1 and "the mean of the tokens, as is usual for a BERT; of a SimBERT or RoFormer-Sim" in said[0]
     np.testing.assert_array_equal(found, Embedder(folder, max_length=20).encode(TEXTS, "mean"))
     assert len(said) == 1
     Embedder(write_model(tmp_path / "n", replace(BERT, pooler="none")), max_length=20).encode(TEXTS)
@@ -193,6 +218,37 @@ def test_export_keeps_all_that_a_folder_says(folder, tmp_path):
     there, here = Embedder(folder), Embedder(tmp_path / "out")
     for prompt in ("", *PROMPTS):
         np.testing.assert_array_equal(here.encode(TEXTS, prompt=prompt), there.encode(TEXTS, prompt=prompt))
+
+
+@pytest.mark.parametrize("config", [ROFORMER, BERT], ids=["roformer", "bert"])
+@pytest.mark.parametrize("form", ["huggingface", "tensorflow"])
+@pytest.mark.parametrize("pooling", ["pooler", "pooler-tanh"])
+def test_an_exported_pooler_is_one_again(config, form, pooling, tmp_path):
+    folder = write_model(tmp_path / "m", replace(config, max_positions=1536))
+    given = {"model": str(folder), "form": form, "pooling": pooling}
+    export_encoder(ExportEncoderConfig(folder=str(tmp_path / "out"), **given))
+    source = load_sentence_encoder(tmp_path / "out")
+    assert (source.pooling, source.steps) == (pooling, ())
+    assert source.text.config.pooler == ("linear" if pooling == "pooler" else "tanh")
+    np.testing.assert_array_equal(Embedder(tmp_path / "out").encode(TEXTS), Embedder(folder).encode(TEXTS, pooling))
+
+
+def test_a_checkpoint_has_no_room_for_what_follows_a_pooling(folder, tmp_path):
+    given = {"model": str(folder), "folder": str(tmp_path / "out"), "form": "tensorflow"}
+    with pytest.raises(DataError, match="what follows its pooling is not written to a checkpoint; give a --pooling"):
+        export_encoder(ExportEncoderConfig(**given))
+    for name, value in {
+        "whitening": "w",
+        "normalise": True,
+        "onnx": True,
+        "max_length": 9,
+        "dtype": "bfloat16",
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} goes with --form huggingface"):
+            ExportEncoderConfig(**given, **{name: value})
+    export_encoder(ExportEncoderConfig(**given, pooling="mean"))
+    out, there = Embedder(tmp_path / "out", max_length=12), Embedder(folder, max_length=12)
+    np.testing.assert_array_equal(out.encode(TEXTS, "mean"), there.encode(TEXTS, "mean"))
 
 
 @pytest.mark.parametrize("given", [{"whitening": "w.safetensors"}, {"normalise": True}, {"max_length": 9}], ids=str)

@@ -12,7 +12,10 @@ from rope.decoding.tokens import top_k
     ("wrong", "message"),
     [
         ({"beams": 0}, "beams is 0: it must be 1 or more"),
-        ({"beams": 2, "temperature": 1.0}, "beams = 1"),
+        (
+            {"beams": 2, "temperature": 1.0},
+            "temperature is 1.0: drawing goes with one beam; leave out --temperature or --beams",
+        ),
         ({"beams": np.nan}, "beams is nan: it must be a whole number"),
         ({"beams": None}, "beams is None"),
         ({"beams": 2.5}, "beams is 2.5: it must be a whole number"),
@@ -23,14 +26,15 @@ from rope.decoding.tokens import top_k
         ({"beams": 2, "length_penalty": np.nan}, "length_penalty is nan"),
         ({"beams": 2, "length_penalty": 1e6}, "length_penalty is 1000000.0: it must be at least -10 and below 10"),
         ({"temperature": 1.0, "top_k": 2.5}, "top_k is 2.5: it must be a whole number"),
-        ({"top_k": 5}, "give a temperature"),
+        ({"top_k": 5}, "top_k is 5: it restricts what is drawn at random: give --temperature 1.0 too"),
+        ({"top_p": 0.5}, "top_p is 0.5: it restricts"),
         ({"temperature": 1.0, "top_p": 0.0}, "top_p is 0.0: it must be above 0 and at most 1"),
         ({"min_length": -1}, "min_length is -1: it must be 0 or more"),
         ({"no_repeat_ngram_size": 1.5}, "no_repeat_ngram_size is 1.5: it must be a whole number"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0: it must be at least 0.01"),
-        ({"answers": 2}, "answers is 2: give a temperature, to draw them, or as many beams"),
-        ({"answers": 3, "beams": 2}, "as many beams"),
-        ({"answers": 2, "beams": 4, "length_penalty": None}, "with a length_penalty"),
+        ({"answers": 2}, "answers is 2: give --temperature 1.0, to draw them, or --beams 2 with"),
+        ({"answers": 3, "beams": 2}, "or --beams 3"),
+        ({"answers": 2, "beams": 4, "length_penalty": None}, "with a number as --length-penalty"),
     ],
 )
 def test_impossible_searches_are_refused(wrong, message):

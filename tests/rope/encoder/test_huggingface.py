@@ -144,6 +144,19 @@ def test_what_is_passed_over(kind, folder):
         read_encoder(folder)
 
 
+@pytest.mark.parametrize("name", ["classifier", "classifier.dense", "qa_outputs", "sequence_summary.summary"])
+def test_a_head_for_another_task_is_passed_over_and_told(kind, folder, said, name):
+    """As of ForSequenceClassification of BERT and of RoFormer, ForQuestionAnswering, ForMultipleChoice."""
+
+    def add(w):
+        w[f"{name}.weight"], w[f"{name}.bias"] = np.ones((5, SIZES["width"]), np.float32), np.ones(5, np.float32)
+
+    rewrite(folder, add)
+    same(read_encoder(folder)[0], MODELS[kind])
+    top = name.partition(".")[0]
+    assert said == [f"{folder / 'model.safetensors'}: what is on top of the encoder is passed over: {top}"]
+
+
 def test_a_config_of_the_first_years(kind, folder):
     """bert_config.json, as of chinese_roberta_wwm_ext_pytorch: without the kind, which the tensors tell."""
     edit(folder, model_type=None, architectures=None, tie_word_embeddings=None)

@@ -274,7 +274,7 @@ REFUSED = {
     "a dense mask": ({"implementation": "flash", "mask": SQUARE > 0}, "needs its mask as rope.layers.masks.Segments"),
     "in float32": (
         {"implementation": "cudnn", "dtype": "float32"},
-        "computes in bfloat16 or float16, not float32; use xla",
+        "computes in bfloat16 or float16, not float32 (--dtype bfloat16); use xla",
     ),
     "float16": ({"implementation": "flash", "dtype": "float16"}, "computes in bfloat16 or float32, not float16"),
     "dropped": (

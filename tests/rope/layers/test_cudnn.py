@@ -94,13 +94,25 @@ def test_the_scale_is_the_kernels():
 
 
 REFUSED = {
-    "float32": ({"dtype": "float32"}, "computes in bfloat16 or float16, not float32; use xla"),
+    "float32": ({"dtype": "float32"}, "computes in bfloat16 or float16, not float32 (--dtype bfloat16); use xla"),
     "heads of 136": ({"size": 136}, "needs a head size that is a multiple of 8 up to 128, not 136"),
     "heads of 60": ({"size": 60}, "needs a head size that is a multiple of 8 up to 128, not 60"),
     "odd queries": ({"queries": 127, "bias": relative()}, "needs even lengths, not 127 queries and 128 keys"),
     "odd keys": ({"keys": 65}, "needs even lengths, not 128 queries and 65 keys"),
     "dropped": ({"dropout_rate": 0.1, "dropout_key": jax.random.key(0)}, "has no dropout of its weights"),
 }  # fmt: skip
+
+
+def test_all_that_it_lacks_is_told_at_once():
+    given = {"dtype": "float32", "size": 60, "keys": 65, "dropout_rate": 0.1, "dropout_key": jax.random.key(0)}
+    with pytest.raises(ValueError) as error:
+        lowered(**given)
+    assert str(error.value) == (
+        "attention by cudnn computes in bfloat16 or float16, not float32 (--dtype bfloat16), "
+        "has no dropout of its weights (--dropout 0), "
+        "needs a head size that is a multiple of 8 up to 128, not 60 (another --preset), "
+        "needs even lengths, not 128 queries and 65 keys (--row-source and --row-target, or --length); use xla"
+    )
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -1,13 +1,19 @@
 """What scripts.plan takes, and what it shows of a search."""
 
 import json
+from dataclasses import dataclass
 
+import jax
+import optax
 import pytest
 
+from tests.training import toy
 from tests.training.pods.test_search import one
 from tests.training.pods.test_table import cells, told
+from training.loop import LoopConfig
+from training.optimizer import OptimizerConfig
 from training.pods.memory import GIB
-from training.pods.planning import flags, searched
+from training.pods.planning import flags, searched, show_rows, show_settings
 from training.pods.search import Found
 
 
@@ -18,6 +24,38 @@ def test_flags_of_plan_among_those_of_the_command():
     for wrong in ("0", "8,", "eight"):
         with pytest.raises(ValueError, match="rows a chip"):
             flags(["--rows", wrong])
+
+
+@dataclass(frozen=True)
+class Computed:
+    dtype: str = "float32"
+    remat: str = "auto"
+    attention: str = "xla"
+
+
+@dataclass(frozen=True)
+class Config:
+    folder: str = "runs/toy"
+    computation: Computed = Computed()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loop: LoopConfig = LoopConfig(batch_size=8, accumulate=2)
+
+
+def test_what_is_planned_is_told_first(said):
+    program = toy.training(Config().loop, optax.sgd(0.1)).program
+    mesh = jax.make_mesh((2, 2, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:4])
+    options = flags(["--topology", "v5e:2x2", "--slices", "2"])[0]
+    show_settings(Config(), {"remat": "dots on a TPU"}, "toy", options)
+    show_rows(program, mesh, Config().loop)
+    assert said[0] == "toy on 2 x v5e:2x2, dtype float32, remat auto (dots on a TPU), attention xla, optimizer adamw"
+    assert "--dtype bfloat16" in said[1] and "\n" not in said[1]
+    assert said[2] == f"  8 rows a step, 2 a chip, in 2 microbatches: ids [4, {toy.LENGTH}]"
+    said.clear()
+    show_settings(Config(computation=Computed(dtype="bfloat16")), {"remat": ""}, "toy", flags(["--search"])[0])
+    assert said == ["toy on v5e:4x4, dtype bfloat16, attention xla"]
+    said.clear()
+    show_settings(Config().loop, {}, "images", options)
+    assert said == ["images on 2 x v5e:2x2"]
 
 
 def test_what_a_search_found():

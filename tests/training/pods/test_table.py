@@ -66,7 +66,14 @@ def test_lines_add_up():
 
 
 def test_memory_and_how_times_are_known():
-    assert memory(told()).startswith("4.00 of 15.75 GiB a chip, 11.75 left: 1.00 parameters, 2.00 optimizer")
+    first = "4.00 GiB of 15.75 GiB a chip, 11.75 GiB left: 1.00 GiB parameters, 2.00 GiB optimizer, 0.0 MiB batch"
+    assert memory(told()).startswith(first)
+    small = told()
+    small["memory"] |= {"parameters": 7.25 * GIB / 1024, "all": 0.05 * GIB}
+    assert memory(small).startswith("51.2 MiB of 15.75 GiB a chip, 15.70 GiB left: 7.2 MiB parameters, 2.00 GiB")
+    assert dict(zip(cells(heading().splitlines()[0]), cells(row(small)), strict=True))["GiB a chip"] == "0.0500"
+    (line,) = (line for line in against(small, told()).splitlines() if line.startswith("| GiB a chip"))
+    assert cells(line)[1:] == ["0.0500", "4.00", "-3.95"]
     says = known(told())
     assert "by the compiler's cycles: 21 in" in says and "collectives by the links' rates: 4 in" in says
 

@@ -1,0 +1,364 @@
+"""Which parts of RoFormer-Sim make its vectors and its questions good? Ways of training x seeds, on labelled pairs.
+
+Texts are held out by their own checksum: a pair is tested on where both of its texts are, is trained on where neither
+is, and left out where one is, so no text of the test was ever seen.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
+from pegasus_zh.writing import Writing, write_texts
+from retrieval.experiments.question_ablation_report import report
+from retrieval.similarity import SimilarityTask, cosines, read_task, task_of
+from retrieval.texts import read_columns, scored
+from retrieval.tuning.contrastive import Loss
+from retrieval.tuning.examples import examples_of
+from retrieval.tuning.groups import read_groups
+from retrieval.tuning.joint_program import Objective
+from retrieval.tuning.questions import tokenize
+from retrieval.tuning.roformer_sim import JointRecipe, teach
+from retrieval.tuning.simcse import TuningRecipe, tune
+from retrieval.vectors.arrays import unit
+from retrieval.vectors.encoding import Encoding, encoder
+from retrieval.vectors.pooling import Pooling
+from retrieval.vectors.source import SentenceEncoder, load_alone
+from retrieval.vectors.whitening import moments, whiten
+from rope.decoding.search import Search
+from rope.encoder.prefix_decoder import PrefixDecoder
+from training.experiment.cells import experiment, run_cells
+from training.experiment.report import shown_settings
+from training.experiment.statistics import estimate_correlations
+from training.loop import LoopConfig
+from training.mesh import MeshConfig, make_mesh
+from training.optimizer import OptimizerConfig
+from training.ranges import check_lists, check_ranges
+from training.telling import silence, tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to make vectors."""
+
+    joint: JointRecipe | None = None
+    """Trained by both losses, as this changes the recipe."""
+    loss: Loss | None = None
+    """Tuned by a loss over vectors alone."""
+    start: str = ""
+    """The way whose run of the same seed is begun with; "": the encoder itself."""
+    teacher: str = ""
+    """The way whose cosines are taken over."""
+    pooling: Pooling = "cls"
+    whitened: bool = False
+
+    @property
+    def writes(self) -> bool:
+        return self.joint is not None and self.joint.objective.writing > 0
+
+
+_JOINT = JointRecipe()
+WAYS: dict[str, Way] = {
+    "encoder": Way(pooling="mean"),
+    "whitening": Way(pooling="mean", whitened=True),
+    "simcse": Way(loss="simcse"),
+    "pairs": Way(loss="pairs"),
+    "cosent": Way(loss="cosent"),
+    "roformer-sim": Way(joint=_JOINT),
+    "simbert": Way(joint=replace(_JOINT, corrupted=0.0)),
+    "without writing": Way(joint=replace(_JOINT, objective=Objective(writing=0))),
+    "without vectors": Way(joint=replace(_JOINT, objective=Objective(vectors=0))),
+    "distilled": Way(joint=_JOINT, start="roformer-sim", teacher="simbert"),
+    "ft": Way(loss="softmax", start="roformer-sim", pooling="pooler"),
+    "ft, distilled": Way(joint=_JOINT, start="roformer-sim", teacher="ft"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionAblationConfig:
+    """Which parts of RoFormer-Sim help? Ways of training x seeds; the same command goes on with what is missing."""
+
+    model: str
+    """An encoder that was pretrained: a run of scripts.pretrain_encoder."""
+    pairs: tuple[str, ...]
+    """NAME=FILE or FILE: a TAB b TAB 1 (alike) or 0; trained on, but for what is held out."""
+    tests: tuple[str, ...] = ()
+    """NAME=FILE or FILE: further scored pairs, tested on alone."""
+    judge: tuple[str, ...] = ()
+    """Files of other labelled pairs, on which a judge is tuned that says whether a drawn question means the same."""
+    groups: tuple[str, ...] = ()
+    """NAME=FILE: pairs or groups from elsewhere, such as of scripts.make_pairs; RoFormer-Sim is trained on each."""
+    ways: tuple[str, ...] = tuple(WAYS)
+    """Of those there are."""
+    folder: str = "runs/question-ablation"
+    """Where everything goes; report.html is the result."""
+    seeds: int = 3
+    """Runs of each way."""
+    steps: int = 400
+    """Of each training; a quarter of it where a run is taught further."""
+    batch_size: int = 48
+    """Pairs of an update."""
+    learning_rate: float = 3e-4
+    """Of all trainings."""
+    held_out: float = 0.3
+    """Share of the texts that are held out."""
+    tested: int = 2000
+    """Pairs of each file that are tested on, at most."""
+    questions: int = 100
+    """Held-out texts for which questions are drawn."""
+    draws: int = 20
+    """Questions drawn of each."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+
+    def __post_init__(self):
+        check_lists(self, pairs=None, ways=WAYS)
+        check_ranges(self, seeds=1, steps=4, batch_size=2, learning_rate=0, held_out=(0.01, 1), tested=10)
+        check_ranges(self, questions=1, draws=2)
+        for name in self.ways:
+            for other in filter(None, (WAYS[name].start, WAYS[name].teacher)):
+                if other not in self.ways:
+                    raise ValueError(f"ways has {name!r} without {other!r}, which it is made of: add that")
+
+
+class Cell(NamedTuple):
+    way: str
+    groups: str  # a file of groups; "": the pairs
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.way}{', ' * bool(self.groups)}{self.groups.partition('=')[0]} {self.seed}"
+
+
+class Tested(NamedTuple):
+    """What all cells are measured by."""
+
+    tasks: list[SimilarityTask]
+    questions: list[str]
+    judge: "Judge | None"
+
+
+def question_ablation(config: QuestionAblationConfig) -> None:
+    """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError."""
+    folder, source = Path(config.folder), load_alone(config.model)
+    with experiment(folder, _settings(config, source)):
+        trained, tasks = split(config, folder / "pairs")
+        questions = [text for task in tasks[: len(trained)] for text in task.texts]
+        questions = np.random.default_rng(0).permutation(sorted({*questions}))[: config.questions].tolist()
+        judge = _judge(config, source, tasks, folder) if config.judge else None
+        tested = Tested(tasks, questions, judge)
+        cells = {cell.name: cell for cell in _cells(config)}
+        made = run_cells(folder, cells, lambda cell: _run(config, source, trained, tested, cell, folder))
+        tell(report(folder, made, [*WAYS], judge and judge.about, shown_settings(config)))
+        made.complete()
+
+
+def _settings(config: QuestionAblationConfig, source: TextEncoder) -> dict[str, Any]:
+    """What a folder's cells are made with; further ways, seeds and groups may come."""
+    later = ("folder", "ways", "seeds", "mesh", "groups", "model")
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in later}
+    return kept | {"encoder": source.fingerprint}
+
+
+def split(config: QuestionAblationConfig, folder: Path) -> tuple[list[str], list[SimilarityTask]]:
+    """The files of pairs that are trained on, and the tasks: what is held out of each, and the further tests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trained, tasks = [], []
+    for given in config.pairs:
+        name, path = _named(given)
+        parts: dict[str, list[tuple[str, str, float]]] = {"train": [], "test": []}
+        count = 0
+        for row in read_columns(path):
+            a, b, label = scored(row)
+            held = [_held_out(text, config.held_out) for text in (a, b)]
+            count += 1
+            if held[0] == held[1]:
+                parts["test" if held[0] else "train"].append((a, b, label))
+        order = np.random.default_rng(0).permutation(len(parts["test"]))[: config.tested]
+        parts["test"] = [parts["test"][i] for i in sorted(order)]
+        for part, rows in parts.items():
+            text = "".join(f"{a}\t{b}\t{label:g}\n" for a, b, label in rows)
+            (folder / f"{name}.{part}.tsv").write_text(text, encoding="utf-8")
+        tell(f"{name}: {len(parts['train']):,} of {count:,} pairs trained on, {len(parts['test']):,} tested on")
+        trained.append(str(folder / f"{name}.train.tsv"))
+        tasks.append(read_task(name, [str(folder / f"{name}.test.tsv")]))
+    return trained, tasks + [task_of(given) for given in config.tests]
+
+
+def _named(given: str) -> tuple[str, str]:
+    name, equals, path = given.partition("=")
+    return (name, path) if equals else (Path(given).name.split(".")[0], given)
+
+
+def _held_out(text: str, share: float) -> bool:
+    return zlib.crc32(text.strip().encode()) < share * 2**32
+
+
+def _cells(config: QuestionAblationConfig) -> Iterator[Cell]:
+    for name in config.ways:
+        still = WAYS[name].joint is None and WAYS[name].loss is None  # nothing is drawn at random
+        yield from (Cell(name, "", seed) for seed in range(1 if still else config.seeds))
+    for groups, seed in product(config.groups, range(config.seeds)):
+        yield Cell("roformer-sim", groups, seed)
+
+
+def _run(
+    config: QuestionAblationConfig,
+    source: TextEncoder,
+    trained: Sequence[str],
+    tested: Tested,
+    cell: Cell,
+    folder: Path,
+) -> dict[str, Any]:
+    """A cell's figures."""
+    way = WAYS[cell.way]
+    made = _train(config, source, trained, way, cell, folder)
+    mesh = make_mesh(config.mesh)
+    pooling: Pooling = "pooler" if way.joint else way.pooling
+    with jax.set_mesh(mesh):
+        encode = encoder(made, [pooling], Encoding())
+        vectors_of = lambda texts: np.concatenate([part[:, 0] for part in encode(texts)])  # noqa: E731
+        tasks = {}
+        for task in tested.tasks:
+            found = vectors_of(task.texts)
+            if way.whitened:
+                with silence():
+                    found = whiten(moments([found]), None)(found)
+            scores = [(one.scores, cosines(found, one)) for one in task.splits]
+            tasks[task.name] = estimate_correlations(scores)[-1]._asdict()
+        about: dict[str, Any] = {"way": cell.way, "groups": _named(cell.groups)[0] if cell.groups else ""}
+        about |= {"seed": cell.seed, "spearman": tasks}
+        if way.writes:
+            about |= {"drawn": _drawn(config, made, tested, cell.seed)}
+    return about
+
+
+def _train(
+    config: QuestionAblationConfig, source: TextEncoder, trained: Sequence[str], way: Way, cell: Cell, folder: Path
+) -> TextEncoder:
+    """The cell's encoder, trained in a folder of its own, of which others of the same seed begin."""
+    if way.joint is None and way.loss is None:
+        return source
+    mesh, run = make_mesh(config.mesh), folder / "runs" / cell.name
+    start = load_text_encoder(folder / "runs" / f"{way.start} {cell.seed}") if way.start else source
+    steps = max(config.steps // 4, 1) if way.start else config.steps
+    optimizer = OptimizerConfig(learning_rate=config.learning_rate, weight_decay=0.01, warmup=max(steps // 10, 1))
+    with silence():
+        if way.loss:
+            examples = examples_of(trained, way.loss, labelled=way.loss == "pairs")
+            epochs = steps * config.batch_size / len(examples.sentences)
+            recipe = TuningRecipe(
+                loss=way.loss,
+                pooling=way.pooling,
+                examples=0,
+                batch_size=config.batch_size,
+                epochs=epochs,
+                dropout=_JOINT.dropout,
+                eval_every=steps,
+                seed=cell.seed,
+                optimizer=optimizer,
+            )
+            tune(recipe, start, examples, None, mesh, run).complete()
+        elif way.joint:
+            loop = LoopConfig(
+                steps=steps, batch_size=config.batch_size, eval_every=steps, save_every=steps, keep=1, seed=cell.seed
+            )
+            joint = replace(way.joint, loop=loop, optimizer=optimizer)
+            files = [_named(cell.groups)[1]] if cell.groups else trained
+            groups = [read_groups(path, labelled=not cell.groups) for path in files]
+            questions = tokenize(groups, source.tokenizer, joint.max_length, joint.corrupted > 0)
+            teacher = None
+            if way.teacher:
+                other = load_text_encoder(folder / "runs" / f"{way.teacher} {cell.seed}")
+                teacher = SentenceEncoder(other, way.teacher, "pooler")
+            teach(joint, start, questions, mesh, run, teacher=teacher, eval_fraction=0.0).complete()
+    return load_text_encoder(run)
+
+
+class Judge(NamedTuple):
+    """Says by a cosine whether two texts mean the same."""
+
+    encoder: TextEncoder
+    threshold: float
+    about: dict[str, float]  # "accuracy, NAME" of each task, on held-out pairs with labels 0 and 1
+
+    def alike(self, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+        """bool [n]."""
+        return _cosines(self.encoder, first, second) >= self.threshold
+
+
+def _judge(config: QuestionAblationConfig, source: TextEncoder, tasks: Sequence[SimilarityTask], folder: Path) -> Judge:
+    """Tuned by CoSENT on the judge's own files, its threshold the one that is right most often there."""
+    run, mesh = folder / "runs" / "judge", make_mesh(config.mesh)
+    optimizer = OptimizerConfig(learning_rate=config.learning_rate, weight_decay=0.01, warmup=10)
+    with silence():
+        examples = examples_of(config.judge, "cosent")
+        steps = 2 * config.steps
+        recipe = TuningRecipe(
+            loss="cosent",
+            examples=0,
+            batch_size=config.batch_size,
+            epochs=steps * config.batch_size / len(examples.sentences),
+            dropout=0.1,
+            eval_every=steps,
+            optimizer=optimizer,
+        )
+        tune(recipe, source, examples, None, mesh, run).complete()
+    made = load_text_encoder(run)
+    with jax.set_mesh(mesh):
+        chosen = np.random.default_rng(0).permutation(len(examples.sentences))[:2000]
+        sides = [[examples.sentences[i][side] for i in chosen] for side in (0, 1)]
+        found = _cosines(made, *sides)
+        ranks = np.asarray(examples.scores)[chosen]
+        labels = ranks > np.median(np.unique(ranks))
+        bounds = np.sort(found)
+        threshold = float(max(bounds, key=lambda bound: np.mean((found >= bound) == labels)))
+        about = {"threshold": threshold, "accuracy on its own files": float(np.mean((found >= threshold) == labels))}
+        for task in tasks:
+            one = task.splits[0]
+            if {*one.scores.tolist()} <= {0.0, 1.0}:
+                texts = [[task.texts[i] for i in side] for side in (one.first, one.second)]
+                right = (_cosines(made, *texts) >= threshold) == (one.scores > 0)
+                about[f"accuracy, {task.name}"] = float(np.mean(right))
+    return Judge(made, threshold, about)
+
+
+def _cosines(made: TextEncoder, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+    encode = encoder(made, ["cls"], Encoding())
+    texts = list(dict.fromkeys([*first, *second]))
+    vectors = unit(np.concatenate([part[:, 0] for part in encode(texts)]))
+    places = {text: n for n, text in enumerate(texts)}
+    return np.sum(vectors[[places[x] for x in first]] * vectors[[places[x] for x in second]], -1)
+
+
+def _drawn(config: QuestionAblationConfig, made: TextEncoder, tested: Tested, seed: int) -> dict[str, Any]:
+    """What is drawn of the held-out questions: shares of copies and other meanings, distinct-2, and the first ten's."""
+    search = Search(temperature=1.0, top_p=0.95, answers=config.draws)
+    writing = Writing(max_source=64, max_target=64, batch_size=8, seed=seed, search=search)
+    decoder = PrefixDecoder(made.config)
+    drawn = list(write_texts(made.model, decoder, made.tokenizer, writing, tested.questions))
+    pairs = [(text, found) for text, several in zip(tested.questions, drawn, strict=True) for found in several]
+    copies = np.array([_bare(text) == _bare(found) or not found for text, found in pairs])
+    bigrams = [gram for _, found in pairs for gram in zip(found, found[1:], strict=False)]
+    figures: dict[str, Any] = {
+        "copies": float(copies.mean()),
+        "distinct_2": len({*bigrams}) / max(len(bigrams), 1),
+        "unique": float(np.mean([len({*several}) / len(several) for several in drawn])),
+        "shown": [[text, several] for text, several in zip(tested.questions[:10], drawn[:10], strict=True)],
+    }
+    if tested.judge:
+        alike = tested.judge.alike([text for text, _ in pairs], [found or "空" for _, found in pairs])
+        figures |= {"other": float((~alike & ~copies).mean()), "good": float((alike & ~copies).mean())}
+    return figures
+
+
+def _bare(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))

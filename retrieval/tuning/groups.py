@@ -1,0 +1,93 @@
+"""Groups of texts that say the same, of files: {"text": …, "synonyms": […]} a line, or columns that are alike."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from pegasus_zh.text.lines import is_blank
+from pegasus_zh.text.records import Record, cells, text_of
+from retrieval.texts import read_records
+from retrieval.tuning.columns import is_negative
+from retrieval.tuning.examples import read_alike
+from training.files.errors import DataError
+from training.telling import tell
+
+# Where a text is cut in the first place, and next, as the seed cuts it.
+_SEPARATORS = ("\n", "。", "！", "？", "!", "?", "；", ";", "，", ",", " ")
+_STRIPPED = "；;，, "
+
+
+class Group(NamedTuple):
+    place: str  # "a.jsonl, line 3"
+    texts: tuple[str, ...]
+
+
+def read_groups(path: str, labelled: bool = False) -> Iterator[Group]:
+    """The groups of a file, a text of each once; groups of one text are counted and left out.
+
+    labelled: rows end in a label, 1 of texts that are alike; others are left out. Raises DataError with file, line and
+    remedy.
+    """
+    alone = 0
+    for group in _groups(path, labelled):
+        texts = tuple(dict.fromkeys(text.strip() for text in group.texts))
+        if len(texts) > 1:
+            yield Group(group.place, texts)
+        else:
+            alone += 1
+    if alone:
+        tell(f"{path}: {alone:,} groups have one text alone, which says nothing of others: left out")
+
+
+def _groups(path: str, labelled: bool) -> Iterator[Group]:
+    rows = read_records(path)
+    first = next(rows, None)
+    if first is None:
+        return
+    fields = cells(first)
+    if isinstance(fields, dict) and "synonyms" in fields:
+        yield from map(_with_synonyms, itertools.chain([first], rows))
+    else:
+        yield from _of_columns(path, labelled)
+
+
+def _with_synonyms(record: Record) -> Group:
+    fields = cells(record)
+    others = fields.get("synonyms") if isinstance(fields, dict) else None
+    if isinstance(fields, list) or not isinstance(others, list) or not all(isinstance(x, str) for x in others):
+        raise DataError(f'{record.place}: no list of texts in "synonyms", as before; mend or remove the line')
+    texts = (text_of(fields, "text", record.place), *others)
+    if empty := [n for n, text in enumerate(texts, 1) if is_blank(text)]:
+        raise DataError(f"{record.place}: text {empty[0]} of the group is empty; remove it")
+    return Group(record.place, texts)
+
+
+def _of_columns(path: str, labelled: bool) -> Iterator[Group]:
+    rows = read_alike(path, labelled)
+    left = [name for name in (rows[0].names if rows else ()) if is_negative(name)]
+    if left:
+        tell(f"{path}: {', '.join(left)} left out: of groups all texts are alike")
+    for row in rows:
+        names = row.names or ("",) * len(row.columns)
+        texts = (text for name, text in zip(names, row.columns, strict=True) if not is_negative(name))
+        yield Group(row.place, tuple(texts))
+
+
+def first_piece(text: str, longest: float) -> str:
+    """What comes first of a text that is cut at line ends, full stops, …, commas and blanks, each in turn, until it has
+    `longest` characters at most; the whole beginning where it has no such mark."""
+    return _first_piece(text, longest, _SEPARATORS)
+
+
+def _first_piece(text: str, longest: float, separators: Sequence[str]) -> str:
+    text = text.strip().strip(_STRIPPED)
+    if len(text) <= longest or not separators:
+        return text
+    head, (mark, *rest) = "", separators
+    for piece in text.split(mark):
+        if head and piece and len(head) + len(piece) > longest - 1:
+            break
+        head += piece + mark
+    else:
+        head = head[: -len(mark)]
+    return _first_piece(head, longest, rest)

@@ -1,0 +1,89 @@
+"""Ways of training: no text is trained on and tested, cells go on, and what a way is made of must be there."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.experiments.question_ablation import WAYS, QuestionAblationConfig, question_ablation, split
+from tests.retrieval.small_model import write_model
+from tests.retrieval.vectors.test_encoding import CHARACTERS
+from tests.rope.encoder.random_encoder import ROFORMER
+
+ORDER = ("encoder", "whitening", "pairs", "roformer-sim", "ft", "ft, distilled")
+
+
+def pairs(path: Path, count: int, seed: int) -> Path:
+    random, rows = np.random.default_rng(seed), []
+    for _ in range(count):
+        a, b, n, m = (int(x) for x in random.integers(1, 12, 4))
+        rows.append(f"{CHARACTERS[a : a + n]}\t{CHARACTERS[b : b + m]}\t{int(abs(a - b) < 3)}\n")
+    path.write_text("".join(rows))
+    return path
+
+
+def config(folder: Path, **given) -> QuestionAblationConfig:
+    data = {"pairs": (f"T={folder / 'train.tsv'}",), "tests": (f"U={folder / 'test.tsv'}",)}
+    given = {
+        "judge": (str(folder / "judge.tsv"),),
+        "ways": ORDER,
+        "seeds": 1,
+        "steps": 8,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+    } | given
+    return QuestionAblationConfig(
+        model=str(folder / "m"), folder=str(folder / "out"), questions=11, draws=3, **data | given
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ablation")
+    write_model(folder / "m", replace(ROFORMER, types=2))
+    for seed, (name, count) in enumerate({"train": 300, "test": 40, "judge": 80}.items()):
+        pairs(folder / f"{name}.tsv", count, seed)
+    question_ablation(config(folder))
+    return folder
+
+
+def test_each_way_has_its_figures(folder: Path) -> None:
+    rows = {row["way"]: row for row in csv.DictReader((folder / "out" / "questions.csv").open())}
+    assert tuple(rows) == tuple(name for name in WAYS if name in ORDER)
+    for name, row in rows.items():
+        assert all(-1 <= float(row[task]) <= 1 for task in ("T", "U"))
+        assert bool(row["good"]) == WAYS[name].writes
+    shares = rows["roformer-sim"]
+    assert sum(float(shares[name]) for name in ("good", "other", "copies")) == pytest.approx(1)
+    assert rows["ft, distilled"]["T"] != rows["roformer-sim"]["T"] != rows["encoder"]["T"]
+    page = (folder / "out" / "report.html").read_text()
+    assert "accuracy, T" in page and page.count("<img") == 1
+
+
+def test_no_text_is_trained_on_and_tested(folder: Path) -> None:
+    rows = [row.split("\t") for row in (folder / "out" / "pairs" / "T.train.tsv").read_text().splitlines()]
+    trained = {text for a, b, _ in rows for text in (a, b)}
+    tested = {text for task in split(config(folder), folder / "out" / "pairs")[1][:1] for text in task.texts}
+    assert trained and tested and not trained & tested
+
+
+def test_the_same_command_goes_on(folder: Path, said: list[str]) -> None:
+    cell = folder / "out" / "cells" / "roformer-sim 0.json"
+    before = json.loads(cell.read_text())
+    others = {path: path.stat().st_mtime_ns for path in cell.parent.glob("*.json") if path != cell}
+    cell.unlink()
+    question_ablation(config(folder))
+    assert json.loads(cell.read_text()) == before  # its run is there, and drawing is of the seed
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+
+
+def test_a_way_needs_what_it_is_made_of(folder: Path) -> None:
+    with pytest.raises(ValueError, match="'ft' without 'roformer-sim'"):
+        config(folder, ways=("ft",))
+    with pytest.raises(ValueError, match="ways has 'x'"):
+        config(folder, ways=("x",))
+    with pytest.raises(ValueError, match="steps is 3"):
+        config(folder, steps=3)

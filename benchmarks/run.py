@@ -34,6 +34,7 @@ def main() -> None:
         ["training_step", "--preset", "t5-pegasus-small"],
         ["decoding", *inputs, "--preset", "tiny"],
         ["decoding", *inputs, "--preset", "t5-pegasus-small"],
+        ["similar_questions"],
     ]
     failed = []
     for name, *arguments in commands:

@@ -1,14 +1,18 @@
-"""What others call: texts to vectors, and vectors whitened."""
+"""What others call: texts to vectors, vectors whitened, and texts to similar questions."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from pegasus_zh.text.lists import listed
+from retrieval.similar.drawing import Drawing
+from retrieval.similar.ranking import Found
+from retrieval.similar.writer import QuestionWriter
 from retrieval.vectors.arrays import check_finite, unit
 from retrieval.vectors.encoding import Encode, Encoding, encoder_for
 from retrieval.vectors.pooling import Pooling
@@ -16,10 +20,12 @@ from retrieval.vectors.source import load_sentence_encoder
 from retrieval.vectors.whitening import Whitening, load_whitening, moments, whiten
 from rope.encoder.roformer import init
 from training.arrays import points
+from training.flags import changed
 from training.mesh import MeshConfig, mesh_of
 from training.partition import Dtype, abstract, place
+from training.ranges import check_number
 
-__all__ = ["Embedder", "Whitening", "fit_whitening", "load_whitening"]
+__all__ = ["Embedder", "SimilarQuestions", "Whitening", "fit_whitening", "load_whitening"]
 
 
 class Embedder:
@@ -89,6 +95,49 @@ class Embedder:
         vectors = vectors if map_ is None else map_(vectors)
         check_finite(vectors)
         return unit(vectors) if normalise else vectors
+
+
+class SimilarQuestions:
+    """Writes similar questions: `SimilarQuestions("runs/sim")(["给我推荐一款红色的车"])`."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        step: int | None = None,
+        dtype: Dtype = "float32",
+        mesh: jax.sharding.Mesh | MeshConfig | None = None,
+    ):
+        """path: a run of scripts.roformer_sim, or a folder of RoFormer-Sim or SimBERT.
+
+        step: which checkpoint of several. dtype: of the computation. mesh: by default all devices. Raises DataError,
+        for a model that cannot write too.
+        """
+        self._mesh = mesh_of(mesh)
+        with jax.set_mesh(self._mesh):
+            self._writer = QuestionWriter(load_sentence_encoder(path, step=step), dtype=dtype)
+
+    def __call__(self, texts: Iterable[str], *, first: int = 0, **settings: Any) -> list[Found]:
+        """Of each text, in order, what was drawn for it and kept: `found.similar` has (text, score), the score being
+        its cosine to the source.
+
+        first: the number of the first text, on which, with `seed`, its draws depend. settings: any flag of
+        scripts.similar_questions, such as keep=20, answers=100 (draws), least, greatest, diversity, change=["红色"],
+        mask_idxs=[7], temperature, top_p, no_repeat_ngram_size, min_length, forbid, begin, max_source, max_target,
+        batch_size, seed. The first call of each length compiles. Raises ValueError for a string where a list belongs,
+        no texts, and settings that cannot be; DataError for a text that cannot be read, or has not what is to change.
+        """
+        found = listed(texts)
+        check_number("first", first, 0)
+        drawing = changed(Drawing(), settings)
+        size = min(drawing.writing.batch_size, 1 << (len(found) - 1).bit_length())
+        drawing = replace(drawing, writing=replace(drawing.writing, batch_size=size))
+        prompts, made = self._writer.prompts(found, drawing), []
+        with jax.set_mesh(self._mesh):
+            for begin in range(0, len(found), size):
+                part = slice(begin, begin + size)
+                made += self._writer(found[part], prompts[part], drawing, first + begin)
+        return made
 
 
 def fit_whitening(

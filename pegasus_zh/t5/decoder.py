@@ -21,7 +21,7 @@ from pegasus_zh.t5.mt5 import (
     project,
     scale_output,
 )
-from rope.decoding.cache import Cache, append, empty, laid, path_mask, unstacked
+from rope.decoding.cache import Cache, append, beside, empty, laid, path_mask, unstacked
 from rope.layers.attention import cached_attention
 from rope.layers.primitives import rms_norm
 from rope.positions.buckets import RelativeBias, offset_bias
@@ -65,10 +65,10 @@ class MT5Decoder:
         self, model: MT5, memory: Memory, cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array
     ) -> tuple[jax.Array, Cache]:
         """As Decoder.step: tokens [B, K] at position t -> hidden states [B, K, D] for the head, and the cache."""
-        c, beams, places = self.config, path.shape[1], jnp.arange(path.shape[2])
-        seen, cross_seen, cross_bias = path_mask(path, t), memory.seen[:, None, None], None
+        c, near, places = self.config, beside(cache, path), jnp.arange(path.shape[2])
+        seen, cross_seen, cross_bias = path_mask(path, t, near), memory.seen[:, None, None], None
         table, far = model.decoder.relative_bias, c.max_distance
-        bias = offset_bias(table, jnp.repeat(places, beams) - t, bidirectional=False, max_distance=far)[None, :, None]
+        bias = offset_bias(table, jnp.repeat(places, near) - t, bidirectional=False, max_distance=far)[None, :, None]
         if c.cross_bias:
             at = RelativeBias(table, bidirectional=False, max_distance=far, places=t[None, None])
             cross_bias = at.dense(1, memory.seen.shape[1])
@@ -76,10 +76,10 @@ class MT5Decoder:
         for p, kept, *remembered in zip(memory.layers, cache, memory.keys, memory.values, strict=True):
             h, own, (cross_norm, cross) = rms_norm(x, p.self_norm, c.epsilon), p.self_attention, p.cross
             q, k, v = (project(h, w, c) for w in (own.query, own.key, own.value))
-            updated.append(append(kept, k, v, t * beams))
-            x = x + merge(cached_attention(q, *updated[-1], bias=bias, mask=seen, scale=1.0), own.output)
+            updated.append(append(kept, k, v, t))
+            x = x + merge(cached_attention(q, (*updated[-1], seen), bias=bias, scale=1.0), own.output)
             q = project(rms_norm(x, cross_norm, c.epsilon), cross.query, c)
-            x = x + merge(cached_attention(q, *remembered, bias=cross_bias, mask=cross_seen, scale=1.0), cross.output)
+            x = x + merge(cached_attention(q, (*remembered, cross_seen), bias=cross_bias, scale=1.0), cross.output)
             x = x + feed_forward(rms_norm(x, p.feed_forward_norm, c.epsilon), p.feed_forward, c)
         return scale_output(rms_norm(x, model.decoder.final_norm, c.epsilon), c), updated
 

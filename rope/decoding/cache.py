@@ -4,7 +4,10 @@ The cache of a layer holds the keys of all beams where they were computed. A hyp
 tokens came through (int32 [B, K, P]), so beams change places by rewriting the path, never the cache; and what is known
 of a prompt exists once a row, not once a beam.
 
-Letters: B rows, K beams of a row, P positions, N heads, H head size, L layers.
+Hypotheses that never change places, as draws do, have a row of the cache each, and read no other's: R = B K rows of
+G = 1 beam, where beams have R = B rows of G = K.
+
+Letters: B rows, K beams of a row, P positions, N heads, H head size, L layers; R rows of a cache, G beams in each.
 """
 
 from typing import TypeVar
@@ -12,7 +15,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-LayerCache = tuple[jax.Array, jax.Array]  # keys [B, N, H, P K] and values [B, N, P K, H]
+LayerCache = tuple[jax.Array, jax.Array]  # keys [R, N, H, P G] and values [R, N, P G, H]
 Cache = list[LayerCache]
 Tree = TypeVar("Tree")
 
@@ -28,20 +31,47 @@ def empty(layers: int, like: jax.Array, places: int) -> Cache:
     return [(keys, keys.swapaxes(2, 3))] * layers
 
 
-def append(cache: LayerCache, key: jax.Array, value: jax.Array, place: jax.Array) -> LayerCache:
-    """The cache with the heads [B, K, N, H] of all beams from this place on."""
-    keys, values = laid(key, value)
+def beside(cache: Cache, path: jax.Array) -> int:
+    """How many of the beams of paths [B, K, P] lie side by side in each row of the cache (G)."""
+    rows, beams, _ = path.shape
+    return rows * beams // len(cache[0][0])
+
+
+def append(cache: LayerCache, key: jax.Array, value: jax.Array, t: jax.Array) -> LayerCache:
+    """The cache with the heads [B, K, N, H] of all beams at position t."""
+    rows, heads, size, _ = cache[0].shape
+    keys, values = laid(*(x.reshape(rows, -1, heads, size) for x in (key, value)))
+    place = t * keys.shape[3]
     return (
         jax.lax.dynamic_update_slice_in_dim(cache[0], keys, place, 3),
         jax.lax.dynamic_update_slice_in_dim(cache[1], values, place, 2),
     )
 
 
-def path_mask(path: jax.Array, t: jax.Array) -> jax.Array:
-    """bool [B, 1, K, P K]: which of what is cached each hypothesis sees at position t, for paths [B, K, P]."""
+def path_mask(path: jax.Array, t: jax.Array, beside: int, first: int = 0) -> jax.Array:
+    """bool [B, 1, K, P G], or [1, 1, 1, P] of one beam in a row of the cache: which of what is cached each hypothesis
+    sees at position t, for paths [B, K, P]; of positions from `first` on."""
     rows, beams, length = path.shape
+    places = jnp.arange(length)
+    there = (first <= places) & (places <= t)
+    if beside == 1:
+        return there[None, None, None]
     of_path = path[..., None] == jnp.arange(beams)[None, None, None]
-    return (of_path & (jnp.arange(length) <= t)[None, None, :, None]).reshape(rows, 1, beams, length * beams)
+    return (of_path & there[None, None, :, None]).reshape(rows, 1, beams, length * beams)
+
+
+def taken(cache: Cache, which: jax.Array, beams: int) -> Cache:
+    """The cache of these hypotheses [B, K] of each row's `beams`, in this order, where they have a row of it each; a
+    decoder may keep several of each (rows [B, …, K])."""
+
+    def take(x: jax.Array) -> jax.Array:
+        rows, kept = which.shape
+        of_row = x.reshape(rows, -1, beams, *x.shape[1:])
+        return jnp.take_along_axis(of_row, which.reshape(rows, 1, kept, *(1,) * (x.ndim - 1)), 2).reshape(
+            -1, *x.shape[1:]
+        )
+
+    return jax.tree.map(take, cache)
 
 
 def unstacked(blocks: Tree, layers: int) -> tuple[Tree, ...]:

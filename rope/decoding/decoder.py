@@ -30,7 +30,8 @@ class Decoder(Protocol):
         once a row."""
 
     def cache(self, memory: Any, beams: int, positions: int) -> Cache:
-        """What each layer keeps, before the first step."""
+        """What each layer keeps of what is written, before the first step: a row of the cache for each of the memory's.
+        Hypotheses that never change places are given one row each later on, with the same memory."""
 
     def step(
         self, model: Any, memory: Any, cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array

@@ -71,12 +71,9 @@ def _write(
             hidden, cache = decoder.step(model, memory, cache, tokens, path, t)
             return decoder.logits(model, hidden), cache
 
-        beams, answers = search.beams, search.answers
         predict: Predict = one
-        cache, alive = decoder.cache(memory, max(beams, answers), length), jnp.any(segments != 0, 1)
-        if beams == 1 < answers:
-            predict, alive = _several(one, answers), jnp.repeat(alive, answers)
-        if beams == 1:
+        cache, alive = decoder.cache(memory, search.beams, length), jnp.any(segments != 0, 1)
+        if search.beams == 1:
             return one_hypothesis(predict, cache, alive, seeds, search, marks, length)
         if search.length_penalty is None:
             return bert4keras_beams(predict, cache, alive, search, marks, length)
@@ -85,14 +82,3 @@ def _write(
     if spec() is not None:  # bookkeeping of beams is no place to write shardings: the compiler finds them
         run = jax.sharding.auto_axes(run, out_sharding=(spec(None, None), spec(None)))
     return run(model, prompt, segments, seeds)
-
-
-def _several(predict: Predict, answers: int) -> Predict:
-    """The same for rows of one hypothesis each, `answers` of a prompt: its beams, which never change places."""
-
-    def of_rows(cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array) -> tuple[jax.Array, Cache]:
-        own = jax.lax.broadcasted_iota(jnp.int32, (len(path) // answers, answers, path.shape[2]), 1)
-        logits, cache = predict(cache, tokens.reshape(-1, answers), own, t)
-        return logits.reshape(len(path), 1, -1), cache
-
-    return of_rows

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.decoding.cache import Cache, LayerCache, append, laid, path_mask, unstacked
+from rope.decoding.cache import Cache, LayerCache, append, beside, empty, laid, path_mask, unstacked
 from rope.encoder.roformer import RoFormer, RoFormerConfig, embed, logits
 from rope.layers.attention import attention, cached_attention
 from rope.layers.masks import segment_mask
@@ -38,18 +38,17 @@ class PrefixDecoder:
     """A rope.decoding.decoder.Decoder. Its prompts are padded on the right;
     it begins with their last token, not Marks.start.
 
-    Raises ValueError for positions that are not rotary,
-    and for those that depend on the whole row's length or distances.
+    Raises ValueError for positions that depend on the whole row's length or on distances.
     """
 
     config: RoFormerConfig
 
     def __post_init__(self):
-        method = self.config.extension.method
-        if self.config.positions != "rotary" or method not in ("none", "linear", "ntk", "yarn"):
+        c, method = self.config, self.config.extension.method
+        if c.positions == "buckets" or method not in ("none", *(("linear", "ntk", "yarn") * (c.positions == "rotary"))):
             raise ValueError(
-                f"positions are {self.config.positions}, extension {method}: writing step by step needs rotary "
-                "positions, extended by linear, ntk, yarn or not at all"
+                f"positions are {c.positions}, extension {method}: writing step by step needs positions of each token "
+                "alone, and rotary ones extended by linear, ntk, yarn or not at all"
             )
 
     @property
@@ -62,7 +61,7 @@ class PrefixDecoder:
         turn, mask = self._turn(positions), segment_mask(segments, segments)
 
         def mix(query: jax.Array, key: jax.Array, value: jax.Array, _: None) -> jax.Array:
-            query, key = rotate(query, turn, c.layout), rotate(key, turn, c.layout)
+            query, key = self._turned(query, turn), self._turned(key, turn)
             cache.append(laid(key, value))
             return attention(query, key, value, mask=mask)
 
@@ -74,35 +73,48 @@ class PrefixDecoder:
         return Memory(cache=cache, seen=segments != 0, token=token, place=place, layers=layers)
 
     def cache(self, memory: Memory, beams: int, positions: int) -> Cache:
-        """The prompt's keys and values, and behind them the places of what is written."""
-        longer = lambda x, axis: jnp.pad(x, [(0, positions * beams * (i == axis)) for i in range(4)])  # noqa: E731
-        return [(longer(keys, 3), longer(values, 2)) for keys, values in memory.cache]
+        c, prompt = self.config, memory.seen.shape[1]
+        if c.positions == "learned" and prompt + positions > c.max_positions:
+            raise ValueError(
+                f"prompts of {prompt} ids and {positions} written after them: the model's table of learned positions "
+                f"ends at {c.max_positions}"
+            )
+        return empty(c.layers, memory.cache[0][0], positions * beams)
 
     def step(
         self, model: RoFormer, memory: Memory, cache: Cache, tokens: jax.Array, path: jax.Array, t: jax.Array
     ) -> tuple[jax.Array, Cache]:
-        c, (rows, beams, _), prompt = self.config, path.shape, memory.seen.shape[1]
+        c = self.config
         tokens = jnp.where(t == 0, memory.token, tokens)
         types = jnp.broadcast_to((t > 0).astype(jnp.int32), tokens.shape)
         positions = jnp.broadcast_to(memory.place + t, tokens.shape)
         turn, updated = self._turn(positions), []
         # What position 0 leaves in the cache is the prompt's last token again, which is seen in the prompt.
-        written = path_mask(path.at[:, :, 0].set(-1), t)
-        seen = jnp.concatenate([jnp.broadcast_to(memory.seen[:, None, None], (rows, 1, beams, prompt)), written], 3)
+        read, written = memory.seen[:, None, None], path_mask(path, t, beside(cache, path), first=1)
 
-        def mix(kept: LayerCache, query: jax.Array, key: jax.Array, value: jax.Array, _: None) -> jax.Array:
-            query, key = rotate(query, turn, c.layout), rotate(key, turn, c.layout)
-            updated.append(append(kept, key, value, prompt + t * beams))
-            return cached_attention(query, *updated[-1], mask=seen)
+        def mix(
+            prompt: LayerCache, kept: LayerCache, query: jax.Array, key: jax.Array, value: jax.Array, _: None
+        ) -> jax.Array:
+            query, key = self._turned(query, turn), self._turned(key, turn)
+            updated.append(append(kept, key, value, t))
+            return cached_attention(query, (*prompt, read), (*updated[-1], written))
 
-        x = embed(model.embeddings, tokens, types, positions, c)
-        for p, kept in zip(memory.layers, cache, strict=True):
-            x = run_block(x, p, c, partial(mix, kept))
+        # A token a row: to a table of learned positions, beams are no longer text.
+        column = (-1, 1)
+        x = embed(model.embeddings, tokens.reshape(column), types.reshape(column), positions.reshape(column), c)
+        x = x.reshape(*tokens.shape, -1)
+        for p, prompt, kept in zip(memory.layers, memory.cache, cache, strict=True):
+            x = run_block(x, p, c, partial(mix, prompt, kept))
         return x, updated
 
     def logits(self, model: RoFormer, hidden: jax.Array) -> jax.Array:
         return logits(model, hidden, self.config)
 
-    def _turn(self, positions: jax.Array) -> Rotation:
+    def _turn(self, positions: jax.Array) -> Rotation | None:
         c = self.config
+        if c.positions != "rotary":
+            return None
         return slowed_rotation(c.extension, positions, c.head_size, positions.shape[1], c.theta)
+
+    def _turned(self, x: jax.Array, turn: Rotation | None) -> jax.Array:
+        return x if turn is None else rotate(x, turn, self.config.layout)

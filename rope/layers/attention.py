@@ -155,22 +155,39 @@ def _check(
 
 def cached_attention(
     query: jax.Array,
-    keys: jax.Array,
-    values: jax.Array,
-    *,
+    *parts: tuple[jax.Array, ...],
     bias: jax.Array | None = None,
-    mask: jax.Array | None = None,
     scale: float | None = None,
 ) -> jax.Array:
-    """`attention` for a few queries [B, T, N, H] over keys [B, N, H, S] and values [B, N, S, H] kept for many steps.
+    """`attention` for the few queries [B, K, N, H] of a step over keys and values kept for many steps.
 
+    parts: keys [R, N, H, S], values [R, N, S, H] and which of them are seen, bool [B, 1, K, S] or what broadcasts to
+    it; several, of other S, are as one. R is B, whose keys all K queries of a row see, or B K: each its own.
     The products read keys and values as they lie there, and the second one's result is turned after it: of
     `attention`'s own order XLA would make a copy a step, and on a CPU a naive loop of the second product.
     """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = jnp.einsum("BTNH,BNHS->BNTS", query * scale, keys, preferred_element_type=jnp.float32)
-    mixed = jnp.einsum("BNTS,BNSH->BNTH", _weights(scores, bias, mask).astype(values.dtype), values)
-    return mixed.swapaxes(1, 2)
+    rows, beams, heads, size = query.shape
+    scale = size**-0.5 if scale is None else scale
+    scores, seen = [], []
+    for keys, _, mask in parts:
+        own = (query * scale).reshape(len(keys), -1, heads, size)
+        found = jnp.einsum("BTNH,BNHS->BNTS", own, keys, preferred_element_type=jnp.float32)
+        scores.append(_of_rows(found, rows))
+        seen.append(jnp.broadcast_to(mask, (rows, 1, beams, keys.shape[3])))
+    weights = _weights(jnp.concatenate(scores, 3), bias, jnp.concatenate(seen, 3))
+    mixed, first = [], 0
+    for _, values, _ in parts:
+        own = _of_rows(weights[..., first : (first := first + values.shape[2])], len(values))
+        mixed.append(_of_rows(jnp.einsum("BNTS,BNSH->BNTH", own.astype(values.dtype), values), rows))
+    return sum(mixed[1:], mixed[0]).swapaxes(1, 2)
+
+
+def _of_rows(x: jax.Array, rows: int) -> jax.Array:
+    """[B, N, K, S] as that of so many rows, each of which has more or fewer of the beams."""
+    if len(x) == rows:
+        return x
+    beams = len(x) * x.shape[2] // rows
+    return x.swapaxes(1, 2).reshape(rows, beams, x.shape[1], x.shape[3]).swapaxes(1, 2)
 
 
 @jax.named_scope("softmax")

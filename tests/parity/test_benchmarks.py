@@ -23,6 +23,8 @@ SMALL = {
                 "--repeats", "1", "--points", "32"],
     "roformer_sim": ["--count", "80", "--width", "64", "--layers", "1", "--pairs", "4", "--repeats", "1"],
     "embeddings": ["--count", "20", "--width", "64", "--layers", "1", "--batch", "4", "--repeats", "1"],
+    "similar_questions": ["--questions", "1", "2", "--draws", "3", "--length", "3", "--preset", "tiny",
+                          "--torch-batches", "1", "2", "--repeats", "1"],
     "vectors": ["--vectors", "2000", "--indexed", "2000", "--repeats", "1"],
     "training_step": ["--preset", "tiny", "--rows", "2", "--source", "32", "--target", "16",
                       "--torch", "sdpa", "--repeats", "1"],

@@ -158,7 +158,8 @@ def test_what_is_drawn_from(reference, free, name):
     for t in (0, 1, 2, 7, LONGEST - 1):
         logits = allowed(jax.numpy.asarray(scores), marks.pad)
         chosen = controlled(logits, jax.numpy.asarray(written), jax.numpy.int32(t), search, marks)
-        left, tokens = drawn_from(chosen / search.temperature, search)
+        left, tokens, enough = drawn_from(chosen / search.temperature, search)
+        assert enough is None or np.all(enough)
         found = np.array(jax.nn.softmax(left, -1))
         if tokens is not None:
             found, part = np.zeros_like(scores), found

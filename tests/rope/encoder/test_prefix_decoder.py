@@ -19,27 +19,35 @@ from training.mesh import MeshConfig, make_mesh
 from training.partition import RULES
 
 LONGEST = 9
-MODEL = random_encoder(ROFORMER, seed=3)
 PROMPTS = random_rows(ROFORMER, length=11)["ids"]  # of unequal lengths, padded; their last tokens are any
 SEEDS = np.zeros(len(PROMPTS), np.uint32)
 CONFIGS = {
     "roformer": ROFORMER,
+    "bert": replace(ROFORMER, positions="learned", max_positions=len(PROMPTS[0]) + LONGEST),
     "pre-norm, half, yarn": replace(
         ROFORMER, norm="pre", layout="half", extension=Extension(method="yarn", factor=2, trained=8)
     ),
 }
 
+MODELS = {name: random_encoder(CONFIGS[name], seed=3) for name in ("roformer", "bert")}
+MODEL = MODELS["roformer"]
 
-def ids(prompts=PROMPTS, *, end: int = -1, search=Search(), config=ROFORMER, seeds=SEEDS, model=MODEL):  # noqa: B008
-    marks = Marks(start=0, end=end)
+
+def ids(prompts=PROMPTS, *, end: int = -1, search=Search(), config=ROFORMER, seeds=SEEDS, model=None):  # noqa: B008
+    marks, model = Marks(start=0, end=end), model_of(config) if model is None else model
     return write(model, prompts, seeds, decoder=PrefixDecoder(config), search=search, marks=marks, length=LONGEST)
+
+
+def model_of(config):
+    return MODELS["bert" if config.positions == "learned" else "roformer"]
 
 
 @partial(jax.jit, static_argnames="config")
 def whole(sequences, segments, types, config):
     """Log-probabilities [K, T, V] under the mask that training has."""
-    hidden = encode(MODEL, sequences, segments, config, types=types, mask=unilm_mask(segments, types))
-    return jax.nn.log_softmax(logits(MODEL, hidden, config))
+    model = model_of(config)
+    hidden = encode(model, sequences, segments, config, types=types, mask=unilm_mask(segments, types))
+    return jax.nn.log_softmax(logits(model, hidden, config))
 
 
 def log_p(prompt: np.ndarray, hypotheses: list[list[int]], config) -> np.ndarray:
@@ -95,9 +103,34 @@ def test_padding_other_rows_and_a_mesh_change_nothing():
     np.testing.assert_array_equal(sharded, alone)
 
 
+def test_many_draws_of_a_prompt_are_those_of_so_many_prompts_and_end_apart():
+    """Several hundred, of which ever fewer go on, none of which changes for it."""
+    answers, search = 300, Search(temperature=0.7, top_p=0.9)
+    seeds, prompts = np.arange(len(PROMPTS) * answers, dtype=np.uint32), PROMPTS.copy()
+    prompts[1], prompts[2] = 0, prompts[0]  # of nothing, nothing
+    free = np.asarray(ids(prompts, search=replace(search, answers=answers), seeds=seeds)[0])[:answers]
+    end = max(range(1, ROFORMER.vocabulary), key=lambda i: np.mean(np.any(free == i, 1)))  # of most of them
+    found, scores = map(np.asarray, ids(prompts, search=replace(search, answers=answers), seeds=seeds, end=end))
+    alone, their_scores = ids(np.repeat(prompts, answers, 0), search=search, seeds=seeds, end=end)
+    np.testing.assert_array_equal(found, alone)
+    np.testing.assert_allclose(scores, their_scores, rtol=1e-4, atol=1e-5)
+    lengths = np.count_nonzero(found.reshape(len(PROMPTS), answers, -1), 2)
+    assert not lengths[1].any() and np.mean(lengths[0] < LONGEST) > 0.5 and (lengths[0] == LONGEST).any()
+
+
 @pytest.mark.parametrize(
-    "changes", [{"positions": "buckets"}, {"extension": Extension(method="rerope")}, {"positions": "learned"}]
+    "changes",
+    [
+        {"positions": "buckets"},
+        {"extension": Extension(method="rerope")},
+        {"positions": "learned", "extension": Extension(method="hierarchical")},
+    ],
 )
 def test_positions_that_need_the_whole_row_are_refused(changes):
-    with pytest.raises(ValueError, match="writing step by step needs rotary positions"):
+    with pytest.raises(ValueError, match="writing step by step needs positions of each token alone"):
         PrefixDecoder(replace(ROFORMER, **changes))
+
+
+def test_texts_longer_than_a_table_of_positions_are_refused():
+    with pytest.raises(ValueError, match="prompts of 12 ids and 9 written after them: .* ends at 20"):
+        ids(np.pad(PROMPTS, ((0, 0), (0, 1))), config=CONFIGS["bert"])

@@ -17,6 +17,7 @@ def main() -> None:
     run_of: dict[type, Callable[[Any], Any]] = {
         pairs.GroupsConfig: pairs.groups,
         pairs.AnswersConfig: pairs.answers,
+        pairs.PassagesConfig: pairs.passages,
     }
     with plain_refusals():
         config = tyro.extras.subcommand_cli_from_dict(

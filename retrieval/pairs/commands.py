@@ -1,13 +1,20 @@
 """Files to files of pairs: what scripts.make_pairs runs."""
 
+import dataclasses
 import random
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Annotated
 
+from pegasus_zh.text.documents import OnBadRecord, find_sources, read_documents, read_records
 from retrieval.pairs.groups import answered, merged, read_answers, read_groups
+from retrieval.pairs.passages import Overlap, sentence_pairs
 from retrieval.pairs.tally import Pair, Tally, check_out, finish, pairs_of, sound
+from training.flags import FLAT
+from training.metrics import progress_bar
 from training.ranges import check_lists, check_ranges
 
 
@@ -65,6 +72,42 @@ def answers(config: AnswersConfig) -> int:
     out, tally = check_out(config.out, config.data), Tally(", ".join(config.data))
     rows = (read_answers(path, config.question_field, config.answer_field) for path in config.data)
     return _finish(out, answered(chain.from_iterable(rows), tally), config.pairs_a_question, config.seed, tally)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassagesConfig:
+    """Sentences of one document that share much, and not nearly all."""
+
+    data: tuple[str, ...]
+    """Documents: files, quoted globs and tfds:NAME:FIELD; .txt, .jsonl, .json (also .gz, .zst) and .parquet."""
+    out: str
+    """.tsv: pairs; .jsonl: groups of two, {text, synonyms: [...]}."""
+    field: str = "text"
+    """The JSON field or Parquet column with a document's text."""
+    on_bad_record: OnBadRecord = "stop"
+    """skip: leave bad documents out and count them by reason."""
+    overlap: Annotated[Overlap, FLAT] = dataclasses.field(default_factory=Overlap)
+    """Which sentences are a pair."""
+
+    def __post_init__(self):
+        check_lists(self, data=None)
+
+
+def passages(config: PassagesConfig) -> int:
+    """Writes `config.out`, whole or not at all. Raises DataError, with file, line and remedy."""
+    sources = find_sources(config.data)
+    out, tally = check_out(config.out, [source.path for source in sources]), Tally()
+    count = sum(1 for source in sources for _ in read_records(source, config.field))
+    skipped: Counter[str] = Counter()
+    documents = read_documents(config.data, field=config.field, on_bad_record=config.on_bad_record, skipped=skipped)
+    bar, found = progress_bar(0, count, "document"), list[Pair]()
+    for pairs in sentence_pairs(documents, config.overlap, tally):
+        found += pairs
+        bar.update()
+    bar.close()
+    tally.read = f"{', '.join(config.data)}: {count:,} documents"
+    tally.dropped.update({f"documents ({reason})": number for reason, number in skipped.items()})
+    return finish(out, list(sound(found, tally)), tally)
 
 
 def _finish(out: Path, found: list[list[str]], most: int, seed: int, tally: Tally) -> int:

@@ -14,6 +14,7 @@ from training.files.errors import DataError
 from training.telling import tell
 
 Pair = tuple[str, str]
+SAME = "pairs of the same text but for marks"
 
 
 @dataclass
@@ -37,7 +38,7 @@ def sound(pairs: Iterable[Pair], tally: Tally) -> Iterator[Pair]:
         if min(len(tokens(text)) for text in pair) < 2:
             tally.dropped["pairs with a text of one token"] += 1
         elif first == second:
-            tally.dropped["pairs of the same text but for marks"] += 1
+            tally.dropped[SAME] += 1
         elif (first, second) in there:
             tally.dropped["pairs there already"] += 1
         else:

@@ -18,6 +18,7 @@ def main() -> None:
         pairs.GroupsConfig: pairs.groups,
         pairs.AnswersConfig: pairs.answers,
         pairs.PassagesConfig: pairs.passages,
+        pairs.MineConfig: pairs.mine,
     }
     with plain_refusals():
         config = tyro.extras.subcommand_cli_from_dict(

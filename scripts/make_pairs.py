@@ -12,13 +12,15 @@ def main() -> None:
     import tyro
 
     from retrieval.pairs import commands as pairs
+    from retrieval.pairs import model_commands as by_model
     from training.flags import plain_refusals
 
     run_of: dict[type, Callable[[Any], Any]] = {
         pairs.GroupsConfig: pairs.groups,
         pairs.AnswersConfig: pairs.answers,
         pairs.PassagesConfig: pairs.passages,
-        pairs.MineConfig: pairs.mine,
+        by_model.MineConfig: by_model.mine,
+        by_model.WriteConfig: by_model.write,
     }
     with plain_refusals():
         config = tyro.extras.subcommand_cli_from_dict(

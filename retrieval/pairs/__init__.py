@@ -6,5 +6,6 @@ groups    synonymous questions merged; answers to one question
 passages  sentences of one passage by overlap
 mined     nearest neighbours among short texts, by vectors
 written   what a model writes by instructions (templates), away from what others would make of it
-commands  the files of each: scripts.make_pairs
+
+commands and, of what a model is asked for, model_commands are what scripts.make_pairs runs.
 """

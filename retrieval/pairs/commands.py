@@ -7,28 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
-
-import jax
-import numpy as np
-import tyro
+from typing import Annotated
 
 from pegasus_zh.text.documents import OnBadRecord, find_sources, read_documents, read_records
-from pegasus_zh.text.losses import counting
 from retrieval.pairs.groups import answered, merged, read_answers, read_groups
-from retrieval.pairs.mined import Bounds, distinct, neighbour_pairs
 from retrieval.pairs.passages import Overlap, sentence_pairs
 from retrieval.pairs.tally import Pair, Tally, check_out, finish, pairs_of, sound
-from retrieval.search.index import Kind, make_index
-from retrieval.texts import read_texts
-from retrieval.vectors.arrays import check_finite
-from retrieval.vectors.encoding import Encoding, encoder
-from retrieval.vectors.pooling import Pooling, check_poolings
-from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
-from retrieval.vectors.whitening import moments, whiten
-from training.files.errors import DataError
 from training.flags import FLAT
-from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.ranges import check_lists, check_ranges
 
@@ -123,79 +108,6 @@ def passages(config: PassagesConfig) -> int:
     tally.read = f"{', '.join(config.data)}: {count:,} documents"
     tally.dropped.update({f"documents ({reason})": number for reason, number in skipped.items()})
     return finish(out, list(sound(found, tally)), tally)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MineConfig:
-    """Nearest neighbours among short texts, by an encoder's vectors."""
-
-    model: str
-    """A work folder of scripts.pretrain_encoder or scripts.simcse, or a folder of transformers or
-    sentence-transformers."""
-    data: tuple[str, ...]
-    """.txt (one text a line), .jsonl, .json or .csv (see --field) or .tsv (the last column), also .gz and .zst."""
-    out: str
-    """.tsv: pairs; .jsonl: groups of two, {text, synonyms: [...]}."""
-    field: str = "text"
-    """The JSON field with a text."""
-    pooling: Pooling | Literal["auto"] = "auto"
-    """cls (P1), pooler (P2: SimBERT, RoFormer-Sim), mean (P3), first-last (P4), last-two or pooler-tanh; auto:
-    what the model was tuned with, as its folder says it, else mean."""
-    whiten: int = 0
-    """Whiten the vectors, fitted on these texts, and keep so many dimensions, so that cosines spread; 0: no whitening.
-    """
-    kind: Kind = "exact"
-    """How neighbours are sought: exact, all compared, on the devices; flat, ivf, hnsw, pq: FAISS, on a CPU."""
-    bounds: Annotated[Bounds, FLAT] = dataclasses.field(default_factory=Bounds)
-    """Which neighbours are a pair."""
-    encoding: tyro.conf.OmitArgPrefixes[Encoding] = dataclasses.field(default_factory=Encoding)
-    """Lengths and batches."""
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    """The devices' arrangement."""
-
-    def __post_init__(self):
-        check_lists(self, data=None)
-        check_ranges(self, whiten=0)
-
-
-def mine(config: MineConfig) -> int:
-    """Writes `config.out`, whole or not at all. Raises DataError, with file, line and remedy."""
-    out, tally = check_out(config.out, config.data), Tally()
-    source = load_sentence_encoder(config.model)
-    pooling = source.choose(config.pooling)
-    check_poolings([pooling], source.text.config, config.model)
-    if config.whiten > (width := source.width(pooling)):
-        raise DataError(f"--whiten {config.whiten}: the model's vectors have {width} dimensions; give fewer")
-    mesh = make_mesh(config.mesh)
-    index = make_index(config.kind, config.whiten or width, mesh=mesh)  # raises where its library is missing
-    texts = list(chain.from_iterable(read_texts(path, config.field) for path in config.data))
-    tally.read = f"{', '.join(config.data)}: {len(texts):,} texts"
-    texts = [texts[place] for place in distinct(texts, tally)]
-    found = []
-    if len(texts) > 1:
-        vectors = _encoded(config, source, pooling, mesh, texts)
-        if config.whiten:
-            vectors = whiten(moments([vectors]), config.whiten)(vectors)
-        with progress_bar(0, len(texts), "text compared") as bar:
-            found = neighbour_pairs(texts, vectors, config.bounds, tally, index, bar.update)
-    return finish(out, [(pair.first, pair.second) for pair in found], tally)
-
-
-def _encoded(
-    config: MineConfig, source: SentenceEncoder, pooling: Pooling, mesh: jax.sharding.Mesh, texts: list[str]
-) -> np.ndarray:
-    """float32 [n, D]; of what is unknown or cut is told."""
-    tokenizer, losses = counting(source.text.tokenizer)
-    with jax.set_mesh(mesh), progress_bar(0, len(texts), "text") as bar:
-        encode = encoder(source.text._replace(tokenizer=tokenizer), [pooling], source.encoding(config.encoding))
-        parts = []
-        for part in source.finish(encode, pooling, source.prompt_of_documents)(texts):
-            parts.append(part.vectors[:, 0])
-            bar.update(len(parts[-1]))
-    losses.report_any(", ".join(config.data))
-    vectors = np.concatenate(parts)
-    check_finite(vectors, 0, f"{config.model}, of {', '.join(config.data)}")
-    return vectors
 
 
 def _finish(out: Path, found: list[list[str]], most: int, seed: int, tally: Tally) -> int:

@@ -3,6 +3,7 @@
 vectors/      texts to vectors (encoding, pooling); what a folder says of them (source, modules: sentence-transformers);
               whitening, flow; files of vectors (arrays)
 tuning/       an encoder tuned for them: contrastive losses, SimCSE, CoSENT
+pairs/        pairs of texts that are alike, out of groups, answers, passages, a corpus, or a model that writes
 search/       an index (index), its folder (store), commands and page over it
 experiments/  the similarity grid: models x poolings x whitenings x tasks
 
@@ -15,9 +16,29 @@ api is what a program calls, by names of this package (docs/python.md).
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval.api import Embedder, Whitening, fit_whitening, load_whitening
+    from retrieval.api import (
+        Embedder,
+        Whitening,
+        answer_groups,
+        fit_whitening,
+        load_whitening,
+        mine_pairs,
+        passage_pairs,
+        synonym_groups,
+        write_pairs,
+    )
 
-__all__ = ["Embedder", "Whitening", "fit_whitening", "load_whitening"]
+__all__ = [
+    "Embedder",
+    "Whitening",
+    "answer_groups",
+    "fit_whitening",
+    "load_whitening",
+    "mine_pairs",
+    "passage_pairs",
+    "synonym_groups",
+    "write_pairs",
+]
 
 
 def __getattr__(name: str) -> Any:

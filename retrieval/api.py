@@ -1,4 +1,4 @@
-"""What others call: texts to vectors, and vectors whitened."""
+"""What others call: texts to vectors, vectors whitened, and pairs of texts out of what there is."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -9,6 +9,10 @@ import jax
 import numpy as np
 
 from pegasus_zh.text.lists import listed
+from retrieval.pairs.groups import answer_groups, synonym_groups
+from retrieval.pairs.mined import mine_pairs
+from retrieval.pairs.passages import passage_pairs
+from retrieval.pairs.written import write_pairs
 from retrieval.vectors.arrays import check_finite, unit
 from retrieval.vectors.encoding import Encode, Encoding, encoder_for
 from retrieval.vectors.pooling import Pooling
@@ -19,7 +23,10 @@ from training.arrays import points
 from training.mesh import MeshConfig, mesh_of
 from training.partition import Dtype, abstract, place
 
-__all__ = ["Embedder", "Whitening", "fit_whitening", "load_whitening"]
+__all__ = [
+    "Embedder", "Whitening", "fit_whitening", "load_whitening",
+    "answer_groups", "mine_pairs", "passage_pairs", "synonym_groups", "write_pairs",
+]  # fmt: skip
 
 
 class Embedder:

@@ -8,6 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pegasus_zh.text.lines import is_blank
+from pegasus_zh.text.lists import listed
 from pegasus_zh.text.pairs import located_pairs
 from pegasus_zh.text.records import JSON_SUFFIXES, json_object, read_rows, text_of
 from retrieval.pairs.same import one_line, said, tokens
@@ -153,10 +154,16 @@ def answered(answers: Iterable[Answer], tally: Tally) -> list[list[str]]:
     return found
 
 
-def groups_of(groups: Sequence[Sequence[str]]) -> list[list[str]]:
+def synonym_groups(groups: Iterable[Sequence[str]]) -> list[list[str]]:
     """Groups of synonymous questions merged by transitive closure: those that share a text are one, each text is once
-    in it, and texts of one token and groups of one are left out (`merged`). Raises ValueError for a text where a group
-    belongs."""
-    if wrong := [group for group in groups if isinstance(group, str) or not len(group)]:
-        raise ValueError(f"a group is {wrong[0]!r:.40}: give a list of texts, one or more")
-    return merged((Alike(tuple(group)) for group in groups), Tally())
+    in it, and texts of one token and groups of one are left out. Raises ValueError for a text where a group belongs."""
+    return merged((Alike(tuple(listed(group))) for group in groups), Tally())
+
+
+def answer_groups(answers: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Of (question, answer) the answers of each question that has several, each once. Raises ValueError for what are
+    not two texts."""
+    pairs = [listed(pair) for pair in answers]
+    if wrong := [pair for pair in pairs if len(pair) != 2]:
+        raise ValueError(f"{wrong[0]!r:.40}: give (question, answer)")
+    return answered((Answer(*pair) for pair in pairs), Tally())

@@ -6,7 +6,7 @@ Letters: n texts, D dimensions, P pairs.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -137,18 +137,18 @@ def _spelt_alike(texts: Sequence[str], pairs: np.ndarray) -> np.ndarray:
     return cpdist(one, other, scorer=Levenshtein.normalized_similarity)
 
 
-def mine_pairs(texts: Sequence[str], vectors: np.ndarray, bounds: Bounds | None = None) -> list[Mined]:
+def mine_pairs(texts: Sequence[str], vectors: np.ndarray, **settings: Any) -> list[Mined]:
     """Pairs (first, second, cosine) of texts that are near by their vectors [n, D], as Embedder.encode makes them, and
-    not copies of each other; mutual neighbours first, the nearest first (`Bounds`).
+    not copies of each other; mutual neighbours first, the nearest first.
 
-    Raises ValueError for a string where a list belongs, no texts, and vectors of another number; DataError for vectors
-    with NaN.
+    settings: fields of Bounds, such as least=0.8, pairs_a_text=1. Raises ValueError for a string where a list belongs,
+    no texts, vectors of another number, and bounds the wrong way round; DataError for vectors with NaN.
     """
-    found, given = listed(texts), np.asarray(vectors, np.float32)
+    found, given, bounds = listed(texts), np.asarray(vectors, np.float32), Bounds(**settings)
     if given.ndim != 2 or len(given) != len(found):
         raise ValueError(f"{len(found)} texts and vectors of shape {given.shape}: [n, D] of as many is needed")
     tally = Tally()
     places = distinct(found, tally)
     if len(places) < 2:
         return []
-    return neighbour_pairs([found[place] for place in places], given[places], bounds or Bounds(), tally)
+    return neighbour_pairs([found[place] for place in places], given[places], bounds, tally)

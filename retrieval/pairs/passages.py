@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -105,10 +105,11 @@ def jaccard(sets: Sequence[Sequence[str]]) -> np.ndarray:
     return shared / np.maximum(sizes[:, None] + sizes - shared, 1)
 
 
-def passage_pairs(documents: Iterable[str], overlap: Overlap | None = None) -> list[Pair]:
-    """Pairs of sentences of one document that overlap as asked, each pair and each sentence once (`Overlap`).
+def passage_pairs(documents: Iterable[str], **settings: Any) -> list[Pair]:
+    """Pairs of sentences of one document that share much and not nearly all, each pair and each sentence once.
 
-    Raises ValueError for one text where a list belongs.
+    settings: fields of Overlap, such as least=0.5, of="words". Raises ValueError for one text where a list belongs, and
+    for bounds the wrong way round.
     """
     tally = Tally()
-    return list(sound(chain.from_iterable(sentence_pairs(documents, overlap or Overlap(), tally)), tally))
+    return list(sound(chain.from_iterable(sentence_pairs(documents, Overlap(**settings), tally)), tally))

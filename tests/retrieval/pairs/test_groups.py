@@ -6,7 +6,7 @@ import random
 import pytest
 
 from retrieval.pairs.commands import AnswersConfig, GroupsConfig, answers, groups
-from retrieval.pairs.groups import Alike, groups_of, merged
+from retrieval.pairs.groups import Alike, answer_groups, merged, synonym_groups
 from retrieval.pairs.same import said, tokens, words
 from retrieval.pairs.tally import Tally, pairs_of, sound
 from retrieval.tuning.examples import examples_of
@@ -63,7 +63,7 @@ def test_the_closure_is_that_of_a_plain_search():
         plain = [other for other in plain if not other & joined] + [joined]
     found = merged(given, Tally())
     assert sorted(map(sorted, found)) == sorted(sorted(group) for group in plain if len(group) > 1)
-    assert groups_of([g.texts for g in given]) == found and 3 < max(map(len, found)) < 60
+    assert synonym_groups([g.texts for g in given]) == found and 3 < max(map(len, found)) < 60
 
 
 def test_what_is_left_out_is_counted(tmp_path, lines):
@@ -92,6 +92,8 @@ def test_answers_to_one_question(tmp_path, lines):
     )
     answers(AnswersConfig(data=(str(tmp_path / "a.tsv"),), out=str(tmp_path / "o.tsv")))
     assert (tmp_path / "o.tsv").read_text("utf-8") == "在首页点还款\t打开应用，还款\n"
+    rows = [("怎么还款", "在首页点还款"), ("怎么还款？", "打开应用"), ("天气", "晴天")]
+    assert answer_groups(rows) == [["在首页点还款", "打开应用"]]
     told = lines()
     assert "5 answers to 2 questions" in told
     assert all(f"1 {why}" in told for why in ("answers there already", "answers of one token", "questions of one"))
@@ -140,8 +142,10 @@ def test_what_is_refused_of_labels_answers_and_names(tmp_path):
         run(tmp_path, "天气好\t天气\n", "o.txt")
     with pytest.raises(DataError, match="g.tsv: the input; name a new file"):
         run(tmp_path, "天气好\t天气\n", "g.tsv")
-    with pytest.raises(ValueError, match="a group is '天气好': give a list of texts"):
-        groups_of(["天气好"])
+    with pytest.raises(ValueError, match="'天气好' is one text: give a list of texts"):
+        synonym_groups(["天气好"])
+    with pytest.raises(ValueError, match=r"\['怎么还款'\]: give \(question, answer\)"):
+        answer_groups([("怎么还款",)])
     with pytest.raises(ValueError, match="pairs_a_group is -1: it must be 0 or more"):
         run(tmp_path, "天气好\t天气\n", pairs_a_group=-1)
     for text, side in (("怎么还款\t \n", "answer"), ("\t点还款\n", "question"), ("怎么还款\n", "question")):

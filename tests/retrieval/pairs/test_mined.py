@@ -53,14 +53,14 @@ def plainly(texts: list[str], vectors: np.ndarray, bounds: Bounds) -> list[tuple
 def test_pairs_are_the_plain_ones(changes):
     assert len({*map(said, TEXTS)}) == len(TEXTS)
     bounds = replace(BOUNDS, **changes)
-    found = mine_pairs(TEXTS, VECTORS, bounds)
+    found = mine_pairs(TEXTS, VECTORS, **vars(bounds))
     assert [pair[:2] for pair in found] == plainly(TEXTS, VECTORS, bounds) and len(found) > 10
     assert all(bounds.least <= pair.cosine <= bounds.most for pair in found)
 
 
 def test_scale_pieces_and_the_kind_of_index_change_nothing(monkeypatch):
-    found = mine_pairs(TEXTS, VECTORS, BOUNDS)
-    assert [x[:2] for x in mine_pairs(TEXTS, 7 * VECTORS, BOUNDS)] == [x[:2] for x in found]
+    found = mine_pairs(TEXTS, VECTORS, **vars(BOUNDS))
+    assert [x[:2] for x in mine_pairs(TEXTS, 7 * VECTORS, **vars(BOUNDS))] == [x[:2] for x in found]
     monkeypatch.setattr("retrieval.pairs.mined.PIECE", 16)
     told = []
     again = neighbour_pairs(TEXTS, VECTORS, BOUNDS, Tally(), make_index("flat", 4), told.append)
@@ -73,7 +73,7 @@ def test_copies_and_texts_of_one_token_are_left_out_before():
     assert distinct(texts, tally) == [0, 3, 6]
     assert tally.dropped == {"texts of one token": 2, "texts there already": 2}
     vectors = np.eye(7, 3, dtype=np.float32) + 1
-    assert {x[:2] for x in mine_pairs(texts, vectors, Bounds(least=0, copies=1))} <= {
+    assert {x[:2] for x in mine_pairs(texts, vectors, least=0, copies=1)} <= {
         ("今天天气", "公园散步"), ("今天天气", "公园"), ("公园散步", "公园"),
     }  # fmt: skip
     assert mine_pairs(["今天天气", "好"], vectors[:2]) == []
@@ -98,7 +98,7 @@ def test_the_command_mines_what_the_function_does(model, tmp_path, capsys):
     for whiten in (0, 3):
         vectors = embedder.encode(TEXTS)
         vectors = fit_whitening(vectors, whiten)(vectors) if whiten else vectors
-        wanted = {x[:2] for x in mine_pairs(TEXTS, vectors, bounds)}
+        wanted = {x[:2] for x in mine_pairs(TEXTS, vectors, **vars(bounds))}
         count = mine(config(model, tmp_path, whiten=whiten))
         made = [tuple(line.split("\t")) for line in (tmp_path / "o.tsv").read_text("utf-8").splitlines()]
         # Cosines of the two differ by roundings, and so may the last of equals.

@@ -1,7 +1,6 @@
 """Pairs of sentences by overlap, against plain sets; bounds, draws, and what is refused."""
 
 import json
-from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -19,7 +18,7 @@ DOCUMENT = (
     "全国铁路今年九月发送货物二十九亿吨。国家铁路今年九月发送货物二十九亿吨，同比增长。今天北方多地出现大风天气。"
     "全国铁路今年九月发送货物二十九亿吨！"
 )
-ALL = Overlap(least=0, most=1, shortest=2, length=8, pairs_a_document=1000)
+ALL = {"least": 0, "most": 1, "shortest": 2, "length": 8, "pairs_a_document": 1000}
 
 
 def plain(one: list[str], other: list[str]) -> float:
@@ -36,31 +35,31 @@ def test_the_share_is_that_of_sets():
 @pytest.mark.parametrize("of", ["characters", "words"])
 def test_pairs_lie_within_the_bounds(of):
     documents = [*read_documents([str(CORPUS / "heldout.jsonl")])]
-    overlap = Overlap(least=0.15, most=0.5, of=of, shortest=5, pairs_a_document=2, length=16)
-    found = passage_pairs(documents, overlap)
+    overlap = {"least": 0.15, "most": 0.5, "of": of, "shortest": 5, "pairs_a_document": 2, "length": 16}
+    found = passage_pairs(documents, **overlap)
     shares = [plain(*((tokens if of == "characters" else words)(text) for text in pair)) for pair in found]
     assert len(found) > 5 and min(shares) >= 0.15 and max(shares) <= 0.5
     texts = [text for pair in found for text in pair]
     assert len({*map(said, texts)}) == len(texts) and min(len(tokens(text)) for text in texts) >= 5
-    of_documents = [len(pairs) for pairs in sentence_pairs(documents, overlap, Tally())]
+    of_documents = [len(pairs) for pairs in sentence_pairs(documents, Overlap(**overlap), Tally())]
     assert max(of_documents) == 2 and sum(of_documents) == len(found)
-    assert passage_pairs(documents, overlap) == found
-    assert passage_pairs(documents, replace(overlap, seed=1)) != found
+    assert passage_pairs(documents, **overlap) == found
+    assert passage_pairs(documents, **overlap, seed=1) != found
     # What is taken of a document depends on it and its number alone.
-    assert {*passage_pairs(documents[:20], overlap)} <= {*found}
+    assert {*passage_pairs(documents[:20], **overlap)} <= {*found}
 
 
 def test_copies_are_no_pair_and_a_sentence_is_in_one(monkeypatch):
     first, second, third, copy = split_sentences(DOCUMENT, faithful=False, max_length=8)
-    overlap = replace(ALL, least=0.5)
-    assert passage_pairs([DOCUMENT], overlap) in ([(first, second)], [(second, copy)])
-    assert len(passage_pairs([DOCUMENT] * 3, ALL)) == len(passage_pairs([DOCUMENT], ALL)) == 1
+    overlap = ALL | {"least": 0.5}
+    assert passage_pairs([DOCUMENT], **overlap) in ([(first, second)], [(second, copy)])
+    assert len(passage_pairs([DOCUMENT] * 3, **ALL)) == len(passage_pairs([DOCUMENT], **ALL)) == 1
     tally = Tally()
-    assert [*sentence_pairs([first + copy], overlap, tally)] == [[]] and tally.dropped[SAME] == 1
+    assert [*sentence_pairs([first + copy], Overlap(**overlap), tally)] == [[]] and tally.dropped[SAME] == 1
     weather = "天气预报说明天全国大部分地区晴到多云。"
     monkeypatch.setattr("retrieval.pairs.passages.PASSAGE", len(first + second))  # further sentences are compared apart
-    assert passage_pairs([first + second + third + weather], ALL) == [(first, second), (third, weather)]
-    assert len(passage_pairs([first + second + third + weather], replace(ALL, pairs_a_document=1))) == 1
+    assert passage_pairs([first + second + third + weather], **ALL) == [(first, second), (third, weather)]
+    assert len(passage_pairs([first + second + third + weather], **ALL | {"pairs_a_document": 1})) == 1
 
 
 def run(tmp_path, documents: list[str], **overlap) -> list[str]:
@@ -76,9 +75,8 @@ def test_the_command_writes_what_the_function_gives(tmp_path, capsys):
     show()
     documents = [*read_documents([str(CORPUS / "heldout.jsonl")])]
     made = run(tmp_path, documents, least=0.2, shortest=4)
-    assert made == ["\t".join(" ".join(x.split()) for x in pair) for pair in passage_pairs(
-        documents, Overlap(least=0.2, shortest=4)
-    )]  # fmt: skip
+    wanted = passage_pairs(documents, least=0.2, shortest=4)
+    assert made == ["\t".join(" ".join(x.split()) for x in pair) for pair in wanted]
     assert f"{len(documents)} documents; {tmp_path / 'o.tsv'}: {len(made)} pairs; left out: " in capsys.readouterr().out
 
 

@@ -1,5 +1,6 @@
 """Whatever writes, ready to: an mT5, or RoFormer as a prefix language model, told apart by what their folder says."""
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from rope.decoding.decoder import Decoder
 from rope.encoder.config_json import CLASSES, CONFIGS
 from rope.encoder.prefix_decoder import PrefixDecoder
 from rope.encoder.roformer import init
-from training.checkpoints import Checkpoints
+from training.checkpoints import Checkpoints, DamagedCheckpoint
 from training.files.atomic import read_json
 from training.files.errors import DataError, path_of
 from training.flags import changed
@@ -70,4 +71,7 @@ def _is_encoder(path: Path) -> bool:
     if not any(x.is_dir() and x.name.isdigit() for x in (run.iterdir() if run.is_dir() else ())):
         return False
     with Checkpoints(run, keep=None) as checkpoints:
-        return "encoder" in checkpoints.config(checkpoints.steps[-1])
+        for step in reversed(checkpoints.steps):
+            with suppress(DamagedCheckpoint):  # of which the loader tells
+                return "encoder" in checkpoints.config(step)
+    return False

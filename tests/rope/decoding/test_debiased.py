@@ -14,6 +14,8 @@ from rope.encoder.roformer import encode, logits
 from rope.layers.masks import unilm_mask
 from tests.rope.decoding.reference import plain_beams
 from tests.rope.encoder.random_encoder import ROFORMER, random_encoder, random_rows
+from training.mesh import MeshConfig, make_mesh
+from training.partition import RULES
 
 LONGEST, PROMPTS = 9, 3
 MODEL = random_encoder(ROFORMER, seed=3)
@@ -120,6 +122,18 @@ def test_draws_controls_padding_and_other_rows():
     np.testing.assert_array_equal(last, found[-5:])
     nothing = np.concatenate([ROWS[:2], np.zeros_like(ROWS[:1])])
     assert not [*ids(nothing, seeds=SEEDS[:3])][0][2].any()
+
+
+def test_a_mesh_changes_nothing():
+    rows = np.tile(ROWS, (2, 1, 1))[:8].reshape(8, -1)
+    run = partial(write, decoder=Debiased(DECODER, PROMPTS), marks=Marks(start=0, end=-1), length=LONGEST)
+    for search in (Search(beams=3), Search(temperature=1.0, answers=2)):
+        seeds = np.arange(8 * search.answers, dtype=np.uint32)
+        alone, _ = run(MODEL, rows, seeds, search=search)
+        with jax.set_mesh(make_mesh(MeshConfig(data=4, fsdp=2, tensor=1), jax.devices()[:8])):
+            cut = (jax.device_put(x, jax.P(RULES["batch"])) for x in (rows, seeds))
+            sharded, _ = run(jax.device_put(MODEL, jax.P()), *cut, search=search)
+        np.testing.assert_array_equal(sharded, alone)
 
 
 def test_what_is_refused():

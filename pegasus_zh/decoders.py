@@ -54,7 +54,7 @@ def load_decoder(
     try:
         prefix = PrefixDecoder(config)
     except ValueError as error:
-        raise DataError(f"{path}: {error}; give a RoFormer") from None
+        raise DataError(f"{path}: {error}; give another model") from None
     model = place(source.model, abstract(partial(init, config, jax.random.key(0))))
     return Ready(model, prefix, source.tokenizer, (), source.fingerprint)
 

@@ -14,7 +14,7 @@ from pegasus_zh.text.records import JSON_SUFFIXES, json_object, read_rows, text_
 from retrieval.pairs.same import one_line, said, tokens
 from retrieval.pairs.tally import Tally
 from retrieval.texts import read_columns, scored
-from retrieval.tuning.examples import alike_rows
+from retrieval.tuning.examples import read_pairs
 from training.files.errors import DataError
 
 TEXT, SYNONYMS = "text", "synonyms"
@@ -39,7 +39,7 @@ def read_groups(path: str, labelled: bool = False) -> Iterator[Alike]:
     elif path.endswith(JSON_SUFFIXES) and _has_synonyms(path):
         yield from (Alike(_group(json_object(row), row.place)) for row in read_rows(path))
     else:
-        yield from (Alike(row.columns) for row in alike_rows(path, labelled=False))
+        yield from (Alike(row.columns) for row in read_pairs(path, labelled=False))
 
 
 def _has_synonyms(path: str) -> bool:

@@ -35,7 +35,7 @@ def examples_of(data: Sequence[str], loss: Loss, field: str = "text", labelled: 
     if loss == "simcse":
         sentences = dict.fromkeys(text for path in data for text in _sentences(path, field))
         return Examples(where, [(text,) for text in sentences])
-    rows = [row for path in data for row in alike_rows(path, labelled)]
+    rows = [row for path in data for row in read_pairs(path, labelled)]
     if not rows:
         raise DataError(f"{where}: no pair in it")
     counts = {len(row.columns) for row in rows}
@@ -62,8 +62,8 @@ def _sentences(path: str, field: str) -> Iterator[str]:
             yield from (text for text in row.columns if len(row.columns) == 1 or not is_number(text))
 
 
-def alike_rows(path: str, labelled: bool) -> list[Row]:
-    """The rows of a file of texts that are alike; of labelled ones those, without their labels. Raises DataError."""
+def read_pairs(path: str, labelled: bool) -> list[Row]:
+    """The rows of a file of pairs; of labelled ones those that are alike, without their labels."""
     rows = list(read_columns(path))
     if labelled:
         pairs = [(row.place, *scored(row)) for row in rows]

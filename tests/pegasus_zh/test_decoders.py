@@ -14,7 +14,7 @@ from pegasus_zh.text.documents import CORPUS
 from rope.encoder.prefix_decoder import PrefixDecoder
 from tests.pegasus_zh.test_writing import CONFIG, MODEL, TOKENIZER
 from tests.retrieval.small_model import write_model
-from tests.rope.encoder.random_encoder import BERT, ROFORMER, one_layer_preset
+from tests.rope.encoder.random_encoder import ROFORMER, one_layer_preset
 from training.files.errors import DataError
 
 
@@ -27,16 +27,18 @@ def test_folders_and_runs(tmp_path, one_device):
     assert isinstance(ready.decoder, PrefixDecoder) and ready.decoder.config.dtype == "bfloat16"
     assert load_decoder(roformer).fingerprint == ready.fingerprint
     with one_layer_preset():
-        run = pretrain_encoder([CORPUS / "heldout.jsonl"], steps=1, folder=tmp_path / "run", length=32, vocabulary=400)
+        settings = {"steps": 1, "length": 32, "vocabulary": 400}
+        run = pretrain_encoder([CORPUS / "heldout.jsonl"], folder=tmp_path / "run", **settings)
+        other = pretrain_encoder([CORPUS / "heldout.jsonl"], folder=tmp_path / "other", positions="buckets", **settings)
     for path in (run.folder, run.folder / "checkpoints"):
         ready = load_decoder(path)
         assert isinstance(ready.decoder, PrefixDecoder) and ready.decoder.config.layers == 1
+    with pytest.raises(DataError, match="other: positions are buckets.*: writing step by step needs.*; give another"):
+        load_decoder(other.folder)
     assert np.isfinite(jax.tree.leaves(ready.model)[0]).all()
 
 
 def test_what_cannot_write(tmp_path):
-    with pytest.raises(DataError, match="writing step by step needs rotary positions.*; give a RoFormer"):
-        load_decoder(write_model(tmp_path / "bert", BERT))
     with pytest.raises(DataError, match="an encoder without the head that writes"):
         load_decoder(write_model(tmp_path / "headless", replace(ROFORMER, head=False)))
     with pytest.raises(DataError, match="no such folder"):

@@ -6,8 +6,8 @@ t5/           mT5 and its objective; loading (transformers, bert4keras), transpl
 experiments/  few-shot: what pretraining buys when examples are few
 
 pretrain, finetune, generation and evaluation are what a user runs, tuning what finetune and few-shot train by,
-text_encoder the same for RoFormer and BERT (and what retrieval builds on), writing is texts to texts by any decoder;
-api is what a program calls, by names of this package (docs/python.md).
+text_encoder the same for RoFormer and BERT (and what retrieval builds on), writing is texts to texts by any decoder,
+decoders loads that of either; api is what a program calls, by names of this package (docs/python.md).
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,8 +2,10 @@
 
 vectors/      texts to vectors (encoding, pooling); what a folder says of them (source, modules: sentence-transformers);
               whitening, flow; files of vectors (arrays)
-tuning/       an encoder tuned for them: contrastive losses, SimCSE, CoSENT, a softmax over groups of labels
+tuning/       an encoder tuned for them: contrastive losses, SimCSE, CoSENT, a softmax over groups of labels; and
+              RoFormer-Sim, by a language model too
 similar/      similar questions of a text, drawn and ranked by one model
+pairs/        pairs of texts that are alike, out of groups, answers, passages, a corpus, or a model that writes
 search/       an index (index), its folder (store), commands and page over it
 experiments/  the similarity grid: models x poolings x whitenings x tasks
 
@@ -16,9 +18,31 @@ api is what a program calls, by names of this package (docs/python.md).
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval.api import Embedder, SimilarQuestions, Whitening, fit_whitening, load_whitening
+    from retrieval.api import (
+        Embedder,
+        SimilarQuestions,
+        Whitening,
+        answer_groups,
+        fit_whitening,
+        load_whitening,
+        mine_pairs,
+        passage_pairs,
+        synonym_groups,
+        write_pairs,
+    )
 
-__all__ = ["Embedder", "SimilarQuestions", "Whitening", "fit_whitening", "load_whitening"]
+__all__ = [
+    "Embedder",
+    "SimilarQuestions",
+    "Whitening",
+    "answer_groups",
+    "fit_whitening",
+    "load_whitening",
+    "mine_pairs",
+    "passage_pairs",
+    "synonym_groups",
+    "write_pairs",
+]
 
 
 def __getattr__(name: str) -> Any:

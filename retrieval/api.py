@@ -1,4 +1,4 @@
-"""What others call: texts to vectors, vectors whitened, and texts to similar questions."""
+"""What others call: texts to vectors, vectors whitened, texts to similar questions, and pairs of texts."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -10,6 +10,10 @@ import jax
 import numpy as np
 
 from pegasus_zh.text.lists import listed
+from retrieval.pairs.groups import answer_groups, synonym_groups
+from retrieval.pairs.mined import mine_pairs
+from retrieval.pairs.passages import passage_pairs
+from retrieval.pairs.written import write_pairs
 from retrieval.similar.drawing import Drawing
 from retrieval.similar.ranking import Found
 from retrieval.similar.writer import QuestionWriter
@@ -25,7 +29,10 @@ from training.mesh import MeshConfig, mesh_of
 from training.partition import Dtype, abstract, place
 from training.ranges import check_number
 
-__all__ = ["Embedder", "SimilarQuestions", "Whitening", "fit_whitening", "load_whitening"]
+__all__ = [
+    "Embedder", "SimilarQuestions", "Whitening", "fit_whitening", "load_whitening",
+    "answer_groups", "mine_pairs", "passage_pairs", "synonym_groups", "write_pairs",
+]  # fmt: skip
 
 
 class Embedder:

@@ -29,7 +29,7 @@ def read_groups(path: str, labelled: bool = False) -> Iterator[Group]:
     remedy.
     """
     alone = 0
-    for group in _groups(path, labelled):
+    for group in all_groups(path, labelled):
         texts = tuple(dict.fromkeys(text.strip() for text in group.texts))
         if len(texts) > 1:
             yield Group(group.place, texts)
@@ -39,7 +39,8 @@ def read_groups(path: str, labelled: bool = False) -> Iterator[Group]:
         tell(f"{path}: {alone:,} groups have one text alone, which says nothing of others: left out")
 
 
-def _groups(path: str, labelled: bool) -> Iterator[Group]:
+def all_groups(path: str, labelled: bool = False) -> Iterator[Group]:
+    """Those of a file as they are, of one text too. Raises DataError."""
     rows = read_records(path)
     first = next(rows, None)
     if first is None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pegasus_zh.text.lines import is_blank
-from pegasus_zh.text.records import Record, cells, text_of
+from pegasus_zh.text.records import Record, cells, json_object, text_of
 from retrieval.texts import read_records
 from retrieval.tuning.columns import is_negative
 from retrieval.tuning.examples import read_alike
@@ -53,14 +53,16 @@ def all_groups(path: str, labelled: bool = False) -> Iterator[Group]:
 
 
 def _with_synonyms(record: Record) -> Group:
-    fields = cells(record)
-    others = fields.get("synonyms") if isinstance(fields, dict) else None
-    if isinstance(fields, list) or not isinstance(others, list) or not all(isinstance(x, str) for x in others):
-        raise DataError(f'{record.place}: no list of texts in "synonyms", as before; mend or remove the line')
-    texts = (text_of(fields, "text", record.place), *others)
-    if empty := [n for n, text in enumerate(texts, 1) if is_blank(text)]:
-        raise DataError(f"{record.place}: text {empty[0]} of the group is empty; remove it")
-    return Group(record.place, texts)
+    fields, place = json_object(record), record.place
+    others = fields.get("synonyms")
+    if not isinstance(others, list):
+        raise DataError(f"{place}: 'synonyms' is {others!r:.40}, not a list of texts; mend it")
+    numbered = {f"synonyms[{n}]": text for n, text in enumerate(others)}
+    texts = (text_of(fields, "text", place), *(text_of(numbered, name, place) for name in numbered))
+    if empty := [n for n, text in enumerate(texts) if is_blank(text)]:
+        where = f"text {empty[0]} of 'synonyms'" if empty[0] else "'text'"
+        raise DataError(f"{place}: {where} is empty; remove it")
+    return Group(place, texts)
 
 
 def _of_columns(path: str, labelled: bool) -> Iterator[Group]:

@@ -295,7 +295,7 @@ def test_groups_of_files(tmp_path, said: list[str]) -> None:
     assert [group.texts for group in read_groups(str(tmp_path / "d.tsv"))] == [("今天", "天"), ("我们", "你")]
     (tmp_path / "c.csv").write_text("sentence1,sentence2,label\n今天,天,1\n我们,你,0\n")
     assert [group.texts for group in read_groups(str(tmp_path / "a.jsonl"))] == [("今天", "天气")]
-    assert said == [f"{tmp_path / 'a.jsonl'}: 1 groups have one text alone, which says nothing of others: left out"]
+    assert said[2:] == [f"{tmp_path / 'a.jsonl'}: 1 groups have one text alone, which says nothing of others: left out"]
     found = read_questions(config(tmp_path / "a.jsonl", tmp_path / "b.tsv"), source(CONFIG))
     assert found.files == (1, 2)
     found = read_questions(config(tmp_path / "c.csv", labelled=True), source(CONFIG))
@@ -305,9 +305,13 @@ def test_groups_of_files(tmp_path, said: list[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.jsonl", '{"text": "今天", "synonyms": "天气"}\n', 'line 1: no list of texts in "synonyms"'),
-        ("a.jsonl", '{"text": "今天", "synonyms": ["天"]}\n{"text": "天"}\n', 'line 2: no list of texts in "synonyms"'),
-        ("a.jsonl", '{"text": "今天", "synonyms": ["天", " "]}\n', "line 1: text 3 of the group is empty"),
+        ("a.jsonl", '{"text": "今天", "synonyms": "天气"}\n', "line 1: 'synonyms' is '天气', not a list of texts"),
+        (
+            "a.jsonl",
+            '{"text": "今天", "synonyms": ["天"]}\n{"text": "天"}\n',
+            "line 2: 'synonyms' is None, not a list of texts",
+        ),
+        ("a.jsonl", '{"text": "今天", "synonyms": ["天", " "]}\n', "line 1: text 2 of 'synonyms' is empty"),
         ("a.jsonl", '{"text": "今天", "synonyms": ["今天"]}\n', "no group of two texts"),
         ("a.tsv", "今天\t\n", "line 1: column 2 is empty"),
         ("a.tsv", "今天\t天\t1\n天\t好\t0\n", "--labelled takes the pairs"),

@@ -118,7 +118,8 @@ def given_pairs(
 def frame_pair(source: list[int], target: list[int], tokenizer: Tokenizer, max_source: int, max_target: int) -> Example:
     """Between the special tokens, cut to so many ids."""
     framed = (tokenizer.frame_source(source, max_source), tokenizer.frame_target(target, max_target))
-    return tuple(np.array(ids, id_dtype(tokenizer.vocab_size)) for ids in framed)
+    dtype = id_dtype(tokenizer.vocab_size)
+    return tuple(np.fromiter(ids, dtype, len(ids)) for ids in framed)
 
 
 _LENGTHS = ("max_source", "max_target")

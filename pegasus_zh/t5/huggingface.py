@@ -57,7 +57,7 @@ _SETTINGS = {
     "dropout_rate": "dropout",
     "layer_norm_epsilon": "epsilon",
 }
-# What generation_config.json may say of the search, and what is as good as nothing said.
+# What may be said of the search, and what is as good as nothing said.
 _SEARCH = {
     "num_beams": 1,
     "do_sample": False,
@@ -66,8 +66,26 @@ _SEARCH = {
     "no_repeat_ngram_size": 0,
     "min_length": 0,
     "min_new_tokens": 0,
-    "bad_words_ids": None,
-    "forced_bos_token_id": None,
+    "early_stopping": False,
+    "num_return_sequences": 1,
+    "max_length": 20,
+    "encoder_repetition_penalty": 1,
+    "encoder_no_repeat_ngram_size": 0,
+    "diversity_penalty": 0,
+    "num_beam_groups": 1,
+    **dict.fromkeys(
+        (
+            "max_new_tokens",
+            "bad_words_ids",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+            "begin_suppress_tokens",
+            "sequence_bias",
+            "exponential_decay_length_penalty",
+            "force_words_ids",
+            "stop_strings",
+        )
+    ),
 }
 _ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
 _FEED_FORWARD = {"gate": "wi_0", "linear": "wi_1", "output": "wo"}
@@ -143,21 +161,28 @@ def _kind_of(about: dict[str, Any], stored: Collection[str], file: Path) -> str:
 
 
 def read_suppressed(folder: Path, vocabulary: int) -> tuple[int, ...]:
-    """The ids that generation_config.json says are never written. Raises DataError for what are none of a vocabulary of
+    """The ids that are never written, by generation_config.json. Raises DataError for what are none of a vocabulary of
     so many."""
-    file = folder / "generation_config.json"
-    found = (read_json(file).get("suppress_tokens") if file.exists() else None) or []
+    file = _generation_file(folder)
+    found = read_json(file).get("suppress_tokens") or []
     if not isinstance(found, list) or not all(type(i) is int and 0 <= i < vocabulary for i in found):
         raise DataError(f"{file}: suppress_tokens is {json.dumps(found):.80}: give a list of ids below {vocabulary:,}")
     return tuple(found)
 
 
 def searched_with(folder: Path) -> str:
-    """What generation_config.json says of the search, such as "num_beams 4, length_penalty 0.6"."""
+    """What a folder says of the search, such as "generation_config.json has num_beams 4, length_penalty 0.6"."""
+    about = read_json(file := _generation_file(folder))
+    usual = _SEARCH | ({"max_length": MAX_LENGTH} if OWN_KEY in read_json(folder / "config.json") else {})
+    asked = {key: about[key] for key, value in usual.items() if about.get(key) not in (None, value)}
+    told = ", ".join(f"{key} {json.dumps(value):.80}" for key, value in asked.items())
+    return told and f"{file.name} has {told}"
+
+
+def _generation_file(folder: Path) -> Path:
+    """What transformers heeds of how texts are written: config.json has it in folders of earlier releases."""
     file = folder / "generation_config.json"
-    about = read_json(file) if file.exists() else {}
-    asked = {key: about[key] for key, usual in _SEARCH.items() if about.get(key) not in (None, usual)}
-    return ", ".join(f"{key} {json.dumps(value)}" for key, value in asked.items())
+    return file if file.exists() else folder / "config.json"
 
 
 def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
@@ -166,7 +191,10 @@ def read_config(about: dict[str, Any], file: Path) -> tuple[MT5Config, bool]:
     if kind not in ("mt5", "t5", OWN_TYPE):
         raise DataError(f"{file}: model_type is {kind!r}; only mt5 and t5 (v1.1) are read")
     gate = gate or ("gated-gelu" if kind == "mt5" else "relu")  # transformers' defaults
-    activation = about.get("dense_act_fn") or {"gated-gelu": "gelu_new"}.get(str(gate), str(gate).rpartition("-")[2])
+    named = about.get("dense_act_fn")
+    activation = named or {"gated-gelu": "gelu_new"}.get(str(gate), str(gate).rpartition("-")[2])
+    if named and str(named) not in ACTIVATIONS:
+        raise DataError(f"{file}: dense_act_fn is {json.dumps(named)}; only {', '.join(ACTIVATIONS)} can be read")
     if not str(gate).startswith("gated-") or str(activation) not in ACTIVATIONS:
         raise DataError(
             f"{file}: feed_forward_proj is {gate!r}, a T5 before v1.1 or another function; needs gated-gelu"

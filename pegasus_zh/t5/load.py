@@ -108,7 +108,7 @@ def load(
     if {said.start, said.end, said.pad} != {None}:
         why += f"; starts with {tokenizer.start_id}, ends with {tokenizer.eos_id}, pads with {tokenizer.pad_id}"
     if kind == "huggingface" and (search := huggingface.searched_with(path)):
-        why += f"; generation_config.json has {search}, which only flags set here"
+        why += f"; {search}, which only flags set here"
     source = f"{path}: {what}, {size:.1f}M parameters; {switches} ({why})"
     return Loaded(model, config, tokenizer, source, tuple(i for i in suppressed if i != tokenizer.pad_id))
 

@@ -3,7 +3,8 @@
 * pegasus: vocab.txt, which `load_tokenizer` reads, and tokenizer.json for RoFormerTokenizer, the one class of
   transformers that cuts by jieba (HMM off) and looks words up before BERT's wordpiece. It needs `pip install rjieba`.
   Its ids are ours but for control, private and unassigned characters (it drops them before the text is cut into words,
-  we after, or not at all), Latin words of more than 100 characters ([UNK] there, pieces here), c++ and c# where the
+  we after, or not at all), Σ at a word's end, combining marks newer than its tables, Latin words of more than 100
+  characters ([UNK] there, pieces here), c++ and c# where the
   vocabulary lacks them (likewise), and special tokens written out in the text ([SEP] is one token there, plain text
   here). It decodes with spaces between all tokens.
   Where the rules are BERT's alone, the class is BertTokenizer.

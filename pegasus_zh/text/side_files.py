@@ -123,7 +123,12 @@ class SideFiles:
         normal = self.fast.get("normalizer") or {}
         lower = self.settings.get("do_lower_case", True if known else normal.get("lowercase", True))
         strip = self.settings.get("strip_accents", None if known else normal.get("strip_accents"))
-        if type(lower) is not bool or strip not in (None, lower):
+        if type(lower) is not bool:
+            raise DataError(
+                f"{self.folder / SETTINGS_FILE}: do_lower_case is {json.dumps(lower)}; write true or false, without "
+                "quotation marks"
+            )
+        if strip not in (None, lower):
             raise DataError(
                 f"{self.folder / SETTINGS_FILE}: do_lower_case is {json.dumps(lower)} and strip_accents "
                 f"{json.dumps(strip)}; only both, or neither, can be read"

@@ -113,6 +113,19 @@ class Tokenizer(Protocol):
         """The same of the vocabulary's own ids."""
         ...
 
+    def parted(self) -> list[bool]:
+        """Has a text a blank before each id's piece, where letters of a word stand before it?"""
+        found = self._parted()
+        return found + [True] * (self.vocab_size - len(found))
+
+    def _parted(self) -> list[bool]:
+        """The same of the vocabulary's own ids."""
+        ...
+
+    def byte_ids(self, character: str) -> tuple[int, ...]:
+        """The ids that write a character by its bytes in UTF-8; none where the vocabulary has no bytes."""
+        return ()
+
     def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
         """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids, with
         `more` settings of tokenizer_config.json. Raises DataError where there is no room."""
@@ -182,6 +195,9 @@ class PegasusTokenizer(Tokenizer):
         found = ("" if is_special(token) else token for token in self.vocabulary)
         return [token[2:] if token.startswith("##") and len(token) > 2 else token for token in found]
 
+    def _parted(self) -> list[bool]:
+        return [not (token.startswith("##") and len(token) > 2) for token in self.vocabulary]
+
     def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
         super().save(folder, more)
         _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
@@ -240,8 +256,18 @@ class SentencePieceTokenizer(Tokenizer):
         return self._processor.decode([int(i) for i in ids if self.unk_id < i < size])
 
     def _pieces(self) -> list[str]:
-        found = self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
-        return ["" if i <= self.unk_id else piece.strip("\N{LOWER ONE EIGHTH BLOCK}") for i, piece in enumerate(found)]
+        silent = self._processor.is_byte
+        return [
+            "" if i <= self.unk_id or silent(i) else piece.strip("\N{LOWER ONE EIGHTH BLOCK}")
+            for i, piece in enumerate(self.vocabulary)
+        ]
+
+    def _parted(self) -> list[bool]:
+        return [piece.startswith("\N{LOWER ONE EIGHTH BLOCK}") for piece in self.vocabulary]
+
+    def byte_ids(self, character: str) -> tuple[int, ...]:
+        ids = tuple(self.piece_id(f"<0x{byte:02X}>") for byte in character.encode())
+        return ids if all(map(self._processor.is_byte, ids)) else ()
 
     def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
         super().save(folder, more)

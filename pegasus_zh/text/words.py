@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain, islice
 
+from pegasus_zh.text.spacing import is_chinese
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.files.errors import DataError
 
@@ -25,22 +26,38 @@ def spellings(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], ...]:
     """All ways in which the vocabulary writes a word: as a token or within one, or as several tokens in a row. None
     where it cannot.
 
-    A word that begins or ends within a token among several is not found. Raises DataError for a word with too many.
+    Of a character that is a token of its own, its bytes are among them, which no text needs. A word that begins or ends
+    within a token among several is not found. Raises DataError for a word with too many.
     """
-    ids, pieces, of_text = tokenizer.encode(word), tokenizer.pieces(), defaultdict[str, list[int]](list)
+    ids, pieces, parted, of_text = (
+        tokenizer.encode(word),
+        tokenizer.pieces(),
+        tokenizer.parted(),
+        defaultdict[str, list[int]](list),
+    )
     for i, piece in enumerate(pieces):
         of_text[piece].append(i)
 
-    def ways(rest: str) -> Iterator[tuple[int, ...]]:
+    def is_own(character: str) -> bool:
+        return any(not parted[i] for i in of_text.get(character, ()))
+
+    def ways(rest: str, before: str = "") -> Iterator[tuple[int, ...]]:
+        """Of what is left of a word, after this character; a blank between letters is where the word has one."""
         if not rest:
             yield ()
+            return
+        blank = {True} if rest[0] == " " else {False} if _is_letter(before) and _is_letter(rest[0]) else {True, False}
+        rest = rest.lstrip()
         for end in range(1, len(rest) + 1):
             for i in of_text.get(rest[:end], ()):
-                yield from ((i, *others) for others in ways(rest[end:]))
+                if parted[i] in blank:
+                    yield from ((i, *others) for others in ways(rest[end:], rest[end - 1]))
+        if not is_own(rest[0]) and (own := tokenizer.byte_ids(rest[0])):
+            yield from ((*own, *others) for others in ways(rest[1:], rest[0]))
 
-    texts = {"".join(tokenizer.normalise(word).split())}
+    texts = {_closed(tokenizer.normalise(word))}
     if tokenizer.unk_id not in ids:  # as a sentencepiece model normalises
-        texts.add("".join(pieces[i] for i in ids))
+        texts.add(_closed(tokenizer.decode(ids)))
     texts.discard("")  # which is in all of them
     found: set[tuple[int, ...]] = {(i,) for i, piece in enumerate(pieces) if any(text in piece for text in texts)}
     found |= {*islice(chain.from_iterable(map(ways, texts)), _MOST)}
@@ -48,7 +65,22 @@ def spellings(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], ...]:
         raise DataError(
             f"forbid has {word!r}, which the vocabulary writes in {_MOST:,} ways or more: give a longer word, or a part"
         )
+    if found:
+        found |= {tokenizer.byte_ids(character) for text in texts for character in text if is_own(character)} - {()}
     return tuple(sorted(found))
+
+
+def _closed(text: str) -> str:
+    """With blanks between letters of words alone, and one there."""
+    closed = ""
+    for part in text.split():
+        closed += " " * (_is_letter(closed[-1:]) and _is_letter(part[0])) + part
+    return closed
+
+
+def _is_letter(character: str) -> bool:
+    """Of a word that has no blank within, unlike Chinese."""
+    return character.isalnum() and not is_chinese(character)
 
 
 def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -39,7 +39,9 @@ _MODES = {  # of releases before 5.5: a switch each
 }
 _ONLY: dict[str, dict[str, Any]] = {  # settings of the modules that are computed in no other way
     "Transformer": {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
-    | dict.fromkeys(("processing_kwargs", "model_args", "tokenizer_args", "query_expansion"), None),
+    | {"modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}}
+    | dict.fromkeys(("processing_kwargs", "processor_kwargs", "model_args", "tokenizer_args", "query_expansion"), None)
+    | dict.fromkeys(("config_args", "config_kwargs", "tokenizer_name_or_path"), None),
     "Dense": {"module_input_name": "sentence_embedding", "use_residual": False},
     "Normalize": {"module_input_name": "sentence_embedding"},
 }
@@ -54,7 +56,8 @@ class Modules:
     layers: Path | None  # of a WeightedLayerPooling
     pooling: Path
     after: tuple[tuple[str, Path], ...]  # Dense and Normalize
-    length: int | None
+    length: int | None  # None: as many ids as the model has positions
+    lowers: bool  # are texts put in lower case, whatever the tokenizer does?
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str = ""
 
@@ -103,6 +106,7 @@ def read_modules(folder: Path) -> Modules:
         listed[len(head) - 1][1],
         tuple(listed[len(head) :]),
         length,
+        about.get("do_lower_case") is True,
         *_prompts(folder / PROMPTS),
     )
 
@@ -136,6 +140,11 @@ def _prompts(file: Path) -> tuple[dict[str, str], str]:
     prompts, default = about.get("prompts") or {}, about.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(x, str) for x in prompts.values()):
         raise DataError(f"{file}: prompts are {json.dumps(prompts)[:80]}; they must be texts by name")
+    if about.get("truncate_dim") is not None:
+        raise DataError(
+            f"{file}: truncate_dim is {json.dumps(about['truncate_dim'])}; only null can be read: write that, and take "
+            "the first dimensions of what is made here"
+        )
     if about.get("model_type") not in (None, "SentenceTransformer"):
         raise DataError(
             f"{file}: model_type is {json.dumps(about['model_type'])}; only SentenceTransformer can be read"

@@ -12,7 +12,7 @@ import numpy as np
 
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.vectors.encoding import LENGTH, Encode, Encoding
-from retrieval.vectors.modules import MODULES, read_modules
+from retrieval.vectors.modules import MODULES, TRANSFORMER, read_modules
 from retrieval.vectors.pooling import Pooling, pooling_named
 from retrieval.vectors.steps import Dense, Step, after
 from training.files.errors import DataError, path_of
@@ -108,7 +108,12 @@ def load_sentence_encoder(path: Path | str, *, step: int | None = None) -> Sente
     found = read_modules(path)
     text = load_text_encoder(found.transformer, step=step)
     pooling, steps = found.read_steps(text.config)
-    length, config = found.length or LENGTH, text.config
+    if found.lowers and text.tokenizer.settings.cased:
+        raise DataError(
+            f"{found.transformer}: do_lower_case is true in {TRANSFORMER} and false in tokenizer_config.json; write "
+            "the same in both"
+        )
+    length, config = found.length or text.config.max_positions, text.config
     length = min(length, config.max_positions) if config.positions == "learned" else length
     said = ", ".join([pooling, *(step.told for step in steps)])
     tell(f"{path}: pooling {said}, {length} ids, by {MODULES}")

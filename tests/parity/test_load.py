@@ -1,12 +1,14 @@
 """Loading what transformers and torch write, and transformers loading what we write: the same logits both ways."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 from transformers.activations import GELUActivation
 
@@ -158,6 +160,18 @@ def test_a_pickle_that_holds_code_is_not_run(tmp_path, capsys):
     torch.save(MT5ForConditionalGeneration(MT5Config(**SIZES)), tmp_path / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"bin: not a state dict but a pickle of .*MT5For\w+, which .*save_pretrained$"):
         load(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Surprise()}))
+    with pytest.raises(DataError, match="bin: not a state dict but a pickle of .*, which .* with save_pretrained$"):
+        load(tmp_path)
+    assert "has run" not in capsys.readouterr().out
+
+
+def test_weights_that_were_saved_as_parameters(tmp_path):
+    write_folder(tmp_path, MODEL, CONFIG, PEGASUS)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({name: torch.nn.Parameter(x) for name, x in weights.items()}, tmp_path / "pytorch_model.bin")
+    assert np.array_equal(load(tmp_path).model.embedding, MODEL.embedding)
 
 
 @pytest.mark.parametrize(

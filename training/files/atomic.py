@@ -38,8 +38,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno and not error.filename:  # such as of a full disk
-            error.filename = str(path)
+        _name(error, path, temporary)
         raise
     finally:
         _settle(path, temporary, old)
@@ -67,9 +66,14 @@ def resumable_write(path: Path, identity: str) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
             os.replace(partial, path)
     except OSError as error:  # such as of a full disk, also as the file is closed
-        if error.errno and not error.filename:
-            error.filename = str(path)
+        _name(error, path, partial)
         raise
+
+
+def _name(error: OSError, path: Path, hidden: Path) -> None:
+    """The file that was asked for, in what is said of one that nobody knows."""
+    if error.errno and error.filename in (None, str(hidden)):
+        error.filename = str(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -235,6 +236,12 @@ def open_torch(file: Path) -> dict[str, Stored]:
                 f"{file}: not a state dict but a pickle of {code[1]}, which would run code when read: where you trust "
                 "it, load it with torch and write it again with save_pretrained"
             ) from None
+        with suppress(OSError), open(file, "rb") as opened:
+            if opened.read(2) in (b"\x80\x03", b"\x80\x04", b"\x80\x05") and "weights_only" in str(error):
+                raise DataError(
+                    f"{file}: not a state dict but a pickle of something else, which may run code when read: where you "
+                    "trust it, load it and write the model with save_pretrained"
+                ) from None
         raise damaged(file, error, "not a whole file of torch weights") from None
     if not isinstance(tensors, dict) or not all(isinstance(x, torch.Tensor) for x in tensors.values()):
         raise DataError(f"{file}: not a state dict of tensors alone; save the model with save_pretrained")
@@ -242,7 +249,7 @@ def open_torch(file: Path) -> dict[str, Stored]:
     def stored(tensor: torch.Tensor) -> Stored:
         # NumPy has no bfloat16 of torch's; float32 holds every value of both half types.
         return Stored(
-            file, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor.float().numpy()
+            file, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor.detach().float().numpy()
         )
 
     return {name: stored(tensor) for name, tensor in tensors.items()}

@@ -53,6 +53,6 @@ def test_a_shard_adds_block_by_block(tmp_path, count: int, length: int, blocks: 
     steps: list[int] = []
     examples = ExamplesConfig(selector="lead", row_source=384, row_target=128)
     config, tokenizer = PrepareConfig(data=(str(tmp_path / "a.txt"),)), PegasusTokenizer([*SPECIALS, "好"])
-    make = ShardMaker(examples, config, tokenizer, tmp_path, examples.row, Steps())
+    make = ShardMaker(examples, config, tokenizer, tmp_path, examples.row, done=Steps())
     shard = make(0, list(mixed_records(find_sources(config.data))))
     assert len(steps) == blocks and sum(steps) == shard.bytes == 3 * length * count

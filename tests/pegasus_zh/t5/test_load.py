@@ -71,6 +71,9 @@ def folder(tmp_path) -> Path:
     return tmp_path / "model"
 
 
+LENGTH = "; generation_config.json has max_length 128, which only flags set here)"  # of our own it is not told
+
+
 def edit(folder: Path, **values) -> None:
     """Sets keys of config.json; None removes one."""
     about = json.loads((folder / "config.json").read_text()) | values
@@ -178,7 +181,7 @@ def test_a_port_of_t5_pegasus_is_known_by_its_vocabulary(folder):
     edit(folder, pegasus_zh=None)
     loaded = load(folder)
     assert loaded.config == replace(CONFIG, **SEMANTICS["bert4keras"])
-    assert loaded.source.endswith("on (vocab.txt has words of jieba such as 今天: a port of T5-PEGASUS)")
+    assert loaded.source.endswith(f"on (vocab.txt has words of jieba such as 今天: a port of T5-PEGASUS{LENGTH}")
     assert load(folder, semantics="mt5").config == CONFIG
     edit(folder, pegasus_zh={"cross_bias": True})
     assert load(folder).config == replace(CONFIG, cross_bias=True)
@@ -193,7 +196,9 @@ def test_a_vocabulary_of_characters_is_uers_or_is_asked_about(folder):
     for vocabulary in (["extra0" if token == "[unused1]" else token for token in characters], [*characters, "extra0"]):
         PegasusTokenizer(vocabulary).save(folder)
         loaded = load(folder)
-        assert loaded.config == CONFIG and loaded.source.endswith("(by config.json; vocab.txt has extra0: UER's T5)")
+        assert loaded.config == CONFIG and loaded.source.endswith(
+            f"(by config.json; vocab.txt has extra0: UER's T5{LENGTH}"
+        )
         assert load(folder, semantics="bert4keras").config == replace(CONFIG, **SEMANTICS["bert4keras"])
     for vocabulary, said in ((characters, "neither words"), ([*characters, "今天", "extra0"], "both words")):
         PegasusTokenizer(vocabulary).save(folder)
@@ -209,7 +214,7 @@ def test_google_models_are_as_their_config_says(tmp_path):
     config = replace(CONFIG, vocabulary=1216)
     write_folder(tmp_path, random_model(config), config, SENTENCEPIECE)
     edit(tmp_path, pegasus_zh=None)
-    assert load(tmp_path).config == config and load(tmp_path).source.endswith("(by config.json)")
+    assert load(tmp_path).config == config and load(tmp_path).source.endswith(f"(by config.json{LENGTH}")
     # transformers 5 writes tie_word_embeddings: true for mT5 and for T5 v1.1, whatever they are.
     edit(tmp_path, tie_word_embeddings=True, dense_act_fn="gelu_new")
     assert load(tmp_path).config == config
@@ -321,6 +326,15 @@ def test_a_search_that_a_folder_asks_for_is_told(folder):
     file.write_text(json.dumps(about | usual | {"num_beams": 4, "length_penalty": 0.6, "do_sample": True}))
     told = "generation_config.json has num_beams 4, do_sample true, length_penalty 0.6, which only flags set here)"
     assert load(folder).source.endswith(told)
+    file.write_text(
+        json.dumps(about | usual | {"max_length": 84, "forced_eos_token_id": 1, "sequence_bias": [[[5], 9]]})
+    )
+    told = "generation_config.json has max_length 84, forced_eos_token_id 1, sequence_bias [[[5], 9]], which only flags"
+    assert told in load(folder).source
+    file.unlink()  # as folders of earlier releases have it, which transformers heeds too
+    edit(folder, num_beams=4, suppress_tokens=[0, 7])
+    loaded = load(folder)
+    assert "config.json has num_beams 4, which only flags set here" in loaded.source and loaded.suppressed == (7,)
 
 
 def test_an_encoder_alone_is_named(folder):

@@ -251,6 +251,14 @@ def test_berts_own_rules_where_the_model_is_a_bert(tmp_path):
         assert load_tokenizer(write(tmp_path, **files)).fingerprint == CHARACTERS.fingerprint
 
 
+def test_a_case_is_true_or_false(tmp_path):
+    CHARACTERS.save(write(tmp_path, tokenizer_config={"do_lower_case": "False"}))
+    with pytest.raises(
+        DataError, match='tokenizer_config.json: do_lower_case is "False"; write true or false, without'
+    ):
+        load_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["cls_token", "sep_token", "unk_token"])
 def test_other_tokens_around_a_text_are_refused(tmp_path, name):
     CHARACTERS.save(write(tmp_path, tokenizer_config={name: {"content": "[unused1]"}}))

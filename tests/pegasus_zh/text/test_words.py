@@ -9,7 +9,7 @@ import sentencepiece
 from pegasus_zh.text.side_files import Settings
 from pegasus_zh.text.tokenizer_files import load_tokenizer
 from pegasus_zh.text.tokenizers import PegasusTokenizer, SentencePieceTokenizer
-from pegasus_zh.text.vocabulary import SPECIALS
+from pegasus_zh.text.vocabulary import SPECIALS, train_sentencepiece
 from pegasus_zh.text.words import opening, sentinels, spellings
 from training.files.errors import DataError
 
@@ -80,8 +80,36 @@ def test_a_cased_vocabulary_tells_capitals_apart():
     vocabulary = [*SPECIALS, "Apple", "apple", "A", "##pple", "pple"]
     cased = PegasusTokenizer(vocabulary, settings=Settings(cased=True))
     ways = {" ".join(cased.vocabulary[i] for i in way) for way in spellings(cased, "Apple")}
-    assert ways == {"Apple", "A ##pple", "A pple"}
+    assert ways == {"Apple", "A ##pple"}  # not "A pple", which is two words
     assert "apple" in {" ".join(vocabulary[i] for i in way) for way in spellings(PegasusTokenizer(vocabulary), "Apple")}
+
+
+def test_letters_of_a_word_go_on_and_words_are_apart(pieces):
+    """Of Latin words the pieces that continue one alone: else each letter would double the ways."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    latin = PegasusTokenizer([*SPECIALS, *letters, *(f"##{x}" for x in letters), "form", "##form", "deep", "##er"])
+    ways = {" ".join(latin.vocabulary[i] for i in way) for way in spellings(latin, "transformer")}
+    assert len(ways) == 8 and "t ##r ##a ##n ##s ##form ##er" in ways
+    assert len(spellings(latin, "artificial")) == len(spellings(latin, "summarization")) == 2
+    ways = {" ".join(latin.vocabulary[i] for i in way) for way in spellings(latin, "deep form")}
+    assert {"deep form", "d ##e ##e ##p f ##o ##r ##m"} <= ways and not any("##form" in way for way in ways)
+
+
+def test_a_word_is_not_written_by_bytes():
+    """Nor by those of a part of it; and the name of a byte is no text."""
+    made = SentencePieceTokenizer(train_sentencepiece(["我们的信用卡，A B。", "我们 信用 AB"] * 20, 400))
+    byte = {piece: i for i, piece in enumerate(made.vocabulary) if piece.startswith("<0x")}
+    assert len(byte) == 256 and not any(made.pieces()[i] for i in byte.values())
+    assert spellings(made, "0") == ((made.piece_id("<0x30>"),),)
+    bytes_of = {c: tuple(byte[f"<0x{b:02X}>"] for b in c.encode()) for c in "我们龙"}
+    ways = spellings(made, "我们")
+    for way in (bytes_of["我"], bytes_of["们"]):  # whatever stands beside them
+        assert way in ways
+    assert all(made.decode(way).replace(" ", "") in ("我们", "我", "们") or "我们" in made.decode(way) for way in ways)
+    (way,) = [way for way in spellings(made, "龙") if len(way) == 3]
+    assert way == bytes_of["龙"]
+    ways = spellings(made, "我龙")
+    assert (made.piece_id("我"), *bytes_of["龙"]) in ways and bytes_of["我"] in ways and bytes_of["龙"] not in ways
 
 
 def test_a_word_of_too_many_ways_is_refused():

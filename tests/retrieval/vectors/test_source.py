@@ -81,6 +81,14 @@ def test_no_more_ids_than_the_model_has_positions(folder, said):
     assert said == [f"{folder}: pooling cls, Dense to 8, length 1, 40 ids, by modules.json"]
 
 
+def test_as_many_ids_as_positions_where_nothing_says_how_many(folder, said):
+    """As sentence-transformers, and not the 64 of other folders."""
+    edit(folder / "sentence_bert_config.json", max_seq_length=None)
+    edit(folder / "tokenizer_config.json", model_max_length=10**30)
+    np.testing.assert_allclose(Embedder(folder).encode(TEXTS), wanted(folder, TEXTS, length=40), atol=2e-5)
+    assert said == [f"{folder}: pooling cls, Dense to 8, length 1, 40 ids, by modules.json"]
+
+
 def test_another_pooling_leaves_out_what_follows_and_says_so(folder, said):
     found = Embedder(folder).encode(TEXTS, "mean")
     np.testing.assert_allclose(found[0], by_hand(load_text_encoder(folder), TEXTS[0], 12)[MEAN], atol=2e-5)
@@ -136,6 +144,23 @@ REFUSED = {
     "sizes": (
         setting("2_Dense/config.json", in_features=16),
         "from 16 to 8 dimensions, and the vectors before",
+    ),
+    "fewer dimensions": (setting("config_sentence_transformers.json", truncate_dim=4), "truncate_dim is 4; only null"),
+    "default": (setting("config_sentence_transformers.json", default_prompt_name=[]), r"default_prompt_name is \[\]"),
+    "other config": (
+        setting("sentence_bert_config.json", config_args={"num_hidden_layers": 1}),
+        'config_args is {"num_hidden_layers": 1}; only null',
+    ),
+    "other output": (
+        setting(
+            "sentence_bert_config.json",
+            modality_config={"text": {"method": "forward", "method_output_name": "pooler_output"}},
+        ),
+        "modality_config is .*pooler_output.*; only .*last_hidden_state.* can be read",
+    ),
+    "case": (
+        setting("tokenizer_config.json", do_lower_case=False),
+        "do_lower_case is true in sentence_bert_config.json and false in tokenizer_config.json",
     ),
     "other input": (setting("3_Normalize/config.json", module_input_name="token_embeddings"), "only .sentence_emb"),
     "bias": (setting("2_Dense/config.json", bias=True), "no tensor 'linear.bias'"),

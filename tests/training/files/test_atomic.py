@@ -188,6 +188,13 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
     assert caught.value.filename == str(tmp_path / "a")
 
 
+def test_a_hidden_file_is_told_as_the_one_that_was_asked_for(tmp_path):
+    for write in (atomic_write(tmp_path / "a"), resumable_write(tmp_path / "a", "one")):
+        with pytest.raises(OSError, match="Read-only") as caught, write as file:
+            raise OSError(errno.EROFS, "Read-only file system", str(file if isinstance(file, Path) else file.name))
+        assert caught.value.filename == str(tmp_path / "a")
+
+
 def test_what_grew_before_a_failure_is_kept_for_the_same_command_alone(tmp_path):
     path = tmp_path / "out"
     with pytest.raises(RuntimeError), resumable_write(path, "one") as file:

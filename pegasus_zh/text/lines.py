@@ -25,7 +25,7 @@ _MAYBE_BLANK = (
 
 def ends_in(path: str, endings: str | tuple[str, ...]) -> bool:
     """Is this the kind of a file, by its name? Capitals count for nothing."""
-    return path.lower().endswith(endings)
+    return path.endswith(endings) or path.lower().endswith(endings)
 
 
 def is_blank(text: str) -> bool:

@@ -52,7 +52,6 @@ def endings(*kinds: str) -> tuple[str, ...]:
 TEXT_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES = endings(".txt"), endings(".jsonl", ".json"), endings(".tsv", ".csv")
 _WITHIN = re.compile(rb'[^"]*(?:""[^"]*)*')  # a text in quotation marks, where a mark is two
 CSV_SUFFIXES, _MAYBE_ARRAY = endings(".csv"), endings(".json")
-_NO_BLANKS = (*JSON_SUFFIXES, *TABLE_SUFFIXES)  # in which a blank line holds nothing
 
 
 class BadRecord(DataError):
@@ -238,12 +237,12 @@ def decoded(record: Record) -> str:
 def cells(record: Record) -> list[str] | dict[str, Any]:
     """What a record holds: an object's fields, a row's by the names of the columns, else the columns or the line.
     Raises BadRecord for what is none of these, or has another number of columns than names."""
-    if ends_in(record.path, _NO_BLANKS) and is_blank_line(record.data or b""):
-        raise BadRecord("blank line", f"{record.place} is blank: remove it")
     if ends_in(record.path, JSON_SUFFIXES):
         return json_object(record)
     if not ends_in(record.path, TABLE_SUFFIXES):
         return [decoded(record).rstrip("\r\n")]
+    if is_blank_line(record.data or b""):
+        raise _blank(record)
     found, names = _cells(record), record.names
     if not names:
         return found
@@ -254,6 +253,10 @@ def cells(record: Record) -> list[str] | dict[str, Any]:
             "mend or remove it",
         )
     return dict(zip(names, found, strict=True))
+
+
+def _blank(record: Record) -> BadRecord:
+    return BadRecord("blank line", f"{record.place} is blank: remove it")
 
 
 def _cells(record: Record) -> list[str]:
@@ -276,6 +279,8 @@ def json_object(record: Record) -> dict[str, Any]:
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if is_blank(text):
+            raise _blank(record) from None
         problem = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         hint = "; a JSON array goes in a .json, or one object a line" if text.lstrip().startswith("[") else ""
         raise BadRecord("broken JSON", f"{record.place}: broken JSON ({problem}){hint}; repair it") from error

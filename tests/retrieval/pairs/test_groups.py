@@ -77,7 +77,7 @@ def test_what_is_left_out_is_counted(tmp_path, lines):
 
 
 def test_pairs_of_a_large_group_are_bounded_and_drawn(tmp_path):
-    group = [f"问题{n}" for n in range(40)]
+    group = [f"第{n}个问题" for n in range(40)]
     found = pairs_of(group, 25, random.Random(0))
     assert len({*found}) == 25 and all(group.index(a) < group.index(b) for a, b in found)
     assert pairs_of(group, 25, random.Random(0)) == found != pairs_of(group, 25, random.Random(1))

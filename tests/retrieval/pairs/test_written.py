@@ -8,7 +8,7 @@ import pytest
 
 from pegasus_zh.decoders import Ready
 from pegasus_zh.t5.decoder import MT5Decoder
-from pegasus_zh.writing import Writing, write_texts
+from pegasus_zh.writing import Writing, marks_of, write_texts
 from retrieval.pairs.model_commands import WriteConfig, write
 from retrieval.pairs.tally import Tally
 from retrieval.pairs.templates import DEFAULT, Label, Templates, read_templates
@@ -90,7 +90,8 @@ def test_an_instruction_against_none_is_plain_writing(ready):
     alone = Templates((Label("same", 1.0, "{text}", ()),))
     for search in (Search(), Search(beams=3, answers=2), Search(temperature=0.9, answers=3)):
         writing = replace(WRITING, search=search)
-        plain = list(write_texts(ready.model, ready.decoder, ready.tokenizer, writing, texts, 0, ready.suppressed))
+        marks = marks_of(ready.tokenizer, writing, ready.suppressed)
+        plain = list(write_texts(ready.model, ready.decoder, ready.tokenizer, writing, texts, 0, marks))
         found = [of_text["same"] for of_text in written(ready, alone, texts, writing)]
         assert found == [[x.strip() for x in several] for several in plain]
 

@@ -32,7 +32,7 @@ function row({ text, score }) {
 const title = document.title;
 
 function open() {
-  const asked = location.hash.slice(1), name = asked in SHOW ? asked : "search";
+  const asked = location.hash.slice(1), name = Object.hasOwn(SHOW, asked) ? asked : "search";
   for (const section of document.querySelectorAll("section")) section.hidden = section.id !== "tab-" + name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === "#" + name) link.setAttribute("aria-current", "page");
@@ -84,6 +84,7 @@ async function submit(event) {
     said.textContent = error.message;
   }
   clearTimeout(slow);
+  said.scrollIntoView({ block: "nearest" });
   section.removeAttribute("aria-busy");
   button.removeAttribute("aria-disabled");
 }

@@ -1,6 +1,6 @@
 """The API, a route a line, and the page over it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -8,10 +8,11 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from jinja2 import Environment, FileSystemLoader
 
 from retrieval.search.commands import Hit, Searcher
+from retrieval.search.page.writer import Writer
 from training.files.errors import DataError
 
 SHOWN = 10  # answers, unless another number is asked for
@@ -21,8 +22,6 @@ HERE = Path(__file__).parent
 
 Text = Annotated[str, Query(min_length=1, max_length=LONGEST)]
 Count = Annotated[int, Query(ge=1, le=MOST)]
-Similar = Callable[[str, int], Sequence[tuple[str, float]]]
-"""(a text, k) -> at most k others that a model wrote, with their cosines to it, the best first. Raises DataError."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class SimilarTexts:
+class Similar:
     text: str
     similar: list[Written]
 
@@ -56,61 +55,58 @@ class Route(NamedTuple):
     about: str
 
 
-def routes(searcher: Searcher, similar: Similar | str) -> list[Route]:
-    """What can be asked of an index and, unless `similar` says why not, of a model that writes."""
+def routes(searcher: Searcher, writer: Writer) -> list[Route]:
+    """What can be asked of an index and of what writes."""
     searching, writing = Lock(), Lock()  # one at a time of each; a search does not wait for what is being written
 
     def search(q: Text, k: Count = SHOWN) -> Hits:
-        _check(searcher, question=q)
+        _check(searcher, {"Question": q})
         with searching:
             (hits,) = searcher.search([q], k)
         return Hits(q, hits)
 
-    def similar_texts(text: Text, k: Count = SHOWN) -> SimilarTexts:
-        if isinstance(similar, str):
-            raise HTTPException(501, similar)
-        _check(searcher, text=text)
+    def similar(text: Text, k: Count = SHOWN) -> Similar:
+        if writer.write is None:
+            raise HTTPException(501, writer.says)
+        _check(searcher, {"Sentence": text})
         with writing:
-            return SimilarTexts(text, [Written(*written) for written in similar(text, k)])
+            return Similar(text, [Written(*written) for written in writer.write(text, k)])
 
     def similarity(a: Text, b: Text) -> Similarity:
-        _check(searcher, first_text=a, second_text=b)
+        _check(searcher, {"First text": a, "Second text": b})
         with searching:
             first, second = searcher.vectors([a, b])
         return Similarity(a, b, float(first @ second))
 
     return [
         Route("/api/search", search, "The k texts of the index that are nearest to a question."),
-        Route("/api/similar", similar_texts, "Up to k sentences like a text, written by the model."),
+        Route("/api/similar", similar, "Up to k sentences like a text, written by the model."),
         Route("/api/similarity", similarity, "The cosine of two texts, by the encoder of the index."),
     ]
 
 
-def _check(searcher: Searcher, **texts: str) -> None:
-    """Raises DataError, with its name, for a text of which nothing can be said."""
+def _check(searcher: Searcher, texts: Mapping[str, str]) -> None:
+    """Raises DataError, with its name on the page, for a text of which nothing can be said."""
     for name, text in texts.items():
         if reason := searcher.unanswerable(text):
-            raise DataError(f"{name.replace('_', ' ')}: {reason}")
+            raise DataError(f"{name}: {reason}")
 
 
-def application(searcher: Searcher, title: str, similar: Similar | str) -> FastAPI:
-    """The web application: / is the page, the routes are its API, /docs describes them; a refusal is a line, `detail`.
-
-    similar: what writes, or why there is nothing that does, which the page then says.
-    """
+def application(searcher: Searcher, title: str, writer: Writer) -> FastAPI:
+    """The web application: / is the page, the routes are its API, /docs describes them; what is refused has a line,
+    `detail`, that says why."""
     template = Environment(loader=FileSystemLoader(HERE), autoescape=True).get_template("page.html")
-    cannot = similar if isinstance(similar, str) else ""
     count = f"{len(searcher.texts):,} texts"
-    page = template.render(title=title, count=count, cannot=cannot, longest=LONGEST, shown=SHOWN, most=MOST)
+    page = template.render(title=title, count=count, writer=writer, longest=LONGEST, shown=SHOWN, most=MOST)
     app = FastAPI(title=title)
-    for path, answer, about in routes(searcher, similar):
+    for path, answer, about in routes(searcher, writer):
         app.add_api_route(path, answer, description=about)
     for path, kind, content in (
         ("/", "text/html", page),
         ("/page.css", "text/css", (HERE / "page.css").read_text("utf-8")),
         ("/page.js", "text/javascript", (HERE / "page.js").read_text("utf-8")),
     ):
-        app.add_api_route(path, _giving(kind, content), include_in_schema=False, response_class=HTMLResponse)
+        app.add_api_route(path, _giving(kind, content), include_in_schema=False)
     for error in (DataError, RequestValidationError, Exception):
         app.add_exception_handler(error, _refusal)
     return app
@@ -128,4 +124,4 @@ def _refusal(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": found}, 422)
     if isinstance(error, DataError):
         return JSONResponse({"detail": str(error)}, 422)
-    return JSONResponse({"detail": "the server failed; where it was started it says how"}, 500)
+    return JSONResponse({"detail": "The server failed; where it was started it says how."}, 500)

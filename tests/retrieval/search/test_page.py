@@ -9,26 +9,16 @@ from fastapi.testclient import TestClient
 
 from retrieval.search.commands import open_searcher
 from retrieval.search.page.routes import LONGEST, MOST, application, routes
-from retrieval.search.store import BuildConfig, build
-from retrieval.vectors.encoding import Encoding
-from tests.retrieval.small_model import write_model
-from tests.retrieval.vectors.test_encoding import CHARACTERS
+from retrieval.search.page.writer import Writer
+from tests.retrieval.search.small_index import TEXTS, write_index
 from training.files.errors import DataError
-
-TEXTS = [CHARACTERS[i : i + n] for i in range(10) for n in (3, 5, 7)]
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")
 def searcher(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    write_model(folder / "m")
-    (folder / "t.txt").write_text("\n".join(TEXTS) + "\n")
-    encoding = Encoding(max_length=20, tokens=64)
-    given = {"model": str(folder / "m"), "texts": str(folder / "t.txt"), "folder": str(folder / "index")}
-    build(BuildConfig(**given, whiten=8, encoding=encoding))
-    return open_searcher(folder / "index")
+    return open_searcher(write_index(tmp_path_factory.mktemp("page")))
 
 
 def reversed_text(text: str, k: int) -> list[tuple[str, float]]:
@@ -37,13 +27,13 @@ def reversed_text(text: str, k: int) -> list[tuple[str, float]]:
 
 @pytest.fixture(scope="module")
 def client(searcher) -> TestClient:
-    return TestClient(application(searcher, "<index>", reversed_text))
+    return TestClient(application(searcher, "<index>", Writer(reversed_text)))
 
 
 def test_the_page_and_its_files(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200 and "&lt;index&gt;" in page.text and "30 texts" in page.text
-    assert page.text.count("<form") == 3 and "cannot write" not in page.text
+    assert page.text.count("<form") == 3 and "wrong" not in page.text
     for file, kind in (("page.css", "text/css"), ("page.js", "text/javascript")):
         assert f'"{file}"' in page.text
         found = client.get(f"/{file}")
@@ -53,7 +43,7 @@ def test_the_page_and_its_files(client: TestClient) -> None:
 
 def test_every_form_asks_a_route_for_what_it_takes(client: TestClient, searcher) -> None:
     described = client.get("/openapi.json").json()["paths"]
-    assert list(described) == [route.path for route in routes(searcher, reversed_text)]
+    assert list(described) == [route.path for route in routes(searcher, Writer(reversed_text))]
     forms = client.get("/").text.split("<form ")[1:]
     for (path, about), form in zip(described.items(), forms, strict=True):
         assert form.startswith(f'action="{path[1:]}"')
@@ -87,9 +77,9 @@ def test_similarity_is_the_cosine_that_a_search_has(client: TestClient, searcher
 @pytest.mark.parametrize(
     ("path", "texts", "names"),
     [
-        ("/api/search", {"q": "好", "k": 3}, {"q": "question"}),
-        ("/api/similar", {"text": "好", "k": 3}, {"text": "text"}),
-        ("/api/similarity", {"a": "好", "b": "天"}, {"a": "first text", "b": "second text"}),
+        ("/api/search", {"q": "好", "k": 3}, {"q": "Question"}),
+        ("/api/similar", {"text": "好", "k": 3}, {"text": "Sentence"}),
+        ("/api/similarity", {"a": "好", "b": "天"}, {"a": "First text", "b": "Second text"}),
     ],
 )
 def test_what_is_wrong_is_one_line(client: TestClient, path: str, texts: dict, names: dict[str, str]) -> None:
@@ -116,19 +106,21 @@ def test_what_is_wrong_is_one_line(client: TestClient, path: str, texts: dict, n
 
 
 def test_a_model_that_cannot_write_says_so(searcher) -> None:
-    client = TestClient(application(searcher, "index", "runs/<m>: no head"))
+    client = TestClient(application(searcher, "index", Writer(says="runs/<m>: no head")))
     page = client.get("/").text
-    assert "runs/&lt;m&gt;: no head" in page and page.count("<form") == 2
+    assert '<p class="wrong">runs/&lt;m&gt;: no head</p>' in page and page.count("<form") == 2
     answer = client.get("/api/similar", params={"text": "好"})
     assert (answer.status_code, answer.json()) == (501, {"detail": "runs/<m>: no head"})
     assert client.get("/api/search", params={"q": "好"}).status_code == 200
+    page = TestClient(application(searcher, "index", Writer(reversed_text, "It may be noise."))).get("/").text
+    assert '<p class="wrong">It may be noise.</p>' in page and page.count("<form") == 3
 
 
 def test_what_the_writer_refuses_and_what_fails_are_one_line_each(searcher) -> None:
     def refuses(text: str, k: int):
         raise DataError("too long") if text == "好" else RuntimeError("of ours")
 
-    client = TestClient(application(searcher, "index", refuses), raise_server_exceptions=False)
+    client = TestClient(application(searcher, "index", Writer(refuses)), raise_server_exceptions=False)
     answer = client.get("/api/similar", params={"text": "好"})
     assert (answer.status_code, answer.json()) == (422, {"detail": "too long"})
     answer = client.get("/api/similar", params={"text": "天"})
@@ -146,7 +138,7 @@ def test_a_search_does_not_wait_for_what_is_being_written(searcher) -> None:
         inside.remove(text)
         return []
 
-    client = TestClient(application(searcher, "index", slowly))
+    client = TestClient(application(searcher, "index", Writer(slowly)))
     asked = [threading.Thread(target=client.get, args=(f"/api/similar?text={text}",)) for text in "好天"]
     for thread in asked:
         thread.start()

@@ -13,7 +13,7 @@ def main() -> None:
 
     from retrieval.search import commands as search
     from retrieval.search import store
-    from retrieval.search.page import serve
+    from retrieval.search.page.serving import serve
     from training.flags import plain_refusals
 
     run_of: dict[type, Callable[[Any], Any]] = {

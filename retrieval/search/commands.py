@@ -90,7 +90,8 @@ class ServeConfig(AskConfig):
         check_ranges(self, port=(1, 1 << 16))
 
 
-class Hit(NamedTuple):
+@dataclass(frozen=True)
+class Hit:
     """A text that was found."""
 
     text: str

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
 from retrieval.search import store
 from retrieval.search.commands import (
@@ -23,7 +22,7 @@ from retrieval.search.commands import (
     ranking,
     shown,
 )
-from retrieval.search.page import application, serve
+from retrieval.search.page.serving import serve
 from retrieval.search.store import AddConfig, BuildConfig, add, build
 from retrieval.vectors import files
 from retrieval.vectors.encoding import Encoding
@@ -128,8 +127,6 @@ def test_a_question_of_unknown_characters_has_a_reason_not_hits(folder: Path, mo
     for question, reason in (("😀🎉", "none of its characters is in"), ("\u200b\ufeff", "no text")):
         with pytest.raises(DataError, match=f"question 1: {reason}"):
             searcher.search([question], 3)
-        answer = TestClient(application(searcher, "index")).get("/api/search", params={"q": question})
-        assert answer.status_code == 422 and reason in answer.json()["detail"]
     (folder / "odd.txt").write_text(f"😀🎉\n{TEXTS[4]}\n臺灣\n\n{TEXTS[4]}\n")
     query(QueryConfig(folder=str(folder / "index"), input=str(folder / "odd.txt"), k=1))
     assert said[1] == said[5] == "  none of its characters is in the model's vocabulary"
@@ -164,18 +161,6 @@ def test_a_build_that_failed_does_not_encode_again(folder: Path, monkeypatch) ->
     monkeypatch.setattr(files, "encoder", None)
     build(config(folder, "pq", kind="flat"))
     assert not list(folder.glob(".pq*"))
-
-
-def test_the_page_and_its_api(folder: Path) -> None:
-    searcher = open_searcher(folder / "index")
-    client = TestClient(application(searcher, "<index>"))
-    page = client.get("/")
-    assert page.status_code == 200 and "&lt;index&gt;" in page.text and "30 texts" in page.text
-    answer = client.get("/api/search", params={"q": TEXTS[7], "k": 2}).json()
-    assert answer["hits"][0]["text"] == TEXTS[7] and len(answer["hits"]) == 2
-    for params in ({"q": ""}, {"q": " "}, {"q": "好", "k": 0}, {"q": "好" * 2000}, {}):
-        refused = client.get("/api/search", params=params)
-        assert refused.status_code == 422 and refused.json()["detail"]
 
 
 def test_a_port_that_is_taken_is_one_line(folder: Path) -> None:

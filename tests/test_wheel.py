@@ -65,14 +65,9 @@ def test_a_wheel_holds_the_packages_and_their_data(wheel):
     assert {name for name in names if name.endswith(".py")} == modules | commands
     corpus = {str(file.relative_to(ROOT)) for file in (ROOT / "pegasus_zh" / "corpus").glob("*.jsonl")}
     critics = {f"gan/benchmark/{file.name}" for file in (ROOT / "gan" / "benchmark").iterdir()}
-<<<<<<< HEAD
-    typed = {*(f"{room}/py.typed" for room in ROOMS), "retrieval/pairs/templates.json"}
-    assert corpus and corpus | critics | typed | {f"{about}/licenses/LICENSE"} <= names
-=======
     page = {f"retrieval/search/page/page.{kind}" for kind in ("html", "css", "js")}
-    typed = {f"{room}/py.typed" for room in ROOMS}
+    typed = {*(f"{room}/py.typed" for room in ROOMS), "retrieval/pairs/templates.json"}
     assert corpus and corpus | critics | page | typed | {f"{about}/licenses/LICENSE"} <= names
->>>>>>> page21
     assert "pegasus-zh = pegasus_zh.commands.__main__:main" in entry_points
 
 

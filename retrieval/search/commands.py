@@ -13,11 +13,11 @@ import numpy as np
 
 from pegasus_zh.text.lines import is_blank
 from pegasus_zh.text.losses import Losses, counting
-from pegasus_zh.text.tokenizers import Tokenizer
 from retrieval.search.index import Index, make_index
 from retrieval.search.store import read, whitened_unit
 from retrieval.texts import is_number, read_columns, read_texts
 from retrieval.vectors.encoding import encoder
+from retrieval.vectors.source import SentenceEncoder
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.ranges import check_ranges
@@ -84,6 +84,9 @@ class ServeConfig(AskConfig):
     """0.0.0.0: reachable from other machines."""
     port: int = 8000
     """Of the page."""
+    writer: str = ""
+    """A model that writes similar sentences, as for scripts.similar_questions; by default the index's own, if it was
+    trained to write."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -106,15 +109,19 @@ class Searcher:
     index: Index
     texts: Sequence[str]
     vectors: Callable[[Sequence[str]], np.ndarray]  # of questions, as those of the texts
-    tokenizer: Tokenizer
+    source: SentenceEncoder  # the model of the index
     lost: Callable[[], Losses]  # of the questions so far
 
     def unanswerable(self, question: str) -> str:
         """Why nothing can be found for it, if so: any two texts of unknown characters are the same to a model."""
         if is_blank(question):
             return "no text"
-        ids = self.tokenizer.encode(question)
-        return "" if {*ids} - {self.tokenizer.unk_id} else "none of its characters is in the model's vocabulary"
+        ids = self.source.text.tokenizer.encode(question)
+        return (
+            ""
+            if {*ids} - {self.source.text.tokenizer.unk_id}
+            else "none of its characters is in the model's vocabulary"
+        )
 
     def search(self, questions: Sequence[str], k: int) -> list[list[Hit]]:
         """Of each question the k nearest texts, the best first. Raises DataError for a question without text, or of
@@ -143,7 +150,7 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
         with jax.set_mesh(mesh):
             return whitened_unit(np.concatenate([part[:, 0] for part in encode(questions)]), stored.whitening)
 
-    return Searcher(stored.index, stored.texts, vectors, stored.source.text.tokenizer, lost)
+    return Searcher(stored.index, stored.texts, vectors, stored.source, lost)
 
 
 def open_as_asked(config: AskConfig) -> Searcher:

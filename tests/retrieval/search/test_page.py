@@ -2,6 +2,7 @@
 
 import re
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from fastapi.testclient import TestClient
 
 from retrieval.search.commands import open_searcher
 from retrieval.search.page.routes import LONGEST, MOST, application, routes
-from retrieval.search.page.writer import Writer
+from retrieval.search.page.writer import Writer, questions_of, writer_for
+from retrieval.vectors.source import SentenceEncoder
 from tests.retrieval.search.small_index import TEXTS, write_index
+from tests.retrieval.vectors.test_encoding import source
+from tests.rope.encoder.random_encoder import ROFORMER
 from training.files.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -148,3 +152,17 @@ def test_a_search_does_not_wait_for_what_is_being_written(searcher) -> None:
     for thread in asked:
         thread.join(60)
     assert not inside
+
+
+def test_what_writes_is_a_model_that_was_trained_to(searcher) -> None:
+    assert "give serve --writer FOLDER" in writer_for("", searcher.source).says
+    config = replace(ROFORMER, pooler="linear", types=2)
+    writer = writer_for("", SentenceEncoder(source(config), "m", "pooler"))
+    client = TestClient(application(searcher, "index", writer))
+    found = client.get("/api/similar", params={"text": "今天天气", "k": 3}).json()["similar"]
+    assert len(found) == 3 and all(-1 <= one["score"] <= 1 and one["text"] != "今天天气" for one in found)
+    assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
+    headless = SentenceEncoder(source(replace(config, head=False)), "m", "pooler")
+    assert writer_for("", headless).write is None
+    with pytest.raises(DataError, match="no masked language model's head"):
+        questions_of(headless)

@@ -70,9 +70,9 @@ def _pick(keys: jax.Array, scores: jax.Array) -> jax.Array:
 
 
 def _of_short_rows(drawn: jax.Array, rows: jax.Array, keys: jax.Array, short: jax.Array, top_p: float) -> jax.Array:
-    """The draws [B, K], those of the rows that are `short` [B] by ranking all of scores [B, V]: an eighth of the rows
-    at a time, as long as there are any."""
-    some = max(len(rows) // 8, 1)
+    """The draws [B, K], those of the rows that are `short` [B] by ranking all of scores [B, V]: a few at a time, as
+    long as there are any."""
+    some = max(len(rows) // 32, 1)
     order, count = jnp.argsort(~short, stable=True), jnp.sum(short, dtype=jnp.int32)
 
     def rank(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -19,6 +19,7 @@ from training.files.errors import DataError
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: make browser installs it")
 expect = playwright.expect
+expect.set_options(timeout=60_000)  # what is asked first is compiled
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 SIZES = {"narrow": {"width": 360, "height": 740}, "wide": {"width": 1280, "height": 800}}
@@ -42,7 +43,7 @@ class Writes:
 
     def __call__(self, text: str, k: int) -> list[tuple[str, float]]:
         self.asked.append((text, k))
-        assert self.go_on.wait(60)
+        assert self.go_on.wait(120)
         if text == "好":
             raise DataError("'好' has nothing that can be written")
         if text == "气":

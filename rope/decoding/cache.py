@@ -34,7 +34,7 @@ def empty(layers: int, like: jax.Array, places: int) -> Cache:
 def beside(cache: Cache, path: jax.Array) -> int:
     """How many of the beams of paths [B, K, P] lie side by side in each row of the cache (G)."""
     rows, beams, _ = path.shape
-    return rows * beams // len(cache[0][0])
+    return rows * beams // cache[0][0].shape[0]  # no len: a length may be a symbol (jax.export)
 
 
 def append(cache: LayerCache, key: jax.Array, value: jax.Array, t: jax.Array) -> LayerCache:

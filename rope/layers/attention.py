@@ -170,23 +170,23 @@ def cached_attention(
     scale = size**-0.5 if scale is None else scale
     scores, seen = [], []
     for keys, _, mask in parts:
-        own = (query * scale).reshape(len(keys), -1, heads, size)
+        own = (query * scale).reshape(keys.shape[0], -1, heads, size)
         found = jnp.einsum("BTNH,BNHS->BNTS", own, keys, preferred_element_type=jnp.float32)
         scores.append(_of_rows(found, rows))
         seen.append(jnp.broadcast_to(mask, (rows, 1, beams, keys.shape[3])))
     weights = _weights(jnp.concatenate(scores, 3), bias, jnp.concatenate(seen, 3))
     mixed, first = [], 0
     for _, values, _ in parts:
-        own = _of_rows(weights[..., first : (first := first + values.shape[2])], len(values))
+        own = _of_rows(weights[..., first : (first := first + values.shape[2])], values.shape[0])
         mixed.append(_of_rows(jnp.einsum("BNTS,BNSH->BNTH", own.astype(values.dtype), values), rows))
     return sum(mixed[1:], mixed[0]).swapaxes(1, 2)
 
 
 def _of_rows(x: jax.Array, rows: int) -> jax.Array:
     """[B, N, K, S] as that of so many rows, each of which has more or fewer of the beams."""
-    if len(x) == rows:
+    if x.shape[0] == rows:  # no len: a length may be a symbol (jax.export)
         return x
-    beams = len(x) * x.shape[2] // rows
+    beams = x.shape[0] * x.shape[2] // rows
     return x.swapaxes(1, 2).reshape(rows, beams, x.shape[1], x.shape[3]).swapaxes(1, 2)
 
 

@@ -36,7 +36,7 @@ def read_groups(path: str, labelled: bool = False) -> Iterator[Group]:
         else:
             alone += 1
     if alone:
-        tell(f"{path}: {alone:,} groups have one text alone, which says nothing of others: left out")
+        tell(f"{path}: {alone:,} of the groups with one text alone, which says nothing of others, left out")
 
 
 def all_groups(path: str, labelled: bool = False) -> Iterator[Group]:

@@ -295,7 +295,9 @@ def test_groups_of_files(tmp_path, said: list[str]) -> None:
     assert [group.texts for group in read_groups(str(tmp_path / "d.tsv"))] == [("今天", "天"), ("我们", "你")]
     (tmp_path / "c.csv").write_text("sentence1,sentence2,label\n今天,天,1\n我们,你,0\n")
     assert [group.texts for group in read_groups(str(tmp_path / "a.jsonl"))] == [("今天", "天气")]
-    assert said[2:] == [f"{tmp_path / 'a.jsonl'}: 1 groups have one text alone, which says nothing of others: left out"]
+    assert said[2:] == [
+        f"{tmp_path / 'a.jsonl'}: 1 of the groups with one text alone, which says nothing of others, left out"
+    ]
     found = read_questions(config(tmp_path / "a.jsonl", tmp_path / "b.tsv"), source(CONFIG))
     assert found.files == (1, 2)
     found = read_questions(config(tmp_path / "c.csv", labelled=True), source(CONFIG))

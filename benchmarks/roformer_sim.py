@@ -111,9 +111,7 @@ def theirs(config: Config) -> Run:
     adamw, numbers = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.01, fused=True), count()
 
     def run() -> float:
-        step = next(numbers)
-        drawn = made._drawn(step)
-        sources, targets = made._sequences(step, drawn, made._groups(0)[0])
+        sources, targets = made.sequences(next(numbers))
         rows = [torch.from_numpy(np.concatenate(pair)).long() for pair in zip(sources, targets, strict=True)]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([[len(row)] for row in rows])
@@ -140,7 +138,7 @@ def theirs(config: Config) -> Run:
 def main() -> None:
     config = tyro.cli(Config)
     made = batches_of(config)
-    lengths = [len(s) + len(t) for s, t in zip(*made._sequences(0, made._drawn(0), made._groups(0)[0]), strict=True)]
+    lengths = [len(s) + len(t) for s, t in zip(*made.sequences(0), strict=True)]
     measure(
         f"a step of {config.pairs} pairs both ways, {config.layers} layers of {config.width}; rows of a first batch: "
         f"{np.mean(lengths):.0f} ids, at most {max(lengths)}; packed {made.form.rows} x {made.form.length}",

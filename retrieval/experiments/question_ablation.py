@@ -18,6 +18,7 @@ import numpy as np
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from pegasus_zh.writing import Writing, write_texts
 from retrieval.experiments.question_ablation_report import report
+from retrieval.experiments.question_judge import Judge, make_judge
 from retrieval.similarity import SimilarityTask, cosines, read_task, task_of
 from retrieval.texts import read_columns, scored
 from retrieval.tuning.contrastive import Loss
@@ -27,7 +28,6 @@ from retrieval.tuning.joint_program import Objective
 from retrieval.tuning.questions import tokenize
 from retrieval.tuning.roformer_sim import JointRecipe, teach
 from retrieval.tuning.simcse import TuningRecipe, tune
-from retrieval.vectors.arrays import unit
 from retrieval.vectors.encoding import Encoding, encoder
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder, load_alone
@@ -143,7 +143,7 @@ class Tested(NamedTuple):
 
     tasks: list[SimilarityTask]
     questions: list[str]
-    judge: "Judge | None"
+    judge: Judge | None
 
 
 def question_ablation(config: QuestionAblationConfig) -> None:
@@ -159,6 +159,19 @@ def question_ablation(config: QuestionAblationConfig) -> None:
         made = run_cells(folder, cells, lambda cell: _run(config, source, trained, tested, cell, folder))
         tell(report(folder, made, [*WAYS], judge and judge.about, shown_settings(config)))
         made.complete()
+
+
+def _judge(config: QuestionAblationConfig, source: TextEncoder, tasks: Sequence[SimilarityTask], folder: Path) -> Judge:
+    return make_judge(
+        config.judge,
+        source,
+        tasks,
+        make_mesh(config.mesh),
+        folder / "runs" / "judge",
+        steps=2 * config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+    )
 
 
 def _settings(config: QuestionAblationConfig, source: TextEncoder) -> dict[str, Any]:
@@ -281,62 +294,6 @@ def _train(
                 teacher = SentenceEncoder(other, way.teacher, "pooler")
             teach(joint, start, questions, mesh, run, teacher=teacher, eval_fraction=0.0).complete()
     return load_text_encoder(run)
-
-
-class Judge(NamedTuple):
-    """Says by a cosine whether two texts mean the same."""
-
-    encoder: TextEncoder
-    threshold: float
-    about: dict[str, float]  # "accuracy, NAME" of each task, on held-out pairs with labels 0 and 1
-
-    def alike(self, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
-        """bool [n]."""
-        return _cosines(self.encoder, first, second) >= self.threshold
-
-
-def _judge(config: QuestionAblationConfig, source: TextEncoder, tasks: Sequence[SimilarityTask], folder: Path) -> Judge:
-    """Tuned by CoSENT on the judge's own files, its threshold the one that is right most often there."""
-    run, mesh = folder / "runs" / "judge", make_mesh(config.mesh)
-    optimizer = OptimizerConfig(learning_rate=config.learning_rate, weight_decay=0.01, warmup=10)
-    with silence():
-        examples = examples_of(config.judge, "cosent")
-        steps = 2 * config.steps
-        recipe = TuningRecipe(
-            loss="cosent",
-            examples=0,
-            batch_size=config.batch_size,
-            epochs=steps * config.batch_size / len(examples.sentences),
-            dropout=0.1,
-            eval_every=steps,
-            optimizer=optimizer,
-        )
-        tune(recipe, source, examples, None, mesh, run).complete()
-    made = load_text_encoder(run)
-    with jax.set_mesh(mesh):
-        chosen = np.random.default_rng(0).permutation(len(examples.sentences))[:2000]
-        sides = [[examples.sentences[i][side] for i in chosen] for side in (0, 1)]
-        found = _cosines(made, *sides)
-        ranks = np.asarray(examples.scores)[chosen]
-        labels = ranks > np.median(np.unique(ranks))
-        bounds = np.sort(found)
-        threshold = float(max(bounds, key=lambda bound: np.mean((found >= bound) == labels)))
-        about = {"threshold": threshold, "accuracy on its own files": float(np.mean((found >= threshold) == labels))}
-        for task in tasks:
-            one = task.splits[0]
-            if {*one.scores.tolist()} <= {0.0, 1.0}:
-                texts = [[task.texts[i] for i in side] for side in (one.first, one.second)]
-                right = (_cosines(made, *texts) >= threshold) == (one.scores > 0)
-                about[f"accuracy, {task.name}"] = float(np.mean(right))
-    return Judge(made, threshold, about)
-
-
-def _cosines(made: TextEncoder, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
-    encode = encoder(made, ["cls"], Encoding())
-    texts = list(dict.fromkeys([*first, *second]))
-    vectors = unit(np.concatenate([part[:, 0] for part in encode(texts)]))
-    places = {text: n for n, text in enumerate(texts)}
-    return np.sum(vectors[[places[x] for x in first]] * vectors[[places[x] for x in second]], -1)
 
 
 def _drawn(config: QuestionAblationConfig, made: TextEncoder, tested: Tested, seed: int) -> dict[str, Any]:

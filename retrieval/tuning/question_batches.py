@@ -113,6 +113,10 @@ class QuestionBatches:
         rest = over - gap
         return sources - gap * longer - -(-rest // 2), targets - gap * ~longer - rest // 2
 
+    def sequences(self, step: int) -> Sequences:
+        """All of a batch, not packed: both directions of each example side by side."""
+        return self._sequences(step, self._drawn(step), np.arange(self._loop.batch_size))
+
     def _sequences(self, step: int, drawn: Drawn, group: np.ndarray) -> Sequences:
         tokenizer, questions = self._tokenizer, self._stream.questions
         begin, end = tokenizer.frame_source([], 3)

@@ -19,6 +19,7 @@ def main() -> None:
         pairs.GroupsConfig: pairs.groups,
         pairs.AnswersConfig: pairs.answers,
         pairs.PassagesConfig: pairs.passages,
+        pairs.InstructConfig: pairs.instruct,
         by_model.MineConfig: by_model.mine,
         by_model.WriteConfig: by_model.write,
     }

@@ -12,8 +12,11 @@ from typing import Annotated
 from pegasus_zh.text.documents import OnBadRecord, read_documents
 from pegasus_zh.text.sources import find_sources, read_records
 from retrieval.pairs.groups import answered, merged, read_answers, read_groups
+from retrieval.pairs.instructed import instructed
 from retrieval.pairs.passages import Overlap, sentence_pairs
-from retrieval.pairs.tally import Pair, Tally, check_out, finish, pairs_of, sound
+from retrieval.pairs.tally import Pair, Tally, check_out, example, finish, pairs_of, sound
+from retrieval.pairs.templates import read_templates
+from retrieval.texts import read_columns, scored
 from training.flags import FLAT
 from training.metrics import progress_bar
 from training.ranges import check_lists, check_ranges
@@ -109,6 +112,30 @@ def passages(config: PassagesConfig) -> int:
     tally.read = f"{', '.join(config.data)}: {count:,} documents"
     tally.dropped.update({f"documents ({reason})": number for reason, number in skipped.items()})
     return finish(out, list(sound(found, tally)), tally)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructConfig:
+    """Labelled pairs as examples of the instructions of `write`, for scripts.finetune to teach a model."""
+
+    data: tuple[str, ...]
+    """Text TAB text TAB score, or .jsonl, .json or .csv of such; also .gz, .zst. The scores of all files are scaled as
+    one, from the least to the largest."""
+    out: str
+    """.jsonl of {source, reference}: an instruction about a text, and the other text."""
+    templates: str = ""
+    """A JSON file of instructions, as retrieval/pairs/templates.json, which is the default."""
+
+    def __post_init__(self):
+        check_lists(self, data=None)
+
+
+def instruct(config: InstructConfig) -> int:
+    """Writes `config.out`, whole or not at all. Raises DataError, with file, line and remedy."""
+    out, templates = check_out(config.out, config.data, (".jsonl",)), read_templates(config.templates)
+    pairs = [scored(row) for path in config.data for row in read_columns(path)]
+    tally = Tally(f"{', '.join(config.data)}: {len(pairs):,} rows")
+    return finish(out, instructed(pairs, templates, tally), tally, "examples", example)
 
 
 def _finish(out: Path, found: list[list[str]], most: int, seed: int, tally: Tally) -> int:

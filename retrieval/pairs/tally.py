@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -70,12 +70,20 @@ def check_out(out: str, inputs: Iterable[str], formats: Sequence[str] = (".tsv",
     return path
 
 
-def finish(out: Path, rows: Sequence[Sequence[str]], tally: Tally, what: str = "pairs") -> int:
-    """Writes the rows whole or not at all, and tells what became of what was read: a .tsv of columns, or a .jsonl of
-    {text, synonyms}. Returns how many. Raises DataError where there are none."""
+def finish(
+    out: Path,
+    rows: Sequence[Sequence[str]],
+    tally: Tally,
+    what: str = "pairs",
+    line: Callable[[Sequence[str]], str] | None = None,
+) -> int:
+    """Writes the rows whole or not at all, and tells what became of what was read. Returns how many.
+
+    line: of a row; by default a .tsv has its columns, a .jsonl {text, synonyms}. Raises DataError where there are none.
+    """
     if not rows:
         raise DataError(f"{tally.read}: no {what}{tally.without()}")
-    line = _group if out.suffix == ".jsonl" else _columns
+    line = line or (_group if out.suffix == ".jsonl" else _columns)
     with atomic_write(out) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(line(row) + "\n" for row in rows)
     tell(f"{tally.read}; {out}: {len(rows):,} {what}{tally.without()}")
@@ -89,3 +97,8 @@ def _columns(row: Sequence[str]) -> str:
 def _group(texts: Sequence[str]) -> str:
     first, *others = map(one_line, texts)
     return json.dumps({"text": first, "synonyms": others}, ensure_ascii=False)
+
+
+def example(row: Sequence[str]) -> str:
+    """A line of what scripts.finetune reads: source and reference."""
+    return json.dumps(dict(zip(("source", "reference"), row, strict=True)), ensure_ascii=False)

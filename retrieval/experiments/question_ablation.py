@@ -18,7 +18,7 @@ import numpy as np
 from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from pegasus_zh.writing import Writing, write_texts
 from retrieval.experiments.question_ablation_report import report
-from retrieval.experiments.question_judge import Judge, make_judge
+from retrieval.experiments.question_judge import SMALLEST, Judge, Pair, make_judge
 from retrieval.similarity import SimilarityTask, cosines, read_task, task_of
 from retrieval.texts import read_columns, scored
 from retrieval.tuning.contrastive import Loss
@@ -37,6 +37,7 @@ from rope.encoder.prefix_decoder import PrefixDecoder
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
 from training.experiment.statistics import estimate_correlations
+from training.files.errors import DataError
 from training.loop import LoopConfig
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig
@@ -58,6 +59,8 @@ class Way:
     """The way whose cosines are taken over."""
     pooling: Pooling = "cls"
     whitened: bool = False
+    rate: float = 1.0
+    """Of the learning rate."""
 
     @property
     def writes(self) -> bool:
@@ -68,7 +71,7 @@ _JOINT = JointRecipe()
 WAYS: dict[str, Way] = {
     "encoder": Way(pooling="mean"),
     "whitening": Way(pooling="mean", whitened=True),
-    "simcse": Way(loss="simcse"),
+    "simcse": Way(loss="simcse", rate=0.1),  # without labels a higher one unlearns what pretraining gave
     "pairs": Way(loss="pairs"),
     "cosent": Way(loss="cosent"),
     "roformer-sim": Way(joint=_JOINT),
@@ -88,11 +91,10 @@ class QuestionAblationConfig:
     model: str
     """An encoder that was pretrained: a run of scripts.pretrain_encoder."""
     pairs: tuple[str, ...]
-    """NAME=FILE or FILE: a TAB b TAB 1 (alike) or 0; trained on, but for what is held out."""
+    """NAME=FILE or FILE: a TAB b TAB 1 (alike) or 0; trained on, but for what is held out: that is tested on, and tunes
+    a judge who says whether a drawn question means the same."""
     tests: tuple[str, ...] = ()
     """NAME=FILE or FILE: further scored pairs, tested on alone."""
-    judge: tuple[str, ...] = ()
-    """Files of other labelled pairs, on which a judge is tuned that says whether a drawn question means the same."""
     groups: tuple[str, ...] = ()
     """NAME=FILE: pairs or groups from elsewhere, such as of scripts.make_pairs; RoFormer-Sim is trained on each."""
     ways: tuple[str, ...] = tuple(WAYS)
@@ -106,7 +108,7 @@ class QuestionAblationConfig:
     batch_size: int = 48
     """Pairs of an update."""
     learning_rate: float = 3e-4
-    """Of all trainings."""
+    """Of all trainings; SimCSE has a tenth of it."""
     held_out: float = 0.3
     """Share of the texts that are held out."""
     tested: int = 2000
@@ -143,29 +145,34 @@ class Tested(NamedTuple):
 
     tasks: list[SimilarityTask]
     questions: list[str]
-    judge: Judge | None
+    judge: Judge
 
 
 def question_ablation(config: QuestionAblationConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError."""
     folder, source = Path(config.folder), load_alone(config.model)
     with experiment(folder, _settings(config, source)):
-        trained, tasks = split(config, folder / "pairs")
+        trained, tasks, held = split(config, folder / "pairs")
         questions = [text for task in tasks[: len(trained)] for text in task.texts]
         questions = np.random.default_rng(0).permutation(sorted({*questions}))[: config.questions].tolist()
-        judge = _judge(config, source, tasks, folder) if config.judge else None
+        judge = _judge(config, source, held, folder)
         tested = Tested(tasks, questions, judge)
         cells = {cell.name: cell for cell in _cells(config)}
         made = run_cells(folder, cells, lambda cell: _run(config, source, trained, tested, cell, folder))
-        tell(report(folder, made, [*WAYS], judge and judge.about, shown_settings(config)))
+        tell(report(folder, made, [*WAYS], judge.about, shown_settings(config)))
         made.complete()
 
 
-def _judge(config: QuestionAblationConfig, source: TextEncoder, tasks: Sequence[SimilarityTask], folder: Path) -> Judge:
+def _judge(config: QuestionAblationConfig, source: TextEncoder, held: Sequence[Pair], folder: Path) -> Judge:
+    labels = {label for *_, label in held}
+    if labels != {0, 1} or len(held) < SMALLEST:
+        raise DataError(
+            f"{', '.join(config.pairs)}: {len(held):,} pairs are held out, of labels {sorted(labels)}; a judge needs "
+            f"{SMALLEST} of 0 and 1: give more pairs, or a larger --held-out"
+        )
     return make_judge(
-        config.judge,
+        held,
         source,
-        tasks,
         make_mesh(config.mesh),
         folder / "runs" / "judge",
         steps=2 * config.steps,
@@ -181,13 +188,19 @@ def _settings(config: QuestionAblationConfig, source: TextEncoder) -> dict[str, 
     return kept | {"encoder": source.fingerprint}
 
 
-def split(config: QuestionAblationConfig, folder: Path) -> tuple[list[str], list[SimilarityTask]]:
-    """The files of pairs that are trained on, and the tasks: what is held out of each, and the further tests."""
+class Split(NamedTuple):
+    trained: list[str]  # files of pairs
+    tasks: list[SimilarityTask]  # what is held out of each, at most as much as is tested, and the further tests
+    held: list[Pair]  # all that is held out
+
+
+def split(config: QuestionAblationConfig, folder: Path) -> Split:
+    """The pairs by whether their texts are held out, as files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    trained, tasks = [], []
+    trained, tasks, held_out = list[str](), list[SimilarityTask](), list[Pair]()
     for given in config.pairs:
         name, path = _named(given)
-        parts: dict[str, list[tuple[str, str, float]]] = {"train": [], "test": []}
+        parts: dict[str, list[Pair]] = {"train": [], "test": []}
         count = 0
         for row in read_columns(path):
             a, b, label = scored(row)
@@ -195,6 +208,7 @@ def split(config: QuestionAblationConfig, folder: Path) -> tuple[list[str], list
             count += 1
             if held[0] == held[1]:
                 parts["test" if held[0] else "train"].append((a, b, label))
+        held_out += parts["test"]
         order = np.random.default_rng(0).permutation(len(parts["test"]))[: config.tested]
         parts["test"] = [parts["test"][i] for i in sorted(order)]
         for part, rows in parts.items():
@@ -203,7 +217,7 @@ def split(config: QuestionAblationConfig, folder: Path) -> tuple[list[str], list
         tell(f"{name}: {len(parts['train']):,} of {count:,} pairs trained on, {len(parts['test']):,} tested on")
         trained.append(str(folder / f"{name}.train.tsv"))
         tasks.append(read_task(name, [str(folder / f"{name}.test.tsv")]))
-    return trained, tasks + [task_of(given) for given in config.tests]
+    return Split(trained, tasks + [task_of(given) for given in config.tests], held_out)
 
 
 def _named(given: str) -> tuple[str, str]:
@@ -263,7 +277,8 @@ def _train(
     mesh, run = make_mesh(config.mesh), folder / "runs" / cell.name
     start = load_text_encoder(folder / "runs" / f"{way.start} {cell.seed}") if way.start else source
     steps = max(config.steps // 4, 1) if way.start else config.steps
-    optimizer = OptimizerConfig(learning_rate=config.learning_rate, weight_decay=0.01, warmup=max(steps // 10, 1))
+    rate = way.rate * config.learning_rate
+    optimizer = OptimizerConfig(learning_rate=rate, weight_decay=0.01, warmup=max(steps // 10, 1))
     with silence():
         if way.loss:
             examples = examples_of(trained, way.loss, labelled=way.loss == "pairs")
@@ -311,10 +326,8 @@ def _drawn(config: QuestionAblationConfig, made: TextEncoder, tested: Tested, se
         "unique": float(np.mean([len({*several}) / len(several) for several in drawn])),
         "shown": [[text, several] for text, several in zip(tested.questions[:10], drawn[:10], strict=True)],
     }
-    if tested.judge:
-        alike = tested.judge.alike([text for text, _ in pairs], [found or "空" for _, found in pairs])
-        figures |= {"other": float((~alike & ~copies).mean()), "good": float((alike & ~copies).mean())}
-    return figures
+    alike = tested.judge.alike([text for text, _ in pairs], [found or "空" for _, found in pairs])
+    return figures | {"other": float((~alike & ~copies).mean()), "good": float((alike & ~copies).mean())}
 
 
 def _bare(text: str) -> str:

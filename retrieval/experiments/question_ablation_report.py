@@ -26,12 +26,12 @@ def report(
     folder: Path,
     made: Made,
     ways: Sequence[str],
-    judge: Mapping[str, float] | None,
+    judge: Mapping[str, float],
     settings: Mapping[str, Any],
 ) -> str:
     """questions.csv, .md, .png and report.html in `folder`; returns the tables.
 
-    ways: all there are, in order. judge: its threshold and accuracies.
+    ways: all there are, in order. judge: its accuracies.
     """
     rows = sorted(made.cells.values(), key=lambda row: (bool(row["groups"]), ways.index(row["way"])))
     lines: dict[str, list[Row]] = {}
@@ -102,11 +102,12 @@ def _shares(drawn: Mapping[str, Sequence[Row]]) -> Table:
     return Table(["way", *(DRAWN[name] for name in shown)], body, caption=caption)
 
 
-def _judged(judge: Mapping[str, float] | None) -> str:
-    if not judge:
-        return "No judge was asked for, so nobody says whether they mean the same."
-    said = ", ".join(f"{name} {value:.3f}" for name, value in judge.items())
-    return f"An encoder tuned on other pairs says whether a question means the same; its {said}."
+def _judged(judge: Mapping[str, float]) -> str:
+    said = ", ".join(f"{100 * value:.1f} % {name}" for name, value in judge.items())
+    return (
+        "Whether a question means the same says an encoder tuned on labelled pairs of texts that were held out; of "
+        f"pairs that it was not tuned on it is right on {said}."
+    )
 
 
 def _picture(lines: Mapping[str, Sequence[Row]]) -> Figure:

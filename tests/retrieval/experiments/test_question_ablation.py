@@ -12,6 +12,7 @@ from retrieval.experiments.question_ablation import WAYS, QuestionAblationConfig
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from tests.rope.encoder.random_encoder import ROFORMER
+from training.files.errors import DataError
 
 ORDER = ("encoder", "whitening", "pairs", "roformer-sim", "ft", "ft, distilled")
 
@@ -28,7 +29,6 @@ def pairs(path: Path, count: int, seed: int) -> Path:
 def config(folder: Path, **given) -> QuestionAblationConfig:
     data = {"pairs": (f"T={folder / 'train.tsv'}",), "tests": (f"U={folder / 'test.tsv'}",)}
     given = {
-        "judge": (str(folder / "judge.tsv"),),
         "ways": ORDER,
         "seeds": 1,
         "steps": 8,
@@ -44,7 +44,7 @@ def config(folder: Path, **given) -> QuestionAblationConfig:
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ablation")
     write_model(folder / "m", replace(ROFORMER, types=2))
-    for seed, (name, count) in enumerate({"train": 300, "test": 40, "judge": 80}.items()):
+    for seed, (name, count) in enumerate({"train": 800, "test": 40}.items()):
         pairs(folder / f"{name}.tsv", count, seed)
     question_ablation(config(folder))
     return folder
@@ -60,13 +60,13 @@ def test_each_way_has_its_figures(folder: Path) -> None:
     assert sum(float(shares[name]) for name in ("good", "other", "copies")) == pytest.approx(1)
     assert rows["ft, distilled"]["T"] != rows["roformer-sim"]["T"] != rows["encoder"]["T"]
     page = (folder / "out" / "report.html").read_text()
-    assert "accuracy, T" in page and page.count("<img") == 1
+    assert "it is right on" in page and page.count("<img") == 1
 
 
 def test_no_text_is_trained_on_and_tested(folder: Path) -> None:
     rows = [row.split("\t") for row in (folder / "out" / "pairs" / "T.train.tsv").read_text().splitlines()]
     trained = {text for a, b, _ in rows for text in (a, b)}
-    tested = {text for task in split(config(folder), folder / "out" / "pairs")[1][:1] for text in task.texts}
+    tested = {text for task in split(config(folder), folder / "out" / "pairs").tasks[:1] for text in task.texts}
     assert trained and tested and not trained & tested
 
 
@@ -85,5 +85,7 @@ def test_a_way_needs_what_it_is_made_of(folder: Path) -> None:
         config(folder, ways=("ft",))
     with pytest.raises(ValueError, match="ways has 'x'"):
         config(folder, ways=("x",))
+    with pytest.raises(DataError, match="pairs are held out, of labels"):
+        question_ablation(config(folder, held_out=0.05, folder=str(folder / "few")))
     with pytest.raises(ValueError, match="steps is 3"):
         config(folder, steps=3)

@@ -12,7 +12,7 @@ from typing import Annotated
 from pegasus_zh.text.documents import OnBadRecord, read_documents
 from pegasus_zh.text.sources import find_sources, read_records
 from retrieval.pairs.groups import answered, merged, read_answers, read_groups
-from retrieval.pairs.instructed import instructed
+from retrieval.pairs.instructed import Instructed, instructed
 from retrieval.pairs.passages import Overlap, sentence_pairs
 from retrieval.pairs.tally import Pair, Tally, check_out, example, finish, pairs_of, sound
 from retrieval.pairs.templates import read_templates
@@ -119,8 +119,8 @@ class InstructConfig:
     """Labelled pairs as examples of the instructions of `write`, for scripts.finetune to teach a model."""
 
     data: tuple[str, ...]
-    """Text TAB text TAB score, or .jsonl, .json or .csv of such; also .gz, .zst. The scores of all files are scaled as
-    one, from the least to the largest."""
+    """Text TAB text TAB score, or .jsonl, .json or .csv of such; also .gz, .zst. Each file's scores are scaled by its
+    own least and largest one."""
     out: str
     """.jsonl of {source, reference}: an instruction about a text, and the other text."""
     templates: str = ""
@@ -133,9 +133,12 @@ class InstructConfig:
 def instruct(config: InstructConfig) -> int:
     """Writes `config.out`, whole or not at all. Raises DataError, with file, line and remedy."""
     out, templates = check_out(config.out, config.data, (".jsonl",)), read_templates(config.templates)
-    pairs = [scored(row) for path in config.data for row in read_columns(path)]
-    tally = Tally(f"{', '.join(config.data)}: {len(pairs):,} rows")
-    return finish(out, instructed(pairs, templates, tally), tally, "examples", example)
+    found, tally = list[Instructed](), Tally()
+    for path in config.data:
+        pairs = [scored(row) for row in read_columns(path)]
+        tally.read += f"{'; ' * bool(tally.read)}{path}: {len(pairs):,} rows"
+        found += instructed(pairs, templates, tally)
+    return finish(out, found, tally, "examples", example)
 
 
 def _finish(out: Path, found: list[list[str]], most: int, seed: int, tally: Tally) -> int:

@@ -28,7 +28,7 @@ def instructed(pairs: Sequence[tuple[str, str, float]], templates: Templates, ta
     for whose, of in (("the pairs", scores), ("the templates", levels)):
         if len({*of.tolist()}) < 2:
             known = f"are all {of[0]:g}" if len(of) else "are missing"
-            raise DataError(f"{tally.read}: the scores of {whose} {known}; instructions are told apart by them")
+            raise DataError(f"{tally.read}: scores of {whose} {known}; instructions are told apart by them")
     placed = np.interp(scores, [scores.min(), scores.max()], [levels.min(), levels.max()])
     chosen = np.abs(placed[:, None] - levels).argmin(1)
     found, counts = list[Instructed](), Counter[str]()

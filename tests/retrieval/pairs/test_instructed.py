@@ -35,12 +35,15 @@ def test_what_says_the_same_and_what_holds_the_mark_is_left_out():
 
 
 def test_the_file_is_what_a_model_is_tuned_on(tmp_path):
-    data, out = tmp_path / "pairs.tsv", tmp_path / "examples.jsonl"
+    data, graded, out = (tmp_path / name for name in ("pairs.tsv", "graded.tsv", "examples.jsonl"))
     data.write_text("怎么还款\t如何还款\t1\n怎么还款\t今天天气\t0\n", encoding="utf-8")
-    assert instruct(InstructConfig(data=(str(data),), out=str(out))) == 4
+    graded.write_text("借钱\t贷款\t5\n借钱\t还钱\t1\n", encoding="utf-8")  # a scale of its own
+    assert instruct(InstructConfig(data=(str(data), str(graded)), out=str(out))) == 8
     pairs = list(read_pairs(str(out)))
-    assert pairs[0].source == TEMPLATES.labels[0].prompt("怎么还款")
-    assert [pair.reference for pair in pairs] == ["如何还款”", "怎么还款”", "今天天气”", "怎么还款”"]
+    same, _, other = TEMPLATES.labels
+    firsts = [(same, "怎么还款"), (other, "怎么还款"), (same, "借钱"), (other, "借钱")]
+    assert [pair.source for pair in pairs[::2]] == [label.prompt(text) for label, text in firsts]
+    assert [pair.reference for pair in pairs[:4]] == ["如何还款”", "怎么还款”", "今天天气”", "怎么还款”"]
 
 
 @pytest.mark.parametrize("rows", ["怎么还款\t如何还款\t1\n天气\t下雨\t1\n", "怎么还款\t如何还款\t很像\n", ""])

@@ -60,8 +60,9 @@ class Losses:
         shown = ", ".join(f"{character} ({count:,})" for character, count in self.commonest(_SHOWN).items())
         return (
             f"warning: {self.share:.1%} of the ids are unknown, most often {shown or 'long words'}: the vocabulary is "
-            "not that of these texts; take another, or one of your own, which scripts.pretrain makes of all --data "
-            "without --tokenizer, as of --data a.jsonl 'b/*.txt' --vocabulary 50000 (docs/pretrain.md, Vocabulary)"
+            "not that of these texts; take another, or one of your own, which scripts.pretrain (of an encoder "
+            "scripts.pretrain_encoder) makes of all --data without --tokenizer, as of --data a.jsonl 'b/*.txt' "
+            "--vocabulary 50000 (docs/pretrain.md, Vocabulary)"
         )
 
     def report_any(self, what: str) -> None:

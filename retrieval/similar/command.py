@@ -158,12 +158,14 @@ def _answer(config: SimilarConfig, writer: QuestionWriter, stream: bool) -> None
                 continue
         if stream:
             print(_line(found), flush=True)
-        else:
+        elif found.similar:
             print(*(f"{score:.4f}  {text}" for text, score in found.similar), sep="\n", flush=True)
+        else:
+            tell(f"of {found.drawn} draws none is kept: {found.copies} were copies, the others beyond the bounds")
 
 
 def _typed() -> Iterator[str]:
-    tell("Ctrl-D ends it")
+    tell("Ctrl-D ends it; the first text of each length takes longer, since it compiles")
     while True:
         try:
             yield input("> ")

@@ -33,6 +33,7 @@ from training.flags import FLAT, one_of, parse_preset
 from training.launch import LaunchConfig, hold, joined
 from training.loop import LoopConfig, Trained, Training, train
 from training.mesh import make_mesh
+from training.metrics import progress_bar
 from training.optimizer import OptimizerConfig
 from training.program import Data, Program
 from training.ranges import check_lists, check_ranges
@@ -202,7 +203,7 @@ def teach(
     train_part, heldout_part = questions.split(eval_fraction, loop.seed)
     if sum(train_part.files) < loop.batch_size:
         raise DataError(
-            f"{sum(train_part.files)} groups, fewer than one batch of {loop.batch_size}: give a smaller one"
+            f"{sum(train_part.files)} groups, fewer than one batch of {loop.batch_size}: give a smaller --batch-size"
         )
     vectors = taught(teacher, questions, mesh) if teacher else None
     made = partial(QuestionBatches, max_length=recipe.max_length, tokenizer=tokenizer, mesh=mesh, teacher=vectors)
@@ -217,6 +218,11 @@ def teach(
         f"{len(questions.texts):,} texts in {sum(train_part.files):,} groups, {sum(heldout_part.files):,} more held "
         f"out; {batches.form.rows} rows of {batches.form.length} for {loop.microbatch} pairs"
     )
+    if eval_fraction and loop.eval_batches and heldout is None:
+        tell(
+            f"fewer groups are held out than a batch of {loop.microbatch} has, so none are evaluated: give a larger "
+            "--eval-fraction and another --folder, or a smaller --batch-size"
+        )
     encode = encoder_for(model, tokenizer, [POOLING], Encoding(max_length=recipe.max_length // 2))
 
     def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:
@@ -247,10 +253,13 @@ def taught(teacher: SentenceEncoder, questions: Questions, mesh: jax.sharding.Me
     """The teacher's vectors [texts, D], by its own tokenizer and pooling."""
     tell(f"{teacher.where}: its vectors of {len(questions.texts):,} texts")
     pooling = teacher.choose("auto")
-    with jax.set_mesh(mesh):
+    parts = list[np.ndarray]()
+    with jax.set_mesh(mesh), progress_bar(0, len(questions.texts), "text") as bar:
         encode = encoder(teacher.text, [pooling], teacher.encoding(Encoding()))
-        found = teacher.finish(encode, pooling)(questions.texts)
-        return np.concatenate([part[:, 0] for part in found])
+        for part in teacher.finish(encode, pooling)(questions.texts):
+            parts.append(part[:, 0])
+            bar.update(len(part))
+    return np.concatenate(parts)
 
 
 def with_pooler(start: RoFormer, model: RoFormerConfig, seed: int) -> RoFormer:

@@ -137,6 +137,9 @@ def test_lines_and_a_prompt(monkeypatch, shown, folder, found):
     run_similar(config(folder))
     printed = shown.readouterr().out
     assert all(f"{score:.4f}  {text}" in printed for text, score in found[0].similar)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{SHORT[0]}\n"))
+    run_similar(config(folder, least=0.999999))
+    assert f"of {DRAWS} draws none is kept" in shown.readouterr().out
 
 
 def test_a_labelled_set_grows(folder, tmp_path):

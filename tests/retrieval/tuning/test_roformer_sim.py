@@ -326,6 +326,13 @@ def test_groups_that_cannot_be_used_are_one_line(tmp_path, name: str, text: str,
         read_questions(config(tmp_path / name), source(CONFIG))
 
 
+@pytest.mark.parametrize(("fraction", "told"), [(0.2, True), (0.0, False)])
+def test_groups_too_few_to_be_evaluated_are_told_of(tmp_path, monkeypatch, said, fraction: float, told: bool) -> None:
+    monkeypatch.setattr("retrieval.tuning.roformer_sim.train", lambda run, *_: run)
+    teach(recipe(), source(CONFIG), questions(), one_device(), tmp_path, eval_fraction=fraction)
+    assert any("none are evaluated" in line for line in said) == told
+
+
 def test_what_cannot_be_trained_is_one_line(tmp_path) -> None:
     headless = source(replace(CONFIG, head=False))
     with pytest.raises(DataError, match="no masked language model's head"):

@@ -43,8 +43,8 @@ def merged(groups: Iterable[Alike], tally: Tally) -> list[list[str]]:
     """What is alike by transitive closure over the groups of label 1, in order of the first text: groups that share a
     text, whatever its case and punctuation, are one.
 
-    Texts of one token, which join nothing, and groups of one are left out. Pairs of label 0 join nothing; how many of them lie within a
-    group is told, as people and closure disagree there.
+    Texts of one token, which join nothing, and groups of one are left out. Pairs of label 0 join nothing; how many of
+    them lie within a group is told, as people and closure disagree there.
     """
     numbers: dict[str, int] = {}  # of texts, by what they say
     texts: list[str] = []

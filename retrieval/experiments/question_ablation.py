@@ -1,12 +1,15 @@
 """Which parts of RoFormer-Sim make its vectors and its questions good? Ways of training x seeds, on labelled pairs.
 
 Texts are held out by their own checksum: a pair is tested on where both of its texts are, is trained on where neither
-is, and left out where one is, so no text of the test was ever seen.
+is, and left out where one is. What is trained on is rid of the further tests' texts too, and groups from elsewhere of
+all that is tested on, so no text of the test was ever seen.
 """
 
 import dataclasses
+import hashlib
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -23,7 +26,7 @@ from retrieval.similarity import SimilarityTask, cosines, read_task, task_of
 from retrieval.texts import read_columns, scored
 from retrieval.tuning.contrastive import Loss
 from retrieval.tuning.examples import examples_of
-from retrieval.tuning.groups import read_groups
+from retrieval.tuning.groups import Group, read_groups
 from retrieval.tuning.joint_program import Objective
 from retrieval.tuning.questions import tokenize
 from retrieval.tuning.roformer_sim import JointRecipe, teach
@@ -150,6 +153,7 @@ class Tested(NamedTuple):
 
 def question_ablation(config: QuestionAblationConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError."""
+    _check_names(config)
     folder, source = Path(config.folder), load_alone(config.model)
     with experiment(folder, _settings(config, source)):
         trained, tasks, held = split(config, folder / "pairs")
@@ -161,6 +165,16 @@ def question_ablation(config: QuestionAblationConfig) -> None:
         made = run_cells(folder, cells, lambda cell: _run(config, source, trained, tested, cell, folder))
         tell(report(folder, made, [*WAYS], judge.about, shown_settings(config)))
         made.complete()
+
+
+def _check_names(config: QuestionAblationConfig) -> None:
+    """Raises DataError where two files of a kind have one name, or one that no file can have."""
+    for kind, given in (("pairs and tests", config.pairs + config.tests), ("groups", config.groups)):
+        names = [_named(one)[0] for one in given]
+        if len({*names}) < len(names):
+            raise DataError(f"{kind} {', '.join(names)}: they are told apart by name; write NAME=… for some")
+        if wrong := [name for name in names if not re.fullmatch(r"[^./\\][^/\\]*", name)]:
+            raise DataError(f"{kind}: {wrong[0]!r} is no name of a file; write NAME=… for it")
 
 
 def _judge(config: QuestionAblationConfig, source: TextEncoder, held: Sequence[Pair], folder: Path) -> Judge:
@@ -185,7 +199,15 @@ def _settings(config: QuestionAblationConfig, source: TextEncoder) -> dict[str, 
     """What a folder's cells are made with; further ways, seeds and groups may come."""
     later = ("folder", "ways", "seeds", "mesh", "groups", "model")
     kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in later}
-    return kept | {"encoder": source.fingerprint}
+    files = {f"pairs {name}": path for name, path in map(_named, config.pairs)}
+    files |= {f"groups {name}": path for name, path in map(_named, config.groups)}
+    files |= {f"tests {path}": path for given in config.tests for path in _named(given)[1].split(",")}
+    return kept | {"encoder": source.fingerprint} | {name: _digest(path) for name, path in files.items()}
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 class Split(NamedTuple):
@@ -197,16 +219,19 @@ class Split(NamedTuple):
 def split(config: QuestionAblationConfig, folder: Path) -> Split:
     """The pairs by whether their texts are held out, as files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    trained, tasks, held_out = list[str](), list[SimilarityTask](), list[Pair]()
+    trained, held_out, tasks = list[str](), list[Pair](), list[SimilarityTask]()
+    further = [task_of(given) for given in config.tests]
+    seen = _texts(further)
     for given in config.pairs:
         name, path = _named(given)
         parts: dict[str, list[Pair]] = {"train": [], "test": []}
         count = 0
         for row in read_columns(path):
-            a, b, label = scored(row)
+            *texts, label = scored(row)
+            a, b = (" ".join(text.split()) for text in texts)  # a line each, as they are written
             held = [_held_out(text, config.held_out) for text in (a, b)]
             count += 1
-            if held[0] == held[1]:
+            if held[0] == held[1] and (held[0] or not {a, b} & seen):
                 parts["test" if held[0] else "train"].append((a, b, label))
         held_out += parts["test"]
         order = np.random.default_rng(0).permutation(len(parts["test"]))[: config.tested]
@@ -217,7 +242,11 @@ def split(config: QuestionAblationConfig, folder: Path) -> Split:
         tell(f"{name}: {len(parts['train']):,} of {count:,} pairs trained on, {len(parts['test']):,} tested on")
         trained.append(str(folder / f"{name}.train.tsv"))
         tasks.append(read_task(name, [str(folder / f"{name}.test.tsv")]))
-    return Split(trained, tasks + [task_of(given) for given in config.tests], held_out)
+    return Split(trained, tasks + further, held_out)
+
+
+def _texts(tasks: Sequence[SimilarityTask]) -> set[str]:
+    return {" ".join(text.split()) for task in tasks for text in task.texts}
 
 
 def _named(given: str) -> tuple[str, str]:
@@ -247,7 +276,7 @@ def _run(
 ) -> dict[str, Any]:
     """A cell's figures."""
     way = WAYS[cell.way]
-    made = _train(config, source, trained, way, cell, folder)
+    made = _train(config, source, trained, tested, way, cell, folder)
     mesh = make_mesh(config.mesh)
     pooling: Pooling = "pooler" if way.joint else way.pooling
     with jax.set_mesh(mesh):
@@ -269,7 +298,13 @@ def _run(
 
 
 def _train(
-    config: QuestionAblationConfig, source: TextEncoder, trained: Sequence[str], way: Way, cell: Cell, folder: Path
+    config: QuestionAblationConfig,
+    source: TextEncoder,
+    trained: Sequence[str],
+    tested: Tested,
+    way: Way,
+    cell: Cell,
+    folder: Path,
 ) -> TextEncoder:
     """The cell's encoder, trained in a folder of its own, of which others of the same seed begin."""
     if way.joint is None and way.loss is None:
@@ -300,8 +335,9 @@ def _train(
                 steps=steps, batch_size=config.batch_size, eval_every=steps, save_every=steps, keep=1, seed=cell.seed
             )
             joint = replace(way.joint, loop=loop, optimizer=optimizer)
-            files = [_named(cell.groups)[1]] if cell.groups else trained
-            groups = [read_groups(path, labelled=not cell.groups) for path in files]
+            groups: list[Iterable[Group]] = [read_groups(path, labelled=True) for path in trained]
+            if cell.groups:
+                groups = [without(read_groups(_named(cell.groups)[1]), tested.tasks)]
             questions = tokenize(groups, source.tokenizer, joint.max_length, joint.corrupted > 0)
             teacher = None
             if way.teacher:
@@ -309,6 +345,13 @@ def _train(
                 teacher = SentenceEncoder(other, way.teacher, "pooler")
             teach(joint, start, questions, mesh, run, teacher=teacher, eval_fraction=0.0).complete()
     return load_text_encoder(run)
+
+
+def without(groups: Iterable[Group], tasks: Sequence[SimilarityTask]) -> Iterator[Group]:
+    """The groups without the texts that are tested on."""
+    seen = _texts(tasks)
+    for group in groups:
+        yield group._replace(texts=tuple(text for text in group.texts if " ".join(text.split()) not in seen))
 
 
 def _drawn(config: QuestionAblationConfig, made: TextEncoder, tested: Tested, seed: int) -> dict[str, Any]:

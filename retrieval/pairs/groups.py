@@ -43,27 +43,39 @@ def merged(groups: Iterable[Alike], tally: Tally) -> list[list[str]]:
     """What is alike by transitive closure over the groups of label 1, in order of the first text: groups that share a
     text, whatever its case and punctuation, are one.
 
-    Texts of one token and groups of one are left out. Pairs of label 0 join nothing; how many of them lie within a
-    group is told, as people and closure disagree there.
+    Texts of one token, which join nothing, and groups of one are left out. Pairs of label 0 join nothing; how many of
+    them lie within a group is told, as people and closure disagree there.
     """
     numbers: dict[str, int] = {}  # of texts, by what they say
     texts: list[str] = []
     edges: list[tuple[int, int]] = []
     apart: list[tuple[str, ...]] = []
-    rows = 0
+    short = set[str]()
+    rows = empty = 0
     for group in groups:
         rows += 1
         keys = tuple(map(said, group.texts))
         if not group.label:
             apart.append(keys)
             continue
+        long = list[int]()
         for key, text in zip(keys, group.texts, strict=True):
+            if len(tokens(text)) < 2:
+                short.add(key)
+                continue
             if key not in numbers:
                 numbers[key] = len(texts)
                 texts.append(one_line(text))
-        edges += [(numbers[keys[0]], numbers[key]) for key in keys]
+            long.append(numbers[key])
+        empty += not long
+        edges += [(long[0], other) for other in long]
     names = _closed(len(texts), edges)
-    found = _several(texts, names, tally)
+    groups_of = dict[int, list[str]]()
+    for text, name in zip(texts, names, strict=True):
+        groups_of.setdefault(name, []).append(text)
+    found = [group for group in groups_of.values() if len(group) > 1]
+    tally.dropped["texts of one token"] += len(short)
+    tally.dropped["groups of one text or none"] += len(groups_of) - len(found) + empty
     tally.read += f": {rows:,} rows"
     if apart:
         within = sum(a in numbers and b in numbers and names[numbers[a]] == names[numbers[b]] for a, b in apart)
@@ -82,19 +94,6 @@ def _closed(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
     one, other = np.array(edges).T
     joined = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
     return connected_components(joined, directed=False)[1].tolist()
-
-
-def _several(texts: Sequence[str], names: Sequence[int], tally: Tally) -> list[list[str]]:
-    members: dict[int, list[str]] = {}
-    for text, name in zip(texts, names, strict=True):
-        group = members.setdefault(name, [])
-        if len(tokens(text)) < 2:
-            tally.dropped["texts of one token"] += 1
-        else:
-            group.append(text)
-    found = [group for group in members.values() if len(group) > 1]
-    tally.dropped["groups of one text or none"] += len(members) - len(found)
-    return found
 
 
 class Answer(NamedTuple):

@@ -88,6 +88,8 @@ def mine(config: MineConfig) -> int:
         vectors = _encoded(config, source, pooling, mesh, texts)
         if config.whiten:
             vectors = whiten(moments([vectors]), config.whiten)(vectors)
+            if vectors.shape[1] < config.whiten:  # few texts vary in few directions
+                index = make_index(config.kind, vectors.shape[1], mesh=mesh)
         with progress_bar(0, len(texts), "text compared") as bar:
             found = neighbour_pairs(texts, vectors, config.bounds, tally, index, bar.update)
     return finish(out, [(pair.first, pair.second) for pair in found], tally)

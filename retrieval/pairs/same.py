@@ -5,10 +5,12 @@ import unicodedata
 
 import rjieba
 
-_MARKS = "，。！？；：、…—～·,.!?;:~'\"“”‘’「」『』（）()《》【】"
+_MARKS = "，。！？；：、…—～·,.!?;:~'\"“”‘’「」『』（）()《》〈〉【】〔〕〖〗[]{}"
+_UNSEEN = "\xad\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff"  # of no width, which copies bring along
 # Not within a number or a word of Latin letters: 1.5 is not 15.
-_UNSAID = re.compile(rf"\s|(?<![0-9a-z])[{re.escape(_MARKS)}]|[{re.escape(_MARKS)}](?![0-9a-z])")
-_TOKEN = re.compile(r"[0-9a-z]+(?:\.[0-9]+)?|[^\W_]")
+_UNSAID = re.compile(rf"[\s{_UNSEEN}]|(?<![0-9a-z])[{re.escape(_MARKS)}]|[{re.escape(_MARKS)}](?![0-9a-z])")
+_LATIN = "a-zà-öø-ɏḁ-ỿ"  # with accents, as NFKC has them
+_TOKEN = re.compile(rf"[0-9{_LATIN}]+(?:,[0-9]{{3}})*(?:\.[0-9]+)*|[^\W_]")
 
 
 def one_line(text: str) -> str:

@@ -8,6 +8,7 @@ score: of the pairs of this label. {text}: where the text comes. against: labels
 what is written by this one; all others, where it is left out. end: what is written ends before this mark; "": nowhere.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def _label(file: Path, name: str, fields: Any, names: list[str]) -> Label:
     if not isinstance(fields, dict) or not {"score", "instruction"} <= {*fields} <= _FIELDS:
         raise refused(f"it has score, instruction and perhaps against, not {fields!r:.60}")
     score, instruction = fields["score"], fields["instruction"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
         raise refused(f"score is {score!r:.40}, not a number")
     if not isinstance(instruction, str) or instruction.count(TEXT) != 1:
         raise refused(f"its instruction has {TEXT} {str(instruction).count(TEXT)} times, and needs it once")

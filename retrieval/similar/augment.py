@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from retrieval.pairs.same import said
 from retrieval.texts import labelled, read_columns
 from training.files.atomic import atomic_write
 from training.telling import tell
@@ -26,16 +27,18 @@ def write_augmented(pairs: Sequence[Labelled], drawn: Path, out: Path) -> None:
     """The pairs, and then those of their first texts' similar questions, which `drawn` has a line of each of; it is
     removed.
 
-    A pair that is there already is not written again, nor a text beside itself. Tells how many rows came.
+    A pair that is there already is not written again, nor a text beside itself, whatever the case, width, white space
+    and punctuation: a vocabulary may write none of the capitals of a file. Tells how many rows came.
     """
     with drawn.open(encoding="utf-8", errors="surrogatepass") as file:
         similar = {row["text"]: [found["text"] for found in row["similar"]] for row in map(json.loads, file)}
-    there = {(pair.first, pair.second) for pair in pairs}
+    there = {(said(pair.first), said(pair.second)) for pair in pairs}
     new: list[Labelled] = []
     for pair in pairs:
         for text in similar[pair.first]:
-            if text != pair.second and (text, pair.second) not in there:
-                there.add((text, pair.second))
+            both = said(text), said(pair.second)
+            if both[0] != both[1] and both not in there:
+                there.add(both)
                 new.append(pair._replace(first=text))
     with atomic_write(out) as temporary, temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
         file.writelines(map(_line, [*pairs, *new]))

@@ -89,7 +89,7 @@ class QuestionWriter:
             encode = self._source.finish(partial(of_model, self._model), self.pooling, self._source.prompt(""))
             self._encoders[length] = encode
         vectors = np.concatenate([part[:, 0] for part in self._encoders[length](texts)])
-        check_finite(vectors)
+        check_finite(vectors, 0, self._source.where)
         return unit(vectors)
 
 

@@ -57,11 +57,13 @@ def _with_synonyms(record: Record) -> Group:
     others = fields.get("synonyms")
     if not isinstance(others, list):
         raise DataError(f"{place}: 'synonyms' is {others!r:.40}, not a list of texts; mend it")
-    numbered = {f"synonyms[{n}]": text for n, text in enumerate(others)}
-    texts = (text_of(fields, "text", place), *(text_of(numbered, name, place) for name in numbered))
-    if empty := [n for n, text in enumerate(texts) if is_blank(text)]:
-        where = f"text {empty[0]} of 'synonyms'" if empty[0] else "'text'"
-        raise DataError(f"{place}: {where} is empty; remove it")
+    named = {f"text {n} of 'synonyms'" if n else "'text'": text for n, text in enumerate((fields.get("text"), *others))}
+    for name, text in named.items():
+        if not isinstance(text, str):
+            raise DataError(f"{place}: {name} is {text!r:.40}, not a string; mend it")
+        if is_blank(text):
+            raise DataError(f"{place}: {name} is empty; remove it")
+    texts = tuple(text_of(named, name, place) for name in named)
     return Group(place, texts)
 
 

@@ -95,7 +95,7 @@ def tokenize(files: Sequence[Iterable[Group]], tokenizer: Tokenizer, longest: in
     for file in files:
         before = len(groups)
         for _, texts in file:
-            members = list[int]()
+            members = dict[int, None]()  # in their order
             for text in texts:
                 piece = first_piece(text, 0.6 * longest)
                 if piece not in numbers:
@@ -103,10 +103,10 @@ def tokenize(files: Sequence[Iterable[Group]], tokenizer: Tokenizer, longest: in
                     numbers[piece] = len(ids) if found else -1
                     if found:
                         ids.append(found)
-                if numbers[piece] >= 0 and numbers[piece] not in members:
-                    members.append(numbers[piece])
+                if numbers[piece] >= 0:
+                    members[numbers[piece]] = None
             if len(members) > 1:
-                groups.append(members)
+                groups.append([*members])
         counts.append(len(groups) - before)
     texts = tuple(piece for piece, number in numbers.items() if number >= 0)
     lost().report("texts")

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import tyro
 
+from pegasus_zh.text.losses import counting
 from pegasus_zh.text.tokenizer_files import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.similarity import SimilarityTask, cosines, read_task
@@ -21,6 +22,7 @@ from retrieval.tuning.groups import read_groups
 from retrieval.tuning.joint_program import Objective, joint_program
 from retrieval.tuning.question_batches import QuestionBatches, QuestionForm
 from retrieval.tuning.questions import Questions, Stream, tokenize
+from retrieval.vectors.arrays import check_finite
 from retrieval.vectors.encoding import Encoding, encoder, encoder_for
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder, load_alone, load_sentence_encoder
@@ -250,16 +252,20 @@ def teach(
 
 
 def taught(teacher: SentenceEncoder, questions: Questions, mesh: jax.sharding.Mesh) -> np.ndarray:
-    """The teacher's vectors [texts, D], by its own tokenizer and pooling."""
+    """The teacher's vectors [texts, D], by its own tokenizer and pooling. Tells of texts that it does not know or cuts;
+    raises DataError for weights that are no numbers."""
     tell(f"{teacher.where}: its vectors of {len(questions.texts):,} texts")
-    pooling = teacher.choose("auto")
+    pooling, (tokenizer, lost) = teacher.choose("auto"), counting(teacher.text.tokenizer)
     parts = list[np.ndarray]()
     with jax.set_mesh(mesh), progress_bar(0, len(questions.texts), "text") as bar:
-        encode = encoder(teacher.text, [pooling], teacher.encoding(Encoding()))
+        encode = encoder(teacher.text._replace(tokenizer=tokenizer), [pooling], teacher.encoding(Encoding()))
         for part in teacher.finish(encode, pooling)(questions.texts):
             parts.append(part[:, 0])
             bar.update(len(part))
-    return np.concatenate(parts)
+    vectors = np.concatenate(parts)
+    lost().report_any(f"{teacher.where}, of the texts")
+    check_finite(vectors, 0, f"{teacher.where}, its vectors")
+    return vectors
 
 
 def with_pooler(start: RoFormer, model: RoFormerConfig, seed: int) -> RoFormer:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Annotated, Any, NamedTuple
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -57,25 +59,24 @@ class Route(NamedTuple):
 
 def routes(searcher: Searcher, writer: Writer) -> list[Route]:
     """What can be asked of an index and of what writes."""
-    searching, writing = Lock(), Lock()  # one at a time of each; a search does not wait for what is being written
+    # One at a time of each. Who waits holds no thread, of which the server has 40: a search does not wait for what is
+    # being written, however many ask for it.
+    searching, writing = (partial(run_sync, limiter=CapacityLimiter(1)) for _ in range(2))
 
-    def search(q: Text, k: Count = SHOWN) -> Hits:
+    async def search(q: Text, k: Count = SHOWN) -> Hits:
         _check(searcher, {"Question": q})
-        with searching:
-            (hits,) = searcher.search([q], k)
+        (hits,) = await searching(searcher.search, [q], k)
         return Hits(q, hits)
 
-    def similar(text: Text, k: Count = SHOWN) -> Similar:
+    async def similar(text: Text, k: Count = SHOWN) -> Similar:
         if writer.write is None:
             raise HTTPException(501, writer.says)
         _check(searcher, {"Sentence": text})
-        with writing:
-            return Similar(text, [Written(*written) for written in writer.write(text, k)])
+        return Similar(text, [Written(*written) for written in await writing(writer.write, text, k)])
 
-    def similarity(a: Text, b: Text) -> Similarity:
+    async def similarity(a: Text, b: Text) -> Similarity:
         _check(searcher, {"First text": a, "Second text": b})
-        with searching:
-            first, second = searcher.vectors([a, b])
+        first, second = await searching(searcher.vectors, [a, b])
         return Similarity(a, b, float(first @ second))
 
     return [

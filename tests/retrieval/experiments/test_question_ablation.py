@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.experiments.question_ablation import WAYS, QuestionAblationConfig, question_ablation, split
+from retrieval.experiments.question_ablation import WAYS, QuestionAblationConfig, question_ablation, split, without
+from retrieval.tuning.groups import Group
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from tests.rope.encoder.random_encoder import ROFORMER
@@ -68,6 +69,43 @@ def test_no_text_is_trained_on_and_tested(folder: Path) -> None:
     trained = {text for a, b, _ in rows for text in (a, b)}
     tested = {text for task in split(config(folder), folder / "out" / "pairs").tasks[:1] for text in task.texts}
     assert trained and tested and not trained & tested
+
+
+def test_a_text_of_a_further_test_is_not_trained_on_nor_lines_within_texts_torn(tmp_path: Path) -> None:
+    rows = [{"a": f"今天\t第{n}\n个问题", "b": f"第{n}个", "label": n % 2} for n in range(400)]
+    (tmp_path / "t.jsonl").write_text("".join(map("{}\n".format, map(json.dumps, rows))), "utf-8")
+    (tmp_path / "u.tsv").write_text("".join(f"今天 第{n} 个问题\t别的{n}\t{n % 2}\n" for n in range(200)), "utf-8")
+    given = config(tmp_path, pairs=(str(tmp_path / "t.jsonl"),), tests=(str(tmp_path / "u.tsv"),))
+    (trained,), tasks = split(given, tmp_path / "pairs")
+    lines = [line.split("\t") for line in Path(trained).read_text("utf-8").splitlines()]
+    assert lines and {len(line) for line in lines} == {3} and not {line[0] for line in lines} & {*tasks[1].texts}
+    assert len(tasks[0].texts) > 10 and all(len(text.split("\n")) == 1 for text in tasks[0].texts)
+    groups = [Group("g, line 1", (tasks[0].texts[0], "甲", "乙")), Group("g, line 2", ("丙", tasks[1].texts[0]))]
+    assert [group.texts for group in without(groups, tasks)] == [("甲", "乙"), ("丙",)]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pairs": ("x/train.tsv", "y/train.tsv")}, "pairs and tests train, train, U: they are told apart by name"),
+        ({"tests": ("T=x.tsv",)}, "pairs and tests T, T: they are told apart by name"),
+        ({"groups": ("g=x.tsv", "g=y.tsv")}, "groups g, g: they are told apart by name"),
+        ({"tests": ("a/b=x.tsv",)}, "pairs and tests: 'a/b' is no name of a file"),
+    ],
+)
+def test_files_of_one_name_are_refused(tmp_path: Path, given: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        question_ablation(config(tmp_path, **given))
+
+
+def test_a_file_that_has_changed_is_refused(folder: Path) -> None:
+    before = (folder / "train.tsv").read_text("utf-8")
+    (folder / "train.tsv").write_text(before + "今天\t天气\t1\n", "utf-8")
+    try:
+        with pytest.raises(DataError, match="its cells were made with pairs T .*, not .*: give that, or another"):
+            question_ablation(config(folder))
+    finally:
+        (folder / "train.tsv").write_text(before, "utf-8")
 
 
 def test_the_same_command_goes_on(folder: Path, said: list[str]) -> None:

@@ -32,6 +32,8 @@ def test_what_two_texts_share():
     assert said("今天，天气不错。") == said("今天天气不错！") and said("？？") == "??"
     assert said("1.5升") != said("15升") and said("don't") != said("dont")
     assert tokens("iPhone 12，3.5 寸吗？") == ["iphone", "12", "3.5", "寸", "吗"]
+    assert tokens("café, naïve 1,234.5") == ["café", "naïve", "1,234.5"]
+    assert said("〈还款〉[吗]\u200b\ufe0f") == said("还款吗") and said("-5度") != said("5度")
     assert words("我喜欢北京大学！") == ["我", "喜欢", "北京大学"]
 
 
@@ -52,6 +54,15 @@ def test_labelled_pairs_are_closed_over_those_of_1(tmp_path, lines):
     (made,) = run(tmp_path, pairs, "o.jsonl", labelled=True)
     assert json.loads(made) == {"text": "怎么还款", "synonyms": ["如何还款", "还款方法"]}
     assert "5 rows, 3 of them labelled 0, 1 of which lie within a group of the others; 1 groups" in lines()
+
+
+def test_what_is_left_out_joins_nothing():
+    assert synonym_groups([["嗯", "可以吗", "行吗"], ["嗯", "怎么还款"], ["？？", "还款方法"], ["", "？？"]]) == [
+        ["可以吗", "行吗"]
+    ]
+    tally = Tally()
+    assert merged([Alike(("嗯", "可以吗")), Alike(("嗯", "行吗")), Alike(("嗯", "哦"))], tally) == []
+    assert tally.without() == "; left out: 3 groups of one text or none, 2 texts of one token"
 
 
 def test_the_closure_is_that_of_a_plain_search():
@@ -124,8 +135,8 @@ def test_answers_to_one_question(tmp_path, lines):
         ),
         ("g.jsonl", '{"text": "", "synonyms": ["天气"]}', "line 1: 'text' is empty; remove it"),
         ("g.jsonl", '{"text": "天气好", "synonyms": "天气"}', "'synonyms' is '天气', not a list of texts; mend it"),
-        ("g.jsonl", '{"text": "天气好", "synonyms": ["天气", 3]}', r"field 'synonyms\[1\]' is int, not a string"),
-        ("g.jsonl", '{"synonyms": ["天气"]}', "no field 'text'"),
+        ("g.jsonl", '{"text": "天气好", "synonyms": ["天气", 3]}', "text 2 of 'synonyms' is 3, not a string; mend it"),
+        ("g.jsonl", '{"synonyms": ["天气"]}', "'text' is None, not a string; mend it"),
         ("g.pdf", "天气好\t天气\n", "unknown kind of file"),
     ],
 )

@@ -84,6 +84,10 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "m")
 
 
+def test_few_texts_are_whitened_in_the_directions_that_there_are(model, tmp_path):
+    assert mine(config(model, tmp_path, ["今天天气", "我们散步", "公园很好", "你呢今天"], whiten=24)) > 0
+
+
 def config(model, tmp_path, texts: list[str] = TEXTS, **settings) -> MineConfig:
     (tmp_path / "t.txt").write_text("\n".join(texts) + "\n", "utf-8")
     given = {"out": str(tmp_path / "o.tsv"), "bounds": replace(BOUNDS, least=-1, most=1), "mesh": MeshConfig()}

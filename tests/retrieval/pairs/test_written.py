@@ -217,6 +217,7 @@ def test_templates_that_come_with_the_project(tmp_path):
         ({"labels": {"a": {}}, "ends": 3}, "it needs labels"),
         ({"labels": {"a": {"score": 1}}}, "label 'a': it has score, instruction and perhaps against, not"),
         ({"labels": {"a": {"score": "1", "instruction": "{text}"}}}, "label 'a': score is '1', not a number"),
+        ({"labels": {"a": {"score": float("inf"), "instruction": "{text}"}}}, "label 'a': score is inf, not a number"),
         (
             {"labels": {"a": {"score": 1, "instruction": "好"}}},
             r"its instruction has {text} 0 times, and needs it once",

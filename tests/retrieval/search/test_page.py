@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -142,16 +143,22 @@ def test_a_search_does_not_wait_for_what_is_being_written(searcher) -> None:
         inside.remove(text)
         return []
 
-    client = TestClient(application(searcher, "index", Writer(slowly)))
-    asked = [threading.Thread(target=client.get, args=(f"/api/similar?text={text}",)) for text in "好天"]
-    for thread in asked:
-        thread.start()
-    assert begun.wait(60)
-    assert client.get("/api/search", params={"q": "好"}).status_code == 200 and inside
-    go_on.set()
-    for thread in asked:
-        thread.join(60)
-    assert not inside
+    found = []
+    with TestClient(application(searcher, "index", Writer(slowly))) as client:  # with it all are of one server
+        # More of them than a server has threads.
+        asked = [threading.Thread(target=client.get, args=(f"/api/similar?text={text}",)) for text in "好天" * 25]
+        for thread in asked:
+            thread.start()
+        assert begun.wait(60)
+        time.sleep(0.5)  # until all have come
+        search = threading.Thread(target=lambda: found.append(client.get("/api/search?q=好").status_code))
+        search.start()
+        search.join(20)
+        first, writing = [*found], [*inside]
+        go_on.set()
+        for thread in asked:
+            thread.join(60)
+    assert first == [200] and writing and not inside
 
 
 def test_what_writes_is_a_model_that_was_trained_to(searcher) -> None:

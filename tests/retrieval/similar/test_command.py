@@ -10,6 +10,7 @@ import pytest
 
 from pegasus_zh.writing import Writing
 from retrieval import SimilarQuestions
+from retrieval.similar.augment import Labelled, write_augmented
 from retrieval.similar.command import SimilarConfig, run_similar
 from retrieval.similar.drawing import Drawing
 from rope.decoding.search import Search
@@ -155,6 +156,17 @@ def test_a_labelled_set_grows(folder, tmp_path):
     of = {label: [row for row in added if row[1:] == label] for label in {pair[1:] for pair in pairs}}
     assert {row[0] for row in of[pairs[1][1:]]} <= {row[0] for row in of[pairs[0][1:]]} | {SHORT[3]}
     assert all(first != second for first, second, _ in added)
+
+
+def test_a_set_grows_by_no_text_beside_itself_in_another_spelling(tmp_path):
+    similar = ["如何开wifi", "wifi在哪", "怎么开wifi"]
+    row = {"text": "怎么开WiFi", "similar": [{"text": text, "score": 0.9} for text in similar]}
+    drawn = json.dumps(row) + "\n" + json.dumps({"text": "WiFi在哪", "similar": []}) + "\n"
+    (tmp_path / "drawn").write_text(drawn, "utf-8")
+    pairs = [Labelled("怎么开WiFi", "如何开ＷiFi？", "1"), Labelled("WiFi在哪", "怎么开WiFi", "0")]
+    write_augmented([*pairs, Labelled("怎么开WiFi", "怎么开WiFi", "1")], tmp_path / "drawn", tmp_path / "o.tsv")
+    added = (tmp_path / "o.tsv").read_text("utf-8").splitlines()[3:]
+    assert added == ["wifi在哪\t如何开ＷiFi？\t1", "如何开wifi\t怎么开WiFi\t1"]
 
 
 def test_what_cannot_write_is_one_line(folder, tmp_path):

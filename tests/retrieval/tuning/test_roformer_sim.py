@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pegasus_zh.text.tokenizers import PegasusTokenizer
+from pegasus_zh.text.vocabulary import SPECIALS
 from pegasus_zh.writing import Writing, write_texts
 from retrieval import Embedder
 from retrieval.tuning.contrastive import alike, cached_gradients, distillation, sums_of
@@ -20,6 +22,7 @@ from retrieval.tuning.joint_program import Objective, vectors_and_writing
 from retrieval.tuning.question_batches import QuestionBatches
 from retrieval.tuning.questions import Questions, Stream, corrupt, tokenize
 from retrieval.tuning.roformer_sim import JointRecipe, RoFormerSimConfig, parse, read_questions, teach
+from retrieval.tuning.roformer_sim import taught as vectors_of
 from retrieval.vectors.encoding import pack, texts_of
 from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
 from rope.decoding.search import Search
@@ -254,6 +257,16 @@ def test_both_losses_fall_and_a_teacher_is_followed(tmp_path) -> None:
     assert rows[-1]["vectors"] < 0.2 * rows[0]["vectors"]
 
 
+def test_a_teacher_that_knows_no_text_is_told_of_and_one_of_no_numbers_refused(said: list[str]) -> None:
+    given = source(CONFIG)
+    strange = given._replace(tokenizer=PegasusTokenizer([*SPECIALS, "龘"]))
+    vectors_of(SentenceEncoder(strange, "strange", "pooler"), questions(), one_device())
+    assert any(line.startswith("strange, of the texts: 100.00% of") for line in said)
+    broken = given._replace(model=jax.tree.map(lambda x: np.full_like(x, np.nan), given.model))
+    with pytest.raises(DataError, match="broken, its vectors: row 1 has NaN"):
+        vectors_of(SentenceEncoder(broken, "broken", "pooler"), questions(), one_device())
+
+
 def test_hosts_pack_their_own_examples() -> None:
     """Two hosts' parts are the examples of the whole, each text as in the whole batch."""
     loop = LoopConfig(batch_size=8, seed=4)
@@ -314,6 +327,8 @@ def test_groups_of_files(tmp_path, said: list[str]) -> None:
             "line 2: 'synonyms' is None, not a list of texts",
         ),
         ("a.jsonl", '{"text": "今天", "synonyms": ["天", " "]}\n', "line 1: text 2 of 'synonyms' is empty"),
+        ("a.jsonl", '{"text": "今天", "synonyms": [3]}\n', "line 1: text 1 of 'synonyms' is 3, not a string; mend it$"),
+        ("a.jsonl", '{"synonyms": ["今天"]}\n', "line 1: 'text' is None, not a string; mend it$"),
         ("a.jsonl", '{"text": "今天", "synonyms": ["今天"]}\n', "no group of two texts"),
         ("a.tsv", "今天\t\n", "line 1: column 2 is empty"),
         ("a.tsv", "今天\t天\t1\n天\t好\t0\n", "--labelled takes the pairs"),
@@ -338,7 +353,7 @@ def test_what_cannot_be_trained_is_one_line(tmp_path) -> None:
     with pytest.raises(DataError, match="no masked language model's head"):
         teach(recipe(), headless, questions(), one_device(), tmp_path)
     with pytest.raises(DataError, match="fewer than one batch"):
-        taught(recipe(loop=LoopConfig(steps=1, batch_size=64)), tmp_path)
+        taught(recipe(loop=LoopConfig(steps=1, batch_size=64)), tmp_path, eval_fraction=0.1)
     with pytest.raises(ValueError, match="one of the weights"):
         Objective(vectors=0, writing=0)
     with pytest.raises(ValueError, match="file 2 has no turn"):

@@ -8,6 +8,8 @@ import numpy as np
 
 from retrieval.texts import read_columns, scored
 from retrieval.vectors.arrays import unit
+from retrieval.vectors.encoding import Encode, all_vectors
+from training.experiment.statistics import spearman
 from training.files.errors import DataError
 
 
@@ -76,3 +78,9 @@ def cosines(vectors: np.ndarray, split: Split) -> np.ndarray:
     """Of each pair, float32 [n]; vectors [texts, D]. A vector of zeros has the cosine 0."""
     found = unit(vectors)
     return np.einsum("nd,nd->n", found[split.first], found[split.second])
+
+
+def correlation(encode: Encode, task: SimilarityTask) -> dict[str, float]:
+    """Spearman's of the cosines on a task's first file, as a training tells it on the way."""
+    split = task.splits[0]
+    return {"spearman": spearman(split.scores, cosines(all_vectors(encode, task.texts), split))}

@@ -28,7 +28,7 @@ from retrieval.tuning.joint_program import Objective
 from retrieval.tuning.questions import tokenize
 from retrieval.tuning.roformer_sim import JointRecipe, teach
 from retrieval.tuning.simcse import TuningRecipe, tune
-from retrieval.vectors.encoding import Encoding, encoder
+from retrieval.vectors.encoding import Encoding, all_vectors, encoder
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder, load_alone
 from retrieval.vectors.whitening import moments, whiten
@@ -238,10 +238,9 @@ def _run(
     pooling: Pooling = "pooler" if way.joint else way.pooling
     with jax.set_mesh(mesh):
         encode = encoder(made, [pooling], Encoding())
-        vectors_of = lambda texts: np.concatenate([part[:, 0] for part in encode(texts)])  # noqa: E731
         tasks = {}
         for task in tested.tasks:
-            found = vectors_of(task.texts)
+            found = all_vectors(encode, task.texts)
             if way.whitened:
                 with silence():
                     found = whiten(moments([found]), None)(found)

@@ -12,7 +12,7 @@ from retrieval.similarity import SimilarityTask
 from retrieval.tuning.examples import examples_of
 from retrieval.tuning.simcse import TuningRecipe, tune
 from retrieval.vectors.arrays import unit
-from retrieval.vectors.encoding import Encoding, encoder
+from retrieval.vectors.encoding import Encoding, all_vectors, encoder
 from training.optimizer import OptimizerConfig
 from training.telling import silence
 
@@ -77,6 +77,6 @@ def make_judge(
 def _cosines(made: TextEncoder, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
     encode = encoder(made, ["cls"], Encoding())
     texts = list(dict.fromkeys([*first, *second]))
-    vectors = unit(np.concatenate([part[:, 0] for part in encode(texts)]))
+    vectors = unit(all_vectors(encode, texts))
     places = {text: n for n, text in enumerate(texts)}
     return np.sum(vectors[[places[x] for x in first]] * vectors[[places[x] for x in second]], -1)

@@ -16,17 +16,16 @@ import tyro
 
 from pegasus_zh.text.tokenizer_files import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.similarity import SimilarityTask, cosines, read_task
+from retrieval.similarity import SimilarityTask, correlation, read_task
 from retrieval.tuning.groups import read_groups
 from retrieval.tuning.joint_program import Objective, joint_program
 from retrieval.tuning.question_batches import QuestionBatches, QuestionForm
 from retrieval.tuning.questions import Questions, Stream, tokenize
-from retrieval.vectors.encoding import Encoding, encoder, encoder_for
+from retrieval.vectors.encoding import Encoding, all_vectors, encoder, encoder_for
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder, load_alone, load_sentence_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from rope.layers.computation import Computation
-from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, one_of, parse_preset
@@ -220,8 +219,7 @@ def teach(
     encode = encoder_for(model, tokenizer, [POOLING], Encoding(max_length=recipe.max_length // 2))
 
     def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:
-        found = np.concatenate([part[:, 0] for part in encode(arrays, task.texts)])
-        return {"spearman": spearman(task.splits[0].scores, cosines(found, task.splits[0]))}
+        return correlation(partial(encode, arrays), task)
 
     start = with_pooler(source.model, model, loop.seed)
     data = Data(
@@ -249,8 +247,7 @@ def taught(teacher: SentenceEncoder, questions: Questions, mesh: jax.sharding.Me
     pooling = teacher.choose("auto")
     with jax.set_mesh(mesh):
         encode = encoder(teacher.text, [pooling], teacher.encoding(Encoding()))
-        found = teacher.finish(encode, pooling)(questions.texts)
-        return np.concatenate([part[:, 0] for part in found])
+        return all_vectors(teacher.finish(encode, pooling), questions.texts)
 
 
 def with_pooler(start: RoFormer, model: RoFormerConfig, seed: int) -> RoFormer:

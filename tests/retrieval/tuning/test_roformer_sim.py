@@ -119,7 +119,7 @@ def test_what_is_too_long_is_cut_at_its_longer_side() -> None:
     made._max_length = 14
     for step in range(10):
         drawn = made._drawn(step)
-        for group in made._groups(0):
+        for group in made._microbatches(0):
             sources, targets = made._lengths(drawn, group)
             full = made._plain[drawn.texts[group]].reshape(-1)
             assert ((sources + targets) <= 14).all() and (sources >= 3).all() and (targets >= 1).all()

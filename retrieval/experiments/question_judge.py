@@ -12,7 +12,7 @@ from retrieval.similarity import SimilarityTask
 from retrieval.tuning.examples import examples_of
 from retrieval.tuning.simcse import TuningRecipe, tune
 from retrieval.vectors.arrays import unit
-from retrieval.vectors.encoding import Encoding, all_vectors, encoder
+from retrieval.vectors.encoding import Encode, Encoding, all_vectors, encoder
 from training.optimizer import OptimizerConfig
 from training.telling import silence
 
@@ -20,13 +20,13 @@ from training.telling import silence
 class Judge(NamedTuple):
     """Says by a cosine whether two texts mean the same."""
 
-    encoder: TextEncoder
+    encode: Encode
     threshold: float
     about: dict[str, float]  # "accuracy, NAME" of each task, on held-out pairs with labels 0 and 1
 
     def alike(self, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
-        """bool [n]."""
-        return _cosines(self.encoder, first, second) >= self.threshold
+        """bool [n]; under the mesh on which it was made."""
+        return _cosines(self.encode, first, second) >= self.threshold
 
 
 def make_judge(
@@ -55,11 +55,11 @@ def make_judge(
             optimizer=optimizer,
         )
         tune(recipe, source, examples, None, mesh, run).complete()
-    made = load_text_encoder(run)
     with jax.set_mesh(mesh):
+        encode = encoder(load_text_encoder(run), ["cls"], Encoding())
         chosen = np.random.default_rng(0).permutation(len(examples.sentences))[:2000]
         sides = [[examples.sentences[i][side] for i in chosen] for side in (0, 1)]
-        found = _cosines(made, *sides)
+        found = _cosines(encode, *sides)
         ranks = np.asarray(examples.scores)[chosen]
         labels = ranks > np.median(np.unique(ranks))
         bounds = np.sort(found)
@@ -69,13 +69,12 @@ def make_judge(
             one = task.splits[0]
             if {*one.scores.tolist()} <= {0.0, 1.0}:
                 texts = [[task.texts[i] for i in side] for side in (one.first, one.second)]
-                right = (_cosines(made, *texts) >= threshold) == (one.scores > 0)
+                right = (_cosines(encode, *texts) >= threshold) == (one.scores > 0)
                 about[f"accuracy, {task.name}"] = float(np.mean(right))
-    return Judge(made, threshold, about)
+    return Judge(encode, threshold, about)
 
 
-def _cosines(made: TextEncoder, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
-    encode = encoder(made, ["cls"], Encoding())
+def _cosines(encode: Encode, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
     texts = list(dict.fromkeys([*first, *second]))
     vectors = unit(all_vectors(encode, texts))
     places = {text: n for n, text in enumerate(texts)}

@@ -34,9 +34,14 @@ class SimilarityTask:
 
 def task_of(given: str) -> SimilarityTask:
     """The task of "FILE", or "NAME=FILE[,FILE...]"; its name is by default the first file's up to the first dot."""
+    name, files = named(given)
+    return read_task(name, files.split(","))
+
+
+def named(given: str) -> tuple[str, str]:
+    """(NAME, FILE) of "NAME=FILE", or of "FILE", whose name is its own up to the first dot."""
     name, equals, files = given.partition("=")
-    paths = (files if equals else given).split(",")
-    return read_task(name if equals else _stem(paths[0]), paths)
+    return (name, files) if equals else (_stem(given.split(",")[0]), given)
 
 
 def read_task(name: str, paths: Sequence[str]) -> SimilarityTask:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.experiments.question_ablation import WAYS, QuestionAblationConfig, question_ablation, split
+from retrieval.experiments.question_ablation import QuestionAblationConfig, question_ablation, split
+from retrieval.experiments.question_ways import WAYS
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from tests.rope.encoder.random_encoder import ROFORMER
 
+pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the trainings' own tests
 ORDER = ("encoder", "whitening", "pairs", "roformer-sim", "ft", "ft, distilled")
 
 

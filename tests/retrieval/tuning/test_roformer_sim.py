@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pegasus_zh.writing import Writing, write_texts
 from retrieval import Embedder
 from retrieval.tuning.contrastive import alike, cached_gradients, distillation, sums_of
-from retrieval.tuning.groups import first_piece, read_groups
+from retrieval.tuning.groups import read_groups
 from retrieval.tuning.joint_program import Objective, vectors_and_writing
 from retrieval.tuning.question_batches import QuestionBatches
-from retrieval.tuning.questions import Questions, Stream, corrupt, tokenize
+from retrieval.tuning.questions import Questions, Stream, corrupt, first_piece, tokenize
 from retrieval.tuning.roformer_sim import JointRecipe, RoFormerSimConfig, parse, read_questions, teach
 from retrieval.vectors.encoding import pack, texts_of
 from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder

@@ -28,7 +28,7 @@ from pegasus_zh.text_encoder import TextEncoder
 from retrieval.texts import read_texts
 from retrieval.tuning.batches import Batches
 from retrieval.tuning.simcse import TuningRecipe
-from retrieval.vectors.encoding import Encoding, encoder
+from retrieval.vectors.encoding import Encoding, all_vectors, encoder
 from rope.encoder.huggingface import write_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from training.files.weights import empty
@@ -108,7 +108,7 @@ def our_encoding(config: Config, texts: list[str]) -> Run:
 
     def run() -> np.ndarray:
         with jax.set_mesh(mesh):
-            return np.concatenate([part[:, 0] for part in encode(texts)])
+            return all_vectors(encode, texts)
 
     return run
 

@@ -21,7 +21,7 @@ from pegasus_zh.text.losses import counting
 from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
 from pegasus_zh.writing import Writing, marks_of, write_texts
 from rope.decoding.search import Marks
-from training.files.atomic import resumable_write
+from training.files.atomic import check_out_file, resumable_write
 from training.files.errors import DataError
 from training.flags import changed
 from training.mesh import MeshConfig, make_mesh
@@ -86,8 +86,8 @@ def run_generation(config: GenerateConfig) -> None:
     out = Path(config.out)
     if config.out and not config.input:
         raise DataError("--out goes with --input")
-    if config.out and (out.is_dir() or (out.exists() and config.input != "-" and out.samefile(config.input))):
-        raise DataError(f"--out {out}: {'a folder' if out.is_dir() else 'the input'}; name a new file")
+    if config.out:
+        check_out_file(out, [config.input])
     stream = config.input == "-" and not config.out
     whole = config.input and not stream
     inputs = list(read_pairs(config.input, config.field, config.reference_field)) if whole else None

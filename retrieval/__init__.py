@@ -7,7 +7,7 @@ tuning/       an encoder tuned for them: contrastive losses, SimCSE, CoSENT, a s
 similar/      similar questions of a text, drawn and ranked by one model
 pairs/        pairs of texts that are alike, out of groups, answers, passages, a corpus, or a model that writes
 search/       an index (index), its folder (store), commands and page over it
-experiments/  the similarity grid: models x poolings x whitenings x tasks
+experiments/  the similarity grid: models x poolings x whitenings x tasks; the question ablation: trainings x seeds
 
 embed is a file of texts to a file of vectors; export an encoder written for others; similarity scores vectors by pairs,
 texts reads either.

@@ -18,7 +18,7 @@ from retrieval.similar.drawing import Drawing
 from retrieval.similar.ranking import Found
 from retrieval.similar.writer import QuestionWriter
 from retrieval.vectors.arrays import check_finite, unit
-from retrieval.vectors.encoding import Encode, Encoding, encoder_for
+from retrieval.vectors.encoding import Encode, Encoding, all_vectors, encoder_for
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import load_sentence_encoder
 from retrieval.vectors.whitening import Whitening, load_whitening, moments, whiten
@@ -98,7 +98,7 @@ class Embedder:
                 of_model = encoder_for(source.text.config, source.text.tokenizer, [chosen], self._encoding)
                 self._programs[chosen] = partial(of_model, self._model)
             encode = source.finish(self._programs[chosen], chosen, before)
-            vectors = np.concatenate([part[:, 0] for part in encode(found)])
+            vectors = all_vectors(encode, found)
         vectors = vectors if map_ is None else map_(vectors)
         check_finite(vectors)
         return unit(vectors) if normalise else vectors

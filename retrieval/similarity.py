@@ -8,6 +8,8 @@ import numpy as np
 
 from retrieval.texts import read_columns, scored
 from retrieval.vectors.arrays import unit
+from retrieval.vectors.encoding import Encode, all_vectors
+from training.experiment.statistics import spearman
 from training.files.errors import DataError
 
 
@@ -32,9 +34,14 @@ class SimilarityTask:
 
 def task_of(given: str) -> SimilarityTask:
     """The task of "FILE", or "NAME=FILE[,FILE...]"; its name is by default the first file's up to the first dot."""
+    name, files = named(given)
+    return read_task(name, files.split(","))
+
+
+def named(given: str) -> tuple[str, str]:
+    """(NAME, FILE) of "NAME=FILE", or of "FILE", whose name is its own up to the first dot."""
     name, equals, files = given.partition("=")
-    paths = (files if equals else given).split(",")
-    return read_task(name if equals else _stem(paths[0]), paths)
+    return (name, files) if equals else (_stem(given.split(",")[0]), given)
 
 
 def read_task(name: str, paths: Sequence[str]) -> SimilarityTask:
@@ -76,3 +83,9 @@ def cosines(vectors: np.ndarray, split: Split) -> np.ndarray:
     """Of each pair, float32 [n]; vectors [texts, D]. A vector of zeros has the cosine 0."""
     found = unit(vectors)
     return np.einsum("nd,nd->n", found[split.first], found[split.second])
+
+
+def correlation(encode: Encode, task: SimilarityTask) -> dict[str, float]:
+    """Spearman's of the cosines on a task's first file, as a training tells it on the way."""
+    split = task.splits[0]
+    return {"spearman": spearman(split.scores, cosines(all_vectors(encode, task.texts), split))}

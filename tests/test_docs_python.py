@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "python.md"
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 
+pytestmark = pytest.mark.usefixtures("one_device")  # as who reads the page has it
+
 
 def snippets() -> str:
     """All of the page as one program, each line where the page has it."""

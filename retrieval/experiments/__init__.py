@@ -1,1 +1,6 @@
-"""The similarity grid: models, poolings and what is done to the vectors, scored on tasks of pairs."""
+"""What helps, on one's own labelled pairs, in one command that goes on.
+
+similarity_grid    models x poolings x what is done to the vectors x tasks of scored pairs; similarity_report its page
+question_ablation  the ways of training RoFormer-Sim, and others, x seeds (question_ways), on texts that were held out;
+                   what is drawn is judged by another encoder (question_judge); question_ablation_report its page
+"""

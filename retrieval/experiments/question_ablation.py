@@ -9,8 +9,8 @@ import dataclasses
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,18 +22,13 @@ from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from pegasus_zh.writing import Writing, write_texts
 from retrieval.experiments.question_ablation_report import report
 from retrieval.experiments.question_judge import SMALLEST, Judge, Pair, make_judge
-from retrieval.similarity import SimilarityTask, cosines, read_task, task_of
+from retrieval.experiments.question_ways import WAYS, Budget, Way, train
+from retrieval.pairs.same import one_line
+from retrieval.similar.ranking import distinct_n
+from retrieval.similarity import SimilarityTask, cosines, named, read_task, task_of
 from retrieval.texts import read_columns, scored
-from retrieval.tuning.contrastive import Loss
-from retrieval.tuning.examples import examples_of
-from retrieval.tuning.groups import Group, read_groups
-from retrieval.tuning.joint_program import Objective
-from retrieval.tuning.questions import tokenize
-from retrieval.tuning.roformer_sim import JointRecipe, teach
-from retrieval.tuning.simcse import TuningRecipe, tune
-from retrieval.vectors.encoding import Encoding, encoder
-from retrieval.vectors.pooling import Pooling
-from retrieval.vectors.source import SentenceEncoder, load_alone
+from retrieval.vectors.encoding import Encoding, all_vectors, encoder
+from retrieval.vectors.source import load_alone
 from retrieval.vectors.whitening import moments, whiten
 from rope.decoding.search import Search
 from rope.encoder.prefix_decoder import PrefixDecoder
@@ -41,50 +36,9 @@ from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
 from training.experiment.statistics import estimate_correlations
 from training.files.errors import DataError
-from training.loop import LoopConfig
 from training.mesh import MeshConfig, make_mesh
-from training.optimizer import OptimizerConfig
 from training.ranges import check_lists, check_ranges
 from training.telling import silence, tell
-
-
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """One way to make vectors."""
-
-    joint: JointRecipe | None = None
-    """Trained by both losses, as this changes the recipe."""
-    loss: Loss | None = None
-    """Tuned by a loss over vectors alone."""
-    start: str = ""
-    """The way whose run of the same seed is begun with; "": the encoder itself."""
-    teacher: str = ""
-    """The way whose cosines are taken over."""
-    pooling: Pooling = "cls"
-    whitened: bool = False
-    rate: float = 1.0
-    """Of the learning rate."""
-
-    @property
-    def writes(self) -> bool:
-        return self.joint is not None and self.joint.objective.writing > 0
-
-
-_JOINT = JointRecipe()
-WAYS: dict[str, Way] = {
-    "encoder": Way(pooling="mean"),
-    "whitening": Way(pooling="mean", whitened=True),
-    "simcse": Way(loss="simcse", rate=0.1),  # without labels a higher one unlearns what pretraining gave
-    "pairs": Way(loss="pairs"),
-    "cosent": Way(loss="cosent"),
-    "roformer-sim": Way(joint=_JOINT),
-    "simbert": Way(joint=replace(_JOINT, corrupted=0.0)),
-    "without writing": Way(joint=replace(_JOINT, objective=Objective(writing=0))),
-    "without vectors": Way(joint=replace(_JOINT, objective=Objective(vectors=0))),
-    "distilled": Way(joint=_JOINT, start="roformer-sim", teacher="simbert"),
-    "ft": Way(loss="softmax", start="roformer-sim", pooling="pooler"),
-    "ft, distilled": Way(joint=_JOINT, start="roformer-sim", teacher="ft"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +53,7 @@ class QuestionAblationConfig:
     tests: tuple[str, ...] = ()
     """NAME=FILE or FILE: further scored pairs, tested on alone."""
     groups: tuple[str, ...] = ()
-    """NAME=FILE: pairs or groups from elsewhere, such as of scripts.make_pairs; RoFormer-Sim is trained on each."""
+    """NAME=FILE or FILE: pairs or groups from elsewhere, as of scripts.make_pairs; RoFormer-Sim is trained on each."""
     ways: tuple[str, ...] = tuple(WAYS)
     """Of those there are."""
     folder: str = "runs/question-ablation"
@@ -140,7 +94,8 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.way}{', ' * bool(self.groups)}{self.groups.partition('=')[0]} {self.seed}"
+        groups = f", {named(self.groups)[0]}" if self.groups else ""
+        return f"{self.way}{groups} {self.seed}"
 
 
 class Tested(NamedTuple):
@@ -170,7 +125,7 @@ def question_ablation(config: QuestionAblationConfig) -> None:
 def _check_names(config: QuestionAblationConfig) -> None:
     """Raises DataError where two files of a kind have one name, or one that no file can have."""
     for kind, given in (("pairs and tests", config.pairs + config.tests), ("groups", config.groups)):
-        names = [_named(one)[0] for one in given]
+        names = [named(one)[0] for one in given]
         if len({*names}) < len(names):
             raise DataError(f"{kind} {', '.join(names)}: they are told apart by name; write NAME=… for some")
         if wrong := [name for name in names if not re.fullmatch(r"[^./\\][^/\\]*", name)]:
@@ -199,9 +154,9 @@ def _settings(config: QuestionAblationConfig, source: TextEncoder) -> dict[str, 
     """What a folder's cells are made with; further ways, seeds and groups may come."""
     later = ("folder", "ways", "seeds", "mesh", "groups", "model")
     kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in later}
-    files = {f"pairs {name}": path for name, path in map(_named, config.pairs)}
-    files |= {f"groups {name}": path for name, path in map(_named, config.groups)}
-    files |= {f"tests {path}": path for given in config.tests for path in _named(given)[1].split(",")}
+    files = {f"pairs {name}": path for name, path in map(named, config.pairs)}
+    files |= {f"groups {name}": path for name, path in map(named, config.groups)}
+    files |= {f"tests {path}": path for given in config.tests for path in named(given)[1].split(",")}
     return kept | {"encoder": source.fingerprint} | {name: _digest(path) for name, path in files.items()}
 
 
@@ -223,12 +178,12 @@ def split(config: QuestionAblationConfig, folder: Path) -> Split:
     further = [task_of(given) for given in config.tests]
     seen = _texts(further)
     for given in config.pairs:
-        name, path = _named(given)
+        name, path = named(given)
         parts: dict[str, list[Pair]] = {"train": [], "test": []}
         count = 0
         for row in read_columns(path):
             *texts, label = scored(row)
-            a, b = (" ".join(text.split()) for text in texts)  # a line each, as they are written
+            a, b = (one_line(text) for text in texts)  # a line each, as they are written
             held = [_held_out(text, config.held_out) for text in (a, b)]
             count += 1
             if held[0] == held[1] and (held[0] or not {a, b} & seen):
@@ -246,12 +201,7 @@ def split(config: QuestionAblationConfig, folder: Path) -> Split:
 
 
 def _texts(tasks: Sequence[SimilarityTask]) -> set[str]:
-    return {" ".join(text.split()) for task in tasks for text in task.texts}
-
-
-def _named(given: str) -> tuple[str, str]:
-    name, equals, path = given.partition("=")
-    return (name, path) if equals else (Path(given).name.split(".")[0], given)
+    return {one_line(text) for task in tasks for text in task.texts}
 
 
 def _held_out(text: str, share: float) -> bool:
@@ -260,8 +210,8 @@ def _held_out(text: str, share: float) -> bool:
 
 def _cells(config: QuestionAblationConfig) -> Iterator[Cell]:
     for name in config.ways:
-        still = WAYS[name].joint is None and WAYS[name].loss is None  # nothing is drawn at random
-        yield from (Cell(name, "", seed) for seed in range(1 if still else config.seeds))
+        seeds = config.seeds if WAYS[name].trains else 1  # else nothing is drawn at random
+        yield from (Cell(name, "", seed) for seed in range(seeds))
     for groups, seed in product(config.groups, range(config.seeds)):
         yield Cell("roformer-sim", groups, seed)
 
@@ -274,84 +224,32 @@ def _run(
     cell: Cell,
     folder: Path,
 ) -> dict[str, Any]:
-    """A cell's figures."""
-    way = WAYS[cell.way]
-    made = _train(config, source, trained, tested, way, cell, folder)
-    mesh = make_mesh(config.mesh)
-    pooling: Pooling = "pooler" if way.joint else way.pooling
+    """A cell's figures; it is trained in a folder of its own, of which others of the same seed begin."""
+    way, mesh, runs = WAYS[cell.way], make_mesh(config.mesh), folder / "runs"
+    files = [named(cell.groups)[1]] if cell.groups else trained
+    other = lambda name: load_text_encoder(runs / f"{name} {cell.seed}")  # noqa: E731
+    budget = Budget(config.steps, config.batch_size, config.learning_rate)
+    unseen = _texts(tested.tasks)
+    made = train(way, source, files, not cell.groups, unseen, other, budget, cell.seed, mesh, runs / cell.name)
+    about: dict[str, Any] = {"way": cell.way, "groups": named(cell.groups)[0] if cell.groups else ""}
     with jax.set_mesh(mesh):
-        encode = encoder(made, [pooling], Encoding())
-        vectors_of = lambda texts: np.concatenate([part[:, 0] for part in encode(texts)])  # noqa: E731
-        tasks = {}
-        for task in tested.tasks:
-            found = vectors_of(task.texts)
-            if way.whitened:
-                with silence():
-                    found = whiten(moments([found]), None)(found)
-            scores = [(one.scores, cosines(found, one)) for one in task.splits]
-            tasks[task.name] = estimate_correlations(scores)[-1]._asdict()
-        about: dict[str, Any] = {"way": cell.way, "groups": _named(cell.groups)[0] if cell.groups else ""}
-        about |= {"seed": cell.seed, "spearman": tasks}
+        about |= {"seed": cell.seed, "spearman": _correlations(made, way, tested.tasks)}
         if way.writes:
             about |= {"drawn": _drawn(config, made, tested, cell.seed)}
     return about
 
 
-def _train(
-    config: QuestionAblationConfig,
-    source: TextEncoder,
-    trained: Sequence[str],
-    tested: Tested,
-    way: Way,
-    cell: Cell,
-    folder: Path,
-) -> TextEncoder:
-    """The cell's encoder, trained in a folder of its own, of which others of the same seed begin."""
-    if way.joint is None and way.loss is None:
-        return source
-    mesh, run = make_mesh(config.mesh), folder / "runs" / cell.name
-    start = load_text_encoder(folder / "runs" / f"{way.start} {cell.seed}") if way.start else source
-    steps = max(config.steps // 4, 1) if way.start else config.steps
-    rate = way.rate * config.learning_rate
-    optimizer = OptimizerConfig(learning_rate=rate, weight_decay=0.01, warmup=max(steps // 10, 1))
-    with silence():
-        if way.loss:
-            examples = examples_of(trained, way.loss, labelled=way.loss == "pairs")
-            epochs = steps * config.batch_size / len(examples.sentences)
-            recipe = TuningRecipe(
-                loss=way.loss,
-                pooling=way.pooling,
-                examples=0,
-                batch_size=config.batch_size,
-                epochs=epochs,
-                dropout=_JOINT.dropout,
-                eval_every=steps,
-                seed=cell.seed,
-                optimizer=optimizer,
-            )
-            tune(recipe, start, examples, None, mesh, run).complete()
-        elif way.joint:
-            loop = LoopConfig(
-                steps=steps, batch_size=config.batch_size, eval_every=steps, save_every=steps, keep=1, seed=cell.seed
-            )
-            joint = replace(way.joint, loop=loop, optimizer=optimizer)
-            groups: list[Iterable[Group]] = [read_groups(path, labelled=True) for path in trained]
-            if cell.groups:
-                groups = [without(read_groups(_named(cell.groups)[1]), tested.tasks)]
-            questions = tokenize(groups, source.tokenizer, joint.max_length, joint.corrupted > 0)
-            teacher = None
-            if way.teacher:
-                other = load_text_encoder(folder / "runs" / f"{way.teacher} {cell.seed}")
-                teacher = SentenceEncoder(other, way.teacher, "pooler")
-            teach(joint, start, questions, mesh, run, teacher=teacher, eval_fraction=0.0).complete()
-    return load_text_encoder(run)
-
-
-def without(groups: Iterable[Group], tasks: Sequence[SimilarityTask]) -> Iterator[Group]:
-    """The groups without the texts that are tested on."""
-    seen = _texts(tasks)
-    for group in groups:
-        yield group._replace(texts=tuple(text for text in group.texts if " ".join(text.split()) not in seen))
+def _correlations(made: TextEncoder, way: Way, tasks: Sequence[SimilarityTask]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    encode = encoder(made, [way.pooling], Encoding())
+    for task in tasks:
+        vectors = all_vectors(encode, task.texts)
+        if way.whitened:
+            with silence():
+                vectors = whiten(moments([vectors]), None)(vectors)
+        scores = [(split.scores, cosines(vectors, split)) for split in task.splits]
+        found[task.name] = estimate_correlations(scores)[-1]._asdict()
+    return found
 
 
 def _drawn(config: QuestionAblationConfig, made: TextEncoder, tested: Tested, seed: int) -> dict[str, Any]:
@@ -362,10 +260,9 @@ def _drawn(config: QuestionAblationConfig, made: TextEncoder, tested: Tested, se
     drawn = list(write_texts(made.model, decoder, made.tokenizer, writing, tested.questions))
     pairs = [(text, found) for text, several in zip(tested.questions, drawn, strict=True) for found in several]
     copies = np.array([_bare(text) == _bare(found) or not found for text, found in pairs])
-    bigrams = [gram for _, found in pairs for gram in zip(found, found[1:], strict=False)]
     figures: dict[str, Any] = {
         "copies": float(copies.mean()),
-        "distinct_2": len({*bigrams}) / max(len(bigrams), 1),
+        "distinct_2": distinct_n([found for _, found in pairs], 2),
         "unique": float(np.mean([len({*several}) / len(several) for several in drawn])),
         "shown": [[text, several] for text, several in zip(tested.questions[:10], drawn[:10], strict=True)],
     }

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from retrieval.similarity import SimilarityTask, cosines, task_of
 from retrieval.tuning.examples import Examples
 from retrieval.tuning.simcse import TuningRecipe, tune
 from retrieval.vectors.arrays import check_finite, read_npy
-from retrieval.vectors.encoding import Encoding, encoder, encoder_for
+from retrieval.vectors.encoding import Encoding, all_vectors, encoder, encoder_for
 from retrieval.vectors.flow import FlowConfig, fit_flow, flowed
 from retrieval.vectors.pooling import OF_POOLER, POOLINGS, Pooling
 from retrieval.vectors.source import load_alone
@@ -248,6 +249,6 @@ def _simcse(config: SimilarityGridConfig, source: TextEncoder, cell: Cell, folde
         state = tune(recipe, source, examples, None, mesh, folder).complete()
     with jax.set_mesh(mesh):
         encode = encoder_for(source.config, source.tokenizer, [cell.pooling], config.encoding)
-        found = np.concatenate([part[:, 0] for part in encode(state.model, texts)])
+        found = all_vectors(partial(encode, state.model), texts)
     shutil.rmtree(folder)  # its checkpoints are three times the model
     return found

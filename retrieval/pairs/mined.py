@@ -13,8 +13,8 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
 from pegasus_zh.text.lists import listed
-from retrieval.pairs.same import one_line, said, tokens
-from retrieval.pairs.tally import Tally
+from retrieval.pairs.same import one_line, said
+from retrieval.pairs.tally import Tally, distinct
 from retrieval.search.index import Index, make_index
 from retrieval.vectors.arrays import unit
 from training.ranges import check_ranges
@@ -49,19 +49,6 @@ class Mined(NamedTuple):
     first: str
     second: str
     cosine: float
-
-
-def distinct(texts: Sequence[str], tally: Tally) -> list[int]:
-    """The places of texts of more than one token, each once whatever its case, white space and punctuation."""
-    places: dict[str, int] = {}
-    for place, text in enumerate(texts):
-        if len(tokens(text)) < 2:
-            tally.dropped["texts of one token"] += 1
-        elif (key := said(text)) in places:
-            tally.dropped["texts there already"] += 1
-        else:
-            places[key] = place
-    return list(places.values())
 
 
 def neighbour_pairs(

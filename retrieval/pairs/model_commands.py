@@ -17,8 +17,8 @@ from pegasus_zh.decoders import Ready, load_decoder
 from pegasus_zh.t5.load import Semantics
 from pegasus_zh.text.losses import counting
 from pegasus_zh.writing import Writing
-from retrieval.pairs.mined import Bounds, distinct, neighbour_pairs
-from retrieval.pairs.tally import Tally, check_out, finish
+from retrieval.pairs.mined import Bounds, neighbour_pairs
+from retrieval.pairs.tally import Tally, check_out, distinct, finish
 from retrieval.pairs.templates import Templates, read_templates
 from retrieval.pairs.written import DECAY, DRAWS, fitting, kept, written
 from retrieval.search.index import Kind, make_index

@@ -1,4 +1,4 @@
-"""Pairs on their way out: which are kept, why others are not, and the file they are written to."""
+"""Texts on their way in, pairs on their way out: which are kept, why others are not, and the file that they come to."""
 
 import json
 import random
@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 from retrieval.pairs.same import one_line, said, tokens
-from training.files.atomic import atomic_write
+from training.files.atomic import atomic_write, check_out_file
 from training.files.errors import DataError
 from training.telling import tell
 
@@ -28,6 +28,19 @@ class Tally:
         """ "; left out: 1,234 texts of one token, 5 pairs there already", or nothing."""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.most_common() if count)
         return f"; left out: {reasons}" if reasons else ""
+
+
+def distinct(texts: Sequence[str], tally: Tally) -> list[int]:
+    """The places of texts of more than one token, each once whatever its case, white space and punctuation."""
+    places: dict[str, int] = {}
+    for place, text in enumerate(texts):
+        if len(tokens(text)) < 2:
+            tally.dropped["texts of one token"] += 1
+        elif (key := said(text)) in places:
+            tally.dropped["texts there already"] += 1
+        else:
+            places[key] = place
+    return list(places.values())
 
 
 def sound(pairs: Iterable[Pair], tally: Tally) -> Iterator[Pair]:
@@ -65,8 +78,7 @@ def check_out(out: str, inputs: Iterable[str], formats: Sequence[str] = (".tsv",
         raise DataError(
             f"--out {out}: it is written as {' (pairs) or '.join(formats)}" + " (groups)" * len(formats[1:])
         )
-    if path.is_dir() or any(path.exists() and Path(x).exists() and path.samefile(x) for x in inputs):
-        raise DataError(f"--out {out}: {'a folder' if path.is_dir() else 'the input'}; name a new file")
+    check_out_file(path, inputs)
     return path
 
 

@@ -16,9 +16,8 @@ import jax
 from pegasus_zh.decoders import Ready, load_decoder
 from pegasus_zh.text.lists import listed
 from pegasus_zh.writing import WINDOW, Writing, answers, bucket, marks_of
-from retrieval.pairs.mined import distinct
 from retrieval.pairs.same import one_line, said, tokens
-from retrieval.pairs.tally import SAME, Tally
+from retrieval.pairs.tally import SAME, Tally, distinct
 from retrieval.pairs.templates import TEXT, Label, Templates, read_templates
 from rope.decoding.debiased import Debiased
 from rope.decoding.search import Search

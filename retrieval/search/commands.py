@@ -16,7 +16,7 @@ from pegasus_zh.text.losses import Losses, counting
 from retrieval.search.index import Index, make_index
 from retrieval.search.store import read, whitened_unit
 from retrieval.texts import is_number, read_columns, read_texts
-from retrieval.vectors.encoding import encoder
+from retrieval.vectors.encoding import all_vectors, encoder
 from retrieval.vectors.source import SentenceEncoder
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -148,7 +148,7 @@ def open_searcher(folder: Path | str, *, model: str = "", breadth: int = 16, rec
 
     def vectors(questions: Sequence[str]) -> np.ndarray:
         with jax.set_mesh(mesh):
-            return whitened_unit(np.concatenate([part[:, 0] for part in encode(questions)]), stored.whitening)
+            return whitened_unit(all_vectors(encode, questions), stored.whitening)
 
     return Searcher(stored.index, stored.texts, vectors, stored.source, lost)
 

@@ -20,7 +20,7 @@ from retrieval.similar.ranking import Found
 from retrieval.similar.writer import QuestionWriter
 from retrieval.texts import read_texts
 from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
-from training.files.atomic import resumable_write
+from training.files.atomic import check_out_file, resumable_write
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
@@ -92,9 +92,8 @@ def _checked(config: SimilarConfig) -> Path:
         raise DataError("--out goes with --input or --augment")
     if config.augment and out.suffix != ".tsv":
         raise DataError(f"--augment needs --out FILE.tsv, not {config.out or 'standard output'}")
-    given = config.input or config.augment
-    if config.out and (out.is_dir() or (given != "-" and out.exists() and out.samefile(given))):
-        raise DataError(f"--out {out}: {'a folder' if out.is_dir() else 'the input'}; name a new file")
+    if config.out:
+        check_out_file(out, [config.input or config.augment])
     return out
 
 

@@ -25,7 +25,7 @@ class Found:
     @property
     def distinct_2(self) -> float:
         """Of the characters' pairs in what is kept, the share of different ones."""
-        return distinct([text for text, _ in self.similar])
+        return distinct_n([text for text, _ in self.similar])
 
     def row(self) -> dict[str, object]:
         """As it is written."""
@@ -75,7 +75,7 @@ def chosen(
     return found, near
 
 
-def distinct(texts: Sequence[str], n: int = 2) -> float:
+def distinct_n(texts: Sequence[str], n: int = 2) -> float:
     """Of all runs of n characters in the texts the share of different ones (distinct-n: Li et al. 2016,
     arXiv 1510.03055, section 5.2, of characters); 0 of none."""
     runs = [text[i : i + n] for text in texts for i in range(len(text) - n + 1)]

@@ -12,7 +12,7 @@ from retrieval.similar.drawing import Drawing
 from retrieval.similar.prompts import prompt_of
 from retrieval.similar.ranking import Found, Similar, chosen, different
 from retrieval.vectors.arrays import check_finite, unit
-from retrieval.vectors.encoding import Encode, Encoding, encoder_for
+from retrieval.vectors.encoding import Encode, Encoding, all_vectors, encoder_for
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder
 from rope.decoding.search import Marks
@@ -88,7 +88,7 @@ class QuestionWriter:
             of_model = encoder_for(text.config, text.tokenizer, [self.pooling], encoding)
             encode = self._source.finish(partial(of_model, self._model), self.pooling, self._source.prompt(""))
             self._encoders[length] = encode
-        vectors = np.concatenate([part[:, 0] for part in self._encoders[length](texts)])
+        vectors = all_vectors(self._encoders[length], texts)
         check_finite(vectors, 0, self._source.where)
         return unit(vectors)
 

@@ -37,6 +37,22 @@ def longest(max_length: int, examples: int, sentences: int, scored: bool) -> For
     return Form(examples * -(-sentences // (length // max_length)), length, sentences, scored)
 
 
+def places_of(packed: Sequence[Sequence[int]], first: int, length: int) -> np.ndarray:
+    """int32 [texts]: of each packed text its place among those of all rows, the first of these being row `first`, as
+    retrieval.tuning.program.at_places has them."""
+    places, texts = np.empty(sum(map(len, packed)), np.int32), texts_of(length)
+    for row, members in enumerate(packed, first):
+        places[members] = row * texts + np.arange(len(members))
+    return places
+
+
+def interleaved(microbatches: Sequence[Mapping[str, np.ndarray]]) -> HostBatch:
+    """Arrays [n, ...] of each of m microbatches -> [n m, ...] of the batch: row r is of microbatch r % m, as
+    training.loop.to_mesh has it."""
+    stacked = {name: np.stack([x[name] for x in microbatches], 1) for name in microbatches[0]}
+    return {name: x.reshape(-1, *x.shape[2:]) for name, x in stacked.items()}
+
+
 class Batches:
     """Batches of packed sentences, all of one shape, by step number; every epoch is a new order.
 
@@ -112,18 +128,13 @@ class Batches:
     def __call__(self, first: int, share: Share) -> Iterator[HostBatch]:
         """Batch `first` and all later: a process's ids and segments [r, T], places [b, S], texts [b, S], the same
         number for the same text, and scores [b] if there are any."""
-        count, texts = len(self._ids[0]) * self._views, texts_of(self._room)
+        count = len(self._ids[0]) * self._views
         for step in itertools.count(first):
             sentences, packed, mine = self._packed(step, share.part)
-            laid, places = [], []
+            laid = []
             for found, rows in zip(sentences, packed, strict=True):
-                laid.append(lay_out(rows, found, (self._rows, self._room), self._pad))
-                place = np.empty(len(found), np.int32)
-                for row, members in enumerate(rows, share.part * self._rows):
-                    place[members] = row * texts + np.arange(len(members))
-                places.append(place.reshape(-1, count))
-            # Interleaved: row r goes to microbatch r % accumulate.
-            arrays = zip(("ids", "segments", "places"), (*zip(*laid, strict=True), places), strict=True)
-            batch = {name: np.stack(x, 1).reshape(-1, x[0].shape[1]) for name, x in arrays}
-            batch["texts"] = self._texts[mine]
+                ids, segments = lay_out(rows, found, (self._rows, self._room), self._pad)
+                places = places_of(rows, share.part * self._rows, self._room).reshape(-1, count)
+                laid.append({"ids": ids, "segments": segments, "places": places})
+            batch = interleaved(laid) | {"texts": self._texts[mine]}
             yield batch if self._scores is None else batch | {"scores": self._scores[mine]}

@@ -1,7 +1,7 @@
 """Groups of texts that say the same, of files: {"text": …, "synonyms": […]} a line, or columns that are alike."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pegasus_zh.text.lines import is_blank
@@ -11,10 +11,6 @@ from retrieval.tuning.columns import is_negative
 from retrieval.tuning.examples import read_alike
 from training.files.errors import DataError
 from training.telling import tell
-
-# Where a text is cut in the first place, and next, as the seed cuts it.
-_SEPARATORS = ("\n", "。", "！", "？", "!", "?", "；", ";", "，", ",", " ")
-_STRIPPED = "；;，, "
 
 
 class Group(NamedTuple):
@@ -76,23 +72,3 @@ def _of_columns(path: str, labelled: bool) -> Iterator[Group]:
         names = row.names or ("",) * len(row.columns)
         texts = (text for name, text in zip(names, row.columns, strict=True) if not is_negative(name))
         yield Group(row.place, tuple(texts))
-
-
-def first_piece(text: str, longest: float) -> str:
-    """What comes first of a text that is cut at line ends, full stops, …, commas and blanks, each in turn, until it has
-    `longest` characters at most; the whole beginning where it has no such mark."""
-    return _first_piece(text, longest, _SEPARATORS)
-
-
-def _first_piece(text: str, longest: float, separators: Sequence[str]) -> str:
-    text = text.strip().strip(_STRIPPED)
-    if len(text) <= longest or not separators:
-        return text
-    head, (mark, *rest) = "", separators
-    for piece in text.split(mark):
-        if head and piece and len(head) + len(piece) > longest - 1:
-            break
-        head += piece + mark
-    else:
-        head = head[: -len(mark)]
-    return _first_piece(head, longest, rest)

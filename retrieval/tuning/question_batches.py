@@ -4,15 +4,16 @@ Letters: R rows, T positions, M predicted positions of a row, B examples, S = 2 
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from pegasus_zh.text.tokenizers import Tokenizer
+from retrieval.tuning.batches import interleaved, places_of
 from retrieval.tuning.questions import Drawn, Ragged, Stream, corrupt
-from retrieval.vectors.encoding import lay_out, pack, texts_of
+from retrieval.vectors.encoding import lay_out, pack
 from training.loop import LoopConfig
 from training.mesh import Share, data_share
 from training.metrics import progress_bar
@@ -77,7 +78,7 @@ class QuestionBatches:
         for step in range(steps):
             drawn = self._drawn(step)
             for part in range(self._parts):
-                for group in self._groups(part):
+                for group in self._microbatches(part):
                     sources, targets = self._lengths(drawn, group)
                     packed = pack((sources + targets).tolist(), self._room)
                     rows = max(rows, len(packed))
@@ -96,7 +97,7 @@ class QuestionBatches:
         size = self._loop.batch_size
         return self._stream.draw(step * size, size)
 
-    def _groups(self, part: int) -> list[np.ndarray]:
+    def _microbatches(self, part: int) -> list[np.ndarray]:
         """The examples of each microbatch of this part: e goes to e % accumulate, as training.loop has it."""
         size, accumulate = self._loop.batch_size // self._parts, self._loop.accumulate
         return [np.arange(part * size + m, (part + 1) * size, accumulate) for m in range(accumulate)]
@@ -144,32 +145,26 @@ class QuestionBatches:
         """A process's ids, segments and types [r, T]; places [b, 2] of the sources among all texts of the rows, as
         retrieval.tuning.program has them; targets [r, M], the positions that predict labels [r, M], -1 for none; texts
         [b, 2], their numbers; and the teacher's vectors of them [b, 2, D]."""
-        drawn, laid, places = self._drawn(step), [], []
-        groups = self._groups(share.part)
-        for group in groups:
-            arrays, place = self._laid(self._sequences(step, drawn, group), share.part)
-            laid.append(arrays)
-            places.append(place)
-        names = ("ids", "segments", "types", "targets", "labels")
-        # Interleaved: row r goes to microbatch r % accumulate.
-        named = zip((*names, "places"), (*zip(*laid, strict=True), places), strict=True)
-        batch = {name: np.stack(x, 1).reshape(-1, x[0].shape[1]) for name, x in named}
+        drawn = self._drawn(step)
+        parts = (self._sequences(step, drawn, group) for group in self._microbatches(share.part))
+        batch = interleaved([self._laid(sequences, share.part) for sequences in parts])
         size = self._loop.batch_size // self._parts
         batch["texts"] = drawn.texts[share.part * size : (share.part + 1) * size].astype(np.int32)
         if self._teacher is not None:
             batch["teacher"] = self._teacher[batch["texts"]]
         return batch
 
-    def _laid(self, sequences: Sequences, part: int) -> tuple[Sequence[np.ndarray], np.ndarray]:
+    def _laid(self, sequences: Sequences, part: int) -> HostBatch:
+        """A microbatch's rows."""
         joined = [np.concatenate(pair) for pair in zip(*sequences, strict=True)]
         packed, shape = pack([len(x) for x in joined], self._room), (self._rows, self._room)
         kinds = [np.repeat([0, 1], [len(s), len(t)]) for s, t in zip(*sequences, strict=True)]
         ids, segments = lay_out(packed, [x.tolist() for x in joined], shape, self._tokenizer.pad_id)
         types, _ = lay_out(packed, [x.tolist() for x in kinds], shape, 0)
         targets, labels = (np.full((self._rows, self._most), fill, np.int32) for fill in (-1, 0))
-        place, texts = np.empty(len(joined), np.int32), texts_of(self._room)
-        for row, members in enumerate(packed):
-            place[members] = (part * self._rows + row) * texts + np.arange(len(members))
+        for row in range(len(packed)):
             written = np.flatnonzero(types[row])
             targets[row, : len(written)], labels[row, : len(written)] = written - 1, ids[row, written]
-        return (ids, segments, types, targets, labels), place.reshape(-1, 2)
+        places = places_of(packed, part * self._rows, self._room).reshape(-1, 2)
+        rows = {"ids": ids, "segments": segments, "types": types, "targets": targets, "labels": labels}
+        return rows | {"places": places}

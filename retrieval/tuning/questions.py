@@ -14,7 +14,11 @@ import rjieba
 
 from pegasus_zh.text.losses import counting
 from pegasus_zh.text.tokenizers import Tokenizer
-from retrieval.tuning.groups import Group, first_piece
+from retrieval.tuning.groups import Group
+
+# Where a text is cut in the first place, and next, as the seed cuts it.
+_SEPARATORS = ("\n", "。", "！", "？", "!", "?", "；", ";", "，", ",", " ")
+_STRIPPED = "；;，, "
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,26 @@ def tokenize(files: Sequence[Iterable[Group]], tokenizer: Tokenizer, longest: in
     lost().report("texts")
     cut = words_of(texts, tokenizer) if words else None
     return Questions(texts, ragged(ids, np.int32), cut, ragged(groups, np.int64), tuple(counts))
+
+
+def first_piece(text: str, longest: float) -> str:
+    """What comes first of a text that is cut at line ends, full stops, …, commas and blanks, each in turn, until it has
+    `longest` characters at most; the whole beginning where it has no such mark."""
+    return _first_piece(text, longest, _SEPARATORS)
+
+
+def _first_piece(text: str, longest: float, separators: Sequence[str]) -> str:
+    text = text.strip().strip(_STRIPPED)
+    if len(text) <= longest or not separators:
+        return text
+    head, (mark, *rest) = "", separators
+    for piece in text.split(mark):
+        if head and piece and len(head) + len(piece) > longest - 1:
+            break
+        head += piece + mark
+    else:
+        head = head[: -len(mark)]
+    return _first_piece(head, longest, rest)
 
 
 def words_of(texts: Sequence[str], tokenizer: Tokenizer) -> Words:

@@ -17,18 +17,17 @@ import tyro
 from pegasus_zh.text.losses import counting
 from pegasus_zh.text.tokenizer_files import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.similarity import SimilarityTask, cosines, read_task
+from retrieval.similarity import SimilarityTask, correlation, read_task
 from retrieval.tuning.groups import read_groups
 from retrieval.tuning.joint_program import Objective, joint_program
 from retrieval.tuning.question_batches import QuestionBatches, QuestionForm
 from retrieval.tuning.questions import Questions, Stream, tokenize
 from retrieval.vectors.arrays import check_finite
-from retrieval.vectors.encoding import Encoding, encoder, encoder_for
+from retrieval.vectors.encoding import Encoding, all_vectors, encoder, encoder_for
 from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder, load_alone, load_sentence_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from rope.layers.computation import Computation
-from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, one_of, parse_preset
@@ -228,8 +227,7 @@ def teach(
     encode = encoder_for(model, tokenizer, [POOLING], Encoding(max_length=recipe.max_length // 2))
 
     def review(task: SimilarityTask, arrays: RoFormer, step: int) -> dict[str, float]:
-        found = np.concatenate([part[:, 0] for part in encode(arrays, task.texts)])
-        return {"spearman": spearman(task.splits[0].scores, cosines(found, task.splits[0]))}
+        return correlation(partial(encode, arrays), task)
 
     start = with_pooler(source.model, model, loop.seed)
     data = Data(
@@ -256,13 +254,9 @@ def taught(teacher: SentenceEncoder, questions: Questions, mesh: jax.sharding.Me
     raises DataError for weights that are no numbers."""
     tell(f"{teacher.where}: its vectors of {len(questions.texts):,} texts")
     pooling, (tokenizer, lost) = teacher.choose("auto"), counting(teacher.text.tokenizer)
-    parts = list[np.ndarray]()
     with jax.set_mesh(mesh), progress_bar(0, len(questions.texts), "text") as bar:
         encode = encoder(teacher.text._replace(tokenizer=tokenizer), [pooling], teacher.encoding(Encoding()))
-        for part in teacher.finish(encode, pooling)(questions.texts):
-            parts.append(part[:, 0])
-            bar.update(len(part))
-    vectors = np.concatenate(parts)
+        vectors = all_vectors(teacher.finish(encode, pooling), questions.texts, bar.update)
     lost().report_any(f"{teacher.where}, of the texts")
     check_finite(vectors, 0, f"{teacher.where}, its vectors")
     return vectors

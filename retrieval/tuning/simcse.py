@@ -16,7 +16,7 @@ import tyro
 from pegasus_zh.text.losses import counting
 from pegasus_zh.text.tokenizer_files import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.similarity import SimilarityTask, cosines, read_task
+from retrieval.similarity import SimilarityTask, correlation, read_task
 from retrieval.tuning.batches import Batches, Form, longest
 from retrieval.tuning.contrastive import Loss
 from retrieval.tuning.examples import Examples, examples_of
@@ -28,7 +28,6 @@ from retrieval.vectors.pooling import Pooling, check_poolings
 from retrieval.vectors.source import load_alone
 from rope.encoder.roformer import RoFormer, RoFormerConfig
 from rope.layers.computation import Computation
-from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, parse_flags
@@ -160,10 +159,7 @@ def simcse(config: SimCSEConfig) -> Trained:
     with hold(config.folder, config.launch):
         source = load_alone(config.model)
         valid = read_task("valid", [config.valid]) if config.valid else None
-        examples, mesh = (
-            read_examples(config),
-            make_mesh(config.launch.mesh),
-        )
+        examples, mesh = read_examples(config), make_mesh(config.launch.mesh)
         trained = tune(config.recipe, source, examples, valid, mesh, Path(config.folder))
         tell(f"{config.folder}: a --model for scripts.embed, scripts.search and scripts.evaluate_similarity")
         return trained
@@ -224,8 +220,7 @@ def tune(
 
     def review(task: SimilarityTask, arrays: RoFormer | Classifier, step: int) -> dict[str, float]:
         arrays = arrays.encoder if isinstance(arrays, Classifier) else arrays
-        found = np.concatenate([part[:, 0] for part in encode(arrays, task.texts)])
-        return {"spearman": spearman(task.splits[0].scores, cosines(found, task.splits[0]))}
+        return correlation(partial(encode, arrays), task)
 
     data = Data(
         train=batches,

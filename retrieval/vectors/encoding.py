@@ -48,6 +48,17 @@ Encode = Callable[[Iterable[str]], Iterator[np.ndarray]]
 """Makes vectors of texts, some at a time and in order: float32 [n, K, D], K poolings of each."""
 
 
+def all_vectors(
+    encode: Encode, texts: Iterable[str], progress: Callable[[int], object] = lambda count: None
+) -> np.ndarray:
+    """float32 [n, D] of all texts, one or more, by an encoder's first pooling. progress: told how many came."""
+    parts = list[np.ndarray]()
+    for part in encode(texts):
+        parts.append(part[:, 0])
+        progress(len(part))
+    return np.concatenate(parts)
+
+
 def encoder(source: TextEncoder, poolings: Sequence[Pooling], encoding: Encoding) -> Encode:
     """What makes vectors of texts, a window at a time, in order; under the mesh that is set, whose devices each take
     their part of every batch."""

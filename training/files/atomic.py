@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -110,6 +110,12 @@ def check_new(out: Path) -> None:
     """A folder that is to be written must be new, or empty. Raises DataError."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists already; name another folder")
+
+
+def check_out_file(out: Path, inputs: Iterable[str]) -> None:
+    """A file that is to be written is neither a folder nor one of the inputs ("-" being none). Raises DataError."""
+    if out.is_dir() or any(x != "-" and out.exists() and Path(x).exists() and out.samefile(x) for x in inputs):
+        raise DataError(f"--out {out}: {'a folder' if out.is_dir() else 'the input'}; name a new file")
 
 
 def _settle(path: Path, temporary: Path, old: Path) -> None:

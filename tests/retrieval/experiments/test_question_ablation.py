@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.experiments.question_ablation import WAYS, QuestionAblationConfig, question_ablation, split, without
+from retrieval.experiments.question_ablation import Cell, QuestionAblationConfig, question_ablation, split
+from retrieval.experiments.question_ways import WAYS, without
 from retrieval.tuning.groups import Group
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import CHARACTERS
 from tests.rope.encoder.random_encoder import ROFORMER
 from training.files.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the trainings' own tests
 ORDER = ("encoder", "whitening", "pairs", "roformer-sim", "ft", "ft, distilled")
 
 
@@ -127,3 +129,9 @@ def test_a_way_needs_what_it_is_made_of(folder: Path) -> None:
         question_ablation(config(folder, held_out=0.05, folder=str(folder / "few")))
     with pytest.raises(ValueError, match="steps is 3"):
         config(folder, steps=3)
+
+
+def test_a_cell_is_named_by_its_file_of_groups() -> None:
+    assert Cell("roformer-sim", "mined=runs/a.tsv", 2).name == "roformer-sim, mined 2"
+    assert Cell("roformer-sim", "runs/a.b.tsv", 0).name == "roformer-sim, a 0"
+    assert Cell("ft, distilled", "", 1).name == "ft, distilled 1"

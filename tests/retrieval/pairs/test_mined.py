@@ -8,10 +8,10 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from retrieval import Embedder, fit_whitening
-from retrieval.pairs.mined import Bounds, distinct, mine_pairs, neighbour_pairs
+from retrieval.pairs.mined import Bounds, mine_pairs, neighbour_pairs
 from retrieval.pairs.model_commands import MineConfig, mine
 from retrieval.pairs.same import said
-from retrieval.pairs.tally import Tally
+from retrieval.pairs.tally import Tally, distinct
 from retrieval.search.index import make_index
 from retrieval.vectors.encoding import Encoding
 from tests.retrieval.small_model import write_model

@@ -12,7 +12,7 @@ from pegasus_zh.writing import Writing, marks_of, write_texts
 from retrieval.pairs.model_commands import WriteConfig, write
 from retrieval.pairs.tally import Tally
 from retrieval.pairs.templates import DEFAULT, Label, Templates, read_templates
-from retrieval.pairs.written import Written, fitting, kept, write_pairs, written
+from retrieval.pairs.written import DECAY, Written, fitting, kept, write_pairs, written
 from rope.decoding.debiased import Debiased
 from rope.decoding.search import Marks, Search
 from rope.decoding.write import write as write_ids
@@ -21,7 +21,7 @@ from tests.pegasus_zh import test_writing as t5
 from tests.pegasus_zh.t5.random_model import START, TINY
 from tests.pegasus_zh.t5.test_decoder import LONGEST, MODEL, SEEDS, SOURCE, uncached
 from tests.retrieval.small_model import write_model
-from tests.retrieval.vectors.test_encoding import CHARACTERS, TOKENIZER, source
+from tests.retrieval.vectors.test_encoding import TOKENIZER, source
 from training.files.errors import DataError
 from training.mesh import MeshConfig
 from training.telling import show
@@ -35,6 +35,8 @@ TEMPLATES = Templates(
     )
 )
 WRITING = Writing(max_source=40, max_target=9, batch_size=4)
+
+pytestmark = pytest.mark.usefixtures("one_device")  # rows cut over a mesh are those of tests/rope/decoding
 
 
 def roformer() -> Ready:
@@ -75,35 +77,47 @@ def by_hand(ready: Ready, label: Label, text: str, decay: float) -> str:
     return ready.tokenizer.decode(np.asarray(ids)[0].tolist()).strip()
 
 
-@pytest.mark.parametrize("decay", [0.0, 100.0])
-def test_what_is_written_is_that_of_each_text_alone(decay):
-    found = list(written(READY, TEMPLATES, TEXTS, WRITING, decay))
+def test_what_is_written_is_that_of_each_text_alone():
+    found = list(written(READY, TEMPLATES, TEXTS, WRITING, DECAY))
     for text, of_text in zip(TEXTS, found, strict=True):
-        for label in TEMPLATES.labels:
-            assert of_text[label.name] == [by_hand(READY, label, text, decay)]
+        for label in TEMPLATES.labels[1:]:  # which are held against others
+            assert of_text[label.name] == [by_hand(READY, label, text, DECAY)]
     assert len({x for of_text in found for several in of_text.values() for x in several}) > 4
 
 
-@pytest.mark.parametrize("ready", [READY, T5], ids=["roformer", "t5"])
-def test_an_instruction_against_none_is_plain_writing(ready):
-    texts = TEXTS if ready is READY else t5.TEXTS[:6]
-    alone = Templates((Label("same", 1.0, "{text}", ()),))
-    for search in (Search(), Search(beams=3, answers=2), Search(temperature=0.9, answers=3)):
-        writing = replace(WRITING, search=search)
-        marks = marks_of(ready.tokenizer, writing, ready.suppressed)
-        plain = list(write_texts(ready.model, ready.decoder, ready.tokenizer, writing, texts, 0, marks))
-        found = [of_text["same"] for of_text in written(ready, alone, texts, writing)]
-        assert found == [[x.strip() for x in several] for several in plain]
+def test_without_decay_other_instructions_are_nothing():
+    marks = marks_of(READY.tokenizer, WRITING, READY.suppressed)
+    prompts = [TEMPLATES.labels[1].prompt(text) for text in TEXTS]
+    plain = list(write_texts(READY.model, READY.decoder, READY.tokenizer, WRITING, prompts, 0, marks))
+    found = [x["some"] for x in written(READY, Templates(TEMPLATES.labels[:2]), TEXTS, WRITING, 0.0)]
+    assert found == [[x.strip() for x in several] for several in plain]
+    assert found != [x["some"] for x in written(READY, TEMPLATES, TEXTS, WRITING, DECAY)]
+
+
+@pytest.mark.parametrize(
+    ("ready", "texts", "search"),
+    [(READY, TEXTS, Search(temperature=0.9, answers=3)), (T5, t5.TEXTS[:6], Search(beams=3, answers=2))],
+    ids=["roformer", "t5"],
+)
+def test_an_instruction_against_none_is_plain_writing(ready, texts, search):
+    """Of each kind of model and several answers; tests/rope/decoding has every search."""
+    alone, writing = Templates((Label("same", 1.0, "{text}", ()),)), replace(WRITING, search=search)
+    marks = marks_of(ready.tokenizer, writing, ready.suppressed)
+    plain = list(write_texts(ready.model, ready.decoder, ready.tokenizer, writing, texts, 0, marks))
+    found = [of_text["same"] for of_text in written(ready, alone, texts, writing)]
+    assert found == [[x.strip() for x in several] for several in plain]
 
 
 def test_batches_windows_and_the_first_change_nothing(monkeypatch):
+    one, other = TEMPLATES.labels[:2]
+    templates = Templates((replace(one, against=("some",)), other))  # two prompts of each: one program
     writing = replace(WRITING, search=Search(temperature=1.0, top_p=0.9, answers=2))
-    found = list(written(READY, TEMPLATES, TEXTS, writing))
+    found = list(written(READY, templates, TEXTS, writing))
     monkeypatch.setattr("retrieval.pairs.written.WINDOW", 1)
-    assert list(written(READY, TEMPLATES, iter(TEXTS), replace(writing, batch_size=3))) == found
-    assert list(written(READY, TEMPLATES, TEXTS[2:], writing, first=2)) == found[2:]
-    assert list(written(READY, TEMPLATES, TEXTS, replace(writing, seed=1))) != found
-    same = Templates(tuple(replace(TEMPLATES.labels[0], name=name) for name in ("a", "b")))
+    assert list(written(READY, templates, iter(TEXTS), replace(writing, batch_size=3))) == found
+    assert list(written(READY, templates, TEXTS[2:], writing, first=2)) == found[2:]
+    assert list(written(READY, templates, TEXTS, replace(writing, seed=1))) != found
+    same = Templates((replace(one, name="a", against=("b",)), replace(one, name="b", against=("a",))))
     assert any(x["a"] != x["b"] for x in written(READY, same, TEXTS, writing))  # labels draw apart
 
 
@@ -237,14 +251,17 @@ def test_templates_that_are_refused(tmp_path, about, message):
     assert "\n" not in str(refused.value)
 
 
-def test_what_is_refused(model, tmp_path):
+def test_what_is_refused(model, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="t.txt: 2 texts: no pairs; left out: 2 texts of one token"):
         write(config(model, tmp_path, ["好", "吧"]))
     with pytest.raises(DataError, match="no pairs; left out: 6 texts whose prompt has more than 5 ids"):
         write(config(model, tmp_path, writing=replace(WRITING, max_source=5)))
-    with pytest.raises(DataError, match="1 texts: no pairs; left out: .*written texts of one token or none"):
-        nothing = replace(WRITING, max_target=3, begin="好", forbid=tuple(CHARACTERS))
-        write(config(model, tmp_path, ["天气"], writing=nothing))
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(DataError, match="1 texts: no pairs; left out: 1 written texts of one token or none"),
+    ):
+        patch.setattr("retrieval.pairs.model_commands.written", lambda *_: [{"same": ["好"]}])
+        write(config(model, tmp_path, ["天气"]))
     with pytest.raises(DataError, match="--out .*o.jsonl: it is written as .tsv"):
         write(config(model, tmp_path, out=str(tmp_path / "o.jsonl")))
     with pytest.raises(ValueError, match="decay is -1.0: it must be 0 or more"):

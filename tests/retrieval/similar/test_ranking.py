@@ -7,7 +7,7 @@ import pytest
 
 from retrieval.similar.drawing import Drawing
 from retrieval.similar.prompts import prompt_of
-from retrieval.similar.ranking import Found, Similar, chosen, different, distinct
+from retrieval.similar.ranking import Found, Similar, chosen, different, distinct_n
 from retrieval.vectors.arrays import unit
 from tests.retrieval.vectors.test_encoding import TOKENIZER
 from training.files.errors import DataError
@@ -47,8 +47,8 @@ def test_diversity_trades_nearness_for_being_unlike(diversity):
 
 
 def test_distinct_runs():
-    assert distinct(["今天天气", "今天好"]) == 4 / 5  # 今天 天天 天气; 今天 天好
-    assert distinct([]) == 0 == distinct(["好"]) and distinct(["好", "好"], 1) == 0.5
+    assert distinct_n(["今天天气", "今天好"]) == 4 / 5  # 今天 天天 天气; 今天 天好
+    assert distinct_n([]) == 0 == distinct_n(["好"]) and distinct_n(["好", "好"], 1) == 0.5
     row = Found("今天", [Similar("今天好", 0.5)], 9, 1, 2).row()
     assert row["distinct_2"] == 1 and row["kept"] == 1 and row["similar"] == [{"text": "今天好", "score": 0.5}]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from training.files.atomic import atomic_write, resumable_write, write_bytes, write_json
+from training.files.atomic import atomic_write, check_out_file, resumable_write, write_bytes, write_json
 from training.files.errors import DataError
 
 ROOT = Path(__file__).parents[3]
@@ -211,3 +211,14 @@ def test_what_grew_before_a_failure_is_kept_for_the_same_command_alone(tmp_path)
         assert file.read() == b"half"
         file.write(b", whole")
     assert path.read_bytes() == b"half, whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_is_neither_a_folder_nor_an_input(tmp_path):
+    there = tmp_path / "a"
+    there.write_text("")
+    with pytest.raises(DataError, match=f"--out {tmp_path}: a folder; name a new file"):
+        check_out_file(tmp_path, [])
+    with pytest.raises(DataError, match=f"--out {there}: the input; name a new file"):
+        check_out_file(there, [str(tmp_path / "none"), str(there)])
+    check_out_file(there, ["-", "", str(tmp_path / "none")])
+    check_out_file(tmp_path / "new", [str(there)])

@@ -12,6 +12,7 @@ from pegasus_zh.t5.decoder import MT5Decoder
 from pegasus_zh.t5.load import Semantics, load
 from pegasus_zh.text.tokenizers import Tokenizer
 from pegasus_zh.text_encoder import load_text_encoder
+from pegasus_zh.writing import unwritten
 from rope.config_files import config_in
 from rope.decoding.decoder import Decoder
 from rope.encoder.config_json import CLASSES
@@ -57,7 +58,7 @@ def load_decoder(
     except ValueError as error:
         raise DataError(f"{path}: {error}; give another model") from None
     model = place(source.model, abstract(partial(init, config, jax.random.key(0))))
-    return Ready(model, prefix, source.tokenizer, (), source.fingerprint)
+    return Ready(model, prefix, source.tokenizer, unwritten(source.tokenizer), source.fingerprint)
 
 
 def _is_encoder(path: Path) -> bool:

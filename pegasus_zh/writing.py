@@ -117,6 +117,12 @@ def answers(
         first += len(window)
 
 
+def unwritten(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The special ids that no text has: of the unknown, the beginning and the mask, but for the one that ends texts."""
+    special = (tokenizer.unk_id, tokenizer.start_id, tokenizer.mask_id)
+    return tuple(i for i in special if i not in (None, tokenizer.eos_id))
+
+
 def marks_of(tokenizer: Tokenizer, writing: Writing, suppressed: tuple[int, ...] = ()) -> Marks:
     """The ids that begin and end what is written, and those it may not have, `suppressed` among them.
 

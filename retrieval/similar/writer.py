@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from pegasus_zh.text.tokenizers import Tokenizer
-from pegasus_zh.writing import Writing, answers, marks_of
+from pegasus_zh.writing import Writing, answers, marks_of, unwritten
 from retrieval.similar.drawing import Drawing
 from retrieval.similar.prompts import prompt_of
 from retrieval.similar.ranking import Found, Similar, chosen, different
@@ -74,10 +74,7 @@ class QuestionWriter:
     def _marks(self, drawing: Drawing) -> Marks:
         """What begins and ends a text, and what it may not have: special tokens neither."""
         if drawing.writing not in self._marks_of:
-            tokenizer = self.tokenizer
-            special = (tokenizer.unk_id, tokenizer.start_id, tokenizer.mask_id)
-            never = tuple(i for i in special if i not in (None, tokenizer.eos_id))
-            self._marks_of[drawing.writing] = marks_of(tokenizer, drawing.writing, never)
+            self._marks_of[drawing.writing] = marks_of(self.tokenizer, drawing.writing, unwritten(self.tokenizer))
         return self._marks_of[drawing.writing]
 
     def _vectors(self, texts: list[str], drawing: Drawing) -> np.ndarray:

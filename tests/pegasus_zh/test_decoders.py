@@ -26,6 +26,8 @@ def test_folders_and_runs(tmp_path, one_device):
     ready = load_decoder(roformer, dtype="bfloat16")
     assert isinstance(ready.decoder, PrefixDecoder) and ready.decoder.config.dtype == "bfloat16"
     assert load_decoder(roformer).fingerprint == ready.fingerprint
+    tokenizer = ready.tokenizer
+    assert {*ready.suppressed} == {tokenizer.unk_id, tokenizer.start_id, tokenizer.mask_id}
     with one_layer_preset():
         settings = {"steps": 1, "length": 32, "vocabulary": 400}
         run = pretrain_encoder([CORPUS / "heldout.jsonl"], folder=tmp_path / "run", **settings)

@@ -4,13 +4,14 @@ Letters: B rows, K beams of a row, V vocabulary.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rope.decoding.search import Search
 
-NUCLEUS = 128  # tokens that are ranked first
+PART = 16  # tokens of a part of the vocabulary: 1,000 parts of 16,000
 NEVER = -1e9  # the score of what may not be chosen: finite, so that sums of it stay numbers
 
 
@@ -27,84 +28,95 @@ def allowed(logits: jax.Array, pad: int) -> jax.Array:
 
 def draw(scores: jax.Array, seeds: jax.Array, t: jax.Array, search: Search) -> jax.Array:
     """A token for each seed [B, K] from scores [B, K, V], logits over the temperature, or [B, 1, V], for all K;
-    each depends on its seed and t alone, however rows are batched.
-
-    Random numbers go by rank, so a draw is the same whether few tokens of its row are ranked or all.
-    """
+    each depends on its seed and t alone, however rows are batched."""
     rows = scores.reshape(-1, scores.shape[-1])
     keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), t))(seeds.reshape(-1)).reshape(len(rows), -1)
-    left, tokens, enough = drawn_from(rows, search)
-    drawn = _pick(keys, left)
-    if tokens is not None:
+    if search.top_k:
+        left, tokens = of_top_k(rows, search)
+        drawn = jax.vmap(lambda keys, left: jax.vmap(jax.random.categorical, (0, None))(keys, left))(keys, left)
         drawn = jnp.take_along_axis(tokens, drawn, 1)
-    if enough is not None:
-        drawn = _of_short_rows(drawn, rows, keys, ~enough, search.top_p)
+    else:
+        drawn = _of_nucleus(rows, keys, search.top_p)
     return drawn.reshape(seeds.shape)
 
 
-def drawn_from(scores: jax.Array, search: Search) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
-    """What of scores [B, V] is drawn from: (scores [B, C], their tokens [B, C], or None where they are all; bool [B],
-    in which rows that is all of it, or None where it is in all). Of top_p alone the NUCLEUS best are looked at."""
-    if search.top_k:
-        left, tokens = top_k(scores, min(search.top_k, scores.shape[-1]))
-        return nucleus(left, jax.nn.logsumexp(left, -1, keepdims=True), search.top_p)[0], tokens, None
-    if search.top_p == 1:
-        return scores, None, None
-    left, tokens = top_k(scores, min(NUCLEUS, scores.shape[-1]))
-    left, enough = nucleus(left, jax.nn.logsumexp(scores, -1, keepdims=True), search.top_p)
-    return left, tokens, enough
+def of_top_k(scores: jax.Array, search: Search) -> tuple[jax.Array, jax.Array]:
+    """The top_k best of scores [B, V] and their tokens, the best first; out of reach those before which there is top_p
+    of their probability already: the token that reaches it is in (Holtzman et al. 2020, arXiv 1904.09751, 3.1)."""
+    left, tokens = top_k(scores, min(search.top_k, scores.shape[-1]))
+    p = jax.nn.softmax(left, -1)
+    return jnp.where(jnp.cumsum(p, -1) - p < search.top_p, left, NEVER), tokens
 
 
-def nucleus(ranked: jax.Array, log_z: jax.Array, top_p: float) -> tuple[jax.Array, jax.Array]:
-    """Scores [B, C], the best first, those out of reach before which there is top_p of the probability already: the
-    token that reaches it is in (Holtzman et al. 2020, arXiv 1904.09751, section 3.1). And bool [B], whether it is
-    reached, for log_z [B, 1] of all scores."""
-    p = jnp.exp(ranked - log_z)
-    before = jnp.cumsum(p, -1) - p
-    return jnp.where(before < top_p, ranked, NEVER), before[:, -1] + p[:, -1] >= top_p
+class _Tries(NamedTuple):
+    """Draws [B, K] of which some are to be repeated."""
+
+    number: jax.Array  # of tries
+    done: jax.Array  # bool [B, K]
+    token: jax.Array  # int32 [B, K], the last drawn; what is drawn next is ranked before it
+    p: jax.Array  # float32 [B, K], its probability, but for a factor
+    masses: jax.Array  # float32 [B, K, C], of what is ranked before it, by the parts of the vocabulary
 
 
-def _pick(keys: jax.Array, scores: jax.Array) -> jax.Array:
-    """For each key [B, K] a place among scores [B, C]."""
-    return jax.vmap(lambda keys, scores: jax.vmap(jax.random.categorical, (0, None))(keys, scores))(keys, scores)
+def _of_nucleus(scores: jax.Array, keys: jax.Array, top_p: float) -> jax.Array:
+    """Tokens [B, K] from scores [B, V] by keys [B, K], of the nucleus of top_p (Holtzman et al. 2020, arXiv 1904.09751,
+    section 3.1), by rejection: nothing is ranked, which on every device costs more than all sums here.
+
+    What is drawn of any set that the nucleus is the best of, and lies within the nucleus, is distributed as by the
+    nucleus alone. The first set is the whole vocabulary; a token that lies outside leaves those that are ranked before
+    it, so few tries are enough even where top_p is small.
+    """
+    p = jnp.exp(scores - scores.max(-1, keepdims=True))
+    parts = jnp.pad(p, [(0, 0), (0, -p.shape[-1] % PART)]).reshape(*keys.shape[:1], 1, -1, PART)
+    masses = parts.sum(-1)
+    number = jnp.arange(parts.shape[2] * PART, dtype=jnp.int32).reshape(1, 1, -1, PART)
+    enough = top_p * masses.sum(-1)
+
+    def tried(state: _Tries) -> _Tries:
+        uniform = jax.vmap(jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, state.number))))(keys)
+        target = uniform * state.masses.sum(-1)
+        part = _reached(state.masses, target)
+        target -= jnp.sum(jnp.where(places(state.masses) < part[..., None], state.masses, 0), -1)
+        within, of_part = jnp.take_along_axis(parts[:, 0], part[..., None], 1), number[0, 0, part]
+        within = jnp.where(ranked_before(within, of_part, state.p, state.token), within, 0)
+        at = _reached(within, target)[..., None]
+        token, its = (jnp.take_along_axis(x, at, -1)[..., 0] for x in (of_part, within))
+        return _Tries(state.number + 1, state.done, token, its, state.masses)
+
+    def again(state: _Tries) -> _Tries:
+        found = tried(state)
+        before = ranked_before(parts, number, found.p[..., None], found.token[..., None])
+        found = found._replace(masses=jnp.where(before, parts, 0).sum(-1))
+        found = found._replace(done=~(found.masses.sum(-1) >= enough))  # of numbers that are none, too
+        kept = lambda old, new: jnp.where(state.done.reshape(*state.done.shape, *(1,) * (new.ndim - 2)), old, new)  # noqa: E731
+        return _Tries(found.number, *map(kept, state[1:], found[1:]))
+
+    state = _Tries(
+        number=jnp.zeros((), jnp.int32),
+        done=jnp.zeros(keys.shape, bool),
+        token=jnp.zeros(keys.shape, jnp.int32),
+        p=jnp.full(keys.shape, -1.0),  # which all are ranked before
+        masses=jnp.broadcast_to(masses, (*keys.shape, masses.shape[2])),
+    )
+    if top_p == 1:
+        return tried(state).token
+    return jax.lax.while_loop(lambda state: ~jnp.all(state.done), again, state).token
 
 
-def _of_short_rows(drawn: jax.Array, rows: jax.Array, keys: jax.Array, short: jax.Array, top_p: float) -> jax.Array:
-    """The draws [B, K], those of the rows that are `short` [B] by ranking all of scores [B, V]: a few at a time, as
-    long as there are any."""
-    some = max(len(rows) // 32, 1)
-    order, count = jnp.argsort(~short, stable=True), jnp.sum(short, dtype=jnp.int32)
-
-    def rank(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        done, drawn = state
-        which = jax.lax.dynamic_slice_in_dim(order, done, some)  # of the last ones, some again, to the same effect
-        mine, of_keys = rows[which], keys[which]
-        ranked, log_z = descending(mine), jax.nn.logsumexp(mine, -1, keepdims=True)
-        among = lambda ranked: lambda: _pick(of_keys, nucleus(ranked, log_z, top_p)[0])  # noqa: E731
-        hundreds = ranked[:, : 8 * NUCLEUS]
-        found = jax.lax.cond(jnp.all(nucleus(hundreds, log_z, top_p)[1]), among(hundreds), among(ranked))
-        return done + some, drawn.at[which].set(of_rank(mine, ranked, found))
-
-    return jax.lax.while_loop(lambda state: state[0] < count, rank, (jnp.zeros((), jnp.int32), drawn))[1]
+def ranked_before(p: jax.Array, number: jax.Array, other: jax.Array, token: jax.Array) -> jax.Array:
+    """Which of the tokens `number`, of probabilities p [..., W], are ranked before each `token` of probability `other`
+    [...]: the more probable ones, and of equals those of smaller numbers."""
+    other, token = other[..., None], token[..., None]
+    return (p > other) | ((p == other) & (number < token))
 
 
-def descending(rows: jax.Array) -> jax.Array:
-    """Scores [B, V], the best first, as whole numbers of the same order: XLA's CPU sorts those in a sixth of the time
-    that it takes for numbers or for pairs."""
-    bits = jax.lax.bitcast_convert_type(rows.astype(jnp.float32), jnp.int32)
-    turned = jnp.sort(bits ^ ((bits >> 31) & 0x7FFFFFFF), -1)[:, ::-1]
-    return jax.lax.bitcast_convert_type(turned ^ ((turned >> 31) & 0x7FFFFFFF), jnp.float32)
-
-
-def of_rank(rows: jax.Array, ranked: jax.Array, ranks: jax.Array) -> jax.Array:
-    """The tokens [B, K] that have these ranks [B, K] among scores [B, V], which `descending` has ranked; of equal ones
-    the first comes first."""
-
-    def one(row: jax.Array, ranked: jax.Array, rank: jax.Array) -> jax.Array:
-        before = jnp.sum(row > ranked[rank], dtype=jnp.int32)
-        return jnp.sum(jnp.cumsum(row == ranked[rank], dtype=jnp.int32) <= rank - before, dtype=jnp.int32)
-
-    return jax.vmap(lambda row, ranked, ranks: jax.vmap(one, (None, None, 0))(row, ranked, ranks))(rows, ranked, ranks)
+def _reached(masses: jax.Array, target: jax.Array) -> jax.Array:
+    """The first of masses [..., C] up to and with which there is more than the target [...], of those above 0; rounding
+    may leave none, then the last above 0."""
+    there, place = masses > 0, places(masses)
+    last = jnp.max(jnp.where(there, place, 0), -1, keepdims=True)
+    beyond = there & (jnp.cumsum(masses, -1) > target[..., None])
+    return jnp.min(jnp.where(beyond, place, last), -1)
 
 
 def best_tokens(

@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 from pegasus_zh.t5.decoder import MT5Decoder
 from rope.decoding.controls import controlled
 from rope.decoding.search import Marks, Search
-from rope.decoding.tokens import allowed, drawn_from
+from rope.decoding.tokens import allowed, of_top_k, ranked_before
 from rope.decoding.write import write
 from tests.parity.reference import reference_model
 from tests.pegasus_zh.t5.random_model import START, TINY, random_model, random_pairs, rows
@@ -158,12 +158,16 @@ def test_what_is_drawn_from(reference, free, name):
     for t in (0, 1, 2, 7, LONGEST - 1):
         logits = allowed(jax.numpy.asarray(scores), marks.pad)
         chosen = controlled(logits, jax.numpy.asarray(written), jax.numpy.int32(t), search, marks)
-        left, tokens, enough = drawn_from(chosen / search.temperature, search)
-        assert enough is None or np.all(enough)
-        found = np.array(jax.nn.softmax(left, -1))
-        if tokens is not None:
-            found, part = np.zeros_like(scores), found
-            np.put_along_axis(found, np.asarray(tokens), part, 1)
+        if search.top_k:
+            left, tokens = of_top_k(chosen / search.temperature, search)
+            found = np.zeros_like(scores)
+            np.put_along_axis(found, np.asarray(tokens), np.asarray(jax.nn.softmax(left, -1)), 1)
+        else:
+            p = np.asarray(jax.nn.softmax(chosen / search.temperature, -1))
+            number = np.arange(p.shape[1])
+            before = np.stack([np.sum(row * ranked_before(row[None], number[None], row, number), -1) for row in p])
+            found = np.where(before < search.top_p, p, 0)
+            found /= found.sum(1, keepdims=True)
         config = GenerationConfig(
             do_sample=True,
             temperature=search.temperature,

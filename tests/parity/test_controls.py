@@ -166,7 +166,7 @@ def test_what_is_drawn_from(reference, free, name):
             p = np.asarray(jax.nn.softmax(chosen / search.temperature, -1))
             number = np.arange(p.shape[1])
             before = np.stack([np.sum(row * ranked_before(row[None], number[None], row, number), -1) for row in p])
-            found = np.where(before < search.top_p, p, 0)
+            found = np.where((before < search.top_p) | (search.top_p == 1), p, 0)
             found /= found.sum(1, keepdims=True)
         config = GenerationConfig(
             do_sample=True,

@@ -20,7 +20,7 @@ class Drawing:
     """How similar questions are drawn, and which are kept."""
 
     keep: int = 20
-    """Of a text's draws those nearest to it, at most so many."""
+    """Of a text's draws those nearest to it, at most so many; of fewer draws all that are left."""
     least: float = -1.0
     """The least cosine to the text that is kept."""
     greatest: float = 1.0
@@ -37,10 +37,6 @@ class Drawing:
 
     def __post_init__(self):
         check_ranges(self, keep=1, least=-1, greatest=-1, diversity=0)
-        if self.keep > self.writing.search.answers:
-            raise ValueError(
-                f"keep is {self.keep}, and {self.writing.search.answers} are drawn: keep fewer, or draw more (answers)"
-            )
         if not self.least < self.greatest <= 1:
             raise ValueError(f"least is {self.least} and greatest {self.greatest}: give cosines, the least first")
         if self.diversity >= 1:

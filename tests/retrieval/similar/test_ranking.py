@@ -85,7 +85,6 @@ def test_texts_that_are_no_prompts_are_one_line(text, settings, message):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"keep": 101}, "keep is 101, and 100 are drawn: keep fewer, or draw more"),
         ({"keep": 0}, "keep is 0: it must be 1 or more"),
         ({"least": 0.9, "greatest": 0.8}, "least is 0.9 and greatest 0.8: give cosines"),
         ({"greatest": 1.5}, "greatest 1.5"),

@@ -177,13 +177,15 @@ def config(model, tmp_path, texts=TEXTS, **settings) -> WriteConfig:
 
 def test_the_command_writes_what_the_function_does_and_goes_on(model, tmp_path, capsys, monkeypatch):
     show()
-    given = config(model, tmp_path)
+    search = Search(temperature=1.0, answers=2)
+    settings = {"writing": replace(WRITING, search=search)}
+    given = config(model, tmp_path, **settings)
     wanted = write_pairs(
-        TEXTS, model, templates=tmp_path / "i.json", search=Search(temperature=1.0), max_source=40, max_target=9,
+        TEXTS, model, templates=tmp_path / "i.json", search=search, max_source=40, max_target=9,
         batch_size=4, mesh=MeshConfig(),
     )  # fmt: skip
     lines = [f"{pair.first}\t{pair.second}\t{pair.score:g}" for pair in wanted]
-    assert write(given) == len(wanted) > 3
+    assert write(given) == len(wanted) > 5
     assert (tmp_path / "o.tsv").read_text("utf-8").splitlines() == lines
     told = capsys.readouterr().out
     counts = {score: sum(pair.score == score for pair in wanted) for score in (0, 0.5, 1)}
@@ -206,7 +208,7 @@ def test_the_command_writes_what_the_function_does_and_goes_on(model, tmp_path, 
     monkeypatch.setattr("retrieval.pairs.model_commands.written", lambda *x: rest.append(x[2]) or written(*x))
     write(given)
     assert rest == [TEXTS[2:]] and (tmp_path / "o.tsv").read_text("utf-8").splitlines() == lines
-    write(config(model, tmp_path, alike=True, out=str(tmp_path / "o.jsonl")))
+    write(config(model, tmp_path, alike=True, out=str(tmp_path / "o.jsonl"), **settings))
     alike = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()]
     assert alike == [{"text": pair.first, "synonyms": [pair.second]} for pair in wanted if pair.score == 1]
 

@@ -48,10 +48,10 @@ def of_top_k(scores: jax.Array, search: Search) -> tuple[jax.Array, jax.Array]:
     return jnp.where(jnp.cumsum(p, -1) - p < search.top_p, left, NEVER), tokens
 
 
-class _Tries(NamedTuple):
+class _Draws(NamedTuple):
     """Draws [B, K] of which some are to be repeated."""
 
-    number: jax.Array  # of tries
+    tries: jax.Array
     done: jax.Array  # bool [B, K]
     token: jax.Array  # int32 [B, K], the last drawn; what is drawn next is ranked before it
     p: jax.Array  # float32 [B, K], its probability, but for a factor
@@ -60,7 +60,7 @@ class _Tries(NamedTuple):
 
 def _of_nucleus(scores: jax.Array, keys: jax.Array, top_p: float) -> jax.Array:
     """Tokens [B, K] from scores [B, V] by keys [B, K], of the nucleus of top_p (Holtzman et al. 2020, arXiv 1904.09751,
-    section 3.1), by rejection: nothing is ranked, which on every device costs more than all sums here.
+    section 3.1), by rejection: nothing is ranked, which costs a CPU more than all sums here.
 
     What is drawn of any set that the nucleus is the best of, and lies within the nucleus, is distributed as by the
     nucleus alone. The first set is the whole vocabulary; a token that lies outside leaves those that are ranked before
@@ -72,34 +72,39 @@ def _of_nucleus(scores: jax.Array, keys: jax.Array, top_p: float) -> jax.Array:
     number = jnp.arange(parts.shape[2] * PART, dtype=jnp.int32).reshape(1, 1, -1, PART)
     enough = top_p * masses.sum(-1)
 
-    def tried(state: _Tries) -> _Tries:
-        uniform = jax.vmap(jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, state.number))))(keys)
+    def tried(state: _Draws) -> tuple[jax.Array, jax.Array]:
+        """A token of each set, and its p."""
+        uniform = jax.vmap(jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, state.tries))))(keys)
         target = uniform * state.masses.sum(-1)
         part = _reached(state.masses, target)
         target -= jnp.sum(jnp.where(places(state.masses) < part[..., None], state.masses, 0), -1)
         within, of_part = jnp.take_along_axis(parts[:, 0], part[..., None], 1), number[0, 0, part]
         within = jnp.where(ranked_before(within, of_part, state.p, state.token), within, 0)
         at = _reached(within, target)[..., None]
-        token, its = (jnp.take_along_axis(x, at, -1)[..., 0] for x in (of_part, within))
-        return _Tries(state.number + 1, state.done, token, its, state.masses)
+        return jnp.take_along_axis(of_part, at, -1)[..., 0], jnp.take_along_axis(within, at, -1)[..., 0]
 
-    def again(state: _Tries) -> _Tries:
-        found = tried(state)
-        before = ranked_before(parts, number, found.p[..., None], found.token[..., None])
-        found = found._replace(masses=jnp.where(before, parts, 0).sum(-1))
-        found = found._replace(done=~(found.masses.sum(-1) >= enough))  # of numbers that are none, too
-        kept = lambda old, new: jnp.where(state.done.reshape(*state.done.shape, *(1,) * (new.ndim - 2)), old, new)  # noqa: E731
-        return _Tries(found.number, *map(kept, state[1:], found[1:]))
+    def again(state: _Draws) -> _Draws:
+        token, its = tried(state)
+        before = ranked_before(parts, number, its[..., None], token[..., None])
+        masses = jnp.where(before, parts, 0).sum(-1)
+        inside = ~(masses.sum(-1) >= enough)  # or NaN, which no try would end
+        return _Draws(
+            tries=state.tries + 1,
+            done=state.done | inside,
+            token=jnp.where(state.done, state.token, token),
+            p=jnp.where(state.done, state.p, its),
+            masses=jnp.where(state.done[..., None], state.masses, masses),
+        )
 
-    state = _Tries(
-        number=jnp.zeros((), jnp.int32),
+    state = _Draws(
+        tries=jnp.zeros((), jnp.int32),
         done=jnp.zeros(keys.shape, bool),
         token=jnp.zeros(keys.shape, jnp.int32),
         p=jnp.full(keys.shape, -1.0),  # which all are ranked before
         masses=jnp.broadcast_to(masses, (*keys.shape, masses.shape[2])),
     )
     if top_p == 1:
-        return tried(state).token
+        return tried(state)[0]
     return jax.lax.while_loop(lambda state: ~jnp.all(state.done), again, state).token
 
 

@@ -1,8 +1,7 @@
 """Prompts in, ids out: decoding as one compiled program."""
 
-import functools
 import itertools
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +13,6 @@ from rope.decoding.decoder import Decoder, Predict
 from rope.decoding.greedy import one_hypothesis
 from rope.decoding.search import Marks, Search
 from training.partition import spec
-from training.step import compiler_options
 
 
 def write(
@@ -29,8 +27,7 @@ def write(
     _check(search, marks, decoder.vocabulary, length)
     # An argument, not made inside: XLA's CPU would compare anew for every score, and not vectorise the softmax.
     segments = (prompt != marks.pad).astype(jnp.int32)
-    compiled = _compiled(tuple(compiler_options().items()))
-    return compiled(model, prompt, segments, seeds, decoder=decoder, search=search, marks=marks, length=length)
+    return _compiled(model, prompt, segments, seeds, decoder=decoder, search=search, marks=marks, length=length)
 
 
 def _check(search: Search, marks: Marks, vocabulary: int, length: int) -> None:
@@ -46,14 +43,8 @@ def _check(search: Search, marks: Marks, vocabulary: int, length: int) -> None:
         raise ValueError(f"a beginning of {len(marks.first)} ids: at most {length} are written; let it be shorter")
 
 
-@functools.cache
-def _compiled(options: tuple[tuple[str, str | bool], ...]) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    return jax.jit(
-        _write, static_argnames=("decoder", "search", "marks", "length"), compiler_options=dict(options) or None
-    )
-
-
-def _write(
+@partial(jax.jit, static_argnames=("decoder", "search", "marks", "length"))
+def _compiled(
     model: Any,
     prompt: jax.Array,
     segments: jax.Array,

@@ -67,7 +67,7 @@ def _of_nucleus(scores: jax.Array, keys: jax.Array, top_p: float) -> jax.Array:
     it, so few tries are enough even where top_p is small.
     """
     p = jnp.exp(scores - scores.max(-1, keepdims=True))
-    # A part is what lies a 64th of the vocabulary apart: sums of parts vectorise over the parts.
+    # A part's tokens lie apart by the number of parts, so that sums vectorise over the parts.
     parts = jnp.pad(p, [(0, 0), (0, -p.shape[-1] % PART)]).reshape(*keys.shape[:1], 1, PART, -1)
     masses = parts.sum(-2)
     number = jnp.arange(PART * parts.shape[3], dtype=jnp.int32).reshape(1, 1, PART, -1)
@@ -80,7 +80,7 @@ def _of_nucleus(scores: jax.Array, keys: jax.Array, top_p: float) -> jax.Array:
         part = _reached(state.masses, target)
         target -= jnp.sum(jnp.where(places(state.masses) < part[..., None], state.masses, 0), -1)
         within = jnp.take_along_axis(parts[:, 0], part[:, None], 2).swapaxes(1, 2)
-        of_part = number[0, 0, :, 0] + part[..., None]
+        of_part = number[..., 0] + part[..., None]
         within = jnp.where(ranked_before(within, of_part, state.p, state.token), within, 0)
         at = _reached(within, target)[..., None]
         return jnp.take_along_axis(of_part, at, -1)[..., 0], jnp.take_along_axis(within, at, -1)[..., 0]

@@ -68,6 +68,8 @@ def run_similar(config: SimilarConfig) -> None:
     source = load_sentence_encoder(config.model, step=config.step)
     with jax.set_mesh(make_mesh(config.mesh)):
         writer = QuestionWriter(source, dtype=config.dtype)
+        if texts:
+            tell(f"{config.model}: each length of texts is compiled as it comes")
         if config.augment:
             hidden = out.absolute().with_name(f".{out.name}.{_identity(config, source, pairs)}.jsonl")
             if not hidden.exists():

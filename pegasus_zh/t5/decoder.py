@@ -21,7 +21,7 @@ from pegasus_zh.t5.mt5 import (
     project,
     scale_output,
 )
-from rope.decoding.cache import Cache, append, beside, empty, laid, path_mask, unstacked
+from rope.decoding.cache import Cache, append, as_read, beside, empty, laid, path_mask, unstacked
 from rope.layers.attention import cached_attention
 from rope.layers.primitives import rms_norm
 from rope.positions.buckets import RelativeBias, offset_bias
@@ -77,7 +77,7 @@ class MT5Decoder:
             h, own, (cross_norm, cross) = rms_norm(x, p.self_norm, c.epsilon), p.self_attention, p.cross
             q, k, v = (project(h, w, c) for w in (own.query, own.key, own.value))
             updated.append(append(kept, k, v, t))
-            x = x + merge(cached_attention(q, (*updated[-1], seen), bias=bias, scale=1.0), own.output)
+            x = x + merge(cached_attention(q, (*as_read(updated[-1]), seen), bias=bias, scale=1.0), own.output)
             q = project(rms_norm(x, cross_norm, c.epsilon), cross.query, c)
             x = x + merge(cached_attention(q, (*remembered, cross_seen), bias=cross_bias, scale=1.0), cross.output)
             x = x + feed_forward(rms_norm(x, p.feed_forward_norm, c.epsilon), p.feed_forward, c)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rope.decoding.cache import Cache, taken
+from rope.decoding.cache import Cache, in_rows, taken
 from rope.decoding.controls import asked_for, controlled
 from rope.decoding.decoder import Predict
 from rope.decoding.search import Marks, Search
@@ -79,7 +79,7 @@ def one_hypothesis(
     )
     if answers > 1:
         state = step(state)
-        state = state._replace(cache=taken(state.cache, jnp.zeros((rows, answers), jnp.int32), 1))
+        state = state._replace(cache=in_rows(taken(state.cache, jnp.zeros((rows, answers), jnp.int32), 1)))
     for width, fewer in _widths(answers):
         if width < answers:
             state = _narrowed(state, width)

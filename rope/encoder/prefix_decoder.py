@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rope.decoding.cache import Cache, LayerCache, append, beside, empty, laid, path_mask, unstacked
+from rope.decoding.cache import Cache, LayerCache, Rows, append, as_read, beside, empty, laid, path_mask, unstacked
 from rope.encoder.roformer import RoFormer, RoFormerConfig, embed, logits
 from rope.layers.attention import attention, cached_attention
 from rope.layers.masks import segment_mask
@@ -93,11 +93,11 @@ class PrefixDecoder:
         read, written = memory.seen[:, None, None], path_mask(path, t, beside(cache, path), first=1)
 
         def mix(
-            prompt: LayerCache, kept: LayerCache, query: jax.Array, key: jax.Array, value: jax.Array, _: None
+            prompt: LayerCache, kept: LayerCache | Rows, query: jax.Array, key: jax.Array, value: jax.Array, _: None
         ) -> jax.Array:
             query, key = self._turned(query, turn), self._turned(key, turn)
             updated.append(append(kept, key, value, t))
-            return cached_attention(query, (*prompt, read), (*updated[-1], written))
+            return cached_attention(query, (*prompt, read), (*as_read(updated[-1]), written))
 
         # A token a row: to a table of learned positions, beams are no longer text.
         column = (-1, 1)

@@ -69,7 +69,7 @@ def _of_nucleus(scores: jax.Array, keys: jax.Array, top_p: float) -> jax.Array:
     p = jnp.exp(scores - scores.max(-1, keepdims=True))
     # A part's tokens lie apart by the number of parts, so that sums vectorise over the parts.
     parts = jnp.pad(p, [(0, 0), (0, -p.shape[-1] % PART)]).reshape(*keys.shape[:1], 1, PART, -1)
-    masses = parts.sum(-2)
+    masses = _of_parts(parts)
     number = jnp.arange(PART * parts.shape[3], dtype=jnp.int32).reshape(1, 1, PART, -1)
     enough = top_p * masses.sum(-1)
 
@@ -88,7 +88,7 @@ def _of_nucleus(scores: jax.Array, keys: jax.Array, top_p: float) -> jax.Array:
     def again(state: _Draws) -> _Draws:
         token, its = tried(state)
         before = ranked_before(parts, number, its[..., None], token[..., None])
-        masses = jnp.where(before, parts, 0).sum(-2)
+        masses = _of_parts(jnp.where(before, parts, 0))
         inside = ~(masses.sum(-1) >= enough)  # or NaN, which no try would end
         return _Draws(
             tries=state.tries + 1,
@@ -108,6 +108,11 @@ def _of_nucleus(scores: jax.Array, keys: jax.Array, top_p: float) -> jax.Array:
     if top_p == 1:
         return tried(state)[0]
     return jax.lax.while_loop(lambda state: ~jnp.all(state.done), again, state).token
+
+
+def _of_parts(p: jax.Array) -> jax.Array:
+    """The mass of each part, of p [..., PART, C]. XLA would make of a sum of these another pass over the vocabulary."""
+    return jax.lax.optimization_barrier(p.sum(-2))
 
 
 def ranked_before(p: jax.Array, number: jax.Array, other: jax.Array, token: jax.Array) -> jax.Array:

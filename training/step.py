@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from training.adversarial import Adversary
 from training.at_rest import as_accumulated, collect, spread
 from training.partition import on_one_cpu, spec
 
@@ -49,12 +50,18 @@ Gradients = Callable[
 ]  # (model, batch of microbatches, a key for each) -> sums, their gradient
 
 
-def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, dtype: jnp.dtype | None = None) -> Step:
+def make_train_step(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    dtype: jnp.dtype | None = None,
+    adversary: Adversary | None = None,
+) -> Step:
     """The step over a batch of shape (microbatches, rows, ...): one update from the mean over all of it.
 
     dtype: in which the loss function takes the weights, by default their own; one that casts them all to it anyway is
-    spared that in every layer and pass. Returns the new state and the sums of the loss function, with the norms of
-    gradient and update under `gradient_norm` and `update_norm`.
+    spared that in every layer and pass. adversary: gradients at the model that it has moved are added, microbatch by
+    microbatch. Returns the new state and the sums of the loss function, with the norms of gradient and update under
+    `gradient_norm` and `update_norm`.
     """
 
     def one(model: Any, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
@@ -63,6 +70,9 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, dtype: jn
             return sums["loss"][0], sums
 
         (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(model)
+        if adversary:
+            against, _ = jax.grad(objective, has_aux=True)(adversary.moved(model, grads))
+            grads = jax.tree.map(jnp.add, grads, against)
         return sums, as_accumulated(grads)
 
     def accumulated(model: Any, batch: Batch, keys: jax.Array) -> tuple[Sums, Any]:

@@ -1,0 +1,47 @@
+"""How often tokens come in texts, and which come beside which."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+
+class Statistics(NamedTuple):
+    """Of texts over a vocabulary of n tokens."""
+
+    counts: np.ndarray  # float64 [n]
+    bigrams: sparse.csr_array  # [n + 1, n + 1] float64: how often i stands before j; n is the end of a text
+
+    @property
+    def order(self) -> np.ndarray:
+        """The tokens, the commonest first; of equals the first."""
+        return np.argsort(-self.counts, kind="stable")
+
+
+def gather(texts: Iterable[Sequence[int]], size: int) -> Statistics:
+    """Of texts as ids below `size`; negative ids are tokens outside of it, beside which nothing is counted."""
+    counts, bigrams = np.zeros(size), sparse.csr_array((size + 1, size + 1))
+    left: list[np.ndarray] = []
+    held = 0
+
+    def add() -> None:
+        nonlocal bigrams, left, held
+        ids = np.concatenate(left)
+        known = ids[(ids >= 0) & (ids < size)]
+        np.add.at(counts, known, 1)
+        first, second = ids[:-1], ids[1:]
+        both = (first >= 0) & (second >= 0) & ~((first == size) & (second == size))
+        ones = np.ones(int(both.sum()))
+        bigrams = bigrams + sparse.csr_array((ones, (first[both], second[both])), shape=bigrams.shape)
+        left, held = [], 0
+
+    end = np.array([size], np.int64)
+    for text in texts:
+        left += [end, np.asarray(text, np.int64), end]
+        held += len(text) + 2
+        if held > 1 << 20:
+            add()
+    if left:
+        add()
+    return Statistics(counts, bigrams)

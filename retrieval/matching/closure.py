@@ -1,0 +1,34 @@
+"""Labels that follow from others: texts that a chain of pairs of label 1 joins are alike, each to each."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from retrieval.matching.pairs import Pair
+
+
+def closed(pairs: Sequence[Pair], tell: Callable[[str], object] = lambda line: None) -> list[Pair]:
+    """The pairs, and after them those of label 1 that follow, each once, in a fixed order. Soft labels join nothing.
+    Labels of 0 within a chain stay as they are; how many there are is told, as there the labels disagree."""
+    places: dict[bytes, int] = {}
+    texts: list[np.ndarray] = []
+    for ids in itertools.chain.from_iterable(pair[:2] for pair in pairs):
+        if places.setdefault(ids.tobytes(), len(texts)) == len(texts):
+            texts.append(ids)
+    both = np.array([[places[ids.tobytes()] for ids in pair[:2]] for pair in pairs]).reshape(-1, 2)
+    labels = np.array([pair.label for pair in pairs])
+    first, second = both[labels == 1].T
+    size = len(texts)
+    _, group = connected_components(coo_array((np.ones(len(first)), (first, second)), shape=(size, size)), False)
+    members: dict[int, list[int]] = {}
+    for text, number in enumerate(group.tolist()):
+        members.setdefault(number, []).append(text)
+    known = {frozenset(pair) for pair in both.tolist()}
+    found = (pair for texts_of in members.values() for pair in itertools.combinations(texts_of, 2))
+    more = [Pair(texts[a], texts[b], 1.0) for a, b in found if frozenset((a, b)) not in known]
+    against = int(np.sum((labels == 0) & (group[both[:, 0]] == group[both[:, 1]])))
+    tell(f"{len(more):,} further pairs follow from labels of 1; {against:,} labels of 0 contradict them, and stay")
+    return [*pairs, *more]

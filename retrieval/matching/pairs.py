@@ -1,0 +1,150 @@
+"""Pairs of anonymised or plain texts, read from files a row at a time, and as ids."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pegasus_zh.text.documents import SKIP, OnBadRecord
+from pegasus_zh.text.lines import is_blank
+from pegasus_zh.text.records import BadRecord, Record, cells
+from pegasus_zh.text.tokenizers import Tokenizer
+from retrieval.matching.alphabet import RARE, is_alphabet, is_number
+from retrieval.texts import read_records
+from training.files.errors import DataError
+from training.telling import tell
+
+
+class Row(NamedTuple):
+    """A row of a file."""
+
+    place: str  # "a.tsv, line 3"
+    a: str
+    b: str  # "" of a text that stands alone
+    label: float | None  # 0, 1, or a probability
+    rest: tuple[str, ...] = ()  # a third column as it is written
+
+
+class Wanted(NamedTuple):
+    """What a file's rows are to be."""
+
+    numbers: bool  # texts of numbers between blanks
+    labels: bool  # a third column of 0 or 1
+    soft: bool = False  # any number from 0 to 1 is a label
+    single: bool = False  # one column, a text alone, will do
+
+
+def read_rows(
+    path: str, wanted: Wanted, on_bad_record: OnBadRecord = "stop", bad: Counter[str] | None = None
+) -> Iterator[Row | None]:
+    """The rows of a file, in order. Raises BadRecord, with file, line and remedy, for one that is not as wanted; or, if
+    such are to be skipped, gives None for it and counts it in `bad` by reason."""
+    for record in read_records(path):
+        try:
+            yield _row(record, wanted)
+        except BadRecord as error:
+            if on_bad_record == "stop" or bad is None:
+                raise
+            bad[error.reason] += 1
+            yield None
+
+
+def _row(record: Record, wanted: Wanted) -> Row:
+    found = cells(record)
+    columns = [str(x) for x in (found.values() if isinstance(found, dict) else found)]
+    least = 3 if wanted.labels else 1 if wanted.single else 2
+    if not least <= len(columns) <= 3:
+        what = "text TAB text" + " TAB label" * wanted.labels
+        raise BadRecord("columns", f"{record.place}: {len(columns)} column(s), not {what}; mend the row, or {SKIP}")
+    for number, text in enumerate(columns[:2], 1):
+        if is_blank(text):
+            raise BadRecord("an empty text", f"{record.place}: column {number} is empty; remove the row, or {SKIP}")
+        if wanted.numbers and (strange := [x for x in text.split() if not is_number(x)]):
+            raise BadRecord(
+                "no numbers",
+                f"{record.place}: {strange[0]!r} in column {number} is no number from 0 on; texts are to be numbers "
+                f"between blanks; mend the row, or {SKIP}",
+            )
+    label = _label(columns[2], record, wanted) if wanted.labels else None
+    return Row(record.place, columns[0], columns[1] if len(columns) > 1 else "", label, tuple(columns[2:]))
+
+
+def _label(text: str, record: Record, wanted: Wanted) -> float:
+    try:
+        label = float(text)
+    except ValueError:
+        label = float("nan")
+    if not (0 <= label <= 1 if wanted.soft else label in (0, 1)):
+        must = "a number from 0 to 1" if wanted.soft else "0 or 1"
+        raise BadRecord("labels", f"{record.place}: the label is {text!r}, and must be {must}; mend it, or {SKIP}")
+    return label
+
+
+class Pair(NamedTuple):
+    """Ids of a pair; a number that is not of the alphabet is -1 less its order among those of the pair."""
+
+    a: np.ndarray  # int32
+    b: np.ndarray
+    label: float  # NaN: unknown
+
+
+class Reader:
+    """Texts to ids, and how many of them the vocabulary does not have."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self.numbers = is_alphabet(tokenizer)
+        self._known = {x: i for i, x in enumerate(tokenizer.pieces()) if x} if self.numbers else {}
+        self.ids = self.unknown = 0
+
+    def pair(self, row: Row) -> Pair:
+        """The ids of a row's texts."""
+        strange: dict[str, int] = {}
+        a, b = (np.array(self._encoded(text, strange), np.int32) for text in (row.a, row.b))
+        self.ids += len(a) + len(b)
+        self.unknown += int(np.sum((a < 0) | (a == self._tokenizer.unk_id)))
+        self.unknown += int(np.sum((b < 0) | (b == self._tokenizer.unk_id)))
+        return Pair(a, b, float("nan") if row.label is None else row.label)
+
+    def _encoded(self, text: str, strange: dict[str, int]) -> list[int]:
+        if not self.numbers:
+            return self._tokenizer.encode(text)
+        return [self._known[x] if x in self._known else -1 - strange.setdefault(x, len(strange)) for x in text.split()]
+
+    def tell(self, what: str) -> None:
+        """How much of it is unknown."""
+        share = self.unknown / max(self.ids, 1)
+        tell(f"{what}: {self.ids:,} ids, {self.unknown:,} of them ({share:.1%}) not of the vocabulary")
+
+
+def read_pairs(paths: Sequence[str], reader: Reader, wanted: Wanted, on_bad_record: OnBadRecord = "stop") -> list[Pair]:
+    """All pairs of some files. Tells how many rows were left out, by reason. Raises DataError, as for a file of none"""
+    pairs: list[Pair] = []
+    for path in paths:
+        bad: Counter[str] = Counter()
+        before = len(pairs)
+        pairs += [reader.pair(row) for row in read_rows(path, wanted, on_bad_record, bad) if row]
+        if len(pairs) == before:
+            raise DataError(f"{path}: no row that can be used ({told(bad) or 'it is empty'})")
+        if bad:
+            tell(f"{path}: left out {told(bad)}")
+    return pairs
+
+
+def told(bad: Counter[str]) -> str:
+    """Rows that were left out, in words."""
+    return ", ".join(f"{count:,} rows ({reason})" for reason, count in sorted(bad.items()))
+
+
+def named_rare(ids: np.ndarray, unknown: int, numbered: bool) -> np.ndarray:
+    """The ids of a pair's texts, one after the other, with numbers that are not of the alphabet as one unknown id, or
+    numbered by their order: the same number is the same again on the other side."""
+    if not (ids < 0).any():
+        return ids
+    if not numbered:
+        return np.where(ids < 0, unknown, ids)
+    order: dict[int, int] = {}
+    for x in ids[ids < 0].tolist():
+        order.setdefault(x, RARE[len(order) % len(RARE)])
+    return np.array([order.get(x, x) for x in ids.tolist()], np.int32)

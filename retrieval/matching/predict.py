@@ -1,0 +1,136 @@
+"""How probable it is that the texts of a pair mean the same, by one model or several."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from pegasus_zh.text.documents import OnBadRecord
+from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
+from retrieval.matching.batches import framed
+from retrieval.matching.pairs import Pair, Reader, Row, Wanted, read_rows
+from retrieval.matching.program import alike
+from retrieval.vectors.encoding import lay_out, pack, row_length, texts_of
+from rope.encoder.roformer import RoFormer, init
+from training.files.atomic import read_json, write_json
+from training.files.errors import DataError
+from training.partition import abstract, parts_of, place, replicate, spec
+from training.step import compiler_options
+
+SETTINGS = "matching.json"  # beside a run's checkpoints: what its pairs' ids depend on
+WINDOW = 4096  # pairs that are packed together
+TOKENS = 4096  # positions of a batch
+Score = Callable[[Sequence[Pair]], np.ndarray]  # pairs -> log-odds float32 [n]
+
+
+class Reading(NamedTuple):
+    """How pairs became ids in a training."""
+
+    most: int  # ids between the marks
+    rare: bool
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / SETTINGS, self._asdict())
+
+
+class Matcher(NamedTuple):
+    """A trained encoder."""
+
+    source: TextEncoder
+    reading: Reading
+
+
+def load_matcher(folder: str | Path, average: int = 1) -> Matcher:
+    """That of a run of scripts.match_anonymised train; the mean of the weights of its `average` newest checkpoints.
+    Raises DataError."""
+    folder = Path(folder)
+    if not (folder / SETTINGS).is_file():
+        raise DataError(f"{folder}: no run of scripts.match_anonymised train ({SETTINGS} is not there)")
+    found = read_json(folder / SETTINGS)
+    reading = Reading(most=int(found["most"]), rare=bool(found["rare"]))
+    if average == 1:
+        return Matcher(load_text_encoder(folder), reading)
+    steps = sorted(int(x.name) for x in (folder / "checkpoints").iterdir() if x.name.isdigit())[-average:]
+    if len(steps) < average:
+        raise DataError(f"{folder}: {len(steps)} checkpoints, fewer than the {average} to be averaged; train more")
+    sources = [load_text_encoder(folder, step=step) for step in steps]
+    mean = jax.tree.map(lambda *arrays: np.mean(arrays, 0), *(source.model for source in sources))
+    return Matcher(sources[0]._replace(model=mean), reading)
+
+
+def scorer(matcher: Matcher, both_orders: bool = False) -> Score:
+    """Under the mesh that is set."""
+    source = matcher.source
+    model = place(source.model, abstract(partial(init, source.config, jax.random.key(0))))
+    score = partial(scorer_for(source, matcher.reading), model)
+    if not both_orders:
+        return score
+
+    def both(pairs: Sequence[Pair]) -> np.ndarray:
+        turned = [pair._replace(a=pair.b, b=pair.a) for pair in pairs]
+        return (score(pairs) + score(turned)) / 2
+
+    return both
+
+
+def scorer_for(source: TextEncoder, reading: Reading) -> Callable[[RoFormer, Sequence[Pair]], np.ndarray]:
+    """The same of any model of this shape, which lies on the mesh."""
+    config, tokenizer, most = source.config, source.tokenizer, reading.most
+    room = 2 * row_length([most + 3], most + 3)
+    programs: dict[int, jax.stages.Compiled] = {}
+
+    def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray) -> jax.Array:
+        rows = [jax.device_put(x, spec("batch", None)) for x in (ids, segments)]
+        if len(ids) not in programs:
+            run = jax.jit(lambda model, ids, segments: replicate(alike(model, ids, segments, config, texts_of(room))))
+            programs[len(ids)] = run.lower(model, *rows).compile(compiler_options=compiler_options())
+        return programs[len(ids)](model, *rows)
+
+    def score(model: RoFormer, pairs: Sequence[Pair]) -> np.ndarray:
+        odds = np.empty(len(pairs), np.float32)
+        for begin in range(0, len(pairs), WINDOW):
+            ids = [framed(pair, most, tokenizer, reading.rare)[0] for pair in pairs[begin : begin + WINDOW]]
+            packed = pack([len(x) for x in ids], room)
+            parts = parts_of("batch")
+            each = -(-max(TOKENS // room, 1) // parts) * parts
+            found = []
+            for first in range(0, len(packed), each):
+                chosen = packed[first : first + each]
+                rows = min(each, -(-(1 << (len(chosen) - 1).bit_length()) // parts) * parts)
+                laid = lay_out(chosen, [x.tolist() for x in ids], (rows, room), tokenizer.pad_id)
+                found.append((chosen, compute(model, *laid)))
+            for chosen, computed in found:
+                values = np.asarray(computed, np.float32)
+                for row, members in enumerate(chosen):
+                    odds[[begin + n for n in members]] = values[row, : len(members)]
+        return odds
+
+    return score
+
+
+def probabilities(odds: np.ndarray) -> np.ndarray:
+    """Of log-odds, float64, which neither end rounds away."""
+    return 1 / (1 + np.exp(-odds.astype(np.float64)))
+
+
+def ensemble(scores: Sequence[Score], readers: Sequence[Reader], rows: Sequence[Row]) -> np.ndarray:
+    """The mean of several models' probabilities [n]; each reads the rows by its own vocabulary."""
+    found = [probabilities(score([r.pair(row) for row in rows])) for score, r in zip(scores, readers, strict=True)]
+    return np.mean(found, 0)
+
+
+def predicted(
+    path: str, scores: Sequence[Score], readers: Sequence[Reader], on_bad_record: OnBadRecord, bad: Counter[str]
+) -> Iterator[list[tuple[Row | None, float | None]]]:
+    """Windows of a file's rows with their probabilities, in order; of a row that cannot be used None."""
+    rows: Iterable[Row | None] = read_rows(path, Wanted(numbers=readers[0].numbers, labels=False), on_bad_record, bad)
+    rows = iter(rows)
+    while window := list(islice(rows, WINDOW)):
+        usable = [row for row in window if row]
+        found = iter(ensemble(scores, readers, usable).tolist() if usable else [])
+        yield [(row, next(found) if row else None) for row in window]

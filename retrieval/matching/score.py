@@ -1,0 +1,58 @@
+"""How good scores are against labels of 0 and 1: the area under the ROC curve, the accuracy at its best threshold, and
+whether a probability is what it says."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
+
+from training.experiment.statistics import Estimate
+from training.files.errors import DataError
+
+BINS = 10
+
+
+class Scored(NamedTuple):
+    """Of n pairs."""
+
+    auc: float
+    accuracy: float  # at the threshold that is best for these pairs
+    threshold: float
+    calibration: float  # expected calibration error (Guo et al. 2017, arXiv 1706.04599), in BINS bins of equal size
+    bins: list[tuple[float, float, int]]  # mean probability, share of 1, pairs
+
+
+def auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The probability that a pair of label 1 scores above one of label 0, a tie counting half. Raises DataError where
+    there is one class alone."""
+    ones = int(np.sum(labels == 1))
+    if not 0 < ones < len(labels):
+        raise DataError(f"of {len(labels):,} labels {ones:,} are 1: AUC needs both 0 and 1")
+    ranks = rankdata(scores)
+    return float((ranks[labels == 1].sum() - ones * (ones + 1) / 2) / (ones * (len(labels) - ones)))
+
+
+def auc_interval(scores: np.ndarray, labels: np.ndarray) -> Estimate:
+    """With its 95 % interval by DeLong's variance (DeLong et al. 1988), by ranks (Sun and Xu 2014)."""
+    ones, others = scores[labels == 1], scores[labels == 0]
+    found = auc(scores, labels)
+    together, m, n = rankdata(np.concatenate([ones, others])), len(ones), len(others)
+    above = (together[:m] - rankdata(ones)) / n  # of each 1, the share of 0 below it
+    below = 1 - (together[m:] - rankdata(others)) / m
+    half = 1.96 * float(np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n)) if min(m, n) > 1 else float("nan")
+    return Estimate(found, found - half, found + half)
+
+
+def score(scores: np.ndarray, labels: np.ndarray) -> Scored:
+    """Of probabilities [n] and labels [n]. Raises DataError as `auc` does."""
+    area, order = auc(scores, labels), np.argsort(scores, kind="stable")
+    ranked, found = scores[order], labels[order]
+    # At a threshold before place i all from there on are taken for 1; only where scores differ is there one.
+    right = np.cumsum([np.sum(found == 1), *np.where(found == 1, -1, 1)])
+    may = np.concatenate([[True], ranked[1:] != ranked[:-1], [True]])
+    best = int(np.argmax(np.where(may, right, -1)))
+    edge = np.concatenate([[ranked[0]], (ranked[1:] + ranked[:-1]) / 2, [np.nextafter(ranked[-1], np.inf)]])
+    parts = [part for part in np.array_split(order, BINS) if len(part)]
+    bins = [(float(scores[part].mean()), float(labels[part].mean()), len(part)) for part in parts]
+    error = sum(abs(p - share) * count for p, share, count in bins) / len(scores)
+    return Scored(area, float(right[best] / len(scores)), float(edge[best]), error, bins)

@@ -1,0 +1,34 @@
+"""Do two texts mean the same whose characters are numbers? python -m scripts.match_anonymised --help"""
+
+from collections.abc import Callable
+from typing import Any
+
+from training.command import run
+
+from . import prog
+
+
+def main() -> None:
+    import tyro
+
+    from retrieval.matching import commands
+    from training.flags import plain_refusals
+
+    run_of: dict[type, Callable[[Any], Any]] = {
+        commands.AnonymiseConfig: commands.anonymise,
+        commands.AlignConfig: commands.align,
+        commands.TrainConfig: commands.train,
+        commands.PredictConfig: commands.predict,
+        commands.ScoreConfig: commands.score_file,
+    }
+    with plain_refusals():
+        config = tyro.extras.subcommand_cli_from_dict(
+            {kind.__name__.removesuffix("Config").lower(): kind for kind in run_of},
+            prog=prog("match_anonymised"),
+            description="Match texts whose characters are numbers: find what these may be, train, predict, score.",
+        )
+    run_of[type(config)](config)
+
+
+if __name__ == "__main__":
+    run(main)

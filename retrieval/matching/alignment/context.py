@@ -20,6 +20,7 @@ WIDER = 1.5  # times as many tokens as numbers are looked at: the ranks differ
 NEIGHBOURS = 60  # K
 FREQUENCY = 0.05  # weight of the difference of log frequencies, beside likenesses in [0, 2]
 TEMPERATURES = (0.1, 0.07, 0.05, 0.04)  # of the matchings, a quarter of the turns each
+SURE = 0.2  # a smaller share says nothing of neighbours
 BALANCING = 30  # rounds of Sinkhorn
 
 
@@ -65,7 +66,7 @@ def _likeness(
     after, the numbers' by the matching; summed."""
     n, m = match.shape
     with_end = np.zeros((n + 1, m + 1), np.float32)
-    with_end[:n, :m], with_end[n, m] = match, 1
+    with_end[:n, :m], with_end[n, m] = np.where(match >= SURE, match, 0), 1
     total = np.zeros((len(one), len(other)), np.float32)
     for ours, theirs in zip(_sides(numbers), _sides(tokens), strict=True):
         total += _roots(ours[one] @ with_end) @ _roots(theirs[other].toarray()).T

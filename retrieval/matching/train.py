@@ -15,7 +15,7 @@ import tyro
 
 from pegasus_zh.text.tokenizer_files import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.matching.batches import Hiding, MatchingBatches
+from retrieval.matching.batches import Hiding, MatchingBatches, MatchingForm
 from retrieval.matching.closure import closed
 from retrieval.matching.hiding import Masks
 from retrieval.matching.pairs import Pair
@@ -30,7 +30,7 @@ from training.files.weights import fingerprint
 from training.flags import FLAT
 from training.loop import LoopConfig, Trained, Training, train
 from training.optimizer import OptimizerConfig
-from training.program import Data
+from training.program import Data, Program
 from training.ranges import check_ranges
 from training.telling import tell
 
@@ -105,7 +105,13 @@ class MatchingRecipe:
         )
 
     def model(self, start: RoFormerConfig) -> RoFormerConfig:
+        """The encoder that is begun with, as it is to be trained."""
         return replace(start, **dataclasses.asdict(self.computation))
+
+    def program(self, model: RoFormerConfig, form: MatchingForm, steps: int) -> Program:
+        """The training of `model` on batches of this form."""
+        adversary = Adversary(WORD, self.adversary) if self.adversary else None
+        return matching_program(model, form, self.optimizer, adversary, steps=steps, seed=self.seed)
 
 
 class Fold(NamedTuple):
@@ -140,8 +146,7 @@ def train_matcher(
         raise DataError(f"{len(pairs)} pairs, fewer than one batch of {recipe.batch_size}: give a smaller --batch-size")
     loop = recipe.loop(len(pairs))
     batches = MatchingBatches(pairs, loop, recipe.max_length, recipe.hiding, tokenizer, mesh)
-    adversary = Adversary(WORD, recipe.adversary) if recipe.adversary else None
-    program = matching_program(model, batches.form, recipe.optimizer, adversary, steps=loop.steps, seed=loop.seed)
+    program = recipe.program(model, batches.form, loop.steps)
     program.check(mesh, loop.microbatch)
     tell(
         f"{len(learned):,} labelled pairs and {len(pairs) - len(learned):,} without label to train on, "

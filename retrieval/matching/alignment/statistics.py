@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+TOGETHER = 1 << 20  # tokens that are counted at once
+
 
 class Statistics(NamedTuple):
     """Of texts over a vocabulary of n tokens."""
@@ -40,7 +42,7 @@ def gather(texts: Iterable[Sequence[int]], size: int) -> Statistics:
     for text in texts:
         left += [end, np.asarray(text, np.int64), end]
         held += len(text) + 2
-        if held > 1 << 20:
+        if held > TOGETHER:
             add()
     if left:
         add()

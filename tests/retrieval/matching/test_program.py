@@ -1,0 +1,117 @@
+"""The softmax over hidden tokens and labels is its formula, packed as alone, on any mesh and in any microbatches."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from retrieval.matching.alphabet import NO, YES
+from retrieval.matching.batches import Hiding, MatchingBatches, framed
+from retrieval.matching.predict import Matcher, Reading, probabilities, scorer
+from retrieval.matching.program import loss
+from retrieval.matching.train import MatchingRecipe
+from rope.encoder.roformer import encode, logits
+from tests.retrieval.matching.small_matching import small
+from tests.rope.encoder.random_encoder import ROFORMER
+from training.loop import to_mesh
+from training.mesh import WHOLE, MeshConfig, make_mesh
+from training.optimizer import OptimizerConfig
+from training.program import HostBatch
+
+STILL = replace(ROFORMER, dropout=0.0, attention_dropout=0.0)
+PLAIN = OptimizerConfig(learning_rate=1e5, epsilon=1e5, warmup=1, weight_decay=0, clip=0)  # moves by the gradient
+
+
+def recipe(**given) -> MatchingRecipe:
+    return MatchingRecipe(**{"batch_size": 16, "max_length": 14, "epochs": 2, "optimizer": PLAIN} | given)
+
+
+def batches(asked: MatchingRecipe, mesh: jax.sharding.Mesh) -> MatchingBatches:
+    encoder, pairs = small(STILL)
+    return MatchingBatches(pairs, asked.loop(len(pairs)), asked.max_length, asked.hiding, encoder.tokenizer, mesh)
+
+
+def whole() -> jax.sharding.Mesh:
+    return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def all_logits(batch: HostBatch) -> np.ndarray:
+    """Float64 [R, T, V], by the model's own head at every position."""
+    encoder, _ = small(STILL)
+    hidden = jax.jit(partial(encode, config=encoder.config))(encoder.model, batch["ids"], batch["segments"])
+    return np.asarray(jax.jit(partial(logits, config=encoder.config))(encoder.model, hidden), np.float64)
+
+
+def test_the_loss_is_its_formula() -> None:
+    encoder, _ = small(STILL)
+    batch = next(batches(recipe(), whole())(0, WHOLE))
+    log_p = log_softmax(all_logits(batch), -1)
+    wanted = weight = right = 0.0
+    for row in range(len(batch["ids"])):
+        for place, label, w in zip(*(batch[name][row] for name in ("places", "labels", "weights")), strict=True):
+            wanted, weight = wanted - w * log_p[row, place, label], weight + w
+            right += w * (log_p[row, place].argmax() == label)
+    sums = jax.jit(partial(loss, config=encoder.config))(encoder.model, jax.tree.map(jnp.asarray, batch), None)
+    assert [float(x) for x in sums["loss"]] == pytest.approx([wanted, weight], rel=1e-5)
+    assert float(sums["accuracy"][0]) == pytest.approx(right)
+    asked = {int(x) for x in batch["labels"][batch["weights"] > 0]}
+    assert {NO, YES} < asked  # labels and tokens, by one softmax
+
+
+@pytest.mark.parametrize("both_orders", [False, True])
+def test_a_score_is_the_odds_of_the_words_at_cls_of_the_pair_alone(both_orders: bool) -> None:
+    encoder, pairs = small(STILL)
+    with jax.set_mesh(whole()):
+        found = scorer(Matcher(encoder, Reading(most=14, rare=True)), both_orders)(pairs)
+    for pair, odds in zip(pairs[:8], found[:8].tolist(), strict=True):
+        orders = [pair, pair._replace(a=pair.b, b=pair.a)][: 1 + both_orders]
+        wanted = 0.0
+        for one in orders:
+            ids = framed(one, 14, encoder.tokenizer, True)[0][None]
+            at = all_logits({"ids": ids, "segments": np.ones_like(ids)})[0, 0]
+            wanted += (at[YES] - at[NO]) / len(orders)
+        assert odds == pytest.approx(wanted, abs=2e-5)
+    assert probabilities(np.float32([0, np.log(3)])) == pytest.approx([0.5, 0.75])
+
+
+def one_step(mesh: jax.sharding.Mesh, **given) -> tuple[float, dict]:
+    """The loss of the first batch, and the model after it."""
+    encoder, _ = small(STILL)
+    asked = recipe(**given)
+    found = batches(asked, mesh)
+    program = asked.program(encoder.config, found.form, 4)
+    with jax.set_mesh(mesh):
+        state = jax.jit(program.init)()
+        model = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), encoder.model, state.model)
+        batch = to_mesh(next(found(0, WHOLE)), mesh, asked.accumulate)
+        state, sums = jax.jit(program.step)(state.replace(model=model), batch)
+        return float(sums["loss"][0]), jax.tree.map(np.asarray, state.model)
+
+
+@pytest.mark.parametrize("adversary", [0.0, 0.3])
+def test_eight_devices_and_microbatches_change_nothing(adversary: float) -> None:
+    alone, model = one_step(whole(), adversary=adversary)
+    eight = make_mesh(MeshConfig(data=4, fsdp=2))
+    for mesh, accumulate in ((eight, 1), *(((whole(), 2),) if not adversary else ())):
+        found, other = one_step(mesh, adversary=adversary, accumulate=accumulate)
+        assert found == pytest.approx(alone, rel=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), model, other)
+
+
+def test_the_shapes_that_a_plan_is_made_of_are_those_of_a_batch() -> None:
+    found = batches(recipe(), whole())
+    made = {name: (x.shape, x.dtype) for name, x in next(found(0, WHOLE)).items()}
+    assert made == {name: (x.shape, x.dtype) for name, x in found.form.shapes(16).items()}
+
+
+def test_hiding_a_side_asks_for_no_label() -> None:
+    encoder, pairs = small(STILL)
+    asked = recipe()
+    made = MatchingBatches(pairs, asked.loop(64), 14, Hiding(None, sides=1.0), encoder.tokenizer, whole())
+    batch = next(made(0, WHOLE))
+    asked_for = batch["labels"][batch["weights"] > 0]
+    assert len(asked_for) and not {NO, YES} & set(asked_for.tolist())

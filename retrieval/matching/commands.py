@@ -22,12 +22,13 @@ from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
 from retrieval.matching.anonymise import anonymised, private_map, write_key
 from retrieval.matching.pairs import Reader, Wanted, read_pairs, read_rows, told
 from retrieval.matching.predict import load_matcher, predicted, scorer
-from retrieval.matching.score import auc_interval, score
+from retrieval.matching.score import auc_interval, picture, score
 from retrieval.matching.start import reading_numbers
 from retrieval.matching.train import Fold, MatchingRecipe, heldout_scores, train_matcher
 from retrieval.texts import read_texts
 from retrieval.vectors.source import load_alone
 from rope.encoder.huggingface import write_encoder
+from training.experiment.report import png
 from training.files.atomic import atomic_write, check_out_file, write_bytes
 from training.files.errors import DataError
 from training.flags import FLAT
@@ -253,6 +254,11 @@ def train(config: TrainConfig) -> None:
             if len({*labels.tolist()}) == 2:
                 area = auc_interval(found, labels)
                 tell(f"{run}: AUC {area.text(4)} on {len(held):,} held-out rows; heldout.tsv has their scores")
+            else:
+                tell(
+                    f"{run}: all {len(held):,} held-out rows have the same label, so there is no AUC; where labels "
+                    "come in turns, shuffle the rows or give other --folds"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,3 +352,6 @@ def score_file(config: ScoreConfig) -> None:
         f"{found.calibration:.4f}; {len(labels):,} rows, {int(labels.sum()):,} alike, "
         f"{int((~usable).sum()):,} without score"
     )
+    if config.picture:
+        write_bytes(Path(config.picture), png(picture(found, scores, labels)))
+        tell(f"{config.picture}: calibration and ROC")

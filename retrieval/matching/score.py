@@ -1,13 +1,16 @@
 """How good scores are against labels of 0 and 1: the area under the ROC curve, the accuracy at its best threshold, and
 whether a probability is what it says."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
 
 from training.experiment.statistics import Estimate
 from training.files.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BINS = 10
 
@@ -56,3 +59,31 @@ def score(scores: np.ndarray, labels: np.ndarray) -> Scored:
     bins = [(float(scores[part].mean()), float(labels[part].mean()), len(part)) for part in parts]
     error = sum(abs(p - share) * count for p, share, count in bins) / len(scores)
     return Scored(area, float(right[best] / len(scores)), float(edge[best]), error, bins)
+
+
+def picture(found: Scored, scores: np.ndarray, labels: np.ndarray) -> "Figure":
+    """Calibration, a dot a bin, beside the ROC curve."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    p, share, _ = np.array(found.bins).T
+    left.plot([0, 1], [0, 1], color="0.7", lw=1)
+    left.plot(p, share, "o-", color="C0")
+    left.set_xlabel("probability that was told")
+    left.set_ylabel("share of label 1")
+    left.set_title(f"calibration error {found.calibration:.3f}, {BINS} bins of equal size", fontsize=10)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # where a tie is over
+    hits = np.cumsum(labels[order] == 1)[ends]
+    right.plot([0, 1], [0, 1], color="0.7", lw=1)
+    right.plot([0, *(ends + 1 - hits) / (labels == 0).sum()], [0, *hits / hits[-1]], color="C1")
+    right.set_xlabel("share of label 0 above the threshold")
+    right.set_ylabel("share of label 1 above it")
+    right.set_title(f"ROC: area {found.auc:.4f}, {len(labels):,} pairs", fontsize=10)
+    for axes in (left, right):
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_aspect("equal")
+        axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,131 @@
+"""The commands as they are typed: anonymise, align, train, predict, score."""
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pegasus_zh.text_encoder import load_text_encoder
+from retrieval.matching.score import auc
+from tests.retrieval.matching.small_matching import texts
+from tests.retrieval.small_model import write_model
+from tests.retrieval.vectors.test_encoding import TEXTS
+from training.files.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("one_device")
+TRAIN = "train --batch-size 16 --epochs 2 --learning-rate 1e-3 --warmup 1 --folds 5"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("commands")
+    write_model(folder / "m")
+    lines = (
+        f"{a}\t{a[:2] + b if n % 2 else b}\t{n % 2}\n"
+        for n, (a, b) in enumerate(zip(texts(80), texts(80, 1), strict=True))
+    )
+    (folder / "p.tsv").write_text("".join(lines), "utf-8")
+    (folder / "q.txt").write_text("".join(f"{text}\n" for text in texts(60, 2)), "utf-8")
+    (folder / "plain.txt").write_text("\n".join([*TEXTS, *texts(200, 3)]) + "\n", "utf-8")
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch, shown):
+    """Runs a line of scripts.match_anonymised, in this process, in the folder; returns what it printed."""
+    monkeypatch.chdir(folder)
+
+    def typed(line: str) -> str:
+        monkeypatch.setattr("sys.argv", ["match_anonymised", *line.split()])
+        importlib.import_module("scripts.match_anonymised").main()
+        return shown.readouterr().out
+
+    return typed
+
+
+@pytest.fixture(scope="module")
+def aligned(folder: Path) -> Path:
+    """Anonymised, and aligned by the key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for line in (
+            "anonymise --data p.tsv q.txt --folder anon",
+            "align --model m --data anon/p.tsv anon/q.tsv --method key --key anon/key.tsv --folder known --least 1",
+        ):
+            patch.setattr("sys.argv", ["match_anonymised", *line.split()])
+            importlib.import_module("scripts.match_anonymised").main()
+    return folder
+
+
+def test_anonymised_rows_keep_columns_and_labels_and_are_undone_by_the_key(aligned: Path) -> None:
+    key = dict(line.split("\t") for line in (aligned / "anon/key.tsv").read_text("utf-8").splitlines())
+    plain, secret = ((aligned / name).read_text("utf-8").splitlines() for name in ("p.tsv", "anon/p.tsv"))
+    for one, other in zip(plain, secret, strict=True):
+        *words, label = other.split("\t")
+        assert one == "\t".join([*("".join(key[x] for x in word.split()) for word in words), label])
+    assert len((aligned / "anon/q.tsv").read_text().splitlines()) == 60
+
+
+@pytest.mark.parametrize("method", ["rank --plain plain.txt", "context --plain plain.txt", "rank --counts c.json"])
+def test_an_alignment_is_an_encoder_that_reads_numbers(run, aligned: Path, method: str) -> None:
+    (aligned / "c.json").write_text(json.dumps({"天": 9, "今": 7, "[CLS]": 99}), "utf-8")
+    out = "-".join(method.split()[::2])
+    told = run(
+        f"align --model m --data anon/p.tsv anon/q.tsv --key anon/key.tsv --folder {out} --least 1 --method {method}"
+    )
+    assert "right by anon/key.tsv: " in told and "the commonest seem to be " in told
+    made = load_text_encoder(aligned / out)
+    number = (aligned / out / "alignment.tsv").read_text("utf-8").split("\t")[0]
+    assert made.tokenizer.encode(number) == [106]  # the commonest
+
+
+def test_a_model_is_trained_predicts_and_is_scored(run, aligned: Path) -> None:
+    told = run(f"{TRAIN} --model known --data anon/p.tsv --unlabelled anon/q.tsv --folder run --fold 0 2")
+    assert "run/fold-2: AUC " in told and "16 held-out rows" in told
+    run("predict --model run/fold-0 run/fold-2 --data anon/p.tsv --out both.txt")
+    for one in (0, 2):
+        run(f"predict --model run/fold-{one} --data anon/p.tsv --out {one}.txt")
+    both, first, second = (np.loadtxt(aligned / name) for name in ("both.txt", "0.txt", "2.txt"))
+    np.testing.assert_allclose(both, (first + second) / 2, atol=2e-6)
+    held = np.loadtxt(aligned / "run/fold-2/heldout.tsv")
+    np.testing.assert_array_equal(held[:, 0], np.arange(80)[2::5] + 1)
+    np.testing.assert_allclose(held[:, 2], second[2::5], atol=2e-5)
+    labels = np.array([line[-1] == "1" for line in (aligned / "p.tsv").read_text("utf-8").splitlines()])
+    told = run("score --data anon/p.tsv --predictions both.txt --picture both.png")
+    assert f"AUC {auc(both, labels):.4f}" in told and (aligned / "both.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_others_predictions_are_learned_from(run, aligned: Path) -> None:
+    run(f"{TRAIN} --model known --data anon/p.tsv --folder teacher")
+    run("predict --model teacher/fold-0 --data anon/p.tsv --out soft.tsv --pasted --both-orders")
+    told = run(f"{TRAIN} --model known --data anon/p.tsv --soft soft.tsv --folder student")
+    assert "student/fold-0: AUC " in told
+
+
+def test_plain_text_is_matched_by_the_same_commands(run, aligned: Path) -> None:
+    assert "plain/fold-0: AUC " in run(f"{TRAIN} --model m --data p.tsv --folder plain")
+    run("predict --model plain/fold-0 --data p.tsv --out of-plain.txt")
+    assert len(np.loadtxt(aligned / "of-plain.txt")) == 80
+
+
+def test_a_bad_row_is_named_or_an_empty_line(run, aligned: Path) -> None:
+    run(f"{TRAIN} --model known --data anon/p.tsv --folder run-bad")
+    rows = (aligned / "anon/p.tsv").read_text().splitlines()[:5]
+    rows[2] = "12 x\t3"
+    rows[3] = "only one column"
+    (aligned / "bad.tsv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(DataError, match="bad.tsv, line 3: 'x' in column 1 is no number"):
+        run("predict --model run-bad/fold-0 --data bad.tsv --out bad.txt")
+    assert not (aligned / "bad.txt").exists()
+    told = run("predict --model run-bad/fold-0 --data bad.tsv --out bad.txt --on-bad-record skip")
+    assert "bad.tsv: 1 rows (columns), 1 rows (no numbers): an empty line each" in told
+    lines = (aligned / "bad.txt").read_text().split("\n")
+    assert len(lines) == 6 and lines[2] == lines[3] == lines[5] == "" and all(lines[n] for n in (0, 1, 4))
+    (aligned / "one.tsv").write_text("3 10\t10 17\t1\n3\t10\t1\n")
+    with pytest.raises(DataError, match="all labels are 1; both are needed"):
+        run(f"{TRAIN} --model known --data one.tsv --folder one")
+    (aligned / "many.txt").write_text("0.5\n" * 80)
+    with pytest.raises(DataError, match="80 lines, and one.tsv has 2 rows"):
+        run("score --data one.tsv --predictions many.txt")

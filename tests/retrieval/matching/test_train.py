@@ -1,0 +1,102 @@
+"""Training on labelled and unlabelled pairs: it learns, the same seed gives the same bits, a run that was stopped ends
+as one that was not, and checkpoints are averaged."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from pegasus_zh.text_encoder import load_text_encoder
+from retrieval.matching.pairs import Pair
+from retrieval.matching.predict import load_matcher, scorer
+from retrieval.matching.score import auc
+from retrieval.matching.train import Fold, MatchingRecipe, heldout_scores, train_matcher
+from tests.retrieval.matching.small_matching import small
+from training.files.errors import DataError
+from training.mesh import MeshConfig, make_mesh
+from training.optimizer import OptimizerConfig
+
+LOUD = OptimizerConfig(learning_rate=3e-3, weight_decay=0, warmup=1, clip=0)
+FOLD = Fold(1, 5)
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+def recipe(**given) -> MatchingRecipe:
+    return MatchingRecipe(**{"batch_size": 16, "epochs": 2, "eval_epochs": 2, "optimizer": LOUD} | given)
+
+
+def trained(given: MatchingRecipe, folder: Path, unlabelled: list[Pair] | None = None):
+    encoder, pairs = small()
+    return train_matcher(given, encoder, pairs, unlabelled or [], FOLD, make_mesh(MeshConfig()), folder).complete()
+
+
+def same(one, other) -> None:
+    jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, x.model) for x in (one, other)))
+
+
+@pytest.mark.parametrize("masks", ["tokens", "spans", None])
+def test_the_same_seed_gives_the_same_bits_and_a_stopped_run_ends_so(tmp_path, masks) -> None:
+    given = recipe(masks=masks, sides=0.2, rare=True, adversary=0.5, eval_epochs=1)
+    whole = trained(given, tmp_path / "whole")
+    trained(replace(given, epochs=1), tmp_path / "half")
+    same(trained(given, tmp_path / "half"), whole)
+    found = load_text_encoder(tmp_path / "half")
+    jax.tree.map(np.testing.assert_array_equal, found.model, jax.tree.map(np.asarray, whole.model))
+
+
+def test_labels_are_learned_and_told_of_rows_that_were_held_out(tmp_path) -> None:
+    encoder, pairs = small(count=400)
+    # Of a number that is in one of the texts, which so small an encoder sees.
+    pairs = [pair._replace(label=float(107 in (*pair.a, *pair.b))) for pair in pairs]
+    given = recipe(epochs=30, eval_epochs=30, masks=None, batch_size=64, optimizer=replace(LOUD, learning_rate=1e-3))
+    mesh = make_mesh(MeshConfig())
+    state = train_matcher(given, encoder, pairs, [], FOLD, mesh, tmp_path).complete()
+    held = [pair for n, pair in enumerate(pairs) if FOLD.holds(n)]
+    with jax.set_mesh(mesh):
+        found = heldout_scores(given, encoder, state.model, pairs, FOLD)
+    area = auc(found, np.array([pair.label for pair in held]))
+    assert area > 0.9
+    told = [
+        row.split('"eval_auc": ')[1] for row in (tmp_path / "metrics.jsonl").read_text().splitlines() if "auc" in row
+    ]
+    assert float(told[-1].rstrip("}")) == pytest.approx(area, abs=1e-6)
+
+
+def test_texts_without_label_are_learned_of_and_held_out_ones_only_if_wanted(tmp_path, shown) -> None:
+    more = [pair._replace(b=np.zeros(0, np.int32), label=float("nan")) for pair in small()[1][:10]]
+    trained(recipe(epochs=1), tmp_path / "a", more)
+    assert "51 labelled pairs and 23 without label" in shown.readouterr().out
+    trained(recipe(epochs=1, heldout_text=False), tmp_path / "b")
+    assert "51 labelled pairs and 0 without label" in shown.readouterr().out
+
+
+def test_checkpoints_are_averaged(tmp_path) -> None:
+    trained(recipe(epochs=3, eval_epochs=1, average=3), tmp_path)
+    steps = sorted(int(x.name) for x in (tmp_path / "checkpoints").iterdir() if x.name.isdigit())
+    assert len(steps) == 3
+    models = [load_text_encoder(tmp_path, step=step).model for step in steps]
+    mean = jax.tree.map(lambda *arrays: np.mean(arrays, 0), *models)
+    found = load_matcher(tmp_path, average=3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found.source.model, mean)
+    _, pairs = small()
+    with jax.set_mesh(make_mesh(MeshConfig())):
+        one, three = (scorer(load_matcher(tmp_path, n))(pairs) for n in (1, 3))
+    assert np.abs(one - three).max() > 1e-4
+    with pytest.raises(DataError, match="3 checkpoints, fewer than the 4 to be averaged"):
+        load_matcher(tmp_path, average=4)
+
+
+def test_what_cannot_be_trained_is_one_line(tmp_path) -> None:
+    encoder, pairs = small()
+    mesh = make_mesh(MeshConfig())
+    with pytest.raises(DataError, match="16 pairs, fewer than one batch of 32"):
+        train_matcher(recipe(batch_size=32), encoder, pairs[:16], [], FOLD, mesh, tmp_path)
+    headless = encoder._replace(config=replace(encoder.config, head=False))
+    with pytest.raises(DataError, match="no masked language model's head, whose words the labels are"):
+        train_matcher(recipe(), headless, pairs, [], FOLD, mesh, tmp_path)
+    with pytest.raises(DataError, match="no run of scripts.match_anonymised train"):
+        load_matcher(tmp_path)
+    with pytest.raises(ValueError, match="epochs 0"):
+        recipe(epochs=0)

@@ -2,6 +2,7 @@
 as one that was not, and checkpoints are averaged."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from retrieval.matching.pairs import Pair
 from retrieval.matching.predict import load_matcher, scorer
 from retrieval.matching.score import auc
 from retrieval.matching.train import Fold, MatchingRecipe, heldout_scores, train_matcher
+from rope.encoder.roformer import RoFormerConfig, init
 from tests.retrieval.matching.small_matching import small
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -20,6 +22,7 @@ from training.optimizer import OptimizerConfig
 
 LOUD = OptimizerConfig(learning_rate=3e-3, weight_decay=0, warmup=1, clip=0)
 FOLD = Fold(1, 5)
+WIDE = RoFormerConfig(vocabulary=50, width=64, feed_forward=128, heads=2, layers=2, dropout=0, attention_dropout=0)
 pytestmark = pytest.mark.usefixtures("one_device")
 
 
@@ -36,9 +39,8 @@ def same(one, other) -> None:
     jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, x.model) for x in (one, other)))
 
 
-@pytest.mark.parametrize("masks", ["tokens", "spans", None])
-def test_the_same_seed_gives_the_same_bits_and_a_stopped_run_ends_so(tmp_path, masks) -> None:
-    given = recipe(masks=masks, sides=0.2, rare=True, adversary=0.5, eval_epochs=1)
+def test_the_same_seed_gives_the_same_bits_and_a_stopped_run_ends_so(tmp_path) -> None:
+    given = recipe(masks="spans", sides=0.2, rare=True, adversary=0.5, eval_epochs=1)
     whole = trained(given, tmp_path / "whole")
     trained(replace(given, epochs=1), tmp_path / "half")
     same(trained(given, tmp_path / "half"), whole)
@@ -47,10 +49,12 @@ def test_the_same_seed_gives_the_same_bits_and_a_stopped_run_ends_so(tmp_path, m
 
 
 def test_labels_are_learned_and_told_of_rows_that_were_held_out(tmp_path) -> None:
-    encoder, pairs = small(count=400)
-    # Of a number that is in one of the texts, which so small an encoder sees.
+    encoder, pairs = small(WIDE, count=400)
+    model = jax.device_get(jax.jit(partial(init, encoder.config))(jax.random.key(0)))
+    encoder = encoder._replace(model=model)  # as trainings begin; the other's arrays are loud
+    # Of a number that is in one of the texts.
     pairs = [pair._replace(label=float(107 in (*pair.a, *pair.b))) for pair in pairs]
-    given = recipe(epochs=30, eval_epochs=30, masks=None, batch_size=64, optimizer=replace(LOUD, learning_rate=1e-3))
+    given = recipe(epochs=20, eval_epochs=20, masks=None, batch_size=64, optimizer=replace(LOUD, warmup=20, clip=1))
     mesh = make_mesh(MeshConfig())
     state = train_matcher(given, encoder, pairs, [], FOLD, mesh, tmp_path).complete()
     held = [pair for n, pair in enumerate(pairs) if FOLD.holds(n)]

@@ -84,7 +84,8 @@ def example(pair: Pair, most: int, hiding: Hiding, tokenizer: Tokenizer, random:
         pair = pair._replace(a=pair.b, b=pair.a)
     ids, lengths = framed(pair, most, tokenizer, hiding.rare)
     begins = np.cumsum([1] + [length + 1 for length in lengths])[: len(lengths)]
-    inside = np.concatenate([np.arange(begin, begin + n) for begin, n in zip(begins, lengths, strict=True)])
+    of_texts = (np.arange(begin, begin + n) for begin, n in zip(begins, lengths, strict=True))
+    inside = np.concatenate([np.arange(0), *of_texts])  # of texts without ids nothing
     mask, size = tokenizer.mask_id, tokenizer.vocab_size
     assert mask is not None  # the encoder's loader has looked
     given, label, hidden = ids, pair.label, np.zeros(len(ids), bool)

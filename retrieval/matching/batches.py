@@ -84,7 +84,8 @@ def example(pair: Pair, most: int, hiding: Hiding, tokenizer: Tokenizer, random:
         pair = pair._replace(a=pair.b, b=pair.a)
     ids, lengths = framed(pair, most, tokenizer, hiding.rare)
     begins = np.cumsum([1] + [length + 1 for length in lengths])[: len(lengths)]
-    inside = np.concatenate([np.arange(begin, begin + n) for begin, n in zip(begins, lengths, strict=True)])
+    of_texts = (np.arange(begin, begin + n) for begin, n in zip(begins, lengths, strict=True))
+    inside = np.concatenate([np.arange(0), *of_texts])  # of texts without ids nothing
     mask, size = tokenizer.mask_id, tokenizer.vocab_size
     assert mask is not None  # the encoder's loader has looked
     given, label, hidden = ids, pair.label, np.zeros(len(ids), bool)
@@ -122,6 +123,7 @@ class MatchingBatches:
         self._pairs, self._loop, self._most, self._hiding, self._tokenizer = pairs, loop, most, hiding, tokenizer
         self._parts = data_share(mesh).parts
         self._lengths = np.array([sum(cut(len(x.a), len(x.b), most)) + 2 + (len(x.b) > 0) for x in pairs])
+        self._words = 1 + any(0 < x.label < 1 for x in pairs)  # of a label, at most
         self._room = 2 * row_length([int(self._lengths.max())], most + 3)
         self._order = lru_cache(2)(lambda epoch: np.random.default_rng([loop.seed, epoch]).permutation(len(pairs)))
         devices = parts_of("batch", mesh) // self._parts
@@ -132,11 +134,11 @@ class MatchingBatches:
     @property
     def form(self) -> MatchingForm:
         """That of a microbatch, over all processes."""
-        # Four standard deviations above the mean of what is hidden, and two words of a label each; of a text that is
+        # Four standard deviations above the mean of what is hidden, and the words of a label each; of a text that is
         # hidden whole all of it. What is drawn beyond is not hidden.
         hidden = RATE * self._room + 4 * (RATE * self._room) ** 0.5
         guessed = max(hidden * bool(self._hiding.masks), self._room / 2 * bool(self._hiding.sides))
-        return MatchingForm(self._rows * self._parts, self._room, int(guessed) + texts_of(self._room))
+        return MatchingForm(self._rows * self._parts, self._room, int(guessed) + self._words * texts_of(self._room))
 
     def _packed(self, step: int, part: int) -> Iterator[tuple[np.ndarray, list[list[int]]]]:
         """Of each microbatch of this part the numbers of its pairs, and which of them its rows have."""

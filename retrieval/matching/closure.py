@@ -11,16 +11,18 @@ from retrieval.matching.pairs import Pair
 
 
 def closed(pairs: Sequence[Pair], tell: Callable[[str], object] = lambda line: None) -> list[Pair]:
-    """The pairs, and after them those of label 1 that follow, each once, in a fixed order. Soft labels join nothing.
-    Labels of 0 within a chain stay as they are; how many there are is told, as there the labels disagree."""
+    """The pairs, and after them those of label 1 that follow, each once, in a fixed order. Soft labels join nothing,
+    nor do texts with a number that is not of the alphabet: which one it is a pair alone says. Labels of 0 within a
+    chain stay as they are; how many there are is told, as there the labels disagree."""
     places: dict[bytes, int] = {}
     texts: list[np.ndarray] = []
     for ids in itertools.chain.from_iterable(pair[:2] for pair in pairs):
         if places.setdefault(ids.tobytes(), len(texts)) == len(texts):
             texts.append(ids)
-    both = np.array([[places[ids.tobytes()] for ids in pair[:2]] for pair in pairs]).reshape(-1, 2)
+    both = np.array([[places[ids.tobytes()] for ids in pair[:2]] for pair in pairs], int).reshape(-1, 2)
     labels = np.array([pair.label for pair in pairs])
-    first, second = both[labels == 1].T
+    sure = np.array([bool((ids >= 0).all()) for ids in texts], bool)
+    first, second = both[(labels == 1) & sure[both].all(1)].T
     size = len(texts)
     _, group = connected_components(coo_array((np.ones(len(first)), (first, second)), shape=(size, size)), False)
     members: dict[int, list[int]] = {}

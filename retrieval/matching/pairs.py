@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pegasus_zh.text.documents import SKIP, OnBadRecord
 from pegasus_zh.text.lines import is_blank
-from pegasus_zh.text.records import BadRecord, Record, cells
+from pegasus_zh.text.records import BadRecord, Record, cells, text_of
 from pegasus_zh.text.tokenizers import Tokenizer
 from retrieval.matching.alphabet import RARE, is_alphabet, is_number
 from retrieval.texts import read_records
@@ -52,7 +52,7 @@ def read_rows(
 
 def _row(record: Record, wanted: Wanted) -> Row:
     found = cells(record)
-    columns = [str(x) for x in (found.values() if isinstance(found, dict) else found)]
+    columns = [_cell(found, name, record) for name in found] if isinstance(found, dict) else found
     least = 3 if wanted.labels else 1 if wanted.single else 2
     if not least <= len(columns) <= 3:
         what = "text TAB text" + " TAB label" * wanted.labels
@@ -68,6 +68,13 @@ def _row(record: Record, wanted: Wanted) -> Row:
             )
     label = _label(columns[2], record, wanted) if wanted.labels else None
     return Row(record.place, columns[0], columns[1] if len(columns) > 1 else "", label, tuple(columns[2:]))
+
+
+def _cell(fields: dict[str, Any], name: str, record: Record) -> str:
+    """As it would be written in a table."""
+    if isinstance(fields[name], int | float):
+        return str(fields[name])
+    return text_of(fields, name, record.place, "file")
 
 
 def _label(text: str, record: Record, wanted: Wanted) -> float:

@@ -10,10 +10,12 @@ from scipy.sparse.csgraph import connected_components
 from retrieval.matching.pairs import Pair
 
 
-def closed(pairs: Sequence[Pair], tell: Callable[[str], object] = lambda line: None) -> list[Pair]:
+def closed(
+    pairs: Sequence[Pair], tell: Callable[[str], object] = lambda line: None, unknown: int | None = None
+) -> list[Pair]:
     """The pairs, and after them those of label 1 that follow, each once, in a fixed order. Soft labels join nothing,
-    nor do texts with a number that is not of the alphabet: which one it is a pair alone says. Labels of 0 within a
-    chain stay as they are; how many there are is told, as there the labels disagree."""
+    nor do texts that are not wholly known: with a number outside of the alphabet, or the id `unknown`. Labels of 0
+    within a chain stay as they are; how many there are is told, as there the labels disagree."""
     places: dict[bytes, int] = {}
     texts: list[np.ndarray] = []
     for ids in itertools.chain.from_iterable(pair[:2] for pair in pairs):
@@ -21,7 +23,7 @@ def closed(pairs: Sequence[Pair], tell: Callable[[str], object] = lambda line: N
             texts.append(ids)
     both = np.array([[places[ids.tobytes()] for ids in pair[:2]] for pair in pairs], int).reshape(-1, 2)
     labels = np.array([pair.label for pair in pairs])
-    sure = np.array([bool((ids >= 0).all()) for ids in texts], bool)
+    sure = np.array([bool((ids >= 0).all() and unknown not in ids) for ids in texts], bool)
     first, second = both[(labels == 1) & sure[both].all(1)].T
     size = len(texts)
     _, group = connected_components(coo_array((np.ones(len(first)), (first, second)), shape=(size, size)), False)

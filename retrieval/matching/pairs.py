@@ -39,13 +39,15 @@ def read_rows(
     path: str, wanted: Wanted, on_bad_record: OnBadRecord = "stop", bad: Counter[str] | None = None
 ) -> Iterator[Row | None]:
     """The rows of a file, in order. Raises BadRecord, with file, line and remedy, for one that is not as wanted; or, if
-    such are to be skipped, gives None for it and counts it in `bad` by reason."""
+    such are to be skipped, gives None for it and counts it in `bad` by reason; without `bad` nothing can be skipped."""
     for record in read_records(path):
         try:
             yield _row(record, wanted)
         except BadRecord as error:
-            if on_bad_record == "stop" or bad is None:
+            if bad is None:
                 raise
+            if on_bad_record == "stop":
+                raise BadRecord(error.reason, f"{error}, or {SKIP}") from error
             bad[error.reason] += 1
             yield None
 
@@ -56,15 +58,15 @@ def _row(record: Record, wanted: Wanted) -> Row:
     least = 3 if wanted.labels else 1 if wanted.single else 2
     if not least <= len(columns) <= 3:
         what = "text TAB text" + " TAB label" * wanted.labels
-        raise BadRecord("columns", f"{record.place}: {len(columns)} column(s), not {what}; mend the row, or {SKIP}")
+        raise BadRecord("columns", f"{record.place}: {len(columns)} column(s), not {what}; mend the row")
     for number, text in enumerate(columns[:2], 1):
         if is_blank(text):
-            raise BadRecord("an empty text", f"{record.place}: column {number} is empty; remove the row, or {SKIP}")
+            raise BadRecord("an empty text", f"{record.place}: column {number} is empty; remove the row")
         if wanted.numbers and (strange := [x for x in text.split() if not is_number(x)]):
             raise BadRecord(
                 "no numbers",
                 f"{record.place}: {strange[0]!r} in column {number} is no number from 0 on; texts are to be numbers "
-                f"between blanks; mend the row, or {SKIP}",
+                f"between blanks; mend the row",
             )
     label = _label(columns[2], record, wanted) if wanted.labels else None
     return Row(record.place, columns[0], columns[1] if len(columns) > 1 else "", label, tuple(columns[2:]))
@@ -84,7 +86,7 @@ def _label(text: str, record: Record, wanted: Wanted) -> float:
         label = float("nan")
     if not (0 <= label <= 1 if wanted.soft else label in (0, 1)):
         must = "a number from 0 to 1" if wanted.soft else "0 or 1"
-        raise BadRecord("labels", f"{record.place}: the label is {text!r}, and must be {must}; mend it, or {SKIP}")
+        raise BadRecord("labels", f"{record.place}: the label is {text!r}, and must be {must}; mend it")
     return label
 
 

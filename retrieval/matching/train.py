@@ -136,7 +136,7 @@ def train_matcher(
     """Trains in `folder`, which is then a model for retrieval.matching.predict. Raises DataError and ValueError."""
     heldout = [pair for n, pair in enumerate(labelled) if fold.holds(n)]
     trained = [pair for n, pair in enumerate(labelled) if not fold.holds(n)]
-    learned = closed(trained, tell) if recipe.closure else trained
+    learned = closed(trained, tell, source.tokenizer.unk_id) if recipe.closure else trained
     nameless = [pair._replace(label=float("nan")) for pair in heldout] if recipe.heldout_text else []
     pairs = [*learned, *nameless, *unlabelled]
     tokenizer, model = source.tokenizer, recipe.model(source.config)

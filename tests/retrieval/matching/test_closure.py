@@ -87,6 +87,8 @@ def test_a_text_of_unknown_numbers_is_no_other():
     assert len(closed(given)) == len(given)
     known = [pair(x, y, 1.0), pair(y, z, 1.0)]
     assert [(p.a.tolist(), p.b.tolist()) for p in closed([*given, *known])[len(given) + 2 :]] == [(x, z)]
+    unknown = [pair(x, [100], 1.0), pair([100], y, 1.0)]
+    assert len(closed(unknown, unknown=100)) == 2 and len(closed(unknown)) == 3
     told: list[str] = []
     closed([*given, pair(both, x, 0.0)], told.append)
     assert "; 0 labels of 0 contradict them" in told[0]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pegasus_zh.text.documents import SKIP
 from pegasus_zh.text.records import BadRecord
 from retrieval.matching.alphabet import RARE, make_alphabet
 from retrieval.matching.pairs import Reader, Row, Wanted, named_rare, read_pairs, read_rows
@@ -121,7 +122,10 @@ def test_a_bad_row_is_named_or_left_out(tmp_path, wanted, name, bad, reason, mes
         good = '{"a": "1", "b": "2", "c": 1}'
     path = written(tmp_path, f"{good}\n{bad}\n{good}\n", name)
     with pytest.raises(BadRecord, match=message) as refused:
+        list(read_rows(path, wanted, "stop", Counter()))
+    with pytest.raises(BadRecord) as alone:
         list(read_rows(path, wanted))
+    assert str(refused.value) == f"{alone.value}, or {SKIP}"  # which is only offered where it is counted
     assert "\n" not in str(refused.value) and refused.value.reason == reason and str(refused.value).startswith(path)
     counts: Counter[str] = Counter()
     first, none, last = read_rows(path, wanted, "skip", counts)

@@ -24,12 +24,16 @@ def count_numbers(texts: Iterable[str]) -> Counter[str]:
 
 
 def make_alphabet(counts: Counter[str], least: int = LEAST) -> PegasusTokenizer:
-    """The numbers that come `least` times or more, the commonest first, after Chinese BERT's special tokens.
-    Raises DataError where there is none."""
+    """The numbers of `numbers_of` after Chinese BERT's special tokens."""
+    return PegasusTokenizer([*SPECIALS, *numbers_of(counts, least)], "alphabet")
+
+
+def numbers_of(counts: Counter[str], least: int = LEAST) -> list[str]:
+    """Those that come `least` times or more, the commonest first. Raises DataError where there is none."""
     kept = sorted((n for n, count in counts.items() if count >= least), key=lambda n: (-counts[n], int(n)))
     if not kept:
         raise DataError(f"no number comes {least} times or more among {counts.total():,}; give more text, or --least")
-    return PegasusTokenizer([*SPECIALS, *kept], "alphabet")
+    return kept
 
 
 def is_alphabet(tokenizer: Tokenizer) -> bool:

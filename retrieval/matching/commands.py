@@ -3,10 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -14,8 +15,7 @@ import numpy as np
 from pegasus_zh.text.documents import OnBadRecord
 from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.matching.alignment.context import by_context
-from retrieval.matching.alignment.rank import by_rank
+from retrieval.matching.alignment.methods import METHODS
 from retrieval.matching.alignment.statistics import Statistics, gather
 from retrieval.matching.alignment.table import Alignment, of_key, read_key, right
 from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
@@ -31,14 +31,14 @@ from rope.encoder.huggingface import write_encoder
 from training.experiment.report import png
 from training.files.atomic import atomic_write, check_out_file, write_bytes
 from training.files.errors import DataError
-from training.flags import FLAT
+from training.flags import FLAT, one_of
 from training.launch import LaunchConfig, hold, joined
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
 from training.ranges import check_lists, check_ranges
 from training.telling import tell
 
-Method = Literal["rank", "context", "key"]
+KEY = "key"  # a method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +93,9 @@ class AlignConfig:
     """The field or column with a plain text."""
     counts: str = ""
     """Instead of plain texts, for --method rank: a JSON object of tokens and how often they come."""
-    method: Method = "context"
-    """rank: by frequency alone, as the seed; context: by what stands beside; key: what --key says."""
+    method: Annotated[str, one_of([*METHODS, KEY])] = "context"
+    """rank: by frequency alone, as the seed; transport: Gromov-Wasserstein of the commonest; context: by what stands
+    beside; key: what --key says."""
     key: str = ""
     """number TAB character, where it is known: the alignment is scored by it."""
     least: int = LEAST
@@ -103,11 +104,13 @@ class AlignConfig:
     def __post_init__(self):
         check_lists(self, data=None)
         check_ranges(self, least=1)
-        if bool(self.plain) == bool(self.counts) and self.method != "key":
+        if bool(self.plain) == bool(self.counts) and self.method != KEY:
             raise ValueError("plain and counts: give one of the two")
-        if self.counts and self.method == "context":
-            raise ValueError("method is context, which counts do not serve: give texts by --plain, or --method rank")
-        if self.method == "key" and not self.key:
+        if self.counts and self.method not in ("rank", KEY):
+            raise ValueError(
+                f"method is {self.method}, which counts do not serve: give texts by --plain, or --method rank"
+            )
+        if self.method == KEY and not self.key:
             raise ValueError("method is key: give --key FILE")
 
 
@@ -162,7 +165,7 @@ def aligned(
     if not isinstance(tokenizer, PegasusTokenizer):
         raise DataError(f"{config.model}: its tokenizer is no vocab.txt")
     first, tokens = tokenizer.specials, tokenizer.vocabulary
-    if config.method == "key":
+    if config.method == KEY:
         return Alignment(numbers, tokens, of_key(numbers, tokens, key))
     of = {x: n for n, x in enumerate(numbers)}
     ours = gather(([of.get(x, -1) for x in text.split()] for text in texts), len(numbers))
@@ -173,17 +176,13 @@ def aligned(
         theirs = gather(([-1 if i < first else i for i in ids] for ids in plain), len(tokens))
     if not theirs.counts.any():
         raise DataError("no token of the model's vocabulary in the plain text; give other --plain")
-    if config.method == "rank":
-        return Alignment(numbers, tokens, by_rank(ours.counts, theirs.counts))
-    bar = progress_bar(0, 0, "turn")
+    with closing(progress_bar(0, 0, "turn")) as bar:
 
-    def turn(done: int, turns: int) -> None:
-        bar.total = turns
-        bar.update()
+        def turn(done: int, turns: int) -> None:
+            bar.total = turns
+            bar.update()
 
-    shares = by_context(ours, theirs, turn)
-    bar.close()
-    return Alignment(numbers, tokens, shares)
+        return Alignment(numbers, tokens, METHODS[config.method](ours, theirs, turn))
 
 
 def _counts(path: str, tokens: list[str]) -> np.ndarray:

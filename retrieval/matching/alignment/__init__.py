@@ -4,6 +4,8 @@
 |---|---|
 | statistics | how often tokens come, and beside which others |
 | rank | the order of frequency, as the seed has it |
-| context | beside what a token stands, assigned one to one in turns |
+| transport | Gromov-Wasserstein between what stands beside the commonest |
+| context | what stands beside, matched in turns |
+| methods | these by name |
 | table | alignments as files, and how right they are |
 """

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pegasus_zh.text.documents import CORPUS, read_documents
+from retrieval.matching.alignment import transport
 from retrieval.matching.alignment.context import balanced, by_context
 from retrieval.matching.alignment.rank import by_rank
 from retrieval.matching.alignment.statistics import Statistics, gather
 from retrieval.matching.alignment.table import Alignment, of_key, read_key, right
+from retrieval.matching.alignment.transport import by_transport
 from training.files.errors import DataError
 
 TEXTS = st.lists(st.lists(st.integers(-1, 4), max_size=6), max_size=8)
@@ -84,6 +86,25 @@ def test_what_stands_beside_tells_far_more_than_rank(halves) -> None:
     assert turns[-1][0] == turns[-1][1] == len(turns)
     by_order = rightly(by_rank(secret.counts, plain.counts))
     assert by_order < 0.4 and rightly(shares) > 0.8
+
+
+def test_transport_keeps_the_order_of_what_is_rare_and_is_a_plan(halves) -> None:
+    secret, plain, _ = halves
+    shares = by_transport(secret, plain)
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-4)
+    rare = secret.order[transport.SIZE :]
+    np.testing.assert_array_equal(shares[rare], by_rank(secret.counts, plain.counts)[rare])
+
+
+def test_transport_finds_the_identity_of_a_text_and_itself(monkeypatch) -> None:
+    monkeypatch.setattr(transport, "SIZE", 30)
+    random = np.random.default_rng(0)
+    law = random.dirichlet(np.full(30, 0.2), 30)
+    texts, at = [], 0
+    for _ in range(400):
+        texts.append([at := int(random.choice(30, p=law[at])) for _ in range(8)])
+    one = gather(texts, 30)
+    assert np.mean(by_transport(one, one).argmax(1) == np.arange(30)) > 0.9
 
 
 def test_what_the_numbers_are_called_changes_nothing(halves) -> None:

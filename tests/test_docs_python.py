@@ -36,6 +36,7 @@ def told() -> list[str]:
     return [line for comment, block in found for line in ([comment] if comment else block.splitlines())]
 
 
+@pytest.mark.slow  # half a minute
 def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(snippets(), str(PAGE), "exec"), {"__name__": "page"})

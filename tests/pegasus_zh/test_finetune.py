@@ -96,6 +96,7 @@ def test_it_learns_and_keeps_the_best_epoch(finished, config):
     assert list(written) == [row["written"] for row in kept]
 
 
+@pytest.mark.slow  # the engine resumes as in tests/training
 def test_a_stopped_run_resumes_to_the_bit(finished, config, tmp_path, monkeypatch):
     monkeypatch.setattr("pegasus_zh.tuning.scores", fail_at(3))
     config = replace(config, folder=str(tmp_path / "run"))

@@ -40,6 +40,7 @@ def test_the_steps_asked_for_are_traced_and_nothing_else_changes(tmp_path):
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.slow  # the other of two traces
 def test_a_run_that_ends_within_leaves_what_it_has_and_tells_that_alone(tmp_path):
     _, lines = run(tmp_path, "3:9")
     assert steps_in(tmp_path / "profile") == {3, 4}

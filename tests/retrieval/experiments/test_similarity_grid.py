@@ -111,6 +111,7 @@ def test_a_cell_that_is_told_to_stop_leaves_no_score(folder: Path, monkeypatch) 
     assert json.loads(cell.read_text()) == before
 
 
+@pytest.mark.slow  # three runs; what the engine keeps of settings is in tests/training/experiment
 def test_a_folder_takes_settings_of_methods_that_it_has_not_seen(folder: Path, tmp_path) -> None:
     given = replace(config(folder, methods=("none",)), folder=str(tmp_path))
     similarity_grid(given)

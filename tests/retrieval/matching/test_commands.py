@@ -2,6 +2,8 @@
 
 import importlib
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from tests.retrieval.matching.small_matching import texts
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import TEXTS
 from training.files.errors import DataError
+from training.telling import show
 
 pytestmark = pytest.mark.usefixtures("one_device")
 TRAIN = "train --batch-size 16 --epochs 2 --learning-rate 1e-3 --warmup 1 --folds 5"
@@ -81,25 +84,36 @@ def test_an_alignment_is_an_encoder_that_reads_numbers(run, aligned: Path, metho
     assert made.tokenizer.encode(number) == [106]  # the commonest
 
 
-def test_a_model_is_trained_predicts_and_is_scored(run, aligned: Path) -> None:
-    told = run(f"{TRAIN} --model known --data anon/p.tsv --unlabelled anon/q.tsv --folder run --fold 0 2")
+@pytest.fixture(scope="module")
+def matching(aligned: Path) -> tuple[Path, str]:
+    """With a run of two folds, and what it told."""
+    line = f"{TRAIN} --model known --data anon/p.tsv --unlabelled anon/q.tsv --folder run --fold 0 2"
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as said:
+        patch.chdir(aligned)
+        patch.setattr("sys.argv", ["match_anonymised", *line.split()])
+        show()
+        importlib.import_module("scripts.match_anonymised").main()
+    return aligned, said.getvalue()
+
+
+def test_a_model_is_trained_predicts_and_is_scored(run, matching: tuple[Path, str]) -> None:
+    folder, told = matching
     assert "run/fold-2: AUC " in told and "16 held-out rows" in told
     run("predict --model run/fold-0 run/fold-2 --data anon/p.tsv --out both.txt")
     for one in (0, 2):
         run(f"predict --model run/fold-{one} --data anon/p.tsv --out {one}.txt")
-    both, first, second = (np.loadtxt(aligned / name) for name in ("both.txt", "0.txt", "2.txt"))
+    both, first, second = (np.loadtxt(folder / name) for name in ("both.txt", "0.txt", "2.txt"))
     np.testing.assert_allclose(both, (first + second) / 2, atol=2e-6)
-    held = np.loadtxt(aligned / "run/fold-2/heldout.tsv")
+    held = np.loadtxt(folder / "run/fold-2/heldout.tsv")
     np.testing.assert_array_equal(held[:, 0], np.arange(80)[2::5] + 1)
     np.testing.assert_allclose(held[:, 2], second[2::5], atol=2e-5)
-    labels = np.array([line[-1] == "1" for line in (aligned / "p.tsv").read_text("utf-8").splitlines()])
+    labels = np.array([line[-1] == "1" for line in (folder / "p.tsv").read_text("utf-8").splitlines()])
     told = run("score --data anon/p.tsv --predictions both.txt --picture both.png")
-    assert f"AUC {auc(both, labels):.4f}" in told and (aligned / "both.png").read_bytes()[1:4] == b"PNG"
+    assert f"AUC {auc(both, labels):.4f}" in told and (folder / "both.png").read_bytes()[1:4] == b"PNG"
 
 
-def test_others_predictions_are_learned_from(run, aligned: Path) -> None:
-    run(f"{TRAIN} --model known --data anon/p.tsv --folder teacher")
-    run("predict --model teacher/fold-0 --data anon/p.tsv --out soft.tsv --pasted --both-orders")
+def test_others_predictions_are_learned_from(run, matching: tuple[Path, str]) -> None:
+    run("predict --model run/fold-0 --data anon/p.tsv --out soft.tsv --pasted --both-orders")
     told = run(f"{TRAIN} --model known --data anon/p.tsv --soft soft.tsv --folder student")
     assert "student/fold-0: AUC " in told
 
@@ -110,16 +124,16 @@ def test_plain_text_is_matched_by_the_same_commands(run, aligned: Path) -> None:
     assert len(np.loadtxt(aligned / "of-plain.txt")) == 80
 
 
-def test_a_bad_row_is_named_or_an_empty_line(run, aligned: Path) -> None:
-    run(f"{TRAIN} --model known --data anon/p.tsv --folder run-bad")
+def test_a_bad_row_is_named_or_an_empty_line(run, matching: tuple[Path, str]) -> None:
+    aligned, _ = matching
     rows = (aligned / "anon/p.tsv").read_text().splitlines()[:5]
     rows[2] = "12 x\t3"
     rows[3] = "only one column"
     (aligned / "bad.tsv").write_text("\n".join(rows) + "\n")
     with pytest.raises(DataError, match="bad.tsv, line 3: 'x' in column 1 is no number"):
-        run("predict --model run-bad/fold-0 --data bad.tsv --out bad.txt")
+        run("predict --model run/fold-0 --data bad.tsv --out bad.txt")
     assert not (aligned / "bad.txt").exists()
-    told = run("predict --model run-bad/fold-0 --data bad.tsv --out bad.txt --on-bad-record skip")
+    told = run("predict --model run/fold-0 --data bad.tsv --out bad.txt --on-bad-record skip")
     assert "bad.tsv: 1 rows (columns), 1 rows (no numbers): an empty line each" in told
     lines = (aligned / "bad.txt").read_text().split("\n")
     assert len(lines) == 6 and lines[2] == lines[3] == lines[5] == "" and all(lines[n] for n in (0, 1, 4))

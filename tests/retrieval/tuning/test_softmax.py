@@ -107,6 +107,7 @@ def test_every_batch_has_equal_shares_of_the_groups() -> None:
         Batches(ids, examples.scores, recipe(loss="softmax", batch_size=40).loop(48), 20, 1, 0, mesh, groups)
 
 
+@pytest.mark.slow  # the engine resumes as in test_simcse.py
 def test_a_run_is_resumed_to_the_bit_and_is_an_encoder(tmp_path: Path) -> None:
     given, examples = recipe(loss="softmax", pooling="pooler", epochs=2, eval_every=2), labelled()
     wanted = tuned(given, tmp_path / "whole", source(), examples)

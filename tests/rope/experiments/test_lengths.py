@@ -159,6 +159,7 @@ def test_without_long_text(tmp_path):
         cut_windows(replace(made_rows(32), heldout=None), config(tmp_path))
 
 
+@pytest.mark.slow  # the engine resumes as in tests/training
 def test_pretraining_resumes_and_refuses_other_positions(tmp_path, said):
     recipe = recipe_of("tiny")
     recipe = replace(recipe, length=16, loop=replace(recipe.loop, steps=2, batch_size=8, save_every=1, eval_batches=1))

@@ -29,7 +29,7 @@ pretrain: $(ENVIRONMENT)
 environment: $(ENVIRONMENT)
 
 test: $(ENVIRONMENT)
-	$(VENV)/bin/python $(PYTEST) -m "not slow" --ignore tests/parity --ignore tests/tpu tests/test_docs_python.py tests $(ARGS)
+	$(VENV)/bin/python $(PYTEST) -m "not slow" --ignore tests/parity --ignore tests/tpu tests $(ARGS)
 
 slow: $(ENVIRONMENT)
 	$(VENV)/bin/python $(PYTEST) -m slow --ignore tests/parity --ignore tests/tpu tests $(ARGS)

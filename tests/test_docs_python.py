@@ -54,6 +54,7 @@ def tables_as_before():
         table.update(kept)
 
 
+@pytest.mark.slow  # half a minute with the page
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_an_example_runs(path, tmp_path, monkeypatch, capsys, tables_as_before):
     monkeypatch.chdir(tmp_path)

@@ -25,6 +25,8 @@ from tests.listening import listening
 from training.experiment.cells import run_cells
 from training.files.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the trainings' own tests
+
 STATIC = StaticConfig(
     laws=("shift:2", "funnels:2:4", "halves"),
     critics=("wc", "exact"),

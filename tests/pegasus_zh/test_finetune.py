@@ -28,6 +28,8 @@ from training.loop import Diverged, Stopped
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig
 
+pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the trainings' own tests
+
 CHARACTERS = [chr(c) for c in range(0x4E00, 0x4E00 + 38)]
 TOKENIZER = PegasusTokenizer(SPECIALS + CHARACTERS)
 CONFIG = replace(TINY, vocabulary=144, width=32, feed_forward=48)

@@ -11,6 +11,8 @@ import pytest
 from tests.retrieval.small_model import write_model
 from tests.retrieval.vectors.test_encoding import TEXTS
 
+pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the trainings' own tests
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:

@@ -222,6 +222,7 @@ def test_two_processes_train_like_one(tmp_path):
     assert len(numbers[0]) == 3 + 3  # training rows, evaluations
 
 
+@pytest.mark.slow  # two processes, as above
 def test_sigterm_to_one_of_two_processes_stops_both(tmp_path):
     script = Path(__file__).with_name("two_processes.py")
     done = subprocess.run(

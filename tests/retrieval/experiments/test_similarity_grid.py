@@ -22,6 +22,8 @@ from training.experiment.statistics import spearman
 from training.files.errors import DataError
 from training.mesh import Share
 
+pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the trainings' own tests
+
 METHODS = ("none", "whitening", "whitening-4", "projection-4", "flow", "simcse")
 
 

@@ -27,6 +27,8 @@ from training.loop import LoopConfig
 from training.mesh import MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig
 
+pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the trainings' own tests
+
 
 def recipe(**changes) -> JointRecipe:
     loop = LoopConfig(steps=4, batch_size=4, eval_every=2, save_every=2, log_every=1, seed=3)

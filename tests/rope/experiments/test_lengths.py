@@ -18,6 +18,8 @@ from tests.rope.encoder.random_encoder import one_layer_preset
 from training.experiment.statistics import estimate
 from training.files.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the trainings' own tests
+
 VOCABULARY, CLS, SEP = Vocabulary(40, 3, 10), 1, 2
 
 

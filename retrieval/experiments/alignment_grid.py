@@ -15,13 +15,13 @@ import numpy as np
 from pegasus_zh.text.tokenizers import Tokenizer
 from retrieval.experiments.alignment_report import report
 from retrieval.matching.alignment.methods import METHODS
-from retrieval.matching.alignment.statistics import Statistics, gather
+from retrieval.matching.alignment.statistics import Statistics, of_numbers, of_plain
 from retrieval.matching.alignment.table import Alignment, right
 from retrieval.matching.alphabet import LEAST, count_numbers, numbers_of
 from retrieval.matching.anonymise import anonymised, private_map
+from retrieval.matching.commands import plain_texts
 from retrieval.matching.pairs import Wanted, read_rows
 from retrieval.similarity import named
-from retrieval.texts import read_texts
 from retrieval.vectors.source import load_alone
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
@@ -93,10 +93,10 @@ def alignment_grid(config: AlignmentGridConfig) -> None:
         raise DataError(f"plain {', '.join(config.plain)}: kinds are told apart by name; write NAME=… for some")
     texts = list(dict.fromkeys(_readable(config.texts)))
     secret = cache(partial(_secret, texts, config.same))
-    plain = cache(lambda kind: _plain(tokenizer, _texts(kinds[kind].split(","), config.field)))
+    plain = cache(lambda kind: of_plain(plain_texts(kinds[kind].split(","), config.field), tokenizer))
 
     def tokens(kind: str, seed: int) -> Statistics:
-        return _plain(tokenizer, secret(seed).aside) if kind == SAME else plain(kind)
+        return of_plain(secret(seed).aside, tokenizer) if kind == SAME else plain(kind)
 
     every = product(config.methods, [*([SAME] if config.same else []), *kinds], config.sizes, range(config.seeds))
     cells = {cell.name: cell for cell in (Cell(*x) for x in every)}
@@ -114,22 +114,12 @@ def _readable(paths: Sequence[str]) -> Iterator[str]:
             yield from (text for text in (row.a, row.b) if text) if row else ()
 
 
-def _texts(paths: Sequence[str], field: str) -> Iterator[str]:
-    for path in paths:
-        yield from read_texts(path, field)
-
-
 def _secret(texts: Sequence[str], share: float, seed: int) -> Secret:
     order = np.random.default_rng([seed, 1]).permutation(len(texts))
     aside = int(share * len(texts))
     of = private_map(texts, seed)
     hidden = [anonymised(texts[n], of) for n in order[aside:]]
     return Secret(hidden, {str(number): x for x, number in of.items()}, [texts[n] for n in order[:aside]])
-
-
-def _plain(tokenizer: Tokenizer, texts: Iterator[str] | Sequence[str]) -> Statistics:
-    first = tokenizer.specials
-    return gather(([-1 if i < first else i for i in tokenizer.encode(x)] for x in texts), tokenizer.vocab_size)
 
 
 def _run(
@@ -144,8 +134,7 @@ def _run(
         raise DataError(f"{cell.size:,} texts wanted, and there are {len(texts):,}; give smaller --sizes")
     counts = count_numbers(texts)
     numbers = numbers_of(counts, config.least)
-    of = {x: n for n, x in enumerate(numbers)}
-    ours = gather(([of.get(x, -1) for x in text.split()] for text in texts), len(numbers))
+    ours = of_numbers(texts, numbers)
     theirs, begin = tokens(cell.kind, cell.seed), time.perf_counter()
     shares = METHODS[cell.method](ours, theirs, lambda turn, turns: None)
     seconds = time.perf_counter() - begin

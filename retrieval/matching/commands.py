@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from pegasus_zh.text.documents import OnBadRecord
 from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.matching.alignment.methods import METHODS
-from retrieval.matching.alignment.statistics import Statistics, gather
+from retrieval.matching.alignment.statistics import of_numbers, of_plain
 from retrieval.matching.alignment.table import Alignment, of_key, read_key, right
 from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
 from retrieval.matching.anonymise import anonymised, private_map, write_key
@@ -164,16 +165,12 @@ def aligned(
     tokenizer = source.tokenizer
     if not isinstance(tokenizer, PegasusTokenizer):
         raise DataError(f"{config.model}: its tokenizer is no vocab.txt")
-    first, tokens = tokenizer.specials, tokenizer.vocabulary
+    tokens = tokenizer.vocabulary
     if config.method == KEY:
         return Alignment(numbers, tokens, of_key(numbers, tokens, key))
-    of = {x: n for n, x in enumerate(numbers)}
-    ours = gather(([of.get(x, -1) for x in text.split()] for text in texts), len(numbers))
-    if config.counts:
-        theirs = Statistics(_counts(config.counts, tokens), ours.bigrams)
-    else:
-        plain = (tokenizer.encode(text) for path in config.plain for text in read_texts(path, config.field))
-        theirs = gather(([-1 if i < first else i for i in ids] for ids in plain), len(tokens))
+    ours, theirs = of_numbers(texts, numbers), of_plain(plain_texts(config.plain, config.field), tokenizer)
+    if config.counts:  # of neighbours it says nothing
+        theirs = theirs._replace(counts=_counts(config.counts, tokenizer))
     if not theirs.counts.any():
         raise DataError("no token of the model's vocabulary in the plain text; give other --plain")
     with closing(progress_bar(0, 0, "turn")) as bar:
@@ -185,10 +182,16 @@ def aligned(
         return Alignment(numbers, tokens, METHODS[config.method](ours, theirs, turn))
 
 
-def _counts(path: str, tokens: list[str]) -> np.ndarray:
+def plain_texts(paths: Sequence[str], field: str) -> Iterator[str]:
+    """Those of all files. Raises DataError."""
+    return chain.from_iterable(read_texts(path, field) for path in paths)
+
+
+def _counts(path: str, tokenizer: PegasusTokenizer) -> np.ndarray:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        counts = np.array([float(found.get(token, 0)) for token in tokens])
+        counts = np.array([float(found.get(token, 0)) for token in tokenizer.vocabulary])
+        counts.resize(tokenizer.vocab_size)  # with those that were added
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: no JSON object of tokens and counts ({error}); write one") from None
     counts[: len(SPECIALS)] = 0

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from pegasus_zh.text.tokenizers import Tokenizer
+
 TOGETHER = 1 << 20  # tokens that are counted at once
 
 
@@ -47,3 +49,15 @@ def gather(texts: Iterable[Sequence[int]], size: int) -> Statistics:
     if left:
         add()
     return Statistics(counts, bigrams)
+
+
+def of_numbers(texts: Iterable[str], numbers: Sequence[str]) -> Statistics:
+    """Of texts of numbers between blanks, over these numbers."""
+    place = {x: n for n, x in enumerate(numbers)}
+    return gather(([place.get(x, -1) for x in text.split()] for text in texts), len(numbers))
+
+
+def of_plain(texts: Iterable[str], tokenizer: Tokenizer) -> Statistics:
+    """Of plain texts, over a tokenizer's vocabulary; its special tokens are none."""
+    ids = map(tokenizer.encode, texts)
+    return gather(([-1 if i < tokenizer.specials else i for i in text] for text in ids), tokenizer.vocab_size)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from pegasus_zh.text.lines import ends_in, is_blank, is_blank_line
@@ -61,6 +62,11 @@ def read_texts(path: str, field: str = "text", blank: bool = False) -> Iterator[
         if is_blank(text):
             raise DataError(f"{row.place}: no text; remove the line")
         yield text
+
+
+def all_texts(paths: Sequence[str], field: str = "text") -> Iterator[str]:
+    """Those of all files, as read_texts has them. Raises DataError."""
+    return chain.from_iterable(read_texts(path, field) for path in paths)
 
 
 def read_columns(path: str, wanted: Sequence[str] = ()) -> Iterator[Row]:

@@ -11,15 +11,19 @@ from . import prog
 def main() -> None:
     import tyro
 
-    from retrieval.matching import commands
+    from retrieval.matching.commands.align import AlignConfig, align
+    from retrieval.matching.commands.anonymise import AnonymiseConfig, anonymise
+    from retrieval.matching.commands.predict import PredictConfig, predict
+    from retrieval.matching.commands.score import ScoreConfig, score
+    from retrieval.matching.commands.train import TrainConfig, train
     from training.flags import plain_refusals
 
     run_of: dict[type, Callable[[Any], Any]] = {
-        commands.AnonymiseConfig: commands.anonymise,
-        commands.AlignConfig: commands.align,
-        commands.TrainConfig: commands.train,
-        commands.PredictConfig: commands.predict,
-        commands.ScoreConfig: commands.score_file,
+        AnonymiseConfig: anonymise,
+        AlignConfig: align,
+        TrainConfig: train,
+        PredictConfig: predict,
+        ScoreConfig: score,
     }
     with plain_refusals():
         config = tyro.extras.subcommand_cli_from_dict(

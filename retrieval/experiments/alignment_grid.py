@@ -19,9 +19,9 @@ from retrieval.matching.alignment.statistics import Statistics, of_numbers, of_p
 from retrieval.matching.alignment.table import Alignment, right
 from retrieval.matching.alphabet import LEAST, count_numbers, numbers_of
 from retrieval.matching.anonymise import anonymised, private_map
-from retrieval.matching.commands import plain_texts
 from retrieval.matching.pairs import Wanted, read_rows
 from retrieval.similarity import named
+from retrieval.texts import all_texts
 from retrieval.vectors.source import load_alone
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
@@ -93,7 +93,7 @@ def alignment_grid(config: AlignmentGridConfig) -> None:
         raise DataError(f"plain {', '.join(config.plain)}: kinds are told apart by name; write NAME=… for some")
     texts = list(dict.fromkeys(_readable(config.texts)))
     secret = cache(partial(_secret, texts, config.same))
-    plain = cache(lambda kind: of_plain(plain_texts(kinds[kind].split(","), config.field), tokenizer))
+    plain = cache(lambda kind: of_plain(all_texts(kinds[kind].split(","), config.field), tokenizer))
 
     def tokens(kind: str, seed: int) -> Statistics:
         return of_plain(secret(seed).aside, tokenizer) if kind == SAME else plain(kind)

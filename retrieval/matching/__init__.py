@@ -7,6 +7,7 @@
 | hiding | what of a pair is to be guessed |
 | batches, program, train | one softmax over the vocabulary for hidden tokens and labels |
 | predict, score | the label's probability, and how good it is |
+| commands | what scripts.match_anonymised does |
 | anonymise | text as numbers by a private map, to measure with |
 | alignment | which character a number may be |
 """

@@ -90,6 +90,14 @@ def _label(text: str, record: Record, wanted: Wanted) -> float:
     return label
 
 
+def anonymised_texts(paths: Sequence[str]) -> Iterator[str]:
+    """Each text of files of pairs or of texts of numbers. Raises DataError."""
+    for path in paths:
+        for row in read_rows(path, Wanted(numbers=True, labels=False, single=True)):
+            if row:
+                yield from (x for x in (row.a, row.b) if x)
+
+
 class Pair(NamedTuple):
     """Ids of a pair; a number that is not of the alphabet is -1 less its order among those of the pair."""
 

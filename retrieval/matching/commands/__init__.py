@@ -1,0 +1,1 @@
+"""The commands of scripts.match_anonymised."""

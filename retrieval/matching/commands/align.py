@@ -1,0 +1,137 @@
+"""What scripts.match_anonymised align does."""
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer
+from pegasus_zh.text_encoder import TextEncoder
+from retrieval.matching.alignment.methods import METHODS
+from retrieval.matching.alignment.statistics import of_numbers, of_plain
+from retrieval.matching.alignment.table import Alignment, of_key, read_key, right
+from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
+from retrieval.matching.pairs import anonymised_texts
+from retrieval.matching.start import reading_numbers
+from retrieval.texts import all_texts
+from retrieval.vectors.source import load_alone
+from rope.encoder.huggingface import write_encoder
+from training.files.errors import DataError
+from training.flags import one_of
+from training.metrics import progress_bar
+from training.ranges import check_lists, check_ranges
+from training.telling import tell
+
+KEY = "key"  # a method
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """Find which character each number may be, and write the encoder that reads numbers so."""
+
+    model: str
+    """An encoder of plain text: a run of scripts.pretrain_encoder, or a Hugging Face folder with a masked language
+    model's head."""
+    data: tuple[str, ...]
+    """All anonymised texts there are: files of pairs, labelled or not, or of texts."""
+    folder: str
+    """Where the new encoder goes, a folder for transformers, and alignment.tsv."""
+    plain: tuple[str, ...] = ()
+    """Plain texts to compare with: .txt, .tsv, .jsonl …; the more of the same kind the better."""
+    field: str = "text"
+    """The field or column with a plain text."""
+    counts: str = ""
+    """Instead of plain texts, for --method rank: a JSON object of tokens and how often they come."""
+    method: Annotated[str, one_of([*METHODS, KEY])] = "context"
+    """rank: by frequency alone, as the seed; transport: Gromov-Wasserstein of the commonest; context: by what stands
+    beside; key: what --key says."""
+    key: str = ""
+    """number TAB character, where it is known: the alignment is scored by it."""
+    least: int = LEAST
+    """Occurrences of a number that has a row of its own."""
+
+    def __post_init__(self):
+        check_lists(self, data=None)
+        check_ranges(self, least=1)
+        if bool(self.plain) == bool(self.counts) and self.method != KEY:
+            raise ValueError("plain and counts: give one of the two")
+        if self.counts and self.method not in ("rank", KEY):
+            raise ValueError(
+                f"method is {self.method}, which counts do not serve: give texts by --plain, or --method rank"
+            )
+        if self.method == KEY and not self.key:
+            raise ValueError("method is key: give --key FILE")
+
+
+def align(config: AlignConfig) -> Alignment:
+    """Writes `config.folder`, whole or not at all. Raises DataError."""
+    source = load_alone(config.model)
+    texts = list(anonymised_texts(config.data))
+    counts = count_numbers(texts)
+    alphabet = make_alphabet(counts, config.least)
+    numbers = alphabet.vocabulary[len(SPECIALS) :]
+    tell(
+        f"{len(texts):,} texts of {counts.total():,} numbers, {len(counts):,} different; {len(numbers):,} come "
+        f"{config.least} times or more, {sum(counts[x] for x in numbers) / counts.total():.1%} of the texts"
+    )
+    key = read_key(config.key) if config.key else {}
+    found = aligned(config, source, texts, numbers, key)
+    weights = np.array([counts[x] for x in numbers], np.float64)
+    made = reading_numbers(source, alphabet, found.shares)
+
+    def more(folder: Path) -> None:
+        alphabet.save(folder)
+        found.write(folder / "alignment.tsv", weights)
+
+    write_encoder(config.folder, made.model, made.config, write_more=more)
+    if key:
+        score = right(found, weights, key)
+        tell(f"right by {config.key}: {score.characters:.1%} of the numbers, {score.text:.1%} of the texts")
+    shown = ", ".join(
+        f"{number} {found.tokens[row.argmax()]} ({row.max():.2f})"
+        for number, row in zip(numbers[:20], found.shares[:20], strict=True)
+    )
+    tell(f"the commonest seem to be {shown}")
+    tell(
+        f"{config.folder}: a --model for scripts.match_anonymised train; alignment.tsv in it says which number is what"
+    )
+    return found
+
+
+def aligned(
+    config: AlignConfig, source: TextEncoder, texts: Sequence[str], numbers: list[str], key: dict[str, str]
+) -> Alignment:
+    """By `config.method`."""
+    tokenizer = source.tokenizer
+    if not isinstance(tokenizer, PegasusTokenizer):
+        raise DataError(f"{config.model}: its tokenizer is no vocab.txt")
+    tokens = tokenizer.vocabulary
+    if config.method == KEY:
+        return Alignment(numbers, tokens, of_key(numbers, tokens, key))
+    ours, theirs = of_numbers(texts, numbers), of_plain(all_texts(config.plain, config.field), tokenizer)
+    if config.counts:  # of neighbours it says nothing
+        theirs = theirs._replace(counts=_counts(config.counts, tokenizer))
+    if not theirs.counts.any():
+        raise DataError("no token of the model's vocabulary in the plain text; give other --plain")
+    with closing(progress_bar(0, 0, "turn")) as bar:
+
+        def turn(done: int, turns: int) -> None:
+            bar.total = turns
+            bar.update()
+
+        return Alignment(numbers, tokens, METHODS[config.method](ours, theirs, turn))
+
+
+def _counts(path: str, tokenizer: PegasusTokenizer) -> np.ndarray:
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        counts = np.array([float(found.get(token, 0)) for token in tokenizer.vocabulary])
+        counts.resize(tokenizer.vocab_size)  # with those that were added
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{path}: no JSON object of tokens and counts ({error}); write one") from None
+    counts[: len(SPECIALS)] = 0
+    return counts

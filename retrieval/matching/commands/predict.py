@@ -1,0 +1,73 @@
+"""What scripts.match_anonymised predict does."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+
+from pegasus_zh.text.documents import OnBadRecord
+from retrieval.matching.pairs import Reader, told
+from retrieval.matching.predict import load_matcher, predicted, scorer
+from training.files.atomic import atomic_write, check_out_file
+from training.files.errors import DataError
+from training.mesh import MeshConfig, make_mesh
+from training.metrics import progress_bar
+from training.ranges import check_lists, check_ranges
+from training.telling import tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Write how probable it is that each pair is alike: a number a line, in the order of the rows."""
+
+    model: tuple[str, ...]
+    """Folders of folds of train; of several the mean of their probabilities."""
+    data: str
+    """Pairs of any number; a label is not looked at. - is standard input."""
+    out: str
+    """A file of a number a line."""
+    pasted: bool = False
+    """Rows as text TAB text TAB probability, as train --soft takes them; bad rows are left out."""
+    both_orders: bool = False
+    """The mean of both orders of a pair; takes twice the time."""
+    average: int = 1
+    """Checkpoints of each model whose weights are averaged."""
+    on_bad_record: OnBadRecord = "stop"
+    """skip: an empty line for a bad row, counted by reason."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices' arrangement."""
+
+    def __post_init__(self):
+        check_lists(self, model=None)
+        check_ranges(self, average=1)
+
+
+def predict(config: PredictConfig) -> None:
+    """Writes `config.out`, whole or not at all. Raises DataError, with file, line and remedy."""
+    out = Path(config.out)
+    check_out_file(out, [config.data])
+    matchers = [load_matcher(folder, config.average) for folder in config.model]
+    readers = [Reader(matcher.source.tokenizer) for matcher in matchers]
+    if len({reader.numbers for reader in readers}) > 1:
+        raise DataError(f"{', '.join(config.model)}: some read numbers and others plain text; give models of one kind")
+    bad: Counter[str] = Counter()
+    bar = progress_bar(0, 0, "row")
+    with (
+        jax.set_mesh(make_mesh(config.mesh)),
+        atomic_write(out) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
+        scores = [scorer(matcher, config.both_orders) for matcher in matchers]
+        for window in predicted(config.data, scores, readers, config.on_bad_record, bad):
+            for row, p in window:
+                if config.pasted:
+                    file.write(f"{row.a}\t{row.b}\t{p:.6f}\n" if row else "")
+                else:
+                    file.write("\n" if p is None else f"{p:.6f}\n")
+            bar.update(len(window))
+    bar.close()
+    for reader, folder in zip(readers, config.model, strict=True):
+        reader.tell(folder)
+    if bad:
+        tell(f"{config.data}: {told(bad)}: {'left out' if config.pasted else 'an empty line each'}")

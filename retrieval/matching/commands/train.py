@@ -1,0 +1,87 @@
+"""What scripts.match_anonymised train does."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+
+from pegasus_zh.text.documents import OnBadRecord
+from retrieval.matching.pairs import Reader, Wanted, read_pairs
+from retrieval.matching.score import auc_interval
+from retrieval.matching.train import Fold, MatchingRecipe, heldout_scores, train_matcher
+from retrieval.vectors.source import load_alone
+from training.files.atomic import write_bytes
+from training.files.errors import DataError
+from training.flags import FLAT
+from training.launch import LaunchConfig, hold, joined
+from training.mesh import make_mesh
+from training.ranges import check_lists, check_ranges
+from training.telling import tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a classifier of pairs, on labelled and unlabelled ones; the same command goes on."""
+
+    model: str
+    """What is begun with: a folder of align, or any encoder with a masked language model's head, for plain text."""
+    data: tuple[str, ...]
+    """Labelled pairs: text TAB text TAB 0 or 1."""
+    unlabelled: tuple[str, ...] = ()
+    """Pairs, or texts, without label, of which the language is learned; such as those to be predicted."""
+    folder: str = "runs/matching"
+    """Where everything of the run goes: fold-N of each fold."""
+    folds: int = 10
+    """Rows are cut into so many folds, row i into fold i % folds."""
+    fold: tuple[int, ...] = (0,)
+    """Folds to hold out, a model each; its rows are predicted, in heldout.tsv."""
+    soft: tuple[str, ...] = ()
+    """Pairs whose label is a probability, such as others' predictions; they are always trained on."""
+    on_bad_record: OnBadRecord = "stop"
+    """skip: leave bad rows out and count them by reason."""
+    recipe: Annotated[MatchingRecipe, FLAT] = field(default_factory=MatchingRecipe)
+    """What trains."""
+    launch: Annotated[LaunchConfig, FLAT] = field(default_factory=LaunchConfig)
+    """On what it runs."""
+
+    def __post_init__(self):
+        check_lists(self, data=None, fold=range(self.folds))
+        check_ranges(self, folds=2)
+
+
+def train(config: TrainConfig) -> None:
+    """Runs, or goes on with, the training in `config.folder`. Raises DataError and ValueError."""
+    joined(config.launch)
+    with hold(config.folder, config.launch):
+        source = load_alone(config.model)
+        reader, skip = Reader(source.tokenizer), config.on_bad_record
+        read = partial(read_pairs, reader=reader, on_bad_record=skip)
+        labelled = read(config.data, wanted=Wanted(reader.numbers, labels=True))
+        more = read(config.unlabelled, wanted=Wanted(reader.numbers, labels=False, single=True))
+        more += read(config.soft, wanted=Wanted(reader.numbers, labels=True, soft=True))
+        reader.tell("the pairs")
+        if len({pair.label for pair in labelled}) == 1:
+            raise DataError(f"{', '.join(config.data)}: all labels are {labelled[0].label:g}; both are needed")
+        mesh, folder = make_mesh(config.launch.mesh), Path(config.folder)
+        for number in config.fold:
+            fold, run = Fold(number, config.folds), folder / f"fold-{number}"
+            trained = train_matcher(config.recipe, source, labelled, more, fold, mesh, run)
+            if not trained.finished:
+                return
+            with jax.set_mesh(mesh):
+                found = heldout_scores(config.recipe, source, trained.state.model, labelled, fold)
+            held = [(n, pair.label) for n, pair in enumerate(labelled) if fold.holds(n)]
+            lines = (f"{n + 1}\t{label:g}\t{p:.6f}\n" for (n, label), p in zip(held, found.tolist(), strict=True))
+            write_bytes(run / "heldout.tsv", "".join(lines).encode())
+            labels = np.array([label for _, label in held])
+            if len({*labels.tolist()}) == 2:
+                area = auc_interval(found, labels)
+                tell(f"{run}: AUC {area.text(4)} on {len(held):,} held-out rows; heldout.tsv has their scores")
+            else:
+                tell(
+                    f"{run}: all {len(held):,} held-out rows have the same label, so there is no AUC; where labels "
+                    "come in turns, shuffle the rows or give other --folds"
+                )

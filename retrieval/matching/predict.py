@@ -33,6 +33,7 @@ class Reading(NamedTuple):
 
     most: int  # ids between the marks
     rare: bool
+    shared: bool = False  # token types say which ids the other text has
 
     def write(self, folder: Path) -> None:
         write_json(folder / SETTINGS, self._asdict())
@@ -45,14 +46,19 @@ class Matcher(NamedTuple):
     reading: Reading
 
 
+def is_matcher(folder: str | Path) -> bool:
+    """Is it a run of scripts.match_anonymised train?"""
+    return (Path(folder) / SETTINGS).is_file()
+
+
 def load_matcher(folder: str | Path, average: int = 1) -> Matcher:
     """That of a run of scripts.match_anonymised train; the mean of the weights of its `average` newest checkpoints.
     Raises DataError."""
     folder = Path(folder)
-    if not (folder / SETTINGS).is_file():
+    if not is_matcher(folder):
         raise DataError(f"{folder}: no run of scripts.match_anonymised train ({SETTINGS} is not there)")
     found = read_json(folder / SETTINGS)
-    reading = Reading(most=int(found["most"]), rare=bool(found["rare"]))
+    reading = Reading(most=int(found["most"]), rare=bool(found["rare"]), shared=bool(found.get("shared")))
     if average == 1:
         return Matcher(load_text_encoder(folder), reading)
     steps = sorted(int(x.name) for x in (folder / "checkpoints").iterdir() if x.name.isdigit())[-average:]
@@ -82,12 +88,13 @@ def scorer_for(source: TextEncoder, reading: Reading) -> Callable[[RoFormer, Seq
     """The same of any model of this shape, which lies on the mesh."""
     config, tokenizer, most = source.config, source.tokenizer, reading.most
     room = 2 * row_length([most + 3], most + 3)
+    odds_of = partial(alike, config=config, pairs=texts_of(room), types=reading.shared)
     programs: dict[int, jax.stages.Compiled] = {}
 
     def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray) -> jax.Array:
         rows = [jax.device_put(x, spec("batch", None)) for x in (ids, segments)]
         if len(ids) not in programs:
-            run = jax.jit(lambda model, ids, segments: replicate(alike(model, ids, segments, config, texts_of(room))))
+            run = jax.jit(lambda model, ids, segments: replicate(odds_of(model, ids, segments)))
             programs[len(ids)] = run.lower(model, *rows).compile(compiler_options=compiler_options())
         return programs[len(ids)](model, *rows)
 

@@ -5,6 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from pegasus_zh.text.tokenizers import BERT_LAYOUT, MASK, SEP
+from pegasus_zh.text.wordpieces import UNK
 from retrieval.matching.alphabet import NO, YES
 from retrieval.matching.batches import MatchingForm
 from retrieval.vectors.pooling import embed
@@ -17,9 +19,28 @@ from training.program import Program
 from training.step import Batch, Sums, init_state, make_train_step
 
 
-def loss(model: roformer.RoFormer, batch: Batch, key: jax.Array | None, *, config: roformer.RoFormerConfig) -> Sums:
-    """Cross-entropy and accuracy of what is guessed, of a batch of retrieval.matching.batches."""
-    hidden = roformer.encode(model, batch["ids"], batch["segments"], config, key=key)
+def shared(ids: jax.Array, segments: jax.Array) -> jax.Array:
+    """Ids and segments [R, T] of packed pairs -> int32 [R, T]: 1 where the other text of the pair has the same id.
+    Marks, hidden ids and the unknown one are shared with nothing."""
+    side = (ids == BERT_LAYOUT[SEP]).cumsum(1)
+    pair, text, number = (x[:, :, None] == x[:, None] for x in (segments, side, ids))
+    names = (ids > 0) & ((ids < BERT_LAYOUT[UNK]) | (ids > BERT_LAYOUT[MASK]))
+    return ((pair & ~text & number).any(2) & names).astype(jnp.int32)
+
+
+def loss(
+    model: roformer.RoFormer,
+    batch: Batch,
+    key: jax.Array | None,
+    *,
+    config: roformer.RoFormerConfig,
+    types: bool = False,
+) -> Sums:
+    """Cross-entropy and accuracy of what is guessed, of a batch of retrieval.matching.batches. types: those of `shared`
+    are the token types."""
+    ids, segments = batch["ids"], batch["segments"]
+    kinds = shared(ids, segments) if types else None
+    hidden = roformer.encode(model, ids, segments, config, types=kinds, key=key)
     return guess(model, hidden, batch["places"], batch["labels"], batch["weights"], config)
 
 
@@ -29,14 +50,15 @@ def matching_program(
     optimizer: OptimizerConfig,
     adversary: Adversary | None = None,
     *,
+    types: bool = False,
     steps: int,
     seed: int,
 ) -> Program:
-    """steps: where the learning rate's schedule ends."""
+    """types: as of `loss`. steps: where the learning rate's schedule ends."""
     tx = make_optimizer(optimizer, steps)
     return Program(
         init=partial(init_state, partial(roformer.init, model), tx, seed),
-        step=make_train_step(partial(loss, config=model), tx, adversary=adversary),
+        step=make_train_step(partial(loss, config=model, types=types), tx, adversary=adversary),
         shapes=form.shapes,
         dimensions=roformer.sizes(model),
         count=count_tokens,
@@ -44,11 +66,17 @@ def matching_program(
 
 
 def alike(
-    model: roformer.RoFormer, ids: jax.Array, segments: jax.Array, config: roformer.RoFormerConfig, pairs: int
+    model: roformer.RoFormer,
+    ids: jax.Array,
+    segments: jax.Array,
+    config: roformer.RoFormerConfig,
+    pairs: int,
+    types: bool = False,
 ) -> jax.Array:
     """Rows [R, T] of packed pairs -> log-odds [R, pairs] of the label's words at each one's [CLS]; of a pair that is
     not there, any number."""
-    first = embed(model, ids, segments, config, ["cls"], pairs)[:, :, 0].astype(config.dtype)
+    kinds = shared(ids, segments) if types else None
+    first = embed(model, ids, segments, config, ["cls"], pairs, types=kinds)[:, :, 0].astype(config.dtype)
     hidden = roformer.before_logits(model, first, config).astype(jnp.float32)
     words, bias = model.embeddings.word, roformer.head_of(model).bias
     return hidden @ (words[YES] - words[NO]) + (bias[YES] - bias[NO])

@@ -1,6 +1,7 @@
 """How good scores are against labels of 0 and 1: the area under the ROC curve, the accuracy at its best threshold, and
 whether a probability is what it says."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -35,15 +36,34 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((ranks[labels == 1].sum() - ones * (ones + 1) / 2) / (ones * (len(labels) - ones)))
 
 
-def auc_interval(scores: np.ndarray, labels: np.ndarray) -> Estimate:
-    """With its 95 % interval by DeLong's variance (DeLong et al. 1988), by ranks (Sun and Xu 2014)."""
+class Parts(NamedTuple):
+    """What an AUC is the mean of (DeLong et al. 1988)."""
+
+    above: np.ndarray  # [m] of each 1, the share of 0 below it
+    below: np.ndarray  # [n] of each 0, the share of 1 above it
+
+
+def parts_of_auc(scores: np.ndarray, labels: np.ndarray) -> Parts:
+    """By ranks (Sun and Xu 2014). Raises DataError as `auc` does."""
+    auc(scores, labels)
     ones, others = scores[labels == 1], scores[labels == 0]
-    found = auc(scores, labels)
     together, m, n = rankdata(np.concatenate([ones, others])), len(ones), len(others)
-    above = (together[:m] - rankdata(ones)) / n  # of each 1, the share of 0 below it
-    below = 1 - (together[m:] - rankdata(others)) / m
-    half = 1.96 * float(np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n)) if min(m, n) > 1 else float("nan")
-    return Estimate(found, found - half, found + half)
+    return Parts((together[:m] - rankdata(ones)) / n, 1 - (together[m:] - rankdata(others)) / m)
+
+
+def estimate_auc(folds: Sequence[Parts]) -> Estimate:
+    """The mean of the AUC of different pairs, with its 95 % interval by DeLong's variance. Parts of several AUC of the
+    same pairs may be averaged before, or subtracted."""
+    few = min(len(part) for parts in folds for part in parts) < 2
+    mean = float(np.mean([parts.above.mean() for parts in folds]))
+    variances = [part.var(ddof=1) / len(part) for parts in folds for part in parts] if not few else [np.nan]
+    half = 1.96 * float(np.sum(variances) ** 0.5) / len(folds)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def auc_interval(scores: np.ndarray, labels: np.ndarray) -> Estimate:
+    """With its 95 % interval by DeLong's variance."""
+    return estimate_auc([parts_of_auc(scores, labels)])
 
 
 def score(scores: np.ndarray, labels: np.ndarray) -> Scored:

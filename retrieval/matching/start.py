@@ -14,18 +14,26 @@ from rope.layers.transformer import STD
 
 
 def reading_numbers(
-    source: TextEncoder, alphabet: PegasusTokenizer, shares: np.ndarray, seed: int = 0, *, drawn: bool = False
+    source: TextEncoder,
+    alphabet: PegasusTokenizer,
+    shares: np.ndarray,
+    seed: int = 0,
+    *,
+    drawn: bool = False,
+    words: bool = False,
 ) -> TextEncoder:
     """The encoder with the alphabet's rows. shares float32 [n, V]: of each number that the source's tokens are, as
     parts of its row; what is missing to 1 is the row of [UNK], as for the words of the labels. drawn: the rows of
-    numbers are random instead, N(0, 0.02²), and their biases 0. Raises ValueError for an encoder without head."""
+    numbers are random instead, N(0, 0.02²), and their biases 0. words: the source has learned those of the labels,
+    which stay. Raises ValueError for an encoder without head."""
     embeddings, head, unknown = source.model.embeddings, head_of(source.model), source.tokenizer.unk_id
     rows = -(-alphabet.vocab_size // 16) * 16  # for a mesh to cut
     word = np.zeros((rows, embeddings.word.shape[1]), np.float32)
     bias = np.zeros(rows, np.float32)
     first = len(SPECIALS)
     word[:first], bias[:first] = embeddings.word[:first], head.bias[:first]
-    word[[NO, YES]], bias[[NO, YES]] = embeddings.word[unknown], head.bias[unknown]
+    if not words:
+        word[[NO, YES]], bias[[NO, YES]] = embeddings.word[unknown], head.bias[unknown]
     count = alphabet.vocab_size - first
     if drawn:
         word[first : first + count] = np.random.default_rng(seed).normal(0, STD, (count, word.shape[1]))

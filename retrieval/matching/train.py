@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -39,7 +40,7 @@ WORD = "embeddings/word"
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingRecipe:
-    """What trains. The defaults are the seed's baseline."""
+    """What trains. The defaults are the post's, but for `shared`."""
 
     max_length: int = 32
     """Ids of both texts together; the longer one is cut."""
@@ -56,6 +57,8 @@ class MatchingRecipe:
     rare: bool = False
     """Numbers that are not of the alphabet by their order within the pair, so that the same on both sides stays the
     same; else all are one unknown id."""
+    shared: bool = True
+    """A number that the other text has too is marked by its token type, so that need not be learned first."""
     adversary: float = 0.0
     """Euclidean length by which the embedding is moved against each step (fast gradient method); 0: none."""
     closure: bool = False
@@ -87,7 +90,7 @@ class MatchingRecipe:
 
     @property
     def reading(self) -> Reading:
-        return Reading(self.max_length, self.rare)
+        return Reading(self.max_length, self.rare, self.shared)
 
     def loop(self, pairs: int) -> LoopConfig:
         """For so many pairs."""
@@ -111,7 +114,7 @@ class MatchingRecipe:
     def program(self, model: RoFormerConfig, form: MatchingForm, steps: int) -> Program:
         """The training of `model` on batches of this form."""
         adversary = Adversary(WORD, self.adversary) if self.adversary else None
-        return matching_program(model, form, self.optimizer, adversary, steps=steps, seed=self.seed)
+        return matching_program(model, form, self.optimizer, adversary, types=self.shared, steps=steps, seed=self.seed)
 
 
 class Fold(NamedTuple):
@@ -129,13 +132,17 @@ def train_matcher(
     source: TextEncoder,
     labelled: Sequence[Pair],
     unlabelled: Sequence[Pair],
-    fold: Fold,
+    fold: Fold | None,
     mesh: jax.sharding.Mesh,
     folder: Path,
 ) -> Trained:
-    """Trains in `folder`, which is then a model for retrieval.matching.predict. Raises DataError and ValueError."""
-    heldout = [pair for n, pair in enumerate(labelled) if fold.holds(n)]
-    trained = [pair for n, pair in enumerate(labelled) if not fold.holds(n)]
+    """Trains in `folder`, which is then a model for retrieval.matching.predict. fold: None holds nothing out. Raises
+    DataError and ValueError."""
+    held = [fold is not None and fold.holds(n) for n in range(len(labelled))]
+    heldout, trained = (
+        list(compress(labelled, held)),
+        [pair for pair, out in zip(labelled, held, strict=True) if not out],
+    )
     learned = closed(trained, tell, source.tokenizer.unk_id) if recipe.closure else trained
     nameless = [pair._replace(label=float("nan")) for pair in heldout] if recipe.heldout_text else []
     pairs = [*learned, *nameless, *unlabelled]
@@ -162,7 +169,7 @@ def train_matcher(
         train=batches,
         identity={
             "model": fingerprint(source.model),
-            "settings": [recipe.max_length, *recipe.hiding, recipe.adversary],
+            "settings": [recipe.max_length, *recipe.hiding, recipe.adversary, recipe.shared],
             "pairs": [len(pairs), digest(pairs)],
         },
     )

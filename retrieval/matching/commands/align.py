@@ -16,6 +16,7 @@ from retrieval.matching.alignment.statistics import of_numbers, of_plain
 from retrieval.matching.alignment.table import Alignment, of_key, read_key, right
 from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
 from retrieval.matching.pairs import anonymised_texts
+from retrieval.matching.predict import is_matcher
 from retrieval.matching.start import reading_numbers
 from retrieval.texts import all_texts
 from retrieval.vectors.source import load_alone
@@ -34,8 +35,8 @@ class AlignConfig:
     """Find which character each number may be, and write the encoder that reads numbers so."""
 
     model: str
-    """An encoder of plain text: a run of scripts.pretrain_encoder, or a Hugging Face folder with a masked language
-    model's head."""
+    """An encoder of plain text: a run of scripts.pretrain_encoder; a fold of train, which has learned to match plain
+    pairs; or a Hugging Face folder with a masked language model's head."""
     data: tuple[str, ...]
     """All anonymised texts there are: files of pairs, labelled or not, or of texts."""
     folder: str
@@ -81,7 +82,7 @@ def align(config: AlignConfig) -> Alignment:
     key = read_key(config.key) if config.key else {}
     found = aligned(config, source, texts, numbers, key)
     weights = np.array([counts[x] for x in numbers], np.float64)
-    made = reading_numbers(source, alphabet, found.shares)
+    made = reading_numbers(source, alphabet, found.shares, words=is_matcher(config.model))
 
     def more(folder: Path) -> None:
         alphabet.save(folder)

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from retrieval.matching.alphabet import NO, YES
 from retrieval.matching.batches import Hiding, MatchingBatches, framed
 from retrieval.matching.predict import Matcher, Reading, probabilities, scorer
-from retrieval.matching.program import loss
+from retrieval.matching.program import loss, shared
 from retrieval.matching.train import MatchingRecipe
 from rope.encoder.roformer import encode, logits
 from tests.retrieval.matching.small_matching import small
@@ -39,40 +39,66 @@ def whole() -> jax.sharding.Mesh:
     return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
-def all_logits(batch: HostBatch) -> np.ndarray:
+def by_hand(ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Which ids of each pair are in both of its texts, a pair at a time."""
+    types = np.zeros_like(ids)
+    for row, of in zip(range(len(ids)), segments, strict=True):
+        for pair in range(1, of.max() + 1):
+            places = np.flatnonzero(of == pair)
+            end = places[ids[row, places] == 102][0]
+            texts = [{*ids[row, places[places < end]].tolist()}, {*ids[row, places[places > end]].tolist()}]
+            both = (texts[0] & texts[1]) - {0, 100, 101, 102, 103}
+            types[row, places] = [x in both for x in ids[row, places].tolist()]
+    return types
+
+
+def all_logits(batch: HostBatch, marked: bool) -> np.ndarray:
     """Float64 [R, T, V], by the model's own head at every position."""
     encoder, _ = small(STILL)
-    hidden = jax.jit(partial(encode, config=encoder.config))(encoder.model, batch["ids"], batch["segments"])
+    ids, segments = batch["ids"], batch["segments"]
+    types = by_hand(ids, segments) if marked else None
+    hidden = jax.jit(partial(encode, config=encoder.config))(encoder.model, ids, segments, types=types)
     return np.asarray(jax.jit(partial(logits, config=encoder.config))(encoder.model, hidden), np.float64)
 
 
-def test_the_loss_is_its_formula() -> None:
+@pytest.mark.parametrize("marked", [False, True])
+def test_the_loss_is_its_formula(marked: bool) -> None:
     encoder, _ = small(STILL)
     batch = next(batches(recipe(), whole())(0, WHOLE))
-    log_p = log_softmax(all_logits(batch), -1)
+    log_p = log_softmax(all_logits(batch, marked), -1)
     wanted = weight = right = 0.0
     for row in range(len(batch["ids"])):
         for place, label, w in zip(*(batch[name][row] for name in ("places", "labels", "weights")), strict=True):
             wanted, weight = wanted - w * log_p[row, place, label], weight + w
             right += w * (log_p[row, place].argmax() == label)
-    sums = jax.jit(partial(loss, config=encoder.config))(encoder.model, jax.tree.map(jnp.asarray, batch), None)
+    sums = jax.jit(partial(loss, config=encoder.config, types=marked))(
+        encoder.model, jax.tree.map(jnp.asarray, batch), None
+    )
     assert [float(x) for x in sums["loss"]] == pytest.approx([wanted, weight], rel=1e-5)
     assert float(sums["accuracy"][0]) == pytest.approx(right)
     asked = {int(x) for x in batch["labels"][batch["weights"] > 0]}
     assert {NO, YES} < asked  # labels and tokens, by one softmax
 
 
+def test_what_both_texts_have_is_found_of_packed_pairs_with_hidden_ids_too() -> None:
+    batch = next(batches(recipe(), whole())(0, WHOLE))
+    ids, segments = batch["ids"], batch["segments"]
+    wanted = by_hand(ids, segments)
+    assert np.array_equal(np.asarray(shared(jnp.asarray(ids), jnp.asarray(segments))), wanted)
+    assert (ids == 103).any() and 0.1 < wanted[segments > 0].mean() < 0.9
+
+
 @pytest.mark.parametrize("both_orders", [False, True])
 def test_a_score_is_the_odds_of_the_words_at_cls_of_the_pair_alone(both_orders: bool) -> None:
     encoder, pairs = small(STILL)
     with jax.set_mesh(whole()):
-        found = scorer(Matcher(encoder, Reading(most=14, rare=True)), both_orders)(pairs)
+        found = scorer(Matcher(encoder, Reading(most=14, rare=True, shared=both_orders)), both_orders)(pairs)
     for pair, odds in zip(pairs[:8], found[:8].tolist(), strict=True):
         orders = [pair, pair._replace(a=pair.b, b=pair.a)][: 1 + both_orders]
         wanted = 0.0
         for one in orders:
             ids = framed(one, 14, encoder.tokenizer, True)[0][None]
-            at = all_logits({"ids": ids, "segments": np.ones_like(ids)})[0, 0]
+            at = all_logits({"ids": ids, "segments": np.ones_like(ids)}, both_orders)[0, 0]
             wanted += (at[YES] - at[NO]) / len(orders)
         assert odds == pytest.approx(wanted, abs=2e-5)
     assert probabilities(np.float32([0, np.log(3)])) == pytest.approx([0.5, 0.75])

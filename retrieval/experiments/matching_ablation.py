@@ -57,11 +57,11 @@ class MatchingAblationConfig:
     """Parts of the pairs, each held out in turn."""
     seeds: int = 3
     """Runs of a way, at most; those that few hang on have one."""
-    epochs: float = 5
+    epochs: float = 4
     """Passes of a training over its pairs."""
     pretraining: float = 2
     """Passes over all anonymised texts, for the ways that are pretrained."""
-    teaching: float = 2
+    teaching: float = 1
     """Passes over the plain pairs, for the ways that are taught."""
     batch_size: int = 64
     """Pairs of an update."""

@@ -19,7 +19,7 @@ from retrieval.matching.alphabet import count_numbers, make_alphabet
 from retrieval.matching.commands.align import AlignConfig, align
 from retrieval.matching.commands.anonymise import AnonymiseConfig, anonymise
 from retrieval.matching.pairs import Pair, Reader, Wanted, anonymised_texts, read_pairs
-from retrieval.matching.predict import load_matcher, probabilities, scorer
+from retrieval.matching.predict import Matcher, load_matcher, probabilities, scorer
 from retrieval.matching.score import auc
 from retrieval.matching.start import reading_numbers
 from retrieval.matching.train import Fold, MatchingRecipe, train_matcher
@@ -231,6 +231,10 @@ class House:
             scores = overlaps(held)
         elif way.trains:
             scores, curve = self._trained(way, cell, fold, held)
+        elif not way.labels:
+            reading = self.recipe(cell.seed, self.config.epochs, **way.changes).reading
+            with jax.set_mesh(self.mesh):
+                scores = probabilities(scorer(Matcher(self.begun(way), reading))(held))
         elif way.of:
             run = self.folder / "runs" / cell._replace(way=way.of).name
             with jax.set_mesh(self.mesh):

@@ -20,6 +20,8 @@ class Way:
     plain: the text itself is read."""
     taught: bool = False
     """The encoder has learned to match labelled pairs of plain text before."""
+    labels: bool = True
+    """It is trained on the labelled pairs; else it scores as it begins."""
     pretrained: bool = False
     """Hidden tokens of all anonymised texts are guessed first."""
     unlabelled: bool = False
@@ -45,7 +47,7 @@ class Way:
 
     @property
     def trains(self) -> bool:
-        return not self.of and (self.pupil or not self.members)
+        return self.labels and not self.of and (self.pupil or not self.members)
 
 
 KEPT = 3  # checkpoints of each run, for the ways whose weights are averaged
@@ -73,6 +75,7 @@ WAYS: dict[str, Way] = {
     "sides": replace(_PART, changes={"masks": "tokens", "sides": 0.1}, beside="hidden tokens"),
     "pretrained": replace(_PART, pretrained=True),
     "taught": replace(_PART, taught=True),
+    "taught, no labels": replace(_PART, taught=True, labels=False),
     "rare": replace(_PART, changes={"rare": True}),
     "adversary": replace(_PART, changes={"adversary": 0.5}),
     "closure": replace(_PART, changes={"closure": True}),

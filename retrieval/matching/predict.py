@@ -33,7 +33,7 @@ class Reading(NamedTuple):
 
     most: int  # ids between the marks
     rare: bool
-    shared: bool = False  # token types say which ids the other text has
+    shared: bool  # token types say which ids the other text has
 
     def write(self, folder: Path) -> None:
         write_json(folder / SETTINGS, self._asdict())
@@ -47,21 +47,28 @@ class Matcher(NamedTuple):
 
 
 def is_matcher(folder: str | Path) -> bool:
-    """Is it a run of scripts.match_anonymised train?"""
+    """Does it match pairs: a run of scripts.match_anonymised train, or what align made of one?"""
     return (Path(folder) / SETTINGS).is_file()
 
 
-def load_matcher(folder: str | Path, average: int = 1) -> Matcher:
-    """That of a run of scripts.match_anonymised train; the mean of the weights of its `average` newest checkpoints.
-    Raises DataError."""
-    folder = Path(folder)
+def read_reading(folder: str | Path) -> Reading:
+    """Raises DataError where `is_matcher` says no."""
     if not is_matcher(folder):
-        raise DataError(f"{folder}: no run of scripts.match_anonymised train ({SETTINGS} is not there)")
-    found = read_json(folder / SETTINGS)
-    reading = Reading(most=int(found["most"]), rare=bool(found["rare"]), shared=bool(found.get("shared")))
+        raise DataError(
+            f"{folder}: no run of scripts.match_anonymised train, nor aligned of one ({SETTINGS} is not there)"
+        )
+    found = read_json(Path(folder) / SETTINGS)
+    return Reading(most=int(found["most"]), rare=bool(found["rare"]), shared=bool(found["shared"]))
+
+
+def load_matcher(folder: str | Path, average: int = 1) -> Matcher:
+    """That of a run of scripts.match_anonymised train, or of what align made of one; the mean of the weights of a run's
+    `average` newest checkpoints. Raises DataError."""
+    folder, reading = Path(folder), read_reading(folder)
     if average == 1:
         return Matcher(load_text_encoder(folder), reading)
-    steps = sorted(int(x.name) for x in (folder / "checkpoints").iterdir() if x.name.isdigit())[-average:]
+    kept = (folder / "checkpoints").iterdir() if (folder / "checkpoints").is_dir() else ()
+    steps = sorted(int(x.name) for x in kept if x.name.isdigit())[-average:]
     if len(steps) < average:
         raise DataError(f"{folder}: {len(steps)} checkpoints, fewer than the {average} to be averaged; train more")
     sources = [load_text_encoder(folder, step=step) for step in steps]

@@ -16,7 +16,7 @@ from retrieval.matching.alignment.statistics import of_numbers, of_plain
 from retrieval.matching.alignment.table import Alignment, of_key, read_key, right
 from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
 from retrieval.matching.pairs import anonymised_texts
-from retrieval.matching.predict import is_matcher
+from retrieval.matching.predict import is_matcher, read_reading
 from retrieval.matching.start import reading_numbers
 from retrieval.texts import all_texts
 from retrieval.vectors.source import load_alone
@@ -82,11 +82,14 @@ def align(config: AlignConfig) -> Alignment:
     key = read_key(config.key) if config.key else {}
     found = aligned(config, source, texts, numbers, key)
     weights = np.array([counts[x] for x in numbers], np.float64)
-    made = reading_numbers(source, alphabet, found.shares, words=is_matcher(config.model))
+    matches = is_matcher(config.model)
+    made = reading_numbers(source, alphabet, found.shares, words=matches)
 
     def more(folder: Path) -> None:
         alphabet.save(folder)
         found.write(folder / "alignment.tsv", weights)
+        if matches:
+            read_reading(config.model).write(folder)
 
     write_encoder(config.folder, made.model, made.config, write_more=more)
     if key:
@@ -97,9 +100,9 @@ def align(config: AlignConfig) -> Alignment:
         for number, row in zip(numbers[:20], found.shares[:20], strict=True)
     )
     tell(f"the commonest seem to be {shown}")
-    tell(
-        f"{config.folder}: a --model for scripts.match_anonymised train; alignment.tsv in it says which number is what"
-    )
+    serves = "train, and for predict, since it has learned of plain pairs" if matches else "train"
+    tell(f"{config.folder}: a --model for scripts.match_anonymised {serves}")
+    tell(f"{Path(config.folder) / 'alignment.tsv'}: which number is what")
     return found
 
 

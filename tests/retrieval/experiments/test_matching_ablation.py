@@ -20,7 +20,7 @@ from training.files.errors import DataError
 pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the training's own tests
 FEW = (OVERLAP, "key", "plain")
 MORE = (*FEW, "random, pretrained", "context", "unlabelled", "hidden tokens", "averaged", "three seeds", "pupil")
-TAUGHT = ("best", "best, averaged", "best, three seeds", "best, plain")
+TAUGHT = ("taught, no labels", "best", "best, averaged", "best, three seeds", "best, plain")
 
 
 def write_pairs(path: Path, count: int, seed: int) -> None:

@@ -124,6 +124,20 @@ def test_plain_text_is_matched_by_the_same_commands(run, aligned: Path) -> None:
     assert len(np.loadtxt(aligned / "of-plain.txt")) == 80
 
 
+def test_what_matches_plain_pairs_matches_numbers_once_it_is_aligned(run, aligned: Path) -> None:
+    """By the key the numbers are the same characters, so that the probabilities are the same, without any label."""
+    run(f"{TRAIN} --model m --data p.tsv --folder taught")
+    told = run(
+        "align --model taught/fold-0 --data anon/p.tsv --method key --key anon/key.tsv --folder matches --least 1"
+    )
+    assert "matches: a --model for scripts.match_anonymised train, and for predict" in told
+    run("predict --model taught/fold-0 --data p.tsv --out of-plain.txt")
+    run("predict --model matches --data anon/p.tsv --out of-numbers.txt")
+    plain, numbers = (np.loadtxt(aligned / name) for name in ("of-plain.txt", "of-numbers.txt"))
+    np.testing.assert_allclose(numbers, plain, atol=2e-6)
+    assert np.ptp(plain) > 0.01
+
+
 def test_a_bad_row_is_named_or_an_empty_line(run, matching: tuple[Path, str]) -> None:
     aligned, _ = matching
     rows = (aligned / "anon/p.tsv").read_text().splitlines()[:5]

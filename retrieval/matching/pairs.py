@@ -1,5 +1,6 @@
 """Pairs of anonymised or plain texts, read from files a row at a time, and as ids."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -104,6 +105,7 @@ class Pair(NamedTuple):
     a: np.ndarray  # int32
     b: np.ndarray
     label: float  # NaN: unknown
+    row: int = 0  # its number in the files that it is of, from 1
 
 
 class Reader:
@@ -136,12 +138,15 @@ class Reader:
 
 
 def read_pairs(paths: Sequence[str], reader: Reader, wanted: Wanted, on_bad_record: OnBadRecord = "stop") -> list[Pair]:
-    """All pairs of some files. Tells how many rows were left out, by reason. Raises DataError, as for a file of none"""
+    """All pairs of some files, whose rows are numbered on from file to file, those that are left out too. Tells how
+    many these are, by reason. Raises DataError, as for a file without pairs."""
     pairs: list[Pair] = []
+    numbers = itertools.count(1)
     for path in paths:
         bad: Counter[str] = Counter()
         before = len(pairs)
-        pairs += [reader.pair(row) for row in read_rows(path, wanted, on_bad_record, bad) if row]
+        rows = zip(read_rows(path, wanted, on_bad_record, bad), numbers, strict=False)
+        pairs += [reader.pair(row)._replace(row=number) for row, number in rows if row]
         if len(pairs) == before:
             raise DataError(f"{path}: no row that can be used ({told(bad) or 'it is empty'})")
         if bad:

@@ -73,10 +73,10 @@ def train(config: TrainConfig) -> None:
                 return
             with jax.set_mesh(mesh):
                 found = heldout_scores(config.recipe, source, trained.state.model, labelled, fold)
-            held = [(n, pair.label) for n, pair in enumerate(labelled) if fold.holds(n)]
-            lines = (f"{n + 1}\t{label:g}\t{p:.6f}\n" for (n, label), p in zip(held, found.tolist(), strict=True))
+            held = [pair for n, pair in enumerate(labelled) if fold.holds(n)]
+            lines = (f"{x.row}\t{x.label:g}\t{p:.6f}\n" for x, p in zip(held, found.tolist(), strict=True))
             write_bytes(run / "heldout.tsv", "".join(lines).encode())
-            labels = np.array([label for _, label in held])
+            labels = np.array([pair.label for pair in held])
             if len({*labels.tolist()}) == 2:
                 area = auc_interval(found, labels)
                 tell(f"{run}: AUC {area.text(4)} on {len(held):,} held-out rows; heldout.tsv has their scores")

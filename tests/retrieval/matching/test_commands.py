@@ -112,6 +112,16 @@ def test_a_model_is_trained_predicts_and_is_scored(run, matching: tuple[Path, st
     assert f"AUC {auc(both, labels):.4f}" in told and (folder / "both.png").read_bytes()[1:4] == b"PNG"
 
 
+def test_heldout_rows_have_the_numbers_of_the_files_rows(run, aligned: Path) -> None:
+    rows = (aligned / "anon/p.tsv").read_text().splitlines()
+    rows[3:3] = ["12 x\t3\t1", "only one column"]
+    (aligned / "spoilt.tsv").write_text("\n".join(rows) + "\n")
+    run(f"{TRAIN} --model known --data spoilt.tsv --folder spoilt --on-bad-record skip --epochs 0.2 --fold 1")
+    held = np.loadtxt(aligned / "spoilt/fold-1/heldout.tsv")
+    assert [rows[int(n) - 1].split("\t")[-1] for n in held[:, 0]] == [f"{label:.0f}" for label in held[:, 1]]
+    np.testing.assert_array_equal(held[:, 0], [2, *np.arange(82)[8::5] + 1])
+
+
 def test_others_predictions_are_learned_from(run, matching: tuple[Path, str]) -> None:
     run("predict --model run/fold-0 --data anon/p.tsv --out soft.tsv --pasted --both-orders")
     told = run(f"{TRAIN} --model known --data anon/p.tsv --soft soft.tsv --folder student")

@@ -169,6 +169,7 @@ def test_pairs_of_several_files_are_in_order(tmp_path, said):
     two = written(tmp_path, "7\t7\t1\n", "two.tsv")
     found = read_pairs([one, two], Reader(ALPHABET), LABELLED, "skip")
     assert [pair.label for pair in found] == [1, 0, 1]
+    assert [pair.row for pair in found] == [1, 5, 6]  # those that were left out have numbers too
     assert said == [f"{one}: left out 2 rows (labels), 1 rows (no numbers)"]
     with pytest.raises(DataError, match="one.tsv, line 2: 'x' in column 1"):
         read_pairs([two, one], Reader(ALPHABET), LABELLED)

@@ -16,6 +16,7 @@ COMMANDS = {
     "pretrain_encoder": ("pegasus_zh.text_encoder", ("--batch-size", "--remat", "--optimizer")),
     "simcse": ("retrieval.tuning.simcse", ("--batch-size", "--remat", "--optimizer")),
     "roformer_sim": ("retrieval.tuning.roformer_sim", ("--batch-size", "--remat", "--optimizer")),
+    "match_anonymised": ("retrieval.matching.commands.train", ("--batch-size", "--remat", "--optimizer")),
     "wgan_images": ("gan.experiments.images", ("--loop.batch-size", None, None)),
 }
 AUTO = {"remat": "dots on a TPU", "attention": "flash on a TPU, where it is legal"}
@@ -31,6 +32,7 @@ which `make plan ARGS=…` sees to. COMMAND --help shows its flags.
   pretrain_encoder  RoFormer or BERT, such as --preset roformer-base --dtype bfloat16
   simcse            sentence vectors, such as --model runs/encoder --data texts.txt
   roformer_sim      similar questions, such as --model runs/encoder --data groups.jsonl
+  match_anonymised  pairs, as scripts.match_anonymised train, such as --model runs/aligned --data labelled.tsv
   wgan_images       a GAN, as scripts.wgan images, such as --critic gp
 
 flags of plan:

@@ -46,6 +46,23 @@ class Hiding(NamedTuple):
     rare: bool = False  # rare numbers by their order within the pair, instead of one unknown id
 
 
+def form_of(rows: int, length: int, hiding: Hiding, words: int) -> MatchingForm:
+    """words: of a label, at most."""
+    # Four standard deviations above the mean of what is hidden, and the words of a label each; of a text that is
+    # hidden whole all of it. What is drawn beyond is not hidden.
+    hidden = RATE * length + 4 * (RATE * length) ** 0.5
+    guessed = max(hidden * bool(hiding.masks), length / 2 * bool(hiding.sides))
+    return MatchingForm(rows, length, int(guessed) + words * texts_of(length))
+
+
+def longest(most: int, pairs: int, hiding: Hiding, soft: bool, mesh: jax.sharding.Mesh) -> MatchingForm:
+    """That of a microbatch whose pairs all have `most` ids between their marks, two in a row. soft: a label may be a
+    probability."""
+    devices = parts_of("batch", mesh)
+    rows = -(-pairs // (2 * devices)) * devices
+    return form_of(rows, 2 * row_length([most + 3], most + 3), hiding, 1 + soft)
+
+
 class Example(NamedTuple):
     """A pair between its marks, and what of it is guessed."""
 
@@ -134,11 +151,7 @@ class MatchingBatches:
     @property
     def form(self) -> MatchingForm:
         """That of a microbatch, over all processes."""
-        # Four standard deviations above the mean of what is hidden, and the words of a label each; of a text that is
-        # hidden whole all of it. What is drawn beyond is not hidden.
-        hidden = RATE * self._room + 4 * (RATE * self._room) ** 0.5
-        guessed = max(hidden * bool(self._hiding.masks), self._room / 2 * bool(self._hiding.sides))
-        return MatchingForm(self._rows * self._parts, self._room, int(guessed) + self._words * texts_of(self._room))
+        return form_of(self._rows * self._parts, self._room, self._hiding, self._words)
 
     def _packed(self, step: int, part: int) -> Iterator[tuple[np.ndarray, list[list[int]]]]:
         """Of each microbatch of this part the numbers of its pairs, and which of them its rows have."""

@@ -29,6 +29,7 @@ def folder(tmp_path_factory) -> Path:
     write_folder(folder / "mt5", jax.device_get(random_model(SHAPE)), SHAPE, PegasusTokenizer([*SPECIALS, *CHARACTERS]))
     write_model(folder / "encoder", ROFORMER)
     (folder / "pairs.tsv").write_text("".join(f"{text[:3]}\t{text}\n" for text in TEXTS), "utf-8")
+    (folder / "labelled.tsv").write_text("".join(f"{text[:3]}\t{text}\t1\n" for text in TEXTS), "utf-8")
     (folder / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS), "utf-8")
     return folder
 
@@ -46,6 +47,7 @@ def planned(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("finetune", "--model mt5 --data pairs.tsv --folder none --max-source 16 --max-target 8 --mesh.data 4"),
         ("pretrain_encoder", "--preset tiny --batch-size 16 --mesh.tensor 2"),
         ("simcse", "--model encoder --data texts.txt --loss simcse --batch-size 8 --accumulate 2 --max-length 16"),
+        ("match_anonymised", "--model encoder --data labelled.tsv --batch-size 16 --accumulate 2 --max-length 16"),
         ("wgan_images", "--critic gp --network fc --loop.batch-size 16"),
     ],
 )

@@ -1,5 +1,6 @@
 """What scripts.match_anonymised train does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,15 +10,19 @@ import jax
 import numpy as np
 
 from pegasus_zh.text.documents import OnBadRecord
-from retrieval.matching.pairs import Reader, Wanted, read_pairs
+from pegasus_zh.text_encoder import TextEncoder
+from retrieval.matching.batches import longest
+from retrieval.matching.pairs import Pair, Reader, Wanted, read_pairs
 from retrieval.matching.score import auc_interval
 from retrieval.matching.train import Fold, MatchingRecipe, heldout_scores, train_matcher
 from retrieval.vectors.source import load_alone
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
-from training.flags import FLAT
+from training.flags import FLAT, parse_flags
 from training.launch import LaunchConfig, hold, joined
+from training.loop import LoopConfig
 from training.mesh import make_mesh
+from training.program import Program
 from training.ranges import check_lists, check_ranges
 from training.telling import tell
 
@@ -57,12 +62,7 @@ def train(config: TrainConfig) -> None:
     joined(config.launch)
     with hold(config.folder, config.launch):
         source = load_alone(config.model)
-        reader, skip = Reader(source.tokenizer), config.on_bad_record
-        read = partial(read_pairs, reader=reader, on_bad_record=skip)
-        labelled = read(config.data, wanted=Wanted(reader.numbers, labels=True))
-        more = read(config.unlabelled, wanted=Wanted(reader.numbers, labels=False, single=True))
-        more += read(config.soft, wanted=Wanted(reader.numbers, labels=True, soft=True))
-        reader.tell("the pairs")
+        labelled, more = _pairs(config, source)
         if len({pair.label for pair in labelled}) == 1:
             raise DataError(f"{', '.join(config.data)}: all labels are {labelled[0].label:g}; both are needed")
         mesh, folder = make_mesh(config.launch.mesh), Path(config.folder)
@@ -85,3 +85,27 @@ def train(config: TrainConfig) -> None:
                     f"{run}: all {len(held):,} held-out rows have the same label, so there is no AUC; where labels "
                     "come in turns, shuffle the rows or give other --folds"
                 )
+
+
+def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.match_anonymised train") -> TrainConfig:
+    """The command line's config."""
+    return parse_flags(TrainConfig, prog=prog, args=args)
+
+
+def plan_of(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[Program, LoopConfig]:
+    """What the command would train, for scripts.plan: every pair as long as may be."""
+    recipe, source = config.recipe, load_alone(config.model)
+    loop = recipe.loop(sum(map(len, _pairs(config, source))))
+    form = longest(recipe.max_length, loop.microbatch, recipe.hiding, bool(config.soft), mesh)
+    return recipe.program(recipe.model(source.config), form, loop.steps), loop
+
+
+def _pairs(config: TrainConfig, source: TextEncoder) -> tuple[list[Pair], list[Pair]]:
+    """The labelled ones, and all others. Tells what is not of the vocabulary. Raises DataError."""
+    reader = Reader(source.tokenizer)
+    read = partial(read_pairs, reader=reader, on_bad_record=config.on_bad_record)
+    labelled = read(config.data, wanted=Wanted(reader.numbers, labels=True))
+    more = read(config.unlabelled, wanted=Wanted(reader.numbers, labels=False, single=True))
+    more += read(config.soft, wanted=Wanted(reader.numbers, labels=True, soft=True))
+    reader.tell("the pairs")
+    return labelled, more

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pegasus_zh.text.lines import is_blank
 from retrieval.matching.alphabet import NO, RARE, YES
-from retrieval.matching.batches import Example, Hiding, MatchingBatches, cut, example, framed
+from retrieval.matching.batches import Example, Hiding, MatchingBatches, cut, example, framed, longest
 from retrieval.matching.hiding import RATE
 from retrieval.matching.pairs import Pair
 from retrieval.vectors.encoding import texts_of
@@ -222,6 +222,16 @@ def test_the_form_is_that_of_every_batch():
         assert [*batch] == [*shapes]
         for name, shape in shapes.items():
             assert batch[name].shape == (2 * shape.shape[0], *shape.shape[1:]) and batch[name].dtype == shape.dtype
+
+
+def test_the_form_that_is_planned_is_that_of_pairs_as_long_as_may_be():
+    for hiding, accumulate in ((TOKENS, 1), (SIDES, 2)):
+        for labels in ((0, 1), (0, 0.25)):
+            given = [pair([FIRST + n] * 6, [FIRST + n] * 7, labels[n % 2]) for n in range(40)]
+            planned = longest(MOST, 8 // accumulate, hiding, 0.25 in labels, first_device())
+            assert batches(given, hiding, accumulate=accumulate).form == planned
+    cut = longest(MOST, 8, TOKENS, False, make_mesh(MeshConfig(data=4, fsdp=2)))
+    assert cut == longest(MOST, 16, TOKENS, False, first_device())
 
 
 def same(one: list[dict[str, np.ndarray]], other: list[dict[str, np.ndarray]]) -> bool:

@@ -15,7 +15,7 @@ from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
 from retrieval.matching.batches import framed
 from retrieval.matching.pairs import Pair, Reader, Row, Wanted, read_rows
 from retrieval.matching.program import alike
-from retrieval.vectors.encoding import lay_out, pack, row_length, texts_of
+from retrieval.vectors.encoding import lay_out, pack, row_length
 from rope.encoder.roformer import RoFormer, init
 from training.files.atomic import read_json, write_json
 from training.files.errors import DataError
@@ -95,29 +95,34 @@ def scorer_for(source: TextEncoder, reading: Reading) -> Callable[[RoFormer, Seq
     """The same of any model of this shape, which lies on the mesh."""
     config, tokenizer, most = source.config, source.tokenizer, reading.most
     room = 2 * row_length([most + 3], most + 3)
-    odds_of = partial(alike, config=config, pairs=texts_of(room), types=reading.shared)
-    programs: dict[int, jax.stages.Compiled] = {}
+    programs: dict[tuple[int, int], jax.stages.Compiled] = {}
 
-    def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray) -> jax.Array:
+    def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray, most: int) -> jax.Array:
+        """most: pairs of a row."""
         rows = [jax.device_put(x, spec("batch", None)) for x in (ids, segments)]
-        if len(ids) not in programs:
-            run = jax.jit(lambda model, ids, segments: replicate(odds_of(model, ids, segments)))
-            programs[len(ids)] = run.lower(model, *rows).compile(compiler_options=compiler_options())
-        return programs[len(ids)](model, *rows)
+        if (len(ids), most) not in programs:
+            odds_of = partial(alike, config=config, pairs=most, types=reading.shared)
+            run = jax.jit(lambda *given: replicate(odds_of(*given)))
+            programs[len(ids), most] = run.lower(model, *rows).compile(compiler_options=compiler_options())
+        return programs[len(ids), most](model, *rows)
 
     def score(model: RoFormer, pairs: Sequence[Pair]) -> np.ndarray:
         odds = np.empty(len(pairs), np.float32)
         for begin in range(0, len(pairs), WINDOW):
-            ids = [framed(pair, most, tokenizer, reading.rare)[0] for pair in pairs[begin : begin + WINDOW]]
+            window = pairs[begin : begin + WINDOW]
+            ids = [framed(pair, most, tokenizer, reading.rare)[0].tolist() for pair in window]
             packed = pack([len(x) for x in ids], room)
+            side_by_side = 1 << (max(map(len, packed)) - 1).bit_length()
             parts = parts_of("batch")
-            each = -(-max(TOKENS // room, 1) // parts) * parts
+            each = max(TOKENS // room, 1)
+            if len(window) < WINDOW:  # the last one's batches are equal; before it all have one shape
+                each = -(-len(packed) // -(-len(packed) // each))
+            each = -(-each // parts) * parts
             found = []
             for first in range(0, len(packed), each):
                 chosen = packed[first : first + each]
-                rows = min(each, -(-(1 << (len(chosen) - 1).bit_length()) // parts) * parts)
-                laid = lay_out(chosen, [x.tolist() for x in ids], (rows, room), tokenizer.pad_id)
-                found.append((chosen, compute(model, *laid)))
+                laid = lay_out(chosen, ids, (each, room), tokenizer.pad_id)
+                found.append((chosen, compute(model, *laid, side_by_side)))
             for chosen, computed in found:
                 values = np.asarray(computed, np.float32)
                 for row, members in enumerate(chosen):

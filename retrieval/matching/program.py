@@ -9,8 +9,8 @@ from pegasus_zh.text.tokenizers import BERT_LAYOUT, MASK, SEP
 from pegasus_zh.text.wordpieces import UNK
 from retrieval.matching.alphabet import NO, YES
 from retrieval.matching.batches import MatchingForm
-from retrieval.vectors.pooling import embed
 from rope.encoder import roformer
+from rope.encoder.firsts import encode_firsts
 from rope.encoder.mlm import guess
 from rope.encoder.program import count_tokens
 from training.adversarial import Adversary
@@ -76,7 +76,7 @@ def alike(
     """Rows [R, T] of packed pairs -> log-odds [R, pairs] of the label's words at each one's [CLS]; of a pair that is
     not there, any number."""
     kinds = shared(ids, segments) if types else None
-    first = embed(model, ids, segments, config, ["cls"], pairs, types=kinds)[:, :, 0].astype(config.dtype)
+    first = encode_firsts(model, ids, segments, config, pairs, types=kinds)
     hidden = roformer.before_logits(model, first, config).astype(jnp.float32)
     words, bias = model.embeddings.word, roformer.head_of(model).bias
     return hidden @ (words[YES] - words[NO]) + (bias[YES] - bias[NO])

@@ -111,15 +111,21 @@ def init_blocks(config: TransformerConfig, key: jax.Array) -> Block:
 
 
 def run_block(
-    x: jax.Array, p: Block, config: TransformerConfig, mix: Callable[..., jax.Array], key: jax.Array | None = None
+    x: jax.Array,
+    p: Block,
+    config: TransformerConfig,
+    mix: Callable[..., jax.Array],
+    key: jax.Array | None = None,
+    memory: jax.Array | None = None,
 ) -> jax.Array:
-    """One layer: [B, T, D] -> [B, T, D]. `mix` is its attention:
-    of queries, keys and values [B, T, N, H] and a dropout's key."""
+    """One layer: [B, T, D] -> [B, T, D]. `mix` is its attention: of queries, keys and values [B, T, N, H] and a
+    dropout's key. Keys and values are those of a memory [B, S, D], if not of x itself."""
     c, keys = config, jax.random.split(key, 3) if key is not None else [None] * 3
 
     @jax.named_scope("projections")
-    def attend(x: jax.Array) -> jax.Array:
-        heads = (split_heads(linear(x, w, ("embed", "heads")), c.heads) for w in (p.query, p.key, p.value))
+    def attend(x: jax.Array, memory: jax.Array) -> jax.Array:
+        of = ((x, p.query), (memory, p.key), (memory, p.value))
+        heads = (split_heads(linear(y, w, ("embed", "heads")), c.heads) for y, w in of)
         return linear(mix(*heads, keys[0]).reshape(x.shape), p.output, ("heads", "embed"))
 
     @jax.named_scope("feed_forward")
@@ -127,10 +133,12 @@ def run_block(
         hidden = jax.nn.gelu(linear(x, p.inner, ("embed", "mlp")), approximate=c.gelu == "tanh")
         return linear(hidden, p.outer, ("mlp", "embed"))
 
+    memory = x if memory is None else memory
     if c.norm == "post":
-        x = stream(layer_norm(x + dropout(attend(x), c.dropout, keys[1]), p.attention_norm, c.epsilon))
+        x = stream(layer_norm(x + dropout(attend(x, memory), c.dropout, keys[1]), p.attention_norm, c.epsilon))
         return layer_norm(x + dropout(feed_forward(x), c.dropout, keys[2]), p.feed_forward_norm, c.epsilon)
-    x = stream(x + dropout(attend(layer_norm(x, p.attention_norm, c.epsilon)), c.dropout, keys[1]))
+    normed = (layer_norm(y, p.attention_norm, c.epsilon) for y in (x, memory))
+    x = stream(x + dropout(attend(*normed), c.dropout, keys[1]))
     return x + dropout(feed_forward(layer_norm(x, p.feed_forward_norm, c.epsilon)), c.dropout, keys[2])
 
 

@@ -104,6 +104,19 @@ def test_a_score_is_the_odds_of_the_words_at_cls_of_the_pair_alone(both_orders: 
     assert probabilities(np.float32([0, np.log(3)])) == pytest.approx([0.5, 0.75])
 
 
+def test_windows_and_batches_change_nothing(monkeypatch) -> None:
+    """Of windows that are full, and of a last one that is not; batches of rows of another length than theirs."""
+    encoder, pairs = small(STILL)
+    with jax.set_mesh(whole()):
+        score = scorer(Matcher(encoder, Reading(most=14, rare=True)))
+        at_once = score(pairs)
+        monkeypatch.setattr("retrieval.matching.predict.WINDOW", 25)
+        monkeypatch.setattr("retrieval.matching.predict.TOKENS", 100)
+        np.testing.assert_allclose(score(pairs), at_once, atol=2e-5)
+    with jax.set_mesh(make_mesh(MeshConfig(data=8))):
+        np.testing.assert_allclose(scorer(Matcher(encoder, Reading(most=14, rare=True)))(pairs), at_once, atol=2e-5)
+
+
 def one_step(mesh: jax.sharding.Mesh, **given) -> tuple[float, dict]:
     """The loss of the first batch, and the model after it."""
     encoder, _ = small(STILL)

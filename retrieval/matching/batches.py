@@ -16,7 +16,7 @@ from retrieval.matching.alphabet import NO, YES
 from retrieval.matching.hiding import RATE, Masks, chosen, replaced
 from retrieval.matching.pairs import Pair, named_rare
 from retrieval.tuning.batches import interleaved
-from retrieval.vectors.encoding import lay_out, pack, row_length, texts_of
+from retrieval.vectors.encoding import lay_out, pack, row_length
 from training.loop import LoopConfig
 from training.mesh import Share, data_share
 from training.partition import parts_of
@@ -28,7 +28,14 @@ class MatchingForm(NamedTuple):
 
     rows: int
     length: int  # positions of a row
-    guessed: int  # of a row, at most
+    pairs: int  # of a row, at most, as what follows
+    words: int  # of a label
+    hidden: int  # ids of a row that are guessed; 0: labels are all that is
+
+    @property
+    def guessed(self) -> int:
+        """Of a row, at most."""
+        return self.hidden + self.words * self.pairs
 
     def shapes(self, pairs: int) -> Mapping[str, jax.ShapeDtypeStruct]:
         """Its arrays, of however many pairs."""
@@ -46,13 +53,13 @@ class Hiding(NamedTuple):
     rare: bool = False  # rare numbers by their order within the pair, instead of one unknown id
 
 
-def form_of(rows: int, length: int, hiding: Hiding, words: int) -> MatchingForm:
-    """words: of a label, at most."""
-    # Four standard deviations above the mean of what is hidden, and the words of a label each; of a text that is
-    # hidden whole all of it. What is drawn beyond is not hidden.
-    hidden = RATE * length + 4 * (RATE * length) ** 0.5
-    guessed = max(hidden * bool(hiding.masks), length / 2 * bool(hiding.sides))
-    return MatchingForm(rows, length, int(guessed) + words * texts_of(length))
+def form_of(rows: int, length: int, pairs: int, hiding: Hiding, soft: bool) -> MatchingForm:
+    """pairs: of a row. soft: a label may be a probability, of both words."""
+    # Four standard deviations above the mean of what is hidden; of a text that is hidden whole all of it. What is drawn
+    # beyond is not hidden.
+    tokens = RATE * length + 4 * (RATE * length) ** 0.5
+    hidden = max(tokens * bool(hiding.masks), length / 2 * bool(hiding.sides))
+    return MatchingForm(rows, length, pairs, 1 + soft, int(hidden))
 
 
 def longest(most: int, pairs: int, hiding: Hiding, soft: bool, mesh: jax.sharding.Mesh) -> MatchingForm:
@@ -60,7 +67,7 @@ def longest(most: int, pairs: int, hiding: Hiding, soft: bool, mesh: jax.shardin
     probability."""
     devices = parts_of("batch", mesh)
     rows = -(-pairs // (2 * devices)) * devices
-    return form_of(rows, 2 * row_length([most + 3], most + 3), hiding, 1 + soft)
+    return form_of(rows, 2 * row_length([most + 3], most + 3), 2, hiding, soft)
 
 
 class Example(NamedTuple):
@@ -140,18 +147,20 @@ class MatchingBatches:
         self._pairs, self._loop, self._most, self._hiding, self._tokenizer = pairs, loop, most, hiding, tokenizer
         self._parts = data_share(mesh).parts
         self._lengths = np.array([sum(cut(len(x.a), len(x.b), most)) + 2 + (len(x.b) > 0) for x in pairs])
-        self._words = 1 + any(0 < x.label < 1 for x in pairs)  # of a label, at most
+        self._soft = any(0 < x.label < 1 for x in pairs)
         self._room = 2 * row_length([int(self._lengths.max())], most + 3)
         self._order = lru_cache(2)(lambda epoch: np.random.default_rng([loop.seed, epoch]).permutation(len(pairs)))
         devices = parts_of("batch", mesh) // self._parts
         every = itertools.product(range(loop.steps), range(self._parts))
-        most_rows = max(len(rows) for step, part in every for _, rows in self._packed(step, part))
+        packed = (rows for step, part in every for _, rows in self._packed(step, part))
+        most_rows, self._pairs_of_row = np.max([(len(rows), max(map(len, rows))) for rows in packed], 0).tolist()
         self._rows = -(-most_rows // devices) * devices
 
     @property
     def form(self) -> MatchingForm:
         """That of a microbatch, over all processes."""
-        return form_of(self._rows * self._parts, self._room, self._hiding, self._words)
+        rows = self._rows * self._parts
+        return form_of(rows, self._room, self._pairs_of_row, self._hiding, self._soft)
 
     def _packed(self, step: int, part: int) -> Iterator[tuple[np.ndarray, list[list[int]]]]:
         """Of each microbatch of this part the numbers of its pairs, and which of them its rows have."""

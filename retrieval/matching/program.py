@@ -35,13 +35,20 @@ def loss(
     *,
     config: roformer.RoFormerConfig,
     types: bool = False,
+    pairs: int = 0,
 ) -> Sums:
     """Cross-entropy and accuracy of what is guessed, of a batch of retrieval.matching.batches. types: those of `shared`
-    are the token types."""
-    ids, segments = batch["ids"], batch["segments"]
+    are the token types. pairs: of a row, at most, where labels alone are guessed, so that of the last layer only [CLS]
+    is computed; 0: anything is guessed."""
+    ids, segments, places = batch["ids"], batch["segments"], batch["places"]
     kinds = shared(ids, segments) if types else None
-    hidden = roformer.encode(model, ids, segments, config, types=kinds, key=key)
-    return guess(model, hidden, batch["places"], batch["labels"], batch["weights"], config)
+    if pairs:
+        hidden = encode_firsts(model, ids, segments, config, pairs, types=kinds, key=key)
+        of = jnp.take_along_axis(segments, jnp.maximum(places, 0), 1)
+        places = jnp.where(places < 0, places, of - 1)
+    else:
+        hidden = roformer.encode(model, ids, segments, config, types=kinds, key=key)
+    return guess(model, hidden, places, batch["labels"], batch["weights"], config)
 
 
 def matching_program(
@@ -58,7 +65,9 @@ def matching_program(
     tx = make_optimizer(optimizer, steps)
     return Program(
         init=partial(init_state, partial(roformer.init, model), tx, seed),
-        step=make_train_step(partial(loss, config=model, types=types), tx, adversary=adversary),
+        step=make_train_step(
+            partial(loss, config=model, types=types, pairs=0 if form.hidden else form.pairs), tx, adversary=adversary
+        ),
         shapes=form.shapes,
         dimensions=roformer.sizes(model),
         count=count_tokens,

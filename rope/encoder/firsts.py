@@ -18,10 +18,16 @@ from rope.positions.rotary import Rotation, rotate
 
 
 def encode_firsts(
-    model: RoFormer, ids: jax.Array, segments: jax.Array, config: RoFormerConfig, texts: int
+    model: RoFormer,
+    ids: jax.Array,
+    segments: jax.Array,
+    config: RoFormerConfig,
+    texts: int,
+    types: jax.Array | None = None,
+    key: jax.Array | None = None,
 ) -> jax.Array:
-    """Ids and segments [B, T], which number a row's texts from 1 -> [B, texts, D], without dropout; of a text that is
-    not there, any number."""
+    """Ids and segments [B, T], which number a row's texts from 1, and token types -> [B, texts, D]; of a text that is
+    not there, any number. `key` turns dropout on."""
     c, positions = config, segment_positions(segments)
     mine = segments[:, None] == jnp.arange(1, texts + 1)[None, :, None]
     firsts = mine & (positions == 0)[:, None]
@@ -30,16 +36,19 @@ def encode_firsts(
         return jnp.einsum("BST,BTD->BSD", firsts.astype(x.dtype), x, precision="highest")
 
     if c.layers == 1 or c.positions == "buckets" or c.extension.method != "none":
-        return at_firsts(encode(model, ids, segments, c))
+        return at_firsts(encode(model, ids, segments, c, types=types, key=key))
     before = replace(model, blocks=jax.tree.map(lambda p: p[:-1], model.blocks))
-    x = encode(before, ids, segments, replace(c, layers=c.layers - 1))
+    key, last_key = jax.random.split(key) if key is not None else (None, None)
+    x = encode(before, ids, segments, replace(c, layers=c.layers - 1), types=types, key=key)
 
-    def mix(query: jax.Array, key: jax.Array, value: jax.Array, _: None) -> jax.Array:
+    def mix(query: jax.Array, key: jax.Array, value: jax.Array, drops: jax.Array | None) -> jax.Array:
         if c.positions == "rotary":  # a first token's angle is 0
             turns = extended_rotation(c.extension, positions, c.head_size, ids.shape[1], c.theta)
             assert isinstance(turns, Rotation)  # without extension
             key = rotate(key, turns, c.layout)
-        return attention(query, key, value, mask=mine[:, None], implementation="xla")
+        rate = c.attention_dropout
+        of = mine[:, None]
+        return attention(query, key, value, mask=of, dropout_rate=rate, dropout_key=drops, implementation="xla")
 
     last = jax.tree.map(lambda p: p[-1], model.blocks)
-    return run_block(at_firsts(x), last, c, mix, memory=x)
+    return run_block(at_firsts(x), last, c, mix, last_key, memory=x)

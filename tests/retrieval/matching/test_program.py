@@ -80,6 +80,17 @@ def test_the_loss_is_its_formula(marked: bool) -> None:
     assert {NO, YES} < asked  # labels and tokens, by one softmax
 
 
+def test_labels_alone_have_the_same_loss_by_the_last_layer_of_cls_alone() -> None:
+    encoder, _ = small(STILL)
+    made = batches(recipe(masks=None), whole())
+    batch = jax.tree.map(jnp.asarray, next(made(0, WHOLE)))
+    assert made.form.hidden == 0 and made.form.pairs > 1
+    run = jax.jit(partial(loss, config=encoder.config, types=True), static_argnames="pairs")
+    every, alone = (run(encoder.model, batch, None, pairs=pairs) for pairs in (0, made.form.pairs))
+    for name in ("loss", "accuracy"):
+        np.testing.assert_allclose(alone[name], every[name], rtol=1e-5)
+
+
 def test_what_both_texts_have_is_found_of_packed_pairs_with_hidden_ids_too() -> None:
     batch = next(batches(recipe(), whole())(0, WHOLE))
     ids, segments = batch["ids"], batch["segments"]
@@ -108,13 +119,13 @@ def test_windows_and_batches_change_nothing(monkeypatch) -> None:
     """Of windows that are full, and of a last one that is not; batches of rows of another length than theirs."""
     encoder, pairs = small(STILL)
     with jax.set_mesh(whole()):
-        score = scorer(Matcher(encoder, Reading(most=14, rare=True)))
+        score = scorer(Matcher(encoder, Reading(most=14, rare=True, shared=True)))
         at_once = score(pairs)
         monkeypatch.setattr("retrieval.matching.predict.WINDOW", 25)
         monkeypatch.setattr("retrieval.matching.predict.TOKENS", 100)
         np.testing.assert_allclose(score(pairs), at_once, atol=2e-5)
     with jax.set_mesh(make_mesh(MeshConfig(data=8))):
-        np.testing.assert_allclose(scorer(Matcher(encoder, Reading(most=14, rare=True)))(pairs), at_once, atol=2e-5)
+        np.testing.assert_allclose(scorer(Matcher(encoder, Reading(most=14, rare=True, shared=True)))(pairs), at_once, atol=2e-5)
 
 
 def one_step(mesh: jax.sharding.Mesh, **given) -> tuple[float, dict]:

@@ -18,6 +18,7 @@ GROWTH = 1.3  # times as many in each of the next turns
 LAST = 10  # turns with all of them
 WIDER = 1.5  # times as many tokens as numbers are looked at: the ranks differ
 NEIGHBOURS = 60  # K
+WEIGHTS = (2 / 3, 1 / 3)  # of what stands next to it, and of what stands one further
 FREQUENCY = 0.05  # weight of the difference of log frequencies, beside likenesses in [0, 2]
 TEMPERATURES = (0.1, 0.07, 0.05, 0.04)  # of the matchings, a quarter of the turns each
 SURE = 0.2  # a smaller share says nothing of neighbours
@@ -33,16 +34,47 @@ def by_context(
     while sizes[-1] < max(n, m):
         sizes.append(int(sizes[-1] * GROWTH) + 1)
     sizes += [max(n, m)] * LAST
-    logs = [np.log((x.counts + 0.5) / max(x.counts.sum(), 1)).astype(np.float32) for x in (numbers, tokens)]
-    match = np.zeros((n, m), np.float32)
+    match, context = np.zeros((n, m), np.float32), Context(numbers, tokens)
     for turn, size in enumerate(sizes):
         one, other = numbers.order[:size], tokens.order[: int(size * WIDER)]
-        likeness = _likeness(numbers, tokens, match, one, other) if turn else _unlabelled(numbers, tokens, one, other)
-        likeness -= FREQUENCY * np.abs(logs[0][one][:, None] - logs[1][other][None])
+        likeness = context.likeness(match, one, other) if turn else context.unlabelled(one, other)
         match = np.zeros((n, m), np.float32)
         match[np.ix_(one, other)] = balanced(likeness / TEMPERATURES[turn * len(TEMPERATURES) // len(sizes)])
         told(turn + 1, len(sizes))
     return match
+
+
+class Context:
+    """What stands beside numbers and beside tokens, compared: Bhattacharyya coefficients of the distributions of what
+    stands before and after, next and one further, summed by weight, so at most 2; less the difference in frequency."""
+
+    def __init__(self, numbers: Statistics, tokens: Statistics) -> None:
+        self._logs = [np.log((x.counts + 0.5) / max(x.counts.sum(), 1)).astype(np.float32) for x in (numbers, tokens)]
+        weights = np.repeat(WEIGHTS, 2).tolist()
+        self._sides = [*zip(_sides(numbers), map(_roots, _sides(tokens)), weights, strict=True)]
+
+    def likeness(self, match: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """float32 [one, other], the numbers' neighbours being tokens by the matching float32 [n, m]."""
+        n, m = match.shape
+        with_end = np.zeros((n + 1, m + 1), np.float32)
+        with_end[:n, :m], with_end[n, m] = np.where(match >= SURE, match, 0), 1
+        known = np.flatnonzero(with_end.any(0))
+        total = self._unlike(one, other)
+        for ours, theirs, weight in self._sides:
+            shares = ours[one] @ with_end[:, known]
+            shares /= np.maximum(shares.sum(1, keepdims=True), 1)
+            total += weight * np.sqrt(shares) @ theirs[other][:, known].toarray().T
+        return total
+
+    def unlabelled(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """The same of distributions whose largest parts are set beside each other, whatever they are of."""
+        total = self._unlike(one, other)
+        for ours, theirs, weight in self._sides:
+            total += weight * _largest(_roots(ours[one])) @ _largest(theirs[other]).T
+        return total
+
+    def _unlike(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return -FREQUENCY * np.abs(self._logs[0][one][:, None] - self._logs[1][other][None])
 
 
 def balanced(odds: np.ndarray) -> np.ndarray:
@@ -54,42 +86,20 @@ def balanced(odds: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _sides(statistics: Statistics) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """What stands after each token, and what before it."""
-    return statistics.bigrams, statistics.bigrams.T.tocsr()
+def _sides(statistics: Statistics) -> list[sparse.csr_array]:
+    """float32: what stands after each token, and what before it, next and one further."""
+    apart = (statistics.bigrams.astype(np.float32), statistics.skips.astype(np.float32))
+    return [side.tocsr() for counts in apart for side in (counts, counts.T)]
 
 
-def _likeness(
-    numbers: Statistics, tokens: Statistics, match: np.ndarray, one: np.ndarray, other: np.ndarray
-) -> np.ndarray:
-    """float32 [one, other]: Bhattacharyya coefficients of the distributions of what stands before, and of what stands
-    after, the numbers' by the matching; summed."""
-    n, m = match.shape
-    with_end = np.zeros((n + 1, m + 1), np.float32)
-    with_end[:n, :m], with_end[n, m] = np.where(match >= SURE, match, 0), 1
-    total = np.zeros((len(one), len(other)), np.float32)
-    for ours, theirs in zip(_sides(numbers), _sides(tokens), strict=True):
-        total += _roots(ours[one] @ with_end) @ _roots(theirs[other].toarray()).T
-    return total
+def _roots(counts: sparse.csr_array) -> sparse.csr_array:
+    """Square roots of the shares in each row."""
+    return (sparse.diags_array(1 / np.maximum(counts.sum(1), 1)) @ counts).sqrt().astype(np.float32).tocsr()
 
 
-def _unlabelled(numbers: Statistics, tokens: Statistics, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The same of distributions whose largest parts are set beside each other, whatever they are of."""
-    total = np.zeros((len(one), len(other)), np.float32)
-    for ours, theirs in zip(_sides(numbers), _sides(tokens), strict=True):
-        total += _largest(ours[one]) @ _largest(theirs[other]).T
-    return total
-
-
-def _largest(counts: sparse.csr_array) -> np.ndarray:
-    """Square roots of the K largest shares of each row, in order, and of the end's."""
-    dense = counts.toarray().astype(np.float32)
-    dense /= np.maximum(dense.sum(1, keepdims=True), 1)
+def _largest(roots: sparse.csr_array) -> np.ndarray:
+    """float32 [n, K + 1]: the K largest of each row, in order, and the end's."""
+    dense = roots.toarray()
     ranked = -np.sort(-dense[:, :-1], 1)[:, :NEIGHBOURS]
     ranked = np.pad(ranked, ((0, 0), (0, NEIGHBOURS - ranked.shape[1])))
-    return np.sqrt(np.concatenate([ranked, dense[:, -1:]], 1))
-
-
-def _roots(counts: np.ndarray) -> np.ndarray:
-    counts = counts.astype(np.float32)
-    return np.sqrt(counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    return np.concatenate([ranked, dense[:, -1:]], 1)

@@ -16,6 +16,7 @@ class Statistics(NamedTuple):
 
     counts: np.ndarray  # float64 [n]
     bigrams: sparse.csr_array  # [n + 1, n + 1] float64: how often i stands before j; n is the end of a text
+    skips: sparse.csr_array  # the same, with one between them
 
     @property
     def order(self) -> np.ndarray:
@@ -25,30 +26,32 @@ class Statistics(NamedTuple):
 
 def gather(texts: Iterable[Sequence[int]], size: int) -> Statistics:
     """Of texts as ids below `size`; negative ids are tokens outside of it, beside which nothing is counted."""
-    counts, bigrams = np.zeros(size), sparse.csr_array((size + 1, size + 1))
+    counts = np.zeros(size)
+    apart = [sparse.csr_array((size + 1, size + 1)) for _ in range(2)]  # of tokens 1 and 2 places apart
     left: list[np.ndarray] = []
     held = 0
 
     def add() -> None:
-        nonlocal bigrams, left, held
+        nonlocal left, held
         ids = np.concatenate(left)
         known = ids[(ids >= 0) & (ids < size)]
         np.add.at(counts, known, 1)
-        first, second = ids[:-1], ids[1:]
-        both = (first >= 0) & (second >= 0) & ~((first == size) & (second == size))
-        ones = np.ones(int(both.sum()))
-        bigrams = bigrams + sparse.csr_array((ones, (first[both], second[both])), shape=bigrams.shape)
+        for n, found in enumerate(apart):
+            first, second = ids[: -n - 1], ids[n + 1 :]
+            both = (first >= 0) & (second >= 0) & ~((first == size) & (second == size))
+            ones = np.ones(int(both.sum()))
+            apart[n] = found + sparse.csr_array((ones, (first[both], second[both])), shape=found.shape)
         left, held = [], 0
 
-    end = np.array([size], np.int64)
+    end, gap = np.array([size], np.int64), np.array([-1], np.int64)
     for text in texts:
-        left += [end, np.asarray(text, np.int64), end]
-        held += len(text) + 2
+        left += [end, np.asarray(text, np.int64), end, gap]
+        held += len(text) + 3
         if held > TOGETHER:
             add()
     if left:
         add()
-    return Statistics(counts, bigrams)
+    return Statistics(counts, *apart)
 
 
 def of_numbers(texts: Iterable[str], numbers: Sequence[str]) -> Statistics:

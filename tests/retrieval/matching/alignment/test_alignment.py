@@ -20,16 +20,18 @@ TEXTS = st.lists(st.lists(st.integers(-1, 4), max_size=6), max_size=8)
 
 
 @given(TEXTS)
-def test_counts_and_bigrams_are_counted(texts) -> None:
+def test_tokens_and_their_neighbours_are_counted(texts) -> None:
     found = gather(texts, 5)
-    counts, bigrams = np.zeros(5), np.zeros((6, 6))
+    counts, apart = np.zeros(5), np.zeros((2, 6, 6))
     for text in texts:
         for x in text:
             counts[x] += x >= 0
-        for a, b in zip([5, *text], [*text, 5], strict=True):
-            bigrams[a, b] += a >= 0 and b >= 0 and (a, b) != (5, 5)
+        whole = [5, *text, 5]
+        for n, matrix in enumerate(apart):
+            for a, b in zip(whole, whole[n + 1 :], strict=False):
+                matrix[a, b] += a >= 0 and b >= 0 and (a, b) != (5, 5)
     np.testing.assert_array_equal(found.counts, counts)
-    np.testing.assert_array_equal(found.bigrams.toarray(), bigrams)
+    np.testing.assert_array_equal([found.bigrams.toarray(), found.skips.toarray()], apart)
 
 
 def test_many_texts_are_counted_in_parts_as_in_one(monkeypatch) -> None:
@@ -39,6 +41,7 @@ def test_many_texts_are_counted_in_parts_as_in_one(monkeypatch) -> None:
     parts = gather(texts, 9)
     np.testing.assert_array_equal(whole.counts, parts.counts)
     np.testing.assert_array_equal(whole.bigrams.toarray(), parts.bigrams.toarray())
+    np.testing.assert_array_equal(whole.skips.toarray(), parts.skips.toarray())
 
 
 def test_rank_sets_the_nth_beside_the_nth() -> None:
@@ -111,7 +114,7 @@ def test_what_the_numbers_are_called_changes_nothing(halves) -> None:
     secret, plain, _ = halves
     order = np.random.default_rng(1).permutation(SIZE)
     end = np.append(order, SIZE)
-    other = Statistics(secret.counts[order], secret.bigrams[end][:, end])
+    other = Statistics(secret.counts[order], secret.bigrams[end][:, end], secret.skips[end][:, end])
     one, two = by_context(secret, plain).argmax(1), by_context(other, plain).argmax(1)
     common = np.argsort(-secret.counts)[:50]  # of numbers of equal counts the order decides
     np.testing.assert_array_equal(one[common], two[np.argsort(order)[common]])

@@ -21,7 +21,7 @@ from retrieval.matching.commands.anonymise import AnonymiseConfig, anonymise
 from retrieval.matching.pairs import Pair, Reader, Wanted, anonymised_texts, read_pairs
 from retrieval.matching.predict import Matcher, load_matcher, probabilities, scorer
 from retrieval.matching.score import auc
-from retrieval.matching.start import reading_numbers
+from retrieval.matching.start import beginning_to_match, reading_numbers
 from retrieval.matching.train import Fold, MatchingRecipe, train_matcher
 from retrieval.vectors.source import load_alone
 from rope.encoder.roformer import init
@@ -155,6 +155,10 @@ class House:
 
     def begun(self, way: Way) -> TextEncoder:
         """The encoder that a way begins with, before its own pretraining."""
+        found = self._aligned(way)
+        return found if way.taught else beginning_to_match(found)
+
+    def _aligned(self, way: Way) -> TextEncoder:
         source = self.taught if way.taught else self.source
         if way.start == PLAIN:
             return source
@@ -186,7 +190,7 @@ class House:
         recipe, run = self.recipe(0, self.config.teaching), self.folder / "taught"
         pairs = read_pairs([self.config.taught], Reader(self.source.tokenizer), Wanted(False, labels=True))
         with silence():
-            train_matcher(recipe, self.source, pairs, [], None, self.mesh, run).complete()
+            train_matcher(recipe, beginning_to_match(self.source), pairs, [], None, self.mesh, run).complete()
         return load_text_encoder(run)
 
     def pretrained(self, way: Way, seed: int) -> TextEncoder:

@@ -1,4 +1,4 @@
-"""An encoder of plain text that begins to read numbers: its embedding's rows are mixed by an alignment."""
+"""An encoder of plain text that begins to read numbers, its embedding's rows mixed by an alignment, and to match."""
 
 from dataclasses import replace
 from typing import cast
@@ -14,26 +14,17 @@ from rope.layers.transformer import STD
 
 
 def reading_numbers(
-    source: TextEncoder,
-    alphabet: PegasusTokenizer,
-    shares: np.ndarray,
-    seed: int = 0,
-    *,
-    drawn: bool = False,
-    words: bool = False,
+    source: TextEncoder, alphabet: PegasusTokenizer, shares: np.ndarray, seed: int = 0, *, drawn: bool = False
 ) -> TextEncoder:
     """The encoder with the alphabet's rows. shares float32 [n, V]: of each number that the source's tokens are, as
-    parts of its row; what is missing to 1 is the row of [UNK], as for the words of the labels. drawn: the rows of
-    numbers are random instead, N(0, 0.02²), and their biases 0. words: the source has learned those of the labels,
-    which stay. Raises ValueError for an encoder without head."""
+    parts of its row; what is missing to 1 is the row of [UNK]. drawn: the rows of numbers are random instead,
+    N(0, 0.02²), and their biases 0. Raises ValueError for an encoder without head."""
     embeddings, head, unknown = source.model.embeddings, head_of(source.model), source.tokenizer.unk_id
     rows = -(-alphabet.vocab_size // 16) * 16  # for a mesh to cut
     word = np.zeros((rows, embeddings.word.shape[1]), np.float32)
     bias = np.zeros(rows, np.float32)
     first = len(SPECIALS)
     word[:first], bias[:first] = embeddings.word[:first], head.bias[:first]
-    if not words:
-        word[[NO, YES]], bias[[NO, YES]] = embeddings.word[unknown], head.bias[unknown]
     count = alphabet.vocab_size - first
     if drawn:
         word[first : first + count] = np.random.default_rng(seed).normal(0, STD, (count, word.shape[1]))
@@ -46,3 +37,17 @@ def reading_numbers(
     found = replace(embeddings, word=cast(jax.Array, word)), replace(head, bias=cast(jax.Array, bias))
     model = replace(source.model, embeddings=found[0], head=found[1])
     return TextEncoder(model, replace(source.config, vocabulary=rows), alphabet)
+
+
+def beginning_to_match(source: TextEncoder, seed: int = 0) -> TextEncoder:
+    """The encoder with new rows for the words of the labels and for the token type of marked ids, drawn as wide as the
+    words lie. As they come from pretraining, never asked for, they lie so near each other that for many steps labels
+    are hardly told apart."""
+    embeddings, head, random = source.model.embeddings, head_of(source.model), np.random.default_rng(seed)
+    word, kind, bias = (np.array(x, np.float32) for x in (embeddings.word, embeddings.type, head.bias))
+    wide = word[len(SPECIALS) : source.tokenizer.vocab_size].std()
+    word[[NO, YES]], bias[[NO, YES]] = random.normal(0, wide, (2, word.shape[1])), 0
+    kind[1:2] = kind[0] + random.normal(0, wide, kind.shape[1])  # where there is a second type
+    changed = replace(embeddings, word=cast(jax.Array, word), type=cast(jax.Array, kind))
+    model = replace(source.model, embeddings=changed, head=replace(head, bias=cast(jax.Array, bias)))
+    return source._replace(model=model)

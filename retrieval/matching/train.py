@@ -147,6 +147,8 @@ def train_matcher(
     nameless = [pair._replace(label=float("nan")) for pair in heldout] if recipe.heldout_text else []
     pairs = [*learned, *nameless, *unlabelled]
     tokenizer, model = source.tokenizer, recipe.model(source.config)
+    if recipe.shared and model.types < 2:
+        raise DataError("the model has one token type, and numbers of both texts are marked by another: --no-shared")
     if not model.head:
         raise DataError("the model has no masked language model's head, whose words the labels are; give one that has")
     if len(pairs) < recipe.batch_size:

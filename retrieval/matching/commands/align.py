@@ -83,7 +83,7 @@ def align(config: AlignConfig) -> Alignment:
     found = aligned(config, source, texts, numbers, key)
     weights = np.array([counts[x] for x in numbers], np.float64)
     matches = is_matcher(config.model)
-    made = reading_numbers(source, alphabet, found.shares, words=matches)
+    made = reading_numbers(source, alphabet, found.shares)
 
     def more(folder: Path) -> None:
         alphabet.save(folder)

@@ -13,7 +13,9 @@ from pegasus_zh.text.documents import OnBadRecord
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.matching.batches import longest
 from retrieval.matching.pairs import Pair, Reader, Wanted, read_pairs
+from retrieval.matching.predict import is_matcher, read_reading
 from retrieval.matching.score import auc_interval
+from retrieval.matching.start import beginning_to_match
 from retrieval.matching.train import Fold, MatchingRecipe, heldout_scores, train_matcher
 from retrieval.vectors.source import load_alone
 from training.files.atomic import write_bytes
@@ -62,6 +64,11 @@ def train(config: TrainConfig) -> None:
     joined(config.launch)
     with hold(config.folder, config.launch):
         source = load_alone(config.model)
+        if not is_matcher(config.model):
+            source = beginning_to_match(source)
+        elif read_reading(config.model).shared != config.recipe.shared:
+            other = "--no-shared" if config.recipe.shared else "--shared"
+            raise DataError(f"{config.model}: it was trained by {other}: give that, or another --model")
         labelled, more = _pairs(config, source)
         if len({pair.label for pair in labelled}) == 1:
             raise DataError(f"{', '.join(config.data)}: all labels are {labelled[0].label:g}; both are needed")

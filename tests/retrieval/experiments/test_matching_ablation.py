@@ -81,15 +81,6 @@ def test_overlap_is_jaccards_share_of_the_pairs_numbers(folder: Path) -> None:
     assert cell["scores"] == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_numbers_by_their_key_begin_as_the_plain_text_itself(folder: Path) -> None:
-    """The alphabet has other ids, and the labels' words other rows: before any training both matchers say nothing."""
-    first = [
-        json.loads((folder / "out" / "cells" / f"{way}, fold 0, 0.json").read_text())["curve"][0][1]
-        for way in ("key", "plain")
-    ]
-    assert first[0] == 0.5  # the words of the labels are one and the same
-
-
 @pytest.mark.slow
 def test_more_ways_go_on_from_those_there_are(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "out", tmp_path / "out")

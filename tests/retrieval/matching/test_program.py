@@ -125,7 +125,9 @@ def test_windows_and_batches_change_nothing(monkeypatch) -> None:
         monkeypatch.setattr("retrieval.matching.predict.TOKENS", 100)
         np.testing.assert_allclose(score(pairs), at_once, atol=2e-5)
     with jax.set_mesh(make_mesh(MeshConfig(data=8))):
-        np.testing.assert_allclose(scorer(Matcher(encoder, Reading(most=14, rare=True, shared=True)))(pairs), at_once, atol=2e-5)
+        np.testing.assert_allclose(
+            scorer(Matcher(encoder, Reading(most=14, rare=True, shared=True)))(pairs), at_once, atol=2e-5
+        )
 
 
 def one_step(mesh: jax.sharding.Mesh, **given) -> tuple[float, dict]:

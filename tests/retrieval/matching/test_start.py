@@ -9,7 +9,7 @@ import pytest
 
 from retrieval.matching.alignment.table import of_key
 from retrieval.matching.alphabet import NO, YES, make_alphabet
-from retrieval.matching.start import reading_numbers
+from retrieval.matching.start import beginning_to_match, reading_numbers
 from rope.encoder.roformer import encode, logits
 from tests.retrieval.matching.small_matching import NUMBERS, as_numbers, texts
 from tests.retrieval.vectors.test_encoding import CHARACTERS, TOKENIZER, source
@@ -43,9 +43,23 @@ def test_rows_are_mixed_by_shares_and_what_is_missing_is_unknown() -> None:
     np.testing.assert_allclose(
         made.model.embeddings.word[106], 0.25 * word[106] + 0.5 * word[107] + 0.25 * word[100], rtol=1e-6
     )
-    for row in (NO, YES, 107):
-        np.testing.assert_array_equal(made.model.embeddings.word[row], word[100])
+    np.testing.assert_array_equal(made.model.embeddings.word[107], word[100])
+    np.testing.assert_array_equal(made.model.embeddings.word[[NO, YES]], word[[NO, YES]])  # may have been learned
     assert made.config.vocabulary % 16 == 0 and len(made.model.embeddings.word) == made.config.vocabulary
+
+
+def test_words_of_labels_and_marks_begin_as_far_apart_as_words() -> None:
+    plain = source()
+    made, same, other = (beginning_to_match(plain, seed) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, made.model, same.model)
+    word, kind = made.model.embeddings.word, made.model.embeddings.type
+    assert kind is not None and np.abs(word[[NO, YES]] - other.model.embeddings.word[[NO, YES]]).min() > 0
+    wide = plain.model.embeddings.word[106:].std()
+    for apart in (word[YES] - word[NO], kind[1] - kind[0]):
+        assert wide / 2 < apart.std() < 3 * wide
+    kept = [n for n in range(len(word)) if n not in (NO, YES)]
+    np.testing.assert_array_equal(word[kept], plain.model.embeddings.word[kept])
+    jax.tree.map(np.testing.assert_array_equal, made.model.blocks, plain.model.blocks)
 
 
 def test_drawn_rows_are_random_and_their_layers_are_kept() -> None:

@@ -29,6 +29,8 @@ def main() -> None:
         ["critics"],
         ["embeddings"],
         ["roformer_sim"],
+        ["matching"],
+        ["matching", "--width", "256", "--layers", "4", "--pairs", "2000"],
         ["vectors"],
         ["training_step", "--preset", "tiny", "--rows", "16"],
         ["training_step", "--preset", "t5-pegasus-small"],

@@ -22,6 +22,7 @@ SMALL = {
     "critics": ["--dimensions", "4", "--batch", "32", "--steps", "2", "--seeds", "2",
                 "--repeats", "1", "--points", "32"],
     "roformer_sim": ["--count", "80", "--width", "64", "--layers", "1", "--pairs", "4", "--repeats", "1"],
+    "matching": ["--width", "64", "--layers", "2", "--pairs", "40", "--torch-batches", "8", "--repeats", "1"],
     "embeddings": ["--count", "20", "--width", "64", "--layers", "1", "--batch", "4", "--repeats", "1"],
     "similar_questions": ["--questions", "1", "2", "--draws", "3", "--length", "3", "--preset", "tiny",
                           "--torch-batches", "1", "2", "--repeats", "1"],

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pegasus_zh.text.tokenizers import Tokenizer
+from pegasus_zh.text.tokenizers import SPECIALS
+from pegasus_zh.text_encoder import TextEncoder
 from retrieval.experiments.alignment_report import report
-from retrieval.matching.alignment.methods import METHODS
+from retrieval.matching.alignment.methods import METHODS, Given
 from retrieval.matching.alignment.statistics import Statistics, of_numbers, of_plain
 from retrieval.matching.alignment.table import Alignment, right
-from retrieval.matching.alphabet import LEAST, count_numbers, numbers_of
+from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
 from retrieval.matching.anonymise import anonymised, private_map
 from retrieval.matching.pairs import Wanted, read_rows
 from retrieval.similarity import named
@@ -29,7 +30,7 @@ from training.files.errors import DataError
 from training.ranges import check_lists, check_ranges
 from training.telling import tell
 
-SAME = "same kind"  # plain texts that were set aside of those that are anonymised
+SAME = "same kind"  # plain texts that are set aside, and not anonymised then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class AlignmentGridConfig:
     methods: tuple[str, ...] = tuple(METHODS)
     """Of those there are."""
     sizes: tuple[int, ...] = (1000, 3000, 10_000, 30_000, 0)
-    """Anonymised texts; 0: all."""
+    """Anonymised texts; 0: all, but those that are set aside where they are the plain text."""
     same: float = 0.4
     """Share of the texts that are set aside as plain text of the same kind."""
     seeds: int = 1
@@ -80,14 +81,15 @@ class Cell(NamedTuple):
 class Secret(NamedTuple):
     """Texts in numbers, and which character each number is."""
 
-    texts: list[str]
+    texts: list[str]  # those last that may be set aside
     key: dict[str, str]
-    aside: list[str]  # readable ones
+    aside: list[str]  # readable
 
 
 def alignment_grid(config: AlignmentGridConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError."""
-    tokenizer, folder = load_alone(config.model).tokenizer, Path(config.folder)
+    source, folder = load_alone(config.model), Path(config.folder)
+    tokenizer = source.tokenizer
     kinds = dict(map(named, config.plain))
     if len(kinds) < len(config.plain) or SAME in kinds:
         raise DataError(f"plain {', '.join(config.plain)}: kinds are told apart by name; write NAME=… for some")
@@ -101,9 +103,9 @@ def alignment_grid(config: AlignmentGridConfig) -> None:
     every = product(config.methods, [*([SAME] if config.same else []), *kinds], config.sizes, range(config.seeds))
     cells = {cell.name: cell for cell in (Cell(*x) for x in every)}
     files = [path for given in kinds.values() for path in given.split(",")]
-    settings = {"texts": _digest(config.texts), "plain": _digest(files), "tokenizer": tokenizer.fingerprint}
+    settings = {"texts": _digest(config.texts), "plain": _digest(files), "model": source.fingerprint}
     with experiment(folder, settings | {"same": config.same, "least": config.least}):
-        made = run_cells(folder, cells, lambda cell: _run(config, tokenizer, secret(cell.seed), tokens, cell))
+        made = run_cells(folder, cells, lambda cell: _run(config, source, secret(cell.seed), tokens, cell))
         tell(report(folder, made, shown_settings(config)))
         made.complete()
 
@@ -118,27 +120,28 @@ def _secret(texts: Sequence[str], share: float, seed: int) -> Secret:
     order = np.random.default_rng([seed, 1]).permutation(len(texts))
     aside = int(share * len(texts))
     of = private_map(texts, seed)
-    hidden = [anonymised(texts[n], of) for n in order[aside:]]
+    hidden = [anonymised(texts[n], of) for n in [*order[aside:], *order[:aside]]]
     return Secret(hidden, {str(number): x for x, number in of.items()}, [texts[n] for n in order[:aside]])
 
 
 def _run(
     config: AlignmentGridConfig,
-    tokenizer: Tokenizer,
+    source: TextEncoder,
     secret: Secret,
     tokens: Callable[[str, int], Statistics],
     cell: Cell,
 ) -> dict[str, Any]:
-    texts = secret.texts[: cell.size or None]
+    texts = secret.texts[: -len(secret.aside)] if cell.kind == SAME else secret.texts
+    texts = texts[: cell.size or None]
     if len(texts) < cell.size:
         raise DataError(f"{cell.size:,} texts wanted, and there are {len(texts):,}; give smaller --sizes")
-    counts = count_numbers(texts)
-    numbers = numbers_of(counts, config.least)
+    alphabet = make_alphabet(count_numbers(texts), config.least)
+    numbers = alphabet.vocabulary[len(SPECIALS) :]
     ours = of_numbers(texts, numbers)
     theirs, begin = tokens(cell.kind, cell.seed), time.perf_counter()
-    shares = METHODS[cell.method](ours, theirs, lambda turn, turns: None)
+    shares = METHODS[cell.method](Given(ours, theirs, texts, alphabet, source), lambda turn, turns: None)
     seconds = time.perf_counter() - begin
-    found = right(Alignment(numbers, tokenizer.pieces(), shares), ours.counts, secret.key)
+    found = right(Alignment(numbers, source.tokenizer.pieces(), shares), ours.counts, secret.key)
     about = cell._asdict() | {"size": len(texts), "all": not cell.size, "numbers": len(numbers)}
     return about | {"plain": int(theirs.counts.sum()), "seconds": seconds} | found._asdict()
 

@@ -6,6 +6,7 @@
 | rank | the order of frequency, as the seed has it |
 | transport | Gromov-Wasserstein between what stands beside the commonest |
 | context | what stands beside, matched in turns |
+| likelihood | context with what the encoder expects |
 | methods | these by name |
 | table | alignments as files, and how right they are |
 """

@@ -30,10 +30,7 @@ def by_context(
 ) -> np.ndarray:
     """float32 [n, m], shares of a number that are a token: each row sums to 1. told: of each turn, and how many."""
     n, m = len(numbers.counts), len(tokens.counts)
-    sizes = [FIRST] * TURNS
-    while sizes[-1] < max(n, m):
-        sizes.append(int(sizes[-1] * GROWTH) + 1)
-    sizes += [max(n, m)] * LAST
+    sizes = sizes_of(n, m)
     match, context = np.zeros((n, m), np.float32), Context(numbers, tokens)
     for turn, size in enumerate(sizes):
         one, other = numbers.order[:size], tokens.order[: int(size * WIDER)]
@@ -42,6 +39,14 @@ def by_context(
         match[np.ix_(one, other)] = balanced(likeness / TEMPERATURES[turn * len(TEMPERATURES) // len(sizes)])
         told(turn + 1, len(sizes))
     return match
+
+
+def sizes_of(n: int, m: int) -> list[int]:
+    """How many of the commonest numbers are matched, in each turn."""
+    sizes = [FIRST] * TURNS
+    while sizes[-1] < max(n, m):
+        sizes.append(int(sizes[-1] * GROWTH) + 1)
+    return sizes + [max(n, m)] * LAST
 
 
 class Context:

@@ -63,7 +63,7 @@ def read_key(path: str) -> dict[str, str]:
 
 def of_key(numbers: list[str], tokens: list[str], key: dict[str, str]) -> np.ndarray:
     """float32 [n, m]: what is known, as shares."""
-    places = {token: m for m, token in enumerate(tokens)}
+    places = {token: m for m, token in enumerate(tokens) if token}  # some ids may be of no token
     shares = np.zeros((len(numbers), len(tokens)), np.float32)
     for n, number in enumerate(numbers):
         if (m := places.get(key.get(number, ""))) is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.matching.alignment.methods import METHODS
+from retrieval.matching.alignment.methods import METHODS, Given
 from retrieval.matching.alignment.statistics import of_numbers, of_plain
 from retrieval.matching.alignment.table import Alignment, of_key, read_key, right
 from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
@@ -49,7 +49,7 @@ class AlignConfig:
     """Instead of plain texts, for --method rank: a JSON object of tokens and how often they come."""
     method: Annotated[str, one_of([*METHODS, KEY])] = "context"
     """rank: by frequency alone, as the seed; transport: Gromov-Wasserstein of the commonest; context: by what stands
-    beside; key: what --key says."""
+    beside; likelihood: that, and by what the model expects there; key: what --key says."""
     key: str = ""
     """number TAB character, where it is known: the alignment is scored by it."""
     least: int = LEAST
@@ -80,7 +80,7 @@ def align(config: AlignConfig) -> Alignment:
         f"{config.least} times or more, {sum(counts[x] for x in numbers) / counts.total():.1%} of the texts"
     )
     key = read_key(config.key) if config.key else {}
-    found = aligned(config, source, texts, numbers, key)
+    found = aligned(config, source, texts, alphabet, key)
     weights = np.array([counts[x] for x in numbers], np.float64)
     matches = is_matcher(config.model)
     made = reading_numbers(source, alphabet, found.shares)
@@ -107,13 +107,13 @@ def align(config: AlignConfig) -> Alignment:
 
 
 def aligned(
-    config: AlignConfig, source: TextEncoder, texts: Sequence[str], numbers: list[str], key: dict[str, str]
+    config: AlignConfig, source: TextEncoder, texts: Sequence[str], alphabet: PegasusTokenizer, key: dict[str, str]
 ) -> Alignment:
     """By `config.method`."""
     tokenizer = source.tokenizer
     if not isinstance(tokenizer, PegasusTokenizer):
         raise DataError(f"{config.model}: its tokenizer is no vocab.txt")
-    tokens = tokenizer.vocabulary
+    tokens, numbers = _tokens(tokenizer), alphabet.vocabulary[len(SPECIALS) :]
     if config.method == KEY:
         return Alignment(numbers, tokens, of_key(numbers, tokens, key))
     ours, theirs = of_numbers(texts, numbers), of_plain(all_texts(config.plain, config.field), tokenizer)
@@ -127,14 +127,21 @@ def aligned(
             bar.total = turns
             bar.update()
 
-        return Alignment(numbers, tokens, METHODS[config.method](ours, theirs, turn))
+        return Alignment(numbers, tokens, METHODS[config.method](Given(ours, theirs, texts, alphabet, source), turn))
+
+
+def _tokens(tokenizer: PegasusTokenizer) -> list[str]:
+    """By id, with those that were added; "" for an id that is of none."""
+    found = [*tokenizer.vocabulary, *[""] * (tokenizer.vocab_size - len(tokenizer.vocabulary))]
+    for token in tokenizer.settings.added:
+        found[token.id] = token.content
+    return found
 
 
 def _counts(path: str, tokenizer: PegasusTokenizer) -> np.ndarray:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        counts = np.array([float(found.get(token, 0)) for token in tokenizer.vocabulary])
-        counts.resize(tokenizer.vocab_size)  # with those that were added
+        counts = np.array([float(found.get(token, 0)) for token in _tokens(tokenizer)])
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: no JSON object of tokens and counts ({error}); write one") from None
     counts[: len(SPECIALS)] = 0

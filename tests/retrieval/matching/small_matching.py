@@ -14,6 +14,7 @@ from tests.retrieval.vectors.test_encoding import CHARACTERS, source
 from tests.rope.encoder.random_encoder import ROFORMER
 
 NUMBERS = [str(7 * n + 3) for n in range(len(CHARACTERS))]  # of each character
+KEY = dict(zip(NUMBERS, CHARACTERS, strict=True))
 
 
 def texts(count: int, seed: int = 0) -> list[str]:

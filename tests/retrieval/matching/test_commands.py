@@ -71,7 +71,10 @@ def test_anonymised_rows_keep_columns_and_labels_and_are_undone_by_the_key(align
     assert len((aligned / "anon/q.tsv").read_text().splitlines()) == 60
 
 
-@pytest.mark.parametrize("method", ["rank --plain plain.txt", "context --plain plain.txt", "rank --counts c.json"])
+@pytest.mark.parametrize(
+    "method",
+    ["rank --plain plain.txt", "context --plain plain.txt", "likelihood --plain plain.txt", "rank --counts c.json"],
+)
 def test_an_alignment_is_an_encoder_that_reads_numbers(run, aligned: Path, method: str) -> None:
     (aligned / "c.json").write_text(json.dumps({"天": 9, "今": 7, "[CLS]": 99}), "utf-8")
     out = "-".join(method.split()[::2])

@@ -11,12 +11,11 @@ from retrieval.matching.alignment.table import of_key
 from retrieval.matching.alphabet import NO, YES, make_alphabet
 from retrieval.matching.start import beginning_to_match, reading_numbers
 from rope.encoder.roformer import encode, logits
-from tests.retrieval.matching.small_matching import NUMBERS, as_numbers, texts
-from tests.retrieval.vectors.test_encoding import CHARACTERS, TOKENIZER, source
+from tests.retrieval.matching.small_matching import KEY, NUMBERS, as_numbers, texts
+from tests.retrieval.vectors.test_encoding import TOKENIZER, source
 
 ALPHABET = make_alphabet(Counter(NUMBERS), 1)
 ORDER = ALPHABET.vocabulary[106:]
-KEY = dict(zip(NUMBERS, CHARACTERS, strict=True))
 
 
 def test_by_the_true_map_states_and_logits_are_those_of_the_characters() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 
 from pegasus_zh.text.documents import SKIP, OnBadRecord
 from pegasus_zh.text.lines import is_blank
-from pegasus_zh.text.records import BadRecord, Record, cells, text_of
+from pegasus_zh.text.records import COLUMNS, BadRecord, Record, cells, text_of
 from pegasus_zh.text.tokenizers import Tokenizer
 from retrieval.matching.alphabet import RARE, is_alphabet, is_number
-from retrieval.texts import read_records
+from retrieval.texts import is_score, read_records
 from training.files.errors import DataError
 from training.telling import tell
 
@@ -41,9 +41,10 @@ def read_rows(
 ) -> Iterator[Row | None]:
     """The rows of a file, in order. Raises BadRecord, with file, line and remedy, for one that is not as wanted; or, if
     such are to be skipped, gives None for it and counts it in `bad` by reason; without `bad` nothing can be skipped."""
+    names: list[str] = []  # of the first record's fields, in whose order those of all are taken
     for record in read_records(path):
         try:
-            yield _row(record, wanted)
+            yield _row(record, wanted, names)
         except BadRecord as error:
             if bad is None:
                 raise
@@ -53,14 +54,23 @@ def read_rows(
             yield None
 
 
-def _row(record: Record, wanted: Wanted) -> Row:
+def _row(record: Record, wanted: Wanted, names: list[str]) -> Row:
     found = cells(record)
-    columns = [_cell(found, name, record) for name in found] if isinstance(found, dict) else found
-    least = 3 if wanted.labels else 1 if wanted.single else 2
-    if not least <= len(columns) <= 3:
+    if isinstance(found, dict):
+        names[:] = names or found
+        kept = [name for name in dict.fromkeys([*names, *found]) if name in found]
+        kept = [name for name in kept if not COLUMNS["id"].fullmatch(name)]
+        texts = [name for name in kept if not is_score(name)]
+        texts = texts if len(texts) < len(kept) else kept[:2]  # by place, where none is named as a label
+        columns = [_cell(found, name, record) for name in texts]
+        rest = [_cell(found, name, record) for name in kept if name not in texts]
+    else:
+        columns, rest = found[:2], found[2:]
+    if not (1 if wanted.single else 2) <= len(columns) <= 2 or not wanted.labels <= len(rest) <= 1:
         what = "text TAB text" + " TAB label" * wanted.labels
-        raise BadRecord("columns", f"{record.place}: {len(columns)} column(s), not {what}; mend the row")
-    for number, text in enumerate(columns[:2], 1):
+        count = len(columns) + len(rest)
+        raise BadRecord("columns", f"{record.place}: {count} column(s), not {what}; mend the row")
+    for number, text in enumerate(columns, 1):
         if is_blank(text):
             raise BadRecord("an empty text", f"{record.place}: column {number} is empty; remove the row")
         if wanted.numbers and (strange := [x for x in text.split() if not is_number(x)]):
@@ -69,8 +79,8 @@ def _row(record: Record, wanted: Wanted) -> Row:
                 f"{record.place}: {strange[0]!r} in column {number} is no number from 0 on; texts are to be numbers "
                 f"between blanks; mend the row",
             )
-    label = _label(columns[2], record, wanted) if wanted.labels else None
-    return Row(record.place, columns[0], columns[1] if len(columns) > 1 else "", label, tuple(columns[2:]))
+    label = _label(rest[0], record, wanted) if wanted.labels else None
+    return Row(record.place, columns[0], columns[1] if len(columns) > 1 else "", label, tuple(rest))
 
 
 def _cell(fields: dict[str, Any], name: str, record: Record) -> str:

@@ -46,6 +46,8 @@ OBJECTS = [{"a": "12 7", "b": 7, "label": 1}, {"a": "0 0", "b": "12 5", "label":
         ("p.tsv.gz", "12 7\t7\t1\n0 0\t12 5\t0"),
         ("p.csv", '12 7,7,1\n"0 0","12 5",0\n'),
         ("p.csv", "text1,text2,label\n12 7,7,1\n0 0,12 5,0\n"),
+        ("p.csv", "label,id,question1,question2\n1,8,12 7,7\n0,9,0 0,12 5\n"),
+        ("p.jsonl", '{"id": 3, "label": 1, "a": "12 7", "b": "7"}\n{"b": "12 5", "a": "0 0", "label": 0, "id": 4}\n'),
         ("p.csv.gz", "12 7,7,1\n0 0,12 5,0\n"),
         ("p.jsonl", "\n".join(map(json.dumps, OBJECTS))),
         ("p.jsonl.gz", "\n".join(map(json.dumps, OBJECTS))),

@@ -20,7 +20,7 @@ WIDER = 1.5  # times as many tokens as numbers are looked at: the ranks differ
 NEIGHBOURS = 60  # K
 WEIGHTS = (2 / 3, 1 / 3)  # of what stands next to it, and of what stands one further
 FREQUENCY = 0.05  # weight of the difference of log frequencies, beside likenesses in [0, 2]
-TEMPERATURES = (0.1, 0.07, 0.05, 0.04)  # of the matchings, a quarter of the turns each
+TEMPERATURES = (0.085, 0.06, 0.042, 0.034)  # of the matchings, a quarter of the turns each
 SURE = 0.2  # a smaller share says nothing of neighbours
 BALANCING = 30  # rounds of Sinkhorn
 

@@ -25,8 +25,9 @@ from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.matching.alphabet import NO, YES
+from retrieval.matching.matcher import Matcher, Reading
 from retrieval.matching.pairs import Reader
-from retrieval.matching.predict import Matcher, Reading, predicted, probabilities, scorer
+from retrieval.matching.predict import predicted, probabilities, scorer
 from rope.encoder.huggingface import write_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from training.files.weights import empty

@@ -1,7 +1,6 @@
 """How much anonymised text, and plain text of which kind, does it take to know what the numbers are? Methods x kinds of
 plain text x sizes, on readable texts by private maps, so that what is right is known."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from retrieval.matching.pairs import Wanted, read_rows
 from retrieval.similarity import named
 from retrieval.texts import all_texts
 from retrieval.vectors.source import load_alone
-from training.experiment.cells import experiment, run_cells
+from training.experiment.cells import digest_of_files, experiment, run_cells
 from training.experiment.report import shown_settings
 from training.files.errors import DataError
 from training.ranges import check_lists, check_ranges
@@ -102,8 +101,8 @@ def alignment_grid(config: AlignmentGridConfig) -> None:
 
     every = product(config.methods, [*([SAME] if config.same else []), *kinds], config.sizes, range(config.seeds))
     cells = {cell.name: cell for cell in (Cell(*x) for x in every)}
-    files = [path for given in kinds.values() for path in given.split(",")]
-    settings = {"texts": _digest(config.texts), "plain": _digest(files), "model": source.fingerprint}
+    settings = {"texts": digest_of_files(config.texts), "model": source.fingerprint, "field": config.field}
+    settings |= {f"plain {kind}": digest_of_files(paths.split(",")) for kind, paths in kinds.items()}
     with experiment(folder, settings | {"same": config.same, "least": config.least}):
         made = run_cells(folder, cells, lambda cell: _run(config, source, secret(cell.seed), tokens, cell))
         tell(report(folder, made, shown_settings(config)))
@@ -144,10 +143,3 @@ def _run(
     found = right(Alignment(numbers, source.tokenizer.pieces(), shares), ours.counts, secret.key)
     about = cell._asdict() | {"size": len(texts), "all": not cell.size, "numbers": len(numbers)}
     return about | {"plain": int(theirs.counts.sum()), "seconds": seconds} | found._asdict()
-
-
-def _digest(paths: Sequence[str]) -> str:
-    found = hashlib.sha256()
-    for path in paths:
-        found.update(Path(path).read_bytes())
-    return found.hexdigest()[:12]

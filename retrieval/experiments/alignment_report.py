@@ -41,7 +41,9 @@ def report(folder: Path, made: Made, settings: Mapping[str, Any]) -> str:
 def _lines(rows: Sequence[Row]) -> dict[tuple[str, str], dict[int, list[Row]]]:
     lines: dict[tuple[str, str], dict[int, list[Row]]] = {}
     for row in rows:
-        lines.setdefault((row["kind"], row["method"]), {}).setdefault(row["size"], []).append(row)
+        seeds = lines.setdefault((row["kind"], row["method"]), {}).setdefault(row["size"], [])
+        if row["seed"] not in [other["seed"] for other in seeds]:  # all texts may be as many as a size that is given
+            seeds.append(row)
     return dict(sorted(lines.items(), key=lambda x: [*dict.fromkeys(k for k, _ in lines)].index(x[0][0])))
 
 

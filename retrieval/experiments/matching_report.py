@@ -22,9 +22,15 @@ POST = ("the post, random", "the post", "the post, context")
 
 
 def report(
-    folder: Path, made: Made, ways: Mapping[str, Way], labels: Sequence[np.ndarray], settings: Mapping[str, Any]
+    folder: Path,
+    made: Made,
+    ways: Mapping[str, Way],
+    labels: Sequence[np.ndarray],
+    settings: Mapping[str, Any],
+    notes: Sequence[str],
 ) -> str:
-    """matching.csv, .md, PNG and report.html in `folder`; returns the tables. labels: of each fold's pairs."""
+    """matching.csv, .md, PNG and report.html in `folder`; returns the tables. labels: of each fold's pairs. notes: on
+    the pairs."""
     rows = [*made.cells.values()]
     of = {name: found for name in ways if (found := [row for row in rows if row["way"] == name])}
     parts = {name: _parts(found, labels) for name, found in of.items()}
@@ -32,7 +38,8 @@ def report(
         Section(
             "auc",
             "AUC on pairs that were held out",
-            says="The mean of the folds; bars are 95 % intervals by DeLong's variance, dots the seeds.",
+            says="The mean of the folds. Bars are 95 % intervals, of which pairs there are (DeLong) and, of several, "
+            "of the seeds, which are dots.",
             picture=png(_areas(of, parts)),
             table=_table(of, parts, ways),
         ),
@@ -52,6 +59,7 @@ def report(
         lead=f"{len(rows)} cells of {len(of)} ways, {sum(map(len, labels)):,} pairs in {len(labels)} folds.",
         columns=COLUMNS,
         rows=[[row[name] for name in COLUMNS] for row in rows],
+        notes=notes,
         missing=made.missing,
     )
 
@@ -64,24 +72,44 @@ def _parts(rows: Sequence[Row], labels: Sequence[np.ndarray]) -> dict[int, Parts
     return {fold: Parts(*(np.mean(part, 0) for part in zip(*several, strict=True))) for fold, several in found.items()}
 
 
-def _less(one: Mapping[int, Parts], other: Mapping[int, Parts]) -> Estimate | None:
+def _seeds(rows: Sequence[Row]) -> list[float]:
+    """The mean AUC of each seed that has all folds."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["seed"], []).append(row["auc"])
+    most = max(map(len, found.values()))
+    return [float(np.mean(areas)) for areas in found.values() if len(areas) == most]
+
+
+def _estimate(parts: Mapping[int, Parts], *ways: Sequence[Row]) -> Estimate:
+    """With the variance of the seeds of these ways added, where there are several."""
+    mean, _, high = estimate_auc([*parts.values()])
+    seeds = [x for rows in ways if len(x := _seeds(rows)) > 1]
+    half = float(np.hypot(high - mean, 1.96 * np.sqrt(sum(np.var(x, ddof=1) / len(x) for x in seeds))))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _less(one: Mapping[int, Parts], other: Mapping[int, Parts]) -> dict[int, Parts]:
     """The difference on the folds that both have."""
     both = [fold for fold in one if fold in other]
-    less = [Parts(*(a - b for a, b in zip(one[fold], other[fold], strict=True))) for fold in both]
-    return estimate_auc(less) if less else None
+    return {fold: Parts(*(a - b for a, b in zip(one[fold], other[fold], strict=True))) for fold in both}
 
 
 def _table(of: Mapping[str, Sequence[Row]], parts: Mapping[str, Mapping[int, Parts]], ways: Mapping[str, Way]) -> Table:
     body = []
     for name, rows in of.items():
         beside = ways[name].beside
-        less = _less(parts[name], parts[beside]) if beside in parts and beside != name else None
-        minutes = sum(row["seconds"] for row in rows) / 60
-        counts = f"{len({row['fold'] for row in rows})} x {len({row['seed'] for row in rows})}"
-        found = [_percent(estimate_auc([*parts[name].values()])), _percent(less, "+") if less else ""]
-        body.append([name, *found, beside if less else "", counts, f"{minutes:.1f}"])
-    caption = "AUC x 100 [95 % interval], and the difference to another way on the same pairs"
-    return Table(["way", "AUC", "difference", "to", "folds x seeds", "minutes"], body, caption=caption)
+        less = _less(parts[name], parts[beside]) if beside in parts and beside != name else {}
+        apart = [_percent(_estimate(less, rows, of[beside]), "+"), beside] if less else ["", ""]
+        aligned = f"{100 * rows[0]['aligned']:.1f}" if rows[0].get("aligned") is not None else ""
+        updates = f"{rows[0]['curve'][-1][0]:,}" if rows[0]["curve"] else ""
+        found = [aligned, _percent(_estimate(parts[name], rows)), *apart]
+        body.append([name, *found, str(len({row["seed"] for row in rows})), updates])
+    caption = (
+        "AUC x 100 [95 % interval], and the difference to another way on the same pairs; intervals are of the pairs "
+        "alone where there is one seed"
+    )
+    return Table(["way", "% of the text aligned", "AUC", "difference", "to", "seeds", "updates"], body, caption=caption)
 
 
 def _percent(value: Estimate, sign: str = "") -> str:
@@ -92,9 +120,8 @@ def _areas(of: Mapping[str, Sequence[Row]], parts: Mapping[str, Mapping[int, Par
     figure = Figure(figsize=(7, 1.2 + 0.28 * len(of)), layout="constrained")
     axes = figure.subplots()
     for place, (name, rows) in enumerate(of.items()):
-        seeds = {row["seed"] for row in rows}
-        each = [100 * float(np.mean([row["auc"] for row in rows if row["seed"] == seed])) for seed in sorted(seeds)]
-        mean, low, high = (100 * x for x in estimate_auc([*parts[name].values()]))
+        each = [100 * area for area in _seeds(rows)]
+        mean, low, high = (100 * x for x in _estimate(parts[name], rows))
         axes.errorbar([mean], [place], xerr=[[mean - low], [high - mean]], fmt="|", color="C0", lw=2)
         axes.plot(each, [place] * len(each), "o", color="C0", markersize=4, alpha=0.6)
     axes.set_yticks(range(len(of)), list(of))

@@ -6,7 +6,6 @@ all that is tested on, so no text of the test was ever seen.
 """
 
 import dataclasses
-import hashlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ from retrieval.vectors.source import load_alone
 from retrieval.vectors.whitening import moments, whiten
 from rope.decoding.search import Search
 from rope.encoder.prefix_decoder import PrefixDecoder
-from training.experiment.cells import experiment, run_cells
+from training.experiment.cells import digest_of_files, experiment, run_cells
 from training.experiment.report import shown_settings
 from training.experiment.statistics import estimate_correlations
 from training.files.errors import DataError
@@ -157,12 +156,7 @@ def _settings(config: QuestionAblationConfig, source: TextEncoder) -> dict[str, 
     files = {f"pairs {name}": path for name, path in map(named, config.pairs)}
     files |= {f"groups {name}": path for name, path in map(named, config.groups)}
     files |= {f"tests {path}": path for given in config.tests for path in named(given)[1].split(",")}
-    return kept | {"encoder": source.fingerprint} | {name: _digest(path) for name, path in files.items()}
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return kept | {"encoder": source.fingerprint} | {name: digest_of_files([path]) for name, path in files.items()}
 
 
 class Split(NamedTuple):

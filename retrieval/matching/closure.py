@@ -8,6 +8,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from retrieval.matching.pairs import Pair
+from training.files.errors import DataError
+
+MOST = 10  # pairs that may follow, as parts of those that are given
 
 
 def closed(
@@ -15,7 +18,8 @@ def closed(
 ) -> list[Pair]:
     """The pairs, and after them those of label 1 that follow, each once, in a fixed order. Soft labels join nothing,
     nor do texts that are not wholly known: with a number outside of the alphabet, or the id `unknown`. Labels of 0
-    within a chain stay as they are; how many there are is told, as there the labels disagree."""
+    within a chain stay as they are; how many there are is told, as there the labels disagree. Raises DataError
+    where more than MOST times as many follow."""
     places: dict[bytes, int] = {}
     texts: list[np.ndarray] = []
     for ids in itertools.chain.from_iterable(pair[:2] for pair in pairs):
@@ -30,6 +34,12 @@ def closed(
     members: dict[int, list[int]] = {}
     for text, number in enumerate(group.tolist()):
         members.setdefault(number, []).append(text)
+    counts = [len(x) * (len(x) - 1) // 2 for x in members.values()]
+    if sum(counts) > MOST * len(pairs):
+        raise DataError(
+            f"{sum(counts):,} pairs would follow from {len(pairs):,}, {max(counts):,} of them from one chain of labels "
+            "of 1, into which one wrong label may join much: leave out --closure"
+        )
     known = {frozenset(pair) for pair in both.tolist()}
     found = (pair for texts_of in members.values() for pair in itertools.combinations(texts_of, 2))
     more = [Pair(texts[a], texts[b], 1.0) for a, b in found if frozenset((a, b)) not in known]

@@ -118,6 +118,9 @@ class Pair(NamedTuple):
     row: int = 0  # its number in the files that it is of, from 1
 
 
+MANY = 20  # rows of numbers alone, which plain text hardly begins with
+
+
 class Reader:
     """Texts to ids, and how many of them the vocabulary does not have."""
 
@@ -126,9 +129,18 @@ class Reader:
         self.numbers = is_alphabet(tokenizer)
         self._known = {x: i for i, x in enumerate(tokenizer.pieces()) if x} if self.numbers else {}
         self.ids = self.unknown = 0
+        self._numeric: int | None = 0  # rows of numbers alone, as long as all are
 
     def pair(self, row: Row) -> Pair:
-        """The ids of a row's texts."""
+        """The ids of a row's texts. Raises DataError where plain text is read, and all that comes is numbers."""
+        if not self.numbers and self._numeric is not None:
+            numeric = all(is_number(x) for text in (row.a, row.b) for x in text.split())
+            self._numeric = self._numeric + 1 if numeric else None
+            if self._numeric == MANY:
+                raise DataError(
+                    f"{row.place}: the first {MANY} rows are numbers alone, and the encoder reads plain text; run "
+                    "scripts.match_anonymised align, and give its folder as --model"
+                )
         strange: dict[str, int] = {}
         a, b = (np.array(self._encoded(text, strange), np.int32) for text in (row.a, row.b))
         self.ids += len(a) + len(b)

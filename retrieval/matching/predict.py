@@ -4,76 +4,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import NamedTuple
+from math import floor, log10
 
 import jax
 import numpy as np
 
 from pegasus_zh.text.documents import OnBadRecord
-from pegasus_zh.text_encoder import TextEncoder, load_text_encoder
+from pegasus_zh.text_encoder import TextEncoder
 from retrieval.matching.batches import framed
+from retrieval.matching.matcher import Matcher, Reading
 from retrieval.matching.pairs import Pair, Reader, Row, Wanted, read_rows
 from retrieval.matching.program import alike
 from retrieval.vectors.encoding import lay_out, pack, row_length
 from rope.encoder.roformer import RoFormer, init
-from training.files.atomic import read_json, write_json
-from training.files.errors import DataError
 from training.partition import abstract, parts_of, place, replicate, spec
 from training.step import compiler_options
 
-SETTINGS = "matching.json"  # beside a run's checkpoints: what its pairs' ids depend on
 WINDOW = 4096  # pairs that are packed together
 TOKENS = 4096  # positions of a batch
 Score = Callable[[Sequence[Pair]], np.ndarray]  # pairs -> log-odds float32 [n]
-
-
-class Reading(NamedTuple):
-    """How pairs became ids in a training."""
-
-    most: int  # ids between the marks
-    rare: bool
-    shared: bool  # token types say which ids the other text has
-
-    def write(self, folder: Path) -> None:
-        write_json(folder / SETTINGS, self._asdict())
-
-
-class Matcher(NamedTuple):
-    """A trained encoder."""
-
-    source: TextEncoder
-    reading: Reading
-
-
-def is_matcher(folder: str | Path) -> bool:
-    """Does it match pairs: a run of scripts.match_anonymised train, or what align made of one?"""
-    return (Path(folder) / SETTINGS).is_file()
-
-
-def read_reading(folder: str | Path) -> Reading:
-    """Raises DataError where `is_matcher` says no."""
-    if not is_matcher(folder):
-        raise DataError(
-            f"{folder}: no run of scripts.match_anonymised train, nor aligned of one ({SETTINGS} is not there)"
-        )
-    found = read_json(Path(folder) / SETTINGS)
-    return Reading(most=int(found["most"]), rare=bool(found["rare"]), shared=bool(found["shared"]))
-
-
-def load_matcher(folder: str | Path, average: int = 1) -> Matcher:
-    """That of a run of scripts.match_anonymised train, or of what align made of one; the mean of the weights of a run's
-    `average` newest checkpoints. Raises DataError."""
-    folder, reading = Path(folder), read_reading(folder)
-    if average == 1:
-        return Matcher(load_text_encoder(folder), reading)
-    kept = (folder / "checkpoints").iterdir() if (folder / "checkpoints").is_dir() else ()
-    steps = sorted(int(x.name) for x in kept if x.name.isdigit())[-average:]
-    if len(steps) < average:
-        raise DataError(f"{folder}: {len(steps)} checkpoints, fewer than the {average} to be averaged; train more")
-    sources = [load_text_encoder(folder, step=step) for step in steps]
-    mean = jax.tree.map(lambda *arrays: np.mean(arrays, 0), *(source.model for source in sources))
-    return Matcher(sources[0]._replace(model=mean), reading)
 
 
 def scorer(matcher: Matcher, both_orders: bool = False) -> Score:
@@ -133,8 +82,14 @@ def scorer_for(source: TextEncoder, reading: Reading) -> Callable[[RoFormer, Seq
 
 
 def probabilities(odds: np.ndarray) -> np.ndarray:
-    """Of log-odds, float64, which neither end rounds away."""
+    """Of log-odds, float64, which keeps apart what lies within 36 of 0."""
     return 1 / (1 + np.exp(-odds.astype(np.float64)))
+
+
+def written(probability: float) -> str:
+    """With six digits of itself, or of what is missing to 1, so that what is ranked is not tied."""
+    least = min(probability, 1 - probability)
+    return f"{probability:.{5 - floor(log10(least)) if least else 17}f}"
 
 
 def ensemble(scores: Sequence[Score], readers: Sequence[Reader], rows: Sequence[Row]) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,8 +19,9 @@ from pegasus_zh.text_encoder import TextEncoder
 from retrieval.matching.batches import Hiding, MatchingBatches, MatchingForm
 from retrieval.matching.closure import closed
 from retrieval.matching.hiding import Masks
+from retrieval.matching.matcher import Reading
 from retrieval.matching.pairs import Pair
-from retrieval.matching.predict import Reading, probabilities, scorer_for
+from retrieval.matching.predict import probabilities, scorer_for
 from retrieval.matching.program import matching_program
 from retrieval.matching.score import auc
 from rope.encoder.roformer import RoFormer, RoFormerConfig
@@ -64,7 +65,7 @@ class MatchingRecipe:
     closure: bool = False
     """Labels follow from others: alike to what is alike to it."""
     heldout_text: bool = True
-    """The texts of held-out rows are learned of, without their labels."""
+    """The texts of held-out rows are learned of where something is hidden, without their labels."""
     average: int = 1
     """Checkpoints kept, an epoch apart, to be averaged (scripts.match_anonymised predict --average)."""
     eval_epochs: float = 1
@@ -103,7 +104,7 @@ class MatchingRecipe:
             log_every=min(10, steps),
             eval_every=between,
             save_every=between,
-            keep=max(self.average, 2),
+            keep=self.average + 1,  # one that is saved when the run is told to stop puts none of them out
             seed=self.seed,
         )
 
@@ -139,12 +140,13 @@ def train_matcher(
     """Trains in `folder`, which is then a model for retrieval.matching.predict. fold: None holds nothing out. Raises
     DataError and ValueError."""
     held = [fold is not None and fold.holds(n) for n in range(len(labelled))]
-    heldout, trained = (
-        list(compress(labelled, held)),
-        [pair for pair, out in zip(labelled, held, strict=True) if not out],
-    )
+    heldout = list(compress(labelled, held))
+    trained = [pair for pair, out in zip(labelled, held, strict=True) if not out]
     learned = closed(trained, tell, source.tokenizer.unk_id) if recipe.closure else trained
-    nameless = [pair._replace(label=float("nan")) for pair in heldout] if recipe.heldout_text else []
+    asks = bool(recipe.masks or recipe.sides)  # of pairs without label, too
+    if not asks and any(pair.label != pair.label for pair in unlabelled):
+        raise DataError("pairs without label teach nothing where nothing is hidden: give --masks, or no --unlabelled")
+    nameless = [pair._replace(label=float("nan")) for pair in heldout] if recipe.heldout_text and asks else []
     pairs = [*learned, *nameless, *unlabelled]
     tokenizer, model = source.tokenizer, recipe.model(source.config)
     if recipe.shared and model.types < 2:
@@ -162,7 +164,7 @@ def train_matcher(
         f"{len(heldout):,} held out; {batches.form.rows} rows of {batches.form.length} for {loop.microbatch} pairs"
     )
     labels = np.array([pair.label for pair in heldout])
-    score = scorer_for(source._replace(config=model), recipe.reading)
+    score = scorer_for(source, recipe.reading)  # as predict computes it
 
     def review(arrays: RoFormer, step: int) -> dict[str, float]:
         return {"auc": auc(score(arrays, heldout), labels)}
@@ -175,7 +177,8 @@ def train_matcher(
             "pairs": [len(pairs), digest(pairs)],
         },
     )
-    about = {"encoder": dataclasses.asdict(source.config), "tokenizer": tokenizer.fingerprint}
+    about: dict[str, Any] = {"encoder": dataclasses.asdict(source.config), "tokenizer": tokenizer.fingerprint}
+    about |= {"schedule": [loop.save_every, loop.steps]}  # of checkpoints that may be averaged
     if jax.process_index() == 0:
         keep_tokenizer(tokenizer, folder / "tokenizer")
         recipe.reading.write(folder)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from rope.encoder.roformer import RoFormer, RoFormerConfig, encode
 from rope.layers.attention import attention
 from rope.layers.masks import segment_positions
+from rope.layers.primitives import recomputed
 from rope.layers.transformer import run_block
 from rope.positions.extension import extended_rotation
 from rope.positions.rotary import Rotation, rotate
@@ -27,7 +28,8 @@ def encode_firsts(
     key: jax.Array | None = None,
 ) -> jax.Array:
     """Ids and segments [B, T], which number a row's texts from 1, and token types -> [B, texts, D]; of a text that is
-    not there, any number. `key` turns dropout on."""
+    not there, any number. `key` turns dropout on, which drops other weights than
+    `encode` does."""
     c, positions = config, segment_positions(segments)
     mine = segments[:, None] == jnp.arange(1, texts + 1)[None, :, None]
     firsts = mine & (positions == 0)[:, None]
@@ -51,4 +53,8 @@ def encode_firsts(
         return attention(query, key, value, mask=of, dropout_rate=rate, dropout_key=drops, implementation="xla")
 
     last = jax.tree.map(lambda p: p[-1], model.blocks)
-    return run_block(at_firsts(x), last, c, mix, last_key, memory=x)
+
+    def layer(x: jax.Array, firsts: jax.Array) -> jax.Array:
+        return run_block(firsts, last, c, mix, last_key, memory=x)
+
+    return recomputed(layer, c.remat)(x, at_firsts(x))

@@ -1,8 +1,9 @@
 """An experiment is named cells, each one file: it goes on after a kill with what is missing, and ends in a report."""
 
+import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -119,3 +120,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
         raise error
     return f"out of memory ({text}): give smaller sizes"
+
+
+def digest_of_files(paths: Iterable[str | Path]) -> str:
+    """Of what is in them, one after the other."""
+    found = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()[:12]

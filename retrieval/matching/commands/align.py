@@ -15,8 +15,8 @@ from retrieval.matching.alignment.methods import METHODS, Given
 from retrieval.matching.alignment.statistics import of_numbers, of_plain
 from retrieval.matching.alignment.table import Alignment, of_key, read_key, right
 from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
+from retrieval.matching.matcher import is_matcher, read_reading
 from retrieval.matching.pairs import anonymised_texts
-from retrieval.matching.predict import is_matcher, read_reading
 from retrieval.matching.start import reading_numbers
 from retrieval.texts import all_texts
 from retrieval.vectors.source import load_alone

@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 
 from pegasus_zh.text.documents import OnBadRecord
+from retrieval.matching.matcher import load_matcher
 from retrieval.matching.pairs import Reader, told
-from retrieval.matching.predict import load_matcher, predicted, scorer
+from retrieval.matching.predict import predicted, scorer, written
 from training.files.atomic import atomic_write, check_out_file
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -61,10 +62,11 @@ def predict(config: PredictConfig) -> None:
         scores = [scorer(matcher, config.both_orders) for matcher in matchers]
         for window in predicted(config.data, scores, readers, config.on_bad_record, bad):
             for row, p in window:
-                if config.pasted:
-                    file.write(f"{row.a}\t{row.b}\t{p:.6f}\n" if row else "")
-                else:
-                    file.write("\n" if p is None else f"{p:.6f}\n")
+                line = "" if p is None else written(p)
+                if not config.pasted:
+                    file.write(f"{line}\n")
+                elif row:
+                    file.write(f"{row.a}\t{row.b}\t{line}\n")
             bar.update(len(window))
     bar.close()
     for reader, folder in zip(readers, config.model, strict=True):

@@ -12,8 +12,9 @@ import numpy as np
 from pegasus_zh.text.documents import OnBadRecord
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.matching.batches import longest
+from retrieval.matching.matcher import is_matcher, read_reading
 from retrieval.matching.pairs import Pair, Reader, Wanted, read_pairs
-from retrieval.matching.predict import is_matcher, read_reading
+from retrieval.matching.predict import written
 from retrieval.matching.score import auc_interval
 from retrieval.matching.start import beginning_to_match
 from retrieval.matching.train import Fold, MatchingRecipe, heldout_scores, train_matcher
@@ -34,7 +35,7 @@ class TrainConfig:
     """Train a classifier of pairs, on labelled and unlabelled ones; the same command goes on."""
 
     model: str
-    """What is begun with: a folder of align, or any encoder with a masked language model's head, for plain text."""
+    """What is begun with: a folder of align; for plain text any encoder with a masked language model's head."""
     data: tuple[str, ...]
     """Labelled pairs: text TAB text TAB 0 or 1."""
     unlabelled: tuple[str, ...] = ()
@@ -81,8 +82,9 @@ def train(config: TrainConfig) -> None:
             with jax.set_mesh(mesh):
                 found = heldout_scores(config.recipe, source, trained.state.model, labelled, fold)
             held = [pair for n, pair in enumerate(labelled) if fold.holds(n)]
-            lines = (f"{x.row}\t{x.label:g}\t{p:.6f}\n" for x, p in zip(held, found.tolist(), strict=True))
-            write_bytes(run / "heldout.tsv", "".join(lines).encode())
+            lines = (f"{x.row}\t{x.label:g}\t{written(p)}\n" for x, p in zip(held, found.tolist(), strict=True))
+            if jax.process_index() == 0:
+                write_bytes(run / "heldout.tsv", "".join(lines).encode())
             labels = np.array([pair.label for pair in held])
             if len({*labels.tolist()}) == 2:
                 area = auc_interval(found, labels)

@@ -47,6 +47,8 @@ def folder(tmp_path_factory) -> Path:
     write_model(folder / "m", replace(ROFORMER, types=2))
     write_pairs(folder / "p.tsv", 120, 0)
     write_pairs(folder / "l.tsv", 80, 5)
+    short = [line for line in (folder / "l.tsv").read_text("utf-8").splitlines() if len(line) < 10]
+    (folder / "l.tsv").write_text("".join(f"一{line}\n" for line in short), "utf-8")  # none is among the others
     for name, seed in (("t", 10), ("o", 20)):
         (folder / f"{name}.txt").write_text("".join(f"{text}\n" for text in texts(200, seed)), "utf-8")
     matching_ablation(config(folder))

@@ -11,7 +11,8 @@ from scipy.special import log_softmax
 
 from retrieval.matching.alphabet import NO, YES
 from retrieval.matching.batches import Hiding, MatchingBatches, framed
-from retrieval.matching.predict import Matcher, Reading, probabilities, scorer
+from retrieval.matching.matcher import Matcher, Reading
+from retrieval.matching.predict import probabilities, scorer
 from retrieval.matching.program import loss, shared
 from retrieval.matching.train import MatchingRecipe
 from rope.encoder.roformer import encode, logits

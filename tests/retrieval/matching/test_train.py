@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pegasus_zh.text_encoder import load_text_encoder
+from retrieval.matching.matcher import load_matcher
 from retrieval.matching.pairs import Pair
-from retrieval.matching.predict import load_matcher, probabilities, scorer
+from retrieval.matching.predict import probabilities, scorer
 from retrieval.matching.score import auc
 from retrieval.matching.train import Fold, MatchingRecipe, heldout_scores, train_matcher
 from rope.encoder.roformer import RoFormerConfig, init

@@ -158,9 +158,10 @@ def _begin(
         _check_identity(folder, checkpoints.config(first).get("fixed", {}), identity)
         tell(f"{folder}: {'finished' if first >= steps else 'resumed'} at step {first} of {steps}")
     if state is None:
-        state = jax.jit(training.program.init)()
-        if training.start is not None:
-            state = state.replace(model=place(training.start, target.model))
+        if training.start is None:
+            return jax.jit(training.program.init)()
+        state = jax.jit(lambda: replace(training.program.init(), model=None))()  # no weights are drawn in vain
+        state = state.replace(model=place(training.start, target.model))
     return state
 
 

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pegasus_zh.rows.packing import SOURCE, TARGET, decode_rows, encode_row
 from pegasus_zh.t5.mt5 import MT5, MT5Config, init
+from training.files.weights import hollow
 
 # No two sizes are equal, so that a wrong axis cannot pass; heads x head_size is not the width.
 TINY = MT5Config(
@@ -20,20 +22,25 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def random_model(config: MT5Config, seed: int = 0) -> MT5:
-    """As `init` draws it, but norm scales are not ones, relative biases are as large as scores, attention speaks up."""
+    """Of `init`'s variances, but norm scales are not ones, relative biases are as large as scores, attention speaks up.
+
+    NumPy draws: `init` would be compiled for each configuration, in every worker that collects tests.
+    """
     random = np.random.default_rng(seed)
 
-    def disturb(path, x: jax.Array) -> jax.Array:
-        name = jax.tree_util.keystr(path)
-        noise = random.standard_normal(x.shape).astype(np.float32)
+    def draw(path, x: np.ndarray) -> jax.Array:
+        name, noise = jax.tree_util.keystr(path), random.standard_normal(x.shape)
         if "norm" in name:
-            return x * np.exp(0.3 * noise)
-        if "attention" in name and "output" in name:
-            return 4 * x
-        return noise + 0 * x if "relative_bias" in name else x
+            noise = np.exp(0.3 * noise)
+        elif "query" in name:
+            noise *= (config.width * config.head_size) ** -0.5
+        elif "attention" in name and "output" in name:
+            noise *= 4 * x.shape[-2] ** -0.5
+        elif "relative_bias" not in name and "embedding" not in name:
+            noise *= x.shape[-2] ** -0.5
+        return jnp.asarray(noise, x.dtype)
 
-    model = jax.jit(init, static_argnums=0)(config, jax.random.key(seed, impl="rbg"))
-    return jax.tree.map_with_path(disturb, model)
+    return jax.tree.map_with_path(draw, hollow(partial(init, config)))
 
 
 def on_mesh(model: MT5, config: MT5Config) -> MT5:

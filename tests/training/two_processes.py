@@ -13,15 +13,15 @@ import threading
 import time
 from pathlib import Path
 
-DEVICES = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+DEVICES = "--xla_force_host_platform_device_count="
 
 
 def start(folder: str, *options: str) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"XLA_FLAGS": DEVICES, "PYTHONPATH": root}
+    root, flags = str(Path(__file__).parents[2]), os.environ["XLA_FLAGS"].replace(f"{DEVICES}8", f"{DEVICES}4")
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": root}
     both = [
         subprocess.Popen([sys.executable, __file__, folder, address, str(rank), *options], env=environment)
         for rank in range(2)

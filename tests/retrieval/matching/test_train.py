@@ -42,6 +42,7 @@ def same(one, other) -> None:
     jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, x.model) for x in (one, other)))
 
 
+@pytest.mark.slow  # the engine resumes as in test_simcse.py; batches by their step are in test_batches.py
 def test_the_same_seed_gives_the_same_bits_and_a_stopped_run_ends_so(tmp_path) -> None:
     given = recipe(masks="spans", sides=0.2, rare=True, adversary=0.5, eval_epochs=1)
     whole = trained(given, tmp_path / "whole")

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the tr
 
 
 def recipe(**changes) -> JointRecipe:
-    loop = LoopConfig(steps=4, batch_size=4, eval_every=2, save_every=2, log_every=1, seed=3)
+    loop = LoopConfig(steps=4, batch_size=8, eval_every=2, save_every=2, log_every=1, seed=3)
     optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0, warmup=1, clip=0)
     return JointRecipe(**{"max_length": MAX_LENGTH, "loop": loop, "optimizer": optimizer} | changes)
 
@@ -42,21 +42,27 @@ def taught(given: JointRecipe, folder: Path, mesh: jax.sharding.Mesh | None = No
     return teach(given, source(CONFIG), twice, mesh or make_mesh(MeshConfig()), folder, **options).complete()
 
 
-def test_a_run_resumes_loads_finds_and_writes(tmp_path) -> None:
-    given = recipe(loop=LoopConfig(steps=4, batch_size=8, eval_every=2, save_every=2, log_every=1, seed=3))
+@pytest.mark.slow  # the engine resumes as in test_simcse.py; batches by their step are in test_question_batches.py
+def test_a_run_resumes_to_the_bit(tmp_path) -> None:
+    given = recipe()
     wanted = taught(given, tmp_path / "whole")
     taught(replace(given, loop=replace(given.loop, steps=2)), tmp_path / "half")
     found = taught(given, tmp_path / "half")
     jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, x.model) for x in (found, wanted)))
-    loaded = load_sentence_encoder(tmp_path / "half")
+
+
+def test_a_run_loads_finds_and_writes(tmp_path) -> None:
+    wanted = taught(recipe(), tmp_path)
+    loaded = load_sentence_encoder(tmp_path)
     assert loaded.pooling == "pooler" and loaded.text.config.pooler == "linear"
-    vectors = Embedder(tmp_path / "half").encode(["今天", "你呢"])
+    jax.tree.map(np.testing.assert_array_equal, loaded.text.model, jax.tree.map(np.asarray, wanted.model))
+    vectors = Embedder(tmp_path).encode(["今天", "你呢"])
     assert vectors.shape == (2, CONFIG.width)
     text = loaded.text
     writing = Writing(max_source=20, max_target=6, search=Search(temperature=1.0, answers=5))
     drawn = list(write_texts(text.model, PrefixDecoder(text.config), text.tokenizer, writing, ["今天很好"]))
     assert len(drawn) == 1 and len(drawn[0]) == 5
-    rows = [json.loads(line) for line in (tmp_path / "half" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {"vectors", "writing", "loss"} <= {*rows[1]} and "eval_writing" in rows[0]
 
 

@@ -5,9 +5,11 @@ vectors/      texts to vectors (encoding, pooling); what a folder says of them (
 tuning/       an encoder tuned for them: contrastive losses, SimCSE, CoSENT, a softmax over groups of labels; and
               RoFormer-Sim, by a language model too
 similar/      similar questions of a text, drawn and ranked by one model
+matching/     do two texts mean the same whose characters are numbers? What these are, and a classifier of pairs
 pairs/        pairs of texts that are alike, out of groups, answers, passages, a corpus, or a model that writes
 search/       an index (index), its folder (store), commands and page over it
-experiments/  the similarity grid: models x poolings x whitenings x tasks; the question ablation: trainings x seeds
+experiments/  the similarity grid: models x poolings x whitenings x tasks; the question ablation: trainings x seeds;
+              how numbers are aligned, and matched
 
 embed is a file of texts to a file of vectors; export an encoder written for others; similarity scores vectors by pairs,
 texts reads either.

@@ -1,8 +1,8 @@
 """What a training is, as a value: all that is compiled, apart from the data, the folder and what is told on the way.
 
 One builder a training (pegasus_zh/t5/program.py, rope/encoder/program.py, retrieval/tuning/program.py, joint_program.py
-and softmax.py, gan/program.py) makes it; the run, the plan for a TPU that is not here, the benchmarks and the tests are
-made of it.
+and softmax.py, retrieval/matching/program.py, gan/program.py) makes it; the run, the plan for a TPU that is not here,
+the benchmarks and the tests are made of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -17,6 +17,7 @@ from retrieval.matching.hiding import RATE, Masks, chosen, replaced
 from retrieval.matching.pairs import Pair, named_rare
 from retrieval.tuning.batches import interleaved
 from retrieval.vectors.encoding import lay_out, pack, row_length
+from rope.encoder.roformer import RoFormerConfig
 from training.loop import LoopConfig
 from training.mesh import Share, data_share
 from training.partition import parts_of
@@ -62,12 +63,25 @@ def form_of(rows: int, length: int, pairs: int, hiding: Hiding, soft: bool) -> M
     return MatchingForm(rows, length, pairs, 1 + soft, int(hidden))
 
 
-def longest(most: int, pairs: int, hiding: Hiding, soft: bool, mesh: jax.sharding.Mesh) -> MatchingForm:
+def longest(
+    most: int, pairs: int, hiding: Hiding, soft: bool, mesh: jax.sharding.Mesh, limit: int | None
+) -> MatchingForm:
     """That of a microbatch whose pairs all have `most` ids between their marks, two in a row. soft: a label may be a
     probability."""
     devices = parts_of("batch", mesh)
     rows = -(-pairs // (2 * devices)) * devices
-    return form_of(rows, 2 * row_length([most + 3], most + 3), 2, hiding, soft)
+    return form_of(rows, room_of(most + 3, most, limit), 2, hiding, soft)
+
+
+def room_of(longest: int, most: int, limit: int | None) -> int:
+    """Positions of a row for pairs of up to so many ids, with `most` between their marks: of two such pairs."""
+    room = 2 * row_length([longest], most + 3)
+    return room if limit is None else min(room, limit)
+
+
+def limit_of(config: RoFormerConfig) -> int | None:
+    """Positions that a model's rows may have, if there is a limit."""
+    return config.max_positions if config.positions == "learned" else None
 
 
 class Example(NamedTuple):
@@ -142,13 +156,14 @@ class MatchingBatches:
         hiding: Hiding,
         tokenizer: Tokenizer,
         mesh: jax.sharding.Mesh,
+        limit: int | None = None,
     ):
-        """most: ids of a pair between its marks."""
+        """most: ids of a pair between its marks. limit: positions that a row may have."""
         self._pairs, self._loop, self._most, self._hiding, self._tokenizer = pairs, loop, most, hiding, tokenizer
         self._parts = data_share(mesh).parts
         self._lengths = np.array([sum(cut(len(x.a), len(x.b), most)) + 2 + (len(x.b) > 0) for x in pairs])
         self._soft = any(0 < x.label < 1 for x in pairs)
-        self._room = 2 * row_length([int(self._lengths.max())], most + 3)
+        self._room = room_of(int(self._lengths.max()), most, limit)
         self._order = lru_cache(2)(lambda epoch: np.random.default_rng([loop.seed, epoch]).permutation(len(pairs)))
         devices = parts_of("batch", mesh) // self._parts
         every = itertools.product(range(loop.steps), range(self._parts))

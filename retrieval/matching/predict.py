@@ -11,11 +11,11 @@ import numpy as np
 
 from pegasus_zh.text.documents import OnBadRecord
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.matching.batches import framed
+from retrieval.matching.batches import framed, limit_of, room_of
 from retrieval.matching.matcher import Matcher, Reading
 from retrieval.matching.pairs import Pair, Reader, Row, Wanted, read_rows
 from retrieval.matching.program import alike
-from retrieval.vectors.encoding import lay_out, pack, row_length
+from retrieval.vectors.encoding import lay_out, pack
 from rope.encoder.roformer import RoFormer, init
 from training.partition import abstract, parts_of, place, replicate, spec
 from training.step import compiler_options
@@ -43,7 +43,7 @@ def scorer(matcher: Matcher, both_orders: bool = False) -> Score:
 def scorer_for(source: TextEncoder, reading: Reading) -> Callable[[RoFormer, Sequence[Pair]], np.ndarray]:
     """The same of any model of this shape, which lies on the mesh."""
     config, tokenizer, most = source.config, source.tokenizer, reading.most
-    room = 2 * row_length([most + 3], most + 3)
+    room = room_of(most + 3, most, limit_of(config))
     programs: dict[tuple[int, int], jax.stages.Compiled] = {}
 
     def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray, most: int) -> jax.Array:

@@ -16,7 +16,7 @@ import tyro
 
 from pegasus_zh.text.tokenizer_files import keep_tokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.matching.batches import Hiding, MatchingBatches, MatchingForm
+from retrieval.matching.batches import Hiding, MatchingBatches, MatchingForm, limit_of
 from retrieval.matching.closure import closed
 from retrieval.matching.hiding import Masks
 from retrieval.matching.matcher import Reading
@@ -24,6 +24,7 @@ from retrieval.matching.pairs import Pair
 from retrieval.matching.predict import probabilities, scorer_for
 from retrieval.matching.program import matching_program
 from retrieval.matching.score import auc
+from retrieval.vectors.encoding import check_length
 from rope.encoder.roformer import RoFormer, RoFormerConfig
 from rope.layers.computation import Computation
 from training.adversarial import Adversary
@@ -155,8 +156,9 @@ def train_matcher(
         raise DataError("the model has no masked language model's head, whose words the labels are; give one that has")
     if len(pairs) < recipe.batch_size:
         raise DataError(f"{len(pairs)} pairs, fewer than one batch of {recipe.batch_size}: give a smaller --batch-size")
-    loop = recipe.loop(len(pairs))
-    batches = MatchingBatches(pairs, loop, recipe.max_length, recipe.hiding, tokenizer, mesh)
+    check_length(model, recipe.max_length + 3)
+    loop, limit = recipe.loop(len(pairs)), limit_of(model)
+    batches = MatchingBatches(pairs, loop, recipe.max_length, recipe.hiding, tokenizer, mesh, limit)
     program = recipe.program(model, batches.form, loop.steps)
     program.check(mesh, loop.microbatch)
     tell(

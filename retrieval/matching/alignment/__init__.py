@@ -3,7 +3,7 @@
 | file | by what |
 |---|---|
 | statistics | how often tokens come, and beside which others |
-| rank | the order of frequency, as the seed has it |
+| rank | the order of frequency, as the post has it |
 | transport | Gromov-Wasserstein between what stands beside the commonest |
 | context | what stands beside, matched in turns |
 | likelihood | context with what the encoder expects |

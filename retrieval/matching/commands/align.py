@@ -48,7 +48,7 @@ class AlignConfig:
     counts: str = ""
     """Instead of plain texts, for --method rank: a JSON object of tokens and how often they come."""
     method: Annotated[str, one_of([*METHODS, KEY])] = "context"
-    """rank: by frequency alone, as the seed; transport: Gromov-Wasserstein of the commonest; context: by what stands
+    """rank: by frequency alone, as the post; transport: Gromov-Wasserstein of the commonest; context: by what stands
     beside; likelihood: that, and by what the model expects there; key: what --key says."""
     key: str = ""
     """number TAB character, where it is known: the alignment is scored by it."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from pegasus_zh.text.documents import OnBadRecord
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.matching.batches import longest
+from retrieval.matching.batches import limit_of, longest
 from retrieval.matching.matcher import is_matcher, read_reading
 from retrieval.matching.pairs import Pair, Reader, Wanted, read_pairs
 from retrieval.matching.predict import written
@@ -105,7 +105,7 @@ def plan_of(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[Program, Loop
     """What the command would train, for scripts.plan: every pair as long as may be."""
     recipe, source = config.recipe, load_alone(config.model)
     loop = recipe.loop(sum(map(len, _pairs(config, source))))
-    form = longest(recipe.max_length, loop.microbatch, recipe.hiding, bool(config.soft), mesh)
+    form = longest(recipe.max_length, loop.microbatch, recipe.hiding, bool(config.soft), mesh, limit_of(source.config))
     return recipe.program(recipe.model(source.config), form, loop.steps), loop
 
 

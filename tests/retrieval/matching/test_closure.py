@@ -3,12 +3,14 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.matching.closure import closed
 from retrieval.matching.pairs import Pair
 from tests.retrieval.matching.small_pairs import FIRST, UNKNOWN, pair
+from training.files.errors import DataError
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 7), st.integers(0, 7), st.sampled_from([0, 1, 1, 1, 0.5, UNKNOWN])), max_size=9
@@ -78,6 +80,13 @@ def test_a_contradiction_is_counted_and_joins_nothing():
     rows = [(0, 1, 1.0), (1, 2, 1.0), (2, 0, 0.0), (2, 3, 0.0), (4, 4, 0.0)]
     assert len(closed(pairs(rows), told.append)) == len(rows)
     assert told == ["0 further pairs follow from labels of 1; 2 labels of 0 contradict them, and stay"]
+
+
+def test_a_chain_that_is_too_long_is_refused():
+    chain = [pair([FIRST + n], [FIRST + n + 1], 1) for n in range(40)]
+    with pytest.raises(DataError, match="820 pairs would follow from 40, 820 of them from one chain of labels of 1"):
+        closed(chain)
+    assert len(closed(chain[:15])) == 16 * 15 // 2
 
 
 def test_a_text_of_unknown_numbers_is_no_other():

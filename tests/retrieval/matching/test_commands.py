@@ -164,6 +164,10 @@ def test_a_bad_row_is_named_or_an_empty_line(run, matching: tuple[Path, str]) ->
     assert "bad.tsv: 1 rows (columns), 1 rows (no numbers): an empty line each" in told
     lines = (aligned / "bad.txt").read_text().split("\n")
     assert len(lines) == 6 and lines[2] == lines[3] == lines[5] == "" and all(lines[n] for n in (0, 1, 4))
+    with pytest.raises(DataError, match="bad.tsv, line 3: 2 column.s., not text TAB text TAB label"):
+        run("score --data bad.tsv --predictions bad.txt")
+    told = run("score --data bad.tsv --predictions bad.txt --on-bad-record skip")
+    assert "bad.tsv: left out 2 rows (columns)" in told and "3 rows, 1 alike, 0 without score" in told
     (aligned / "one.tsv").write_text("3 10\t10 17\t1\n3\t10\t1\n")
     with pytest.raises(DataError, match="all labels are 1; both are needed"):
         run(f"{TRAIN} --model known --data one.tsv --folder one")

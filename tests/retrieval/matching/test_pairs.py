@@ -166,6 +166,17 @@ def test_plain_text_has_the_tokenizers_ids():
     assert np.isnan(reader.pair(Row("", "今天", "天", None)).label)
 
 
+def test_numbers_are_no_plain_text():
+    reader = Reader(TOKENIZER)
+    for _ in range(19):
+        reader.pair(Row("p.tsv, line 20", "12 7", "7", None))
+    with pytest.raises(DataError, match="p.tsv, line 20: the first 20 rows are numbers alone, .* align, and give its "):
+        reader.pair(Row("p.tsv, line 20", "0", "7", None))
+    other = Reader(TOKENIZER)
+    for n in range(40):  # after a text that is none, numbers may come
+        other.pair(Row("", "今天" if n == 5 else "12", "7", None))
+
+
 def test_pairs_of_several_files_are_in_order(tmp_path, said):
     one = written(tmp_path, "12\t7\t1\nx\t7\t1\n7\t0\t3\n7\t0\t2\n0\t0\t0\n", "one.tsv")
     two = written(tmp_path, "7\t7\t1\n", "two.tsv")

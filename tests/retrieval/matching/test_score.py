@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrieval.matching.predict import probabilities, written
 from retrieval.matching.score import BINS, auc, auc_interval, score
 from training.files.errors import DataError
 
@@ -55,6 +56,16 @@ def test_the_interval_holds_the_truth():
         found = auc_interval(random.normal(size=150) + labels, labels)
         inside += found.low < 0.7602 < found.high
     assert 270 <= inside < 300
+
+
+@given(st.lists(st.floats(-30, 30), min_size=1, max_size=20))
+def test_what_is_written_keeps_its_order_and_six_digits(odds: list[float]) -> None:
+    found = probabilities(np.float32(odds))
+    kept = np.array([float(written(p)) for p in found.tolist()])
+    near = np.minimum(found, 1 - found)
+    assert np.abs(kept - found).max() <= 1e-5 * near.min() or (np.abs(kept - found) <= 1e-5 * near + 1e-16).all()
+    assert (kept[np.argsort(found, kind="stable")] == np.sort(kept)).all()
+    assert not any("e" in written(p) for p in found.tolist())
 
 
 def test_one_of_a_class_has_no_interval():

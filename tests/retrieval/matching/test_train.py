@@ -2,6 +2,7 @@
 as one that was not, and checkpoints are averaged."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from pegasus_zh.text_encoder import load_text_encoder
-from retrieval.matching.matcher import load_matcher
+from retrieval.matching.matcher import _regular, load_matcher
 from retrieval.matching.pairs import Pair
 from retrieval.matching.predict import probabilities, scorer
 from retrieval.matching.score import auc
@@ -91,11 +92,56 @@ def test_texts_without_label_are_learned_of_and_held_out_ones_only_if_wanted(tmp
     assert "51 labelled pairs and 0 without label" in shown.readouterr().out
 
 
+def test_where_nothing_is_hidden_texts_without_label_are_left_out_or_refused(tmp_path, shown, monkeypatch) -> None:
+    monkeypatch.setattr("retrieval.matching.train.train", lambda *_: Trained(None, finished=True))
+    trained(recipe(epochs=1, masks=None), tmp_path / "a")
+    assert "51 labelled pairs and 0 without label to train on, 13 held out" in shown.readouterr().out
+    nameless = small()[1][0]._replace(label=float("nan"))
+    with pytest.raises(DataError, match="teach nothing where nothing is hidden: give --masks, or no --unlabelled"):
+        trained(recipe(masks=None), tmp_path / "b", [nameless])
+
+
+def test_a_run_of_other_settings_is_left_as_it_is(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("retrieval.matching.train.train", lambda *_: Trained(None, finished=True))
+    trained(recipe(), tmp_path)
+    before = (tmp_path / "matching.json").read_bytes()
+    with pytest.raises(DataError, match="matching.json: the run there had other settings"):
+        trained(recipe(shared=False), tmp_path)
+    assert (tmp_path / "matching.json").read_bytes() == before
+
+
+def test_rows_are_no_longer_than_a_table_of_positions(tmp_path) -> None:
+    """Two pairs a row would be 70 positions; the texts of one are 15 ids at most."""
+    encoder, pairs = small(replace(WIDE, positions="learned", max_positions=36))
+    model = jax.device_get(jax.jit(partial(init, encoder.config))(jax.random.key(0)))
+    one = recipe(epochs=1, eval_epochs=1, masks=None)
+    mesh = make_mesh(MeshConfig())
+    train_matcher(one, encoder._replace(model=model), pairs, [], FOLD, mesh, tmp_path).complete()
+    with jax.set_mesh(mesh):
+        assert np.isfinite(scorer(load_matcher(tmp_path))(pairs)).all()
+    with pytest.raises(DataError, match="--max-length 43: the model has 36 learned positions"):
+        train_matcher(replace(one, max_length=40), encoder, pairs, [], FOLD, mesh, tmp_path)
+
+
+def test_checkpoints_of_a_stop_are_not_averaged(tmp_path) -> None:
+    trained(recipe(epochs=2, eval_epochs=1, average=2, masks=None), tmp_path)
+    every = 51 // 16
+    assert load_matcher(tmp_path, 2).source.config == small()[0].config
+    path = tmp_path / "checkpoints"
+    shutil.copytree(path / str(every), path / str(every + 1))  # as a stop would leave it, between two epochs
+    assert _regular(tmp_path) == [every, 2 * every]
+    with pytest.raises(DataError, match="2 checkpoints, fewer than the 3 to be averaged"):
+        load_matcher(tmp_path, 3)
+
+
 def test_what_cannot_be_trained_is_one_line(tmp_path) -> None:
     encoder, pairs = small()
     mesh = make_mesh(MeshConfig())
     with pytest.raises(DataError, match="16 pairs, fewer than one batch of 32"):
         train_matcher(recipe(batch_size=32), encoder, pairs[:16], [], FOLD, mesh, tmp_path)
+    single = encoder._replace(config=replace(encoder.config, types=1))
+    with pytest.raises(DataError, match="the model has one token type, .* --no-shared"):
+        train_matcher(recipe(), single, pairs, [], FOLD, mesh, tmp_path)
     headless = encoder._replace(config=replace(encoder.config, head=False))
     with pytest.raises(DataError, match="no masked language model's head, whose words the labels are"):
         train_matcher(recipe(), headless, pairs, [], FOLD, mesh, tmp_path)

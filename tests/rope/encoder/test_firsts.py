@@ -4,11 +4,13 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rope.encoder.firsts import encode_firsts
-from rope.encoder.roformer import RoFormerConfig, encode, init
+from rope.encoder.roformer import RoFormer, RoFormerConfig, encode, init
+from rope.layers.primitives import Remat
 from rope.positions.extension import Extension
 from tests.rope.encoder.random_encoder import BERT, ROFORMER, random_encoder
 from training.mesh import MeshConfig, make_mesh
@@ -39,6 +41,33 @@ def test_it_is_the_state_of_the_first_token(config: RoFormerConfig) -> None:
         begins = np.cumsum([0, *cut[:-1]])
         np.testing.assert_allclose(found[row, : len(cut)], every[row, begins], atol=2e-5)
     assert found.shape == (8, 4, config.width) and np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_it_has_the_gradient_of_the_whole(remat: Remat) -> None:
+    config = replace(ROFORMER, types=2, remat=remat)
+    model, types = random_encoder(config), (IDS % 2).astype(np.int32)
+    mine = [SEGMENTS == n + 1 for n in range(4)]
+    begins = np.stack([x & (x.cumsum(1) == 1) for x in mine], 1).astype(np.float32)  # [B, S, T]
+
+    def by_firsts(model: RoFormer) -> jax.Array:
+        found = encode_firsts(model, IDS, SEGMENTS, config, 4, types=types)
+        return jnp.sum(jnp.sin(found) * begins.any(2)[:, :, None])
+
+    def by_all(model: RoFormer) -> jax.Array:
+        every = encode(model, IDS, SEGMENTS, config, types=types)
+        return jnp.sum(jnp.sin(jnp.einsum("BST,BTD->BSD", begins, every)) * begins.any(2)[:, :, None])
+
+    one, other = (jax.jit(jax.grad(f))(model) for f in (by_firsts, by_all))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one, other)
+
+
+def test_dropout_is_another_with_another_key() -> None:
+    config = replace(ROFORMER, dropout=0.3, attention_dropout=0.3)
+    run = jax.jit(lambda key: encode_firsts(random_encoder(config), IDS, SEGMENTS, config, 4, key=key))
+    one, same, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert np.isfinite(one).all() and np.abs(one - other).max() > 0.1
 
 
 def test_it_is_the_same_on_a_mesh() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from pegasus_zh.text.tokenizers import SPECIALS
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.experiments.alignment_report import report
-from retrieval.matching.alignment.methods import METHODS, Given
+from retrieval.matching.alignment.methods import METHODS, Given, shares_by
 from retrieval.matching.alignment.statistics import Statistics, of_numbers, of_plain
 from retrieval.matching.alignment.table import Alignment, right
 from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
@@ -130,7 +130,7 @@ def _run(
     tokens: Callable[[str, int], Statistics],
     cell: Cell,
 ) -> dict[str, Any]:
-    texts = secret.texts[: -len(secret.aside)] if cell.kind == SAME else secret.texts
+    texts = secret.texts[: len(secret.texts) - len(secret.aside)] if cell.kind == SAME else secret.texts
     texts = texts[: cell.size or None]
     if len(texts) < cell.size:
         raise DataError(f"{cell.size:,} texts wanted, and there are {len(texts):,}; give smaller --sizes")
@@ -138,7 +138,7 @@ def _run(
     numbers = alphabet.vocabulary[len(SPECIALS) :]
     ours = of_numbers(texts, numbers)
     theirs, begin = tokens(cell.kind, cell.seed), time.perf_counter()
-    shares = METHODS[cell.method](Given(ours, theirs, texts, alphabet, source), lambda turn, turns: None)
+    shares = shares_by(cell.method, Given(ours, theirs, texts, alphabet, source), lambda turn, turns: None)
     seconds = time.perf_counter() - begin
     found = right(Alignment(numbers, source.tokenizer.pieces(), shares), ours.counts, secret.key)
     about = cell._asdict() | {"size": len(texts), "all": not cell.size, "numbers": len(numbers)}

@@ -20,11 +20,12 @@ from retrieval.matching.alphabet import count_numbers, make_alphabet
 from retrieval.matching.commands.align import AlignConfig, aligned
 from retrieval.matching.commands.anonymise import AnonymiseConfig, anonymise
 from retrieval.matching.matcher import Matcher, load_matcher
-from retrieval.matching.pairs import Pair, Reader, Wanted, anonymised_texts, read_pairs
+from retrieval.matching.pairs import Pair, Reader, Wanted, anonymised_texts, read_pairs, unordered
 from retrieval.matching.predict import probabilities, scorer, written
 from retrieval.matching.score import auc
 from retrieval.matching.start import beginning_to_match, reading_numbers
 from retrieval.matching.train import Fold, MatchingRecipe, train_matcher
+from retrieval.texts import all_texts
 from retrieval.vectors.source import load_alone
 from rope.encoder.roformer import init
 from training.experiment.cells import digest_of_files, experiment, run_cells
@@ -36,6 +37,8 @@ from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig
 from training.ranges import check_lists, check_ranges
 from training.telling import silence, tell
+
+MISSING = "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,8 @@ class MatchingAblationConfig:
     """Of all trainings."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The devices' arrangement."""
+    field: str = "text"  # last, as it hides what makes the one before
+    """The field or column with a plain text."""
 
     def __post_init__(self):
         check_lists(self, ways=WAYS, texts=None, plain=None)
@@ -80,7 +85,12 @@ class MatchingAblationConfig:
             for other in {*WAYS[name].needs} - {*self.ways}:
                 raise ValueError(f"ways has {name!r} without {other!r}, which it is made of: add that")
             if WAYS[name].average > self.epochs:
-                raise ValueError(f"epochs is {self.epochs:g}: {name!r} is the mean of {WAYS[name].average} passes")
+                more = f"give --epochs {WAYS[name].average} or more, or other --ways"
+                raise ValueError(
+                    f"epochs is {self.epochs:g}: {name!r} is the mean of {WAYS[name].average} passes; {more}"
+                )
+            if WAYS[name].members and self.seeds < 2:
+                raise ValueError(f"seeds is {self.seeds}: {name!r} is the mean of several; give more, or other --ways")
             if WAYS[name].taught and not self.taught:
                 raise ValueError(f"ways has {name!r}, whose encoder is taught: give --taught, or other --ways")
 
@@ -98,6 +108,7 @@ class Cell(NamedTuple):
 def matching_ablation(config: MatchingAblationConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError."""
     ablation = Ablation(config)
+    ablation.check()
     with experiment(ablation.folder, ablation.settings()):
         cells = {cell.name: cell for cell in _cells(config)}
         made = run_cells(ablation.folder, cells, ablation.run, fits=ablation.fits)
@@ -142,12 +153,32 @@ class Ablation:
         self.source = load_alone(config.model)
         self.read, self.align = cache(self._read), cache(self._align)
 
+    def check(self) -> None:
+        """What cannot be read or told of is said before anything is made. Raises DataError."""
+        next(all_texts(self.config.plain, self.config.field))
+        if one := [n for n, found in enumerate(self.labels()) if {*found.tolist()} != {0, 1}]:
+            raise DataError(
+                f"{self.config.pairs}: fold {one[0]} has not both labels; shuffle the rows, or give other --folds"
+            )
+        taught = map(unordered, self.plain_pairs() if self.config.taught else ())
+        if both := len({*taught} & {*map(unordered, self.read(True).pairs)}):
+            raise DataError(f"{self.config.taught}: {both:,} pairs of it are in {self.config.pairs}, too; remove them")
+
+    def labels(self) -> list[np.ndarray]:
+        """Of the pairs of each fold."""
+        labels = np.array([pair.label for pair in self.read(True).pairs])
+        return [labels[n :: self.config.folds] for n in range(self.config.folds)]
+
+    def plain_pairs(self) -> list[Pair]:
+        """Those that an encoder is taught by."""
+        return read_pairs([self.config.taught], Reader(self.source.tokenizer), Wanted(False, labels=True))
+
     def settings(self) -> dict[str, Any]:
         """What the cells are made with; further ways and seeds may come."""
         config = self.config
         files = {"pairs": [config.pairs], "texts": config.texts, "plain": config.plain}
         files |= {"taught": [config.taught]} if config.taught else {}
-        kept = ("folds", "epochs", "pretraining", "teaching", "batch_size", "learning_rate")
+        kept = ("folds", "epochs", "pretraining", "teaching", "batch_size", "learning_rate", "field")
         about = {name: getattr(config, name) for name in kept} | {"encoder": self.source.fingerprint}
         return about | {name: digest_of_files(paths) for name, paths in files.items()}
 
@@ -178,6 +209,7 @@ class Ablation:
             data=tuple(self.anonymise()),
             folder=str(self.folder),
             plain=self.config.plain,
+            field=self.config.field,
             method=method,
             key=path,
         )
@@ -201,9 +233,7 @@ class Ablation:
     def teach(self) -> TextEncoder:
         """The encoder that has learned to match plain pairs."""
         recipe, run = self.recipe(0, self.config.teaching), self.folder / "taught"
-        pairs = read_pairs([self.config.taught], Reader(self.source.tokenizer), Wanted(False, labels=True))
-        if both := len({*map(_unordered, pairs)} & {*map(_unordered, self.read(True).pairs)}):
-            raise DataError(f"{self.config.taught}: {both:,} pairs of it are in {self.config.pairs}, too; remove them")
+        pairs = self.plain_pairs()
         with silence():
             train_matcher(recipe, beginning_to_match(self.source), pairs, [], None, self.mesh, run).complete()
         return load_text_encoder(run)
@@ -238,6 +268,8 @@ class Ablation:
             about["curve"] = [[row["step"], row["eval_auc"]] for row in rows if "eval_auc" in row]
             scores = self._scored(load_matcher(run), held)
         elif way.of:
+            if about["members"] == MISSING:
+                raise DataError(f"made of the cell {cell._replace(way=way.of).name!r}, which is missing")
             run = self.folder / "runs" / cell._replace(way=way.of).name
             scores = self._scored(load_matcher(run, way.average), held, way.both_orders)
         elif way.members:
@@ -254,7 +286,8 @@ class Ablation:
             return probabilities(scorer(matcher, both_orders)(pairs))
 
     def _train(self, way: Way, cell: Cell, fold: Fold, held: list[Pair]) -> Path:
-        run, (labelled, texts) = self.folder / "runs" / cell.name, self.read(way.start == PLAIN)
+        name = f"{cell.name}, {self._members(cell)}" if way.pupil else cell.name
+        run, (labelled, texts) = self.folder / "runs" / name, self.read(way.start == PLAIN)
         source = self.pretrain(way, cell) if way.pretrained else self.begin(way)
         more = list[Pair]()
         if way.unlabelled:
@@ -268,11 +301,11 @@ class Ablation:
         return run
 
     def _of(self, cell: Cell) -> list[Path]:
-        """The cells that a cell's scores are averaged of."""
-        if not (members := WAYS[cell.way].members):
-            return []
-        seeds = range(min(WAYS[members].seeds, self.config.seeds))
-        names = [cell._replace(way=members, seed=seed).name for seed in seeds]
+        """The cells that a cell is made of: of the same seed that of `of`, of all seeds those of `members`."""
+        way = WAYS[cell.way]
+        seeds = range(min(WAYS[way.members].seeds, self.config.seeds)) if way.members else ()
+        names = [cell._replace(way=way.members, seed=seed).name for seed in seeds]
+        names += [cell._replace(way=way.of).name] if way.of else []
         return [self.folder / "cells" / f"{name}.json" for name in names]
 
     def _pooled(self, cell: Cell) -> np.ndarray:
@@ -282,7 +315,7 @@ class Ablation:
     def _members(self, cell: Cell) -> str:
         """Which they are; one that is missing, or made anew, makes another."""
         found = self._of(cell)
-        return digest_of_files(found) if all(path.is_file() for path in found) else "missing"
+        return digest_of_files(found) if all(path.is_file() for path in found) else MISSING
 
     def fits(self, row: dict[str, Any]) -> bool:
         """Is a cell that is there made of what is there?"""
@@ -293,17 +326,13 @@ class Ablation:
         pairs = self.read(True).pairs
         folds: dict[Hashable, set[int]] = {}
         for n, pair in enumerate(pairs):
-            folds.setdefault(_unordered(pair), set()).add(n % self.config.folds)
-        twice = sum(len(folds[_unordered(pair)]) > 1 for pair in pairs)
+            folds.setdefault(unordered(pair), set()).add(n % self.config.folds)
+        twice = sum(len(folds[unordered(pair)]) > 1 for pair in pairs)
         return [
             f"{twice:,} of {len(pairs):,} pairs are in more than one fold.",
             "The texts of held-out pairs are seen, without their labels, by alignments, and where a way is pretrained "
             "or guesses hidden tokens.",
         ]
-
-
-def _unordered(pair: Pair) -> Hashable:
-    return frozenset((pair.a.tobytes(), pair.b.tobytes()))
 
 
 def overlaps(pairs: list[Pair]) -> np.ndarray:

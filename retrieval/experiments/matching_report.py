@@ -12,7 +12,7 @@ from retrieval.matching.score import Parts, estimate_auc, parts_of_auc
 from training.experiment.cells import Made
 from training.experiment.page import Section, Table
 from training.experiment.report import png, write_report
-from training.experiment.statistics import Estimate
+from training.experiment.statistics import Estimate, estimate_runs
 
 Row = Mapping[str, Any]
 COLUMNS = ("way", "fold", "seed", "auc", "seconds")
@@ -82,10 +82,10 @@ def _seeds(rows: Sequence[Row]) -> list[float]:
 
 
 def _estimate(parts: Mapping[int, Parts], *ways: Sequence[Row]) -> Estimate:
-    """With the variance of the seeds of these ways added, where there are several."""
+    """With Student's interval over the seeds of these ways, where there are several."""
     mean, _, high = estimate_auc([*parts.values()])
-    seeds = [x for rows in ways if len(x := _seeds(rows)) > 1]
-    half = float(np.hypot(high - mean, 1.96 * np.sqrt(sum(np.var(x, ddof=1) / len(x) for x in seeds))))
+    seeds = [estimate_runs(x) for rows in ways if len(x := _seeds(rows)) > 1]
+    half = float(np.linalg.norm([high - mean, *(x.high - x.mean for x in seeds)]))
     return Estimate(mean, mean - half, mean + half)
 
 

@@ -30,7 +30,9 @@ def make_alphabet(counts: Counter[str], least: int = LEAST) -> PegasusTokenizer:
 
 def numbers_of(counts: Counter[str], least: int = LEAST) -> list[str]:
     """Those that come `least` times or more, the commonest first. Raises DataError where there is none."""
-    kept = sorted((n for n, count in counts.items() if count >= least), key=lambda n: (-counts[n], int(n)))
+    kept = sorted(
+        (n for n, count in counts.items() if count >= least), key=lambda n: (-counts[n], len(n.lstrip("0")), n)
+    )
     if not kept:
         raise DataError(f"no number comes {least} times or more among {counts.total():,}; give more text, or --least")
     return kept

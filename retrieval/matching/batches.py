@@ -64,7 +64,7 @@ def form_of(rows: int, length: int, pairs: int, hiding: Hiding, soft: bool) -> M
 
 
 def longest(
-    most: int, pairs: int, hiding: Hiding, soft: bool, mesh: jax.sharding.Mesh, limit: int | None
+    most: int, pairs: int, hiding: Hiding, soft: bool, mesh: jax.sharding.Mesh, limit: int | None = None
 ) -> MatchingForm:
     """That of a microbatch whose pairs all have `most` ids between their marks, two in a row. soft: a label may be a
     probability."""

@@ -23,7 +23,8 @@ class Reading(NamedTuple):
 
     def write(self, folder: Path) -> None:
         """Raises DataError where the folder's is another, which the checkpoints there were trained with."""
-        if is_matcher(folder) and read_reading(folder) != self:
+        kept = checkpoints_of(folder)
+        if kept != folder and any(kept.iterdir()) and is_matcher(folder) and read_reading(folder) != self:
             raise DataError(f"{folder / SETTINGS}: the run there had other settings; give them, or another --folder")
         write_json(folder / SETTINGS, self._asdict())
 
@@ -43,8 +44,10 @@ def is_matcher(folder: str | Path) -> bool:
 def read_reading(folder: str | Path) -> Reading:
     """Raises DataError where `is_matcher` says no."""
     if not is_matcher(folder):
+        folds = sorted(path.parent for path in Path(folder).glob(f"fold-*/{SETTINGS}"))
+        more = f"; give a fold of it, such as {folds[0]}" if folds else ""
         raise DataError(
-            f"{folder}: no run of scripts.match_anonymised train, nor aligned of one ({SETTINGS} is not there)"
+            f"{folder}: no run of scripts.match_anonymised train, nor aligned of one ({SETTINGS} is not there){more}"
         )
     found = read_json(Path(folder) / SETTINGS)
     return Reading(most=int(found["most"]), rare=bool(found["rare"]), shared=bool(found["shared"]))
@@ -58,7 +61,9 @@ def load_matcher(folder: str | Path, average: int = 1) -> Matcher:
         return Matcher(load_text_encoder(folder), reading)
     steps = _regular(folder)[-average:]
     if len(steps) < average:
-        raise DataError(f"{folder}: {len(steps)} checkpoints, fewer than the {average} to be averaged; train more")
+        raise DataError(
+            f"{folder}: {len(steps)} checkpoints, fewer than the {average} to be averaged; train with --average"
+        )
     sources = [load_text_encoder(folder, step=step) for step in steps]
     mean = jax.tree.map(lambda *arrays: np.mean(arrays, 0), *(source.model for source in sources))
     return Matcher(sources[0]._replace(model=mean), reading)
@@ -70,4 +75,5 @@ def _regular(folder: Path) -> list[int]:
         return []
     with Checkpoints(checkpoints_of(folder), keep=None) as checkpoints:
         about = {step: checkpoints.config(step)["schedule"] for step in checkpoints.steps}
-    return [step for step, (every, last) in about.items() if step % every == 0 or step == last]
+    newest = max(about, default=0)
+    return [step for step, (every, last) in about.items() if step % every == 0 or step == last == newest]

@@ -16,6 +16,8 @@ from retrieval.texts import is_score, read_records
 from training.files.errors import DataError
 from training.telling import tell
 
+HEADING = ", or, if it is a heading, name its columns text1, text2 and label"
+
 
 class Row(NamedTuple):
     """A row of a file."""
@@ -56,6 +58,8 @@ def read_rows(
 
 def _row(record: Record, wanted: Wanted, names: list[str]) -> Row:
     found = cells(record)
+    if record.path == "-" and isinstance(found, list):  # has no name that would say what it is
+        found = found[0].split("\t")
     if isinstance(found, dict):
         names[:] = names or found
         kept = [name for name in dict.fromkeys([*names, *found]) if name in found]
@@ -77,7 +81,7 @@ def _row(record: Record, wanted: Wanted, names: list[str]) -> Row:
             raise BadRecord(
                 "no numbers",
                 f"{record.place}: {strange[0]!r} in column {number} is no number from 0 on; texts are to be numbers "
-                f"between blanks; mend the row",
+                f"between blanks; mend the row{HEADING if record.place.endswith(', line 1') else ''}",
             )
     label = _label(rest[0], record, wanted) if wanted.labels else None
     return Row(record.place, columns[0], columns[1] if len(columns) > 1 else "", label, tuple(rest))
@@ -119,6 +123,11 @@ class Pair(NamedTuple):
 
 
 MANY = 20  # rows of numbers alone, which plain text hardly begins with
+
+
+def unordered(pair: Pair) -> frozenset[bytes]:
+    """The same of two pairs that are the same in either order."""
+    return frozenset((pair.a.tobytes(), pair.b.tobytes()))
 
 
 class Reader:

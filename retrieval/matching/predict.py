@@ -22,6 +22,7 @@ from training.step import compiler_options
 
 WINDOW = 4096  # pairs that are packed together
 TOKENS = 4096  # positions of a batch
+Window = list[tuple[Row | None, float | None]]  # rows with their probabilities; of one that cannot be used None
 Score = Callable[[Sequence[Pair]], np.ndarray]  # pairs -> log-odds float32 [n]
 
 
@@ -100,7 +101,7 @@ def ensemble(scores: Sequence[Score], readers: Sequence[Reader], rows: Sequence[
 
 def predicted(
     path: str, scores: Sequence[Score], readers: Sequence[Reader], on_bad_record: OnBadRecord, bad: Counter[str]
-) -> Iterator[list[tuple[Row | None, float | None]]]:
+) -> Iterator[Window]:
     """Windows of a file's rows with their probabilities, in order; of a row that cannot be used None."""
     rows: Iterable[Row | None] = read_rows(path, Wanted(numbers=readers[0].numbers, labels=False), on_bad_record, bad)
     rows = iter(rows)

@@ -76,7 +76,9 @@ def score(scores: np.ndarray, labels: np.ndarray) -> Scored:
     best = int(np.argmax(np.where(may, right, -1)))
     edge = np.concatenate([[ranked[0]], (ranked[1:] + ranked[:-1]) / 2, [np.nextafter(ranked[-1], np.inf)]])
     parts = [part for part in np.array_split(order, BINS) if len(part)]
-    bins = [(float(scores[part].mean()), float(labels[part].mean()), len(part)) for part in parts]
+    _, tie = np.unique(scores, return_inverse=True)
+    shares = (np.bincount(tie, labels) / np.bincount(tie))[tie]  # what is tied has no order within a bin
+    bins = [(float(scores[part].mean()), float(shares[part].mean()), len(part)) for part in parts]
     error = sum(abs(p - share) * count for p, share, count in bins) / len(scores)
     return Scored(area, float(right[best] / len(scores)), float(edge[best]), error, bins)
 
@@ -89,7 +91,7 @@ def picture(found: Scored, scores: np.ndarray, labels: np.ndarray) -> "Figure":
     left, right = figure.subplots(1, 2)
     p, share, _ = np.array(found.bins).T
     left.plot([0, 1], [0, 1], color="0.7", lw=1)
-    left.plot(p, share, "o-", color="C0")
+    left.plot(p, share, "o", color="C0")
     left.set_xlabel("probability that was told")
     left.set_ylabel("share of label 1")
     left.set_title(f"calibration error {found.calibration:.3f}, {BINS} bins of equal size", fontsize=10)

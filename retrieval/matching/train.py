@@ -157,13 +157,15 @@ def train_matcher(
     if len(pairs) < recipe.batch_size:
         raise DataError(f"{len(pairs)} pairs, fewer than one batch of {recipe.batch_size}: give a smaller --batch-size")
     check_length(model, recipe.max_length + 3)
+    nothing = sum(pair.label != pair.label for pair in pairs)
     loop, limit = recipe.loop(len(pairs)), limit_of(model)
     batches = MatchingBatches(pairs, loop, recipe.max_length, recipe.hiding, tokenizer, mesh, limit)
     program = recipe.program(model, batches.form, loop.steps)
     program.check(mesh, loop.microbatch)
     tell(
-        f"{len(learned):,} labelled pairs and {len(pairs) - len(learned):,} without label to train on, "
-        f"{len(heldout):,} held out; {batches.form.rows} rows of {batches.form.length} for {loop.microbatch} pairs"
+        f"{len(pairs) - nothing:,} labelled pairs and {nothing:,} without label to train on, "
+        f"{len(heldout):,} held out; {loop.microbatch} pairs are packed into {batches.form.rows} rows of "
+        f"{batches.form.length} ids"
     )
     labels = np.array([pair.label for pair in heldout])
     score = scorer_for(source, recipe.reading)  # as predict computes it

@@ -13,6 +13,7 @@ from retrieval.matching.alignment.likelihood import by_likelihood, expectation
 from retrieval.matching.alignment.rank import by_rank
 from retrieval.matching.alignment.statistics import Statistics
 from retrieval.matching.alignment.transport import by_transport
+from training.files.errors import DataError
 
 
 class Given(NamedTuple):
@@ -35,3 +36,12 @@ METHODS: dict[str, Method] = {
         given.numbers, given.tokens, expectation(given.source, given.alphabet, given.texts), told
     ),
 }
+
+
+def shares_by(method: str, given: Given, told: Told) -> np.ndarray:
+    """float32 [n, m], shares of a number that are a token, of those that the plain text has: rows sum to 1 at most.
+    Raises DataError for plain text without any."""
+    comes = given.tokens.counts > 0
+    if not comes.any():
+        raise DataError("no token of the model's vocabulary in the plain text; give other --plain")
+    return np.where(comes, METHODS[method](given, told), 0).astype(np.float32)

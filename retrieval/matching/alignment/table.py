@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retrieval.matching.alphabet import is_number
 from training.files.atomic import write_bytes
 from training.files.errors import DataError
 
@@ -49,11 +50,15 @@ def right(alignment: Alignment, counts: np.ndarray, key: dict[str, str]) -> Righ
 def read_key(path: str) -> dict[str, str]:
     """number TAB character, a line each. Raises DataError, with file, line and remedy."""
     key: dict[str, str] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {error}; convert the file to UTF-8") from None
+    for number, line in enumerate(lines, 1):
         if not line:
             continue
         columns = line.split("\t")
-        if len(columns) != 2 or not columns[1]:
+        if len(columns) != 2 or not columns[1] or not is_number(columns[0]):
             raise DataError(f"{path}, line {number}: not number TAB character; mend it")
         if columns[0] in key:
             raise DataError(f"{path}, line {number}: {columns[0]} is there already; a number is one character")

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from tqdm import tqdm
 
 from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer
 from pegasus_zh.text_encoder import TextEncoder
-from retrieval.matching.alignment.methods import METHODS, Given
+from retrieval.matching.alignment.methods import METHODS, Given, shares_by
 from retrieval.matching.alignment.statistics import of_numbers, of_plain
 from retrieval.matching.alignment.table import Alignment, of_key, read_key, right
 from retrieval.matching.alphabet import LEAST, count_numbers, make_alphabet
@@ -21,6 +23,7 @@ from retrieval.matching.start import reading_numbers
 from retrieval.texts import all_texts
 from retrieval.vectors.source import load_alone
 from rope.encoder.huggingface import write_encoder
+from training.files.atomic import check_new
 from training.files.errors import DataError
 from training.flags import one_of
 from training.metrics import progress_bar
@@ -59,7 +62,7 @@ class AlignConfig:
         check_lists(self, data=None)
         check_ranges(self, least=1)
         if bool(self.plain) == bool(self.counts) and self.method != KEY:
-            raise ValueError("plain and counts: give one of the two")
+            raise ValueError("plain text is to be compared with: give --plain, or --counts with --method rank")
         if self.counts and self.method not in ("rank", KEY):
             raise ValueError(
                 f"method is {self.method}, which counts do not serve: give texts by --plain, or --method rank"
@@ -70,6 +73,7 @@ class AlignConfig:
 
 def align(config: AlignConfig) -> Alignment:
     """Writes `config.folder`, whole or not at all. Raises DataError."""
+    check_new(Path(config.folder))
     source = load_alone(config.model)
     texts = list(anonymised_texts(config.data))
     counts = count_numbers(texts)
@@ -80,6 +84,10 @@ def align(config: AlignConfig) -> Alignment:
         f"{config.least} times or more, {sum(counts[x] for x in numbers) / counts.total():.1%} of the texts"
     )
     key = read_key(config.key) if config.key else {}
+    if key and not {*numbers} & {*key}:
+        raise DataError(f"{config.key}: none of the numbers is in it; give the key of these texts")
+    if key:
+        tell(f"{config.key}: has {sum(number in key for number in numbers) / len(numbers):.1%} of the numbers")
     found = aligned(config, source, texts, alphabet, key)
     weights = np.array([counts[x] for x in numbers], np.float64)
     matches = is_matcher(config.model)
@@ -95,9 +103,9 @@ def align(config: AlignConfig) -> Alignment:
     if key:
         score = right(found, weights, key)
         tell(f"right by {config.key}: {score.characters:.1%} of the numbers, {score.text:.1%} of the texts")
+    best = zip(numbers[:20], found.best()[:20], found.shares[:20].max(1).tolist(), strict=True)
     shown = ", ".join(
-        f"{number} {found.tokens[row.argmax()]} ({row.max():.2f})"
-        for number, row in zip(numbers[:20], found.shares[:20], strict=True)
+        f"{number} {token} ({share:.2f})" if token else f"{number} unknown" for number, token, share in best
     )
     tell(f"the commonest seem to be {shown}")
     serves = "train, and for predict, since it has learned of plain pairs" if matches else "train"
@@ -119,15 +127,16 @@ def aligned(
     ours, theirs = of_numbers(texts, numbers), of_plain(all_texts(config.plain, config.field), tokenizer)
     if config.counts:  # of neighbours it says nothing
         theirs = theirs._replace(counts=_counts(config.counts, tokenizer))
-    if not theirs.counts.any():
-        raise DataError("no token of the model's vocabulary in the plain text; give other --plain")
-    with closing(progress_bar(0, 0, "turn")) as bar:
+    with ExitStack() as stack:
+
+        @cache
+        def bar(turns: int) -> tqdm:  # of a method that has turns
+            return stack.enter_context(closing(progress_bar(0, turns, "turn")))
 
         def turn(done: int, turns: int) -> None:
-            bar.total = turns
-            bar.update()
+            bar(turns).update()
 
-        return Alignment(numbers, tokens, METHODS[config.method](Given(ours, theirs, texts, alphabet, source), turn))
+        return Alignment(numbers, tokens, shares_by(config.method, Given(ours, theirs, texts, alphabet, source), turn))
 
 
 def _tokens(tokenizer: PegasusTokenizer) -> list[str]:
@@ -144,5 +153,7 @@ def _counts(path: str, tokenizer: PegasusTokenizer) -> np.ndarray:
         counts = np.array([float(found.get(token, 0)) for token in _tokens(tokenizer)])
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: no JSON object of tokens and counts ({error}); write one") from None
+    if not (np.isfinite(counts) & (counts >= 0)).all():
+        raise DataError(f"{path}: a count is negative or not finite; mend it")
     counts[: len(SPECIALS)] = 0
     return counts

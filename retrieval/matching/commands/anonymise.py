@@ -5,7 +5,7 @@ from pathlib import Path
 
 from retrieval.matching.anonymise import anonymised, private_map, write_key
 from retrieval.matching.pairs import Wanted, read_rows
-from training.files.atomic import write_bytes
+from training.files.atomic import check_out_file, write_bytes
 from training.files.errors import DataError
 from training.ranges import check_lists, check_ranges
 from training.telling import tell
@@ -35,8 +35,12 @@ def anonymise(config: AnonymiseConfig) -> None:
         raise DataError(f"{', '.join(config.data)}: two files have one name up to the first dot; rename one")
     if "key" in names:
         raise DataError("a file is named key, as the map is; rename it")
+    if (folder / "key.tsv").exists():
+        raise DataError(f"{folder / 'key.tsv'}: the key of what is there already; name another --folder")
     rows = {name: [*read_rows(path, wanted)] for name, path in zip(names, config.data, strict=True)}
     of = private_map((text for one in rows.values() for row in one if row for text in (row.a, row.b)), config.seed)
+    for name in names:
+        check_out_file(folder / f"{name}.tsv", config.data)
     folder.mkdir(parents=True, exist_ok=True)
     for name, one in rows.items():
         lines = ("\t".join([*(anonymised(x, of) for x in (row.a, row.b) if x), *row.rest]) for row in one if row)

@@ -1,6 +1,7 @@
 """What scripts.match_anonymised predict does."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import jax
 from pegasus_zh.text.documents import OnBadRecord
 from retrieval.matching.matcher import load_matcher
 from retrieval.matching.pairs import Reader, told
-from retrieval.matching.predict import predicted, scorer, written
+from retrieval.matching.predict import Window, predicted, scorer, written
+from retrieval.pairs.same import one_line
 from training.files.atomic import atomic_write, check_out_file
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
@@ -44,6 +46,17 @@ class PredictConfig:
         check_ranges(self, average=1)
 
 
+def told_of(windows: Iterator[Window]) -> Iterator[Window]:
+    """With a bar, from the first on: before it a file may be refused."""
+    bar = None
+    for window in windows:
+        bar = progress_bar(0, 0, "row") if bar is None else bar
+        yield window
+        bar.update(len(window))
+    if bar is not None:
+        bar.close()
+
+
 def predict(config: PredictConfig) -> None:
     """Writes `config.out`, whole or not at all. Raises DataError, with file, line and remedy."""
     out = Path(config.out)
@@ -53,22 +66,20 @@ def predict(config: PredictConfig) -> None:
     if len({reader.numbers for reader in readers}) > 1:
         raise DataError(f"{', '.join(config.model)}: some read numbers and others plain text; give models of one kind")
     bad: Counter[str] = Counter()
-    bar = progress_bar(0, 0, "row")
     with (
         jax.set_mesh(make_mesh(config.mesh)),
         atomic_write(out) as temporary,
         open(temporary, "w", encoding="utf-8") as file,
     ):
         scores = [scorer(matcher, config.both_orders) for matcher in matchers]
-        for window in predicted(config.data, scores, readers, config.on_bad_record, bad):
+        windows = predicted(config.data, scores, readers, config.on_bad_record, bad)
+        for window in told_of(windows):
             for row, p in window:
                 line = "" if p is None else written(p)
                 if not config.pasted:
                     file.write(f"{line}\n")
                 elif row:
-                    file.write(f"{row.a}\t{row.b}\t{line}\n")
-            bar.update(len(window))
-    bar.close()
+                    file.write(f"{one_line(row.a)}\t{one_line(row.b)}\t{line}\n")
     for reader, folder in zip(readers, config.model, strict=True):
         reader.tell(folder)
     if bad:

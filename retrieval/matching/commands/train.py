@@ -13,7 +13,7 @@ from pegasus_zh.text.documents import OnBadRecord
 from pegasus_zh.text_encoder import TextEncoder
 from retrieval.matching.batches import limit_of, longest
 from retrieval.matching.matcher import is_matcher, read_reading
-from retrieval.matching.pairs import Pair, Reader, Wanted, read_pairs
+from retrieval.matching.pairs import Pair, Reader, Wanted, read_pairs, unordered
 from retrieval.matching.predict import written
 from retrieval.matching.score import auc_interval
 from retrieval.matching.start import beginning_to_match
@@ -76,17 +76,24 @@ def train(config: TrainConfig) -> None:
         mesh, folder = make_mesh(config.launch.mesh), Path(config.folder)
         for number in config.fold:
             fold, run = Fold(number, config.folds), folder / f"fold-{number}"
-            trained = train_matcher(config.recipe, source, labelled, more, fold, mesh, run)
+            held = [pair for n, pair in enumerate(labelled) if fold.holds(n)]
+            others = without(more, held)
+            if len(others) < len(more):
+                tell(f"{run}: left out {len(more) - len(others):,} soft labels of pairs that are held out")
+            if same := len(labelled) - len(held) - len(without(labelled, held)):
+                tell(f"{run}: {same:,} pairs trained on are the same as held-out ones")
+            trained = train_matcher(config.recipe, source, labelled, others, fold, mesh, run)
             if not trained.finished:
                 return
             with jax.set_mesh(mesh):
                 found = heldout_scores(config.recipe, source, trained.state.model, labelled, fold)
-            held = [pair for n, pair in enumerate(labelled) if fold.holds(n)]
             lines = (f"{x.row}\t{x.label:g}\t{written(p)}\n" for x, p in zip(held, found.tolist(), strict=True))
             if jax.process_index() == 0:
                 write_bytes(run / "heldout.tsv", "".join(lines).encode())
             labels = np.array([pair.label for pair in held])
-            if len({*labels.tolist()}) == 2:
+            if not held:
+                tell(f"{run}: no row is held out; give fewer --folds")
+            elif len({*labels.tolist()}) == 2:
                 area = auc_interval(found, labels)
                 tell(f"{run}: AUC {area.text(4)} on {len(held):,} held-out rows; heldout.tsv has their scores")
             else:
@@ -118,3 +125,9 @@ def _pairs(config: TrainConfig, source: TextEncoder) -> tuple[list[Pair], list[P
     more += read(config.soft, wanted=Wanted(reader.numbers, labels=True, soft=True))
     reader.tell("the pairs")
     return labelled, more
+
+
+def without(pairs: Sequence[Pair], held: Sequence[Pair]) -> list[Pair]:
+    """Those with a label that are none of the others, in either order, and all without."""
+    others = {*map(unordered, held)}
+    return [pair for pair in pairs if pair.label != pair.label or unordered(pair) not in others]

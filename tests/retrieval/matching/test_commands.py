@@ -62,6 +62,36 @@ def aligned(folder: Path) -> Path:
     return folder
 
 
+def test_no_key_and_no_input_is_written_over(run, aligned: Path) -> None:
+    with pytest.raises(DataError, match="key.tsv: the key of what is there already; name another --folder"):
+        run("anonymise --data p.tsv --folder anon --seed 1")
+    (aligned / "own").mkdir()
+    (aligned / "own" / "p.tsv").write_bytes((aligned / "p.tsv").read_bytes())
+    with pytest.raises(DataError, match="own/p.tsv: the input"):
+        run("anonymise --data own/p.tsv --folder own")
+    assert (aligned / "own" / "p.tsv").read_bytes() == (aligned / "p.tsv").read_bytes()
+
+
+def test_a_key_of_other_numbers_is_refused(run, aligned: Path) -> None:
+    (aligned / "other.tsv").write_text("999999\t天\n", "utf-8")
+    with pytest.raises(DataError, match="other.tsv: none of the numbers is in it"):
+        run("align --model m --data anon/p.tsv --method key --key other.tsv --folder other --least 1")
+    (aligned / "other.tsv").write_text("number\t天\n", "utf-8")
+    with pytest.raises(DataError, match="other.tsv, line 1: not number TAB character"):
+        run("align --model m --data anon/p.tsv --method key --key other.tsv --folder other --least 1")
+    with pytest.raises(DataError, match="known: exists already; name another folder"):
+        run("align --model m --data anon/p.tsv --method key --key anon/key.tsv --folder known --least 1")
+
+
+def test_numbers_are_none_of_what_the_plain_text_does_not_have(run, aligned: Path) -> None:
+    (aligned / "short.txt").write_text("天今\n天天今\n", "utf-8")
+    for method in ("rank", "context"):
+        out = f"short-{method}"
+        run(f"align --model m --data anon/p.tsv --plain short.txt --method {method} --least 1 --folder {out}")
+        rows = [line.split("\t")[2:] for line in (aligned / out / "alignment.tsv").read_text("utf-8").splitlines()]
+        assert len(rows) > 2 and {token for row in rows for token in row[::2]} <= {"天", "今"}
+
+
 def test_anonymised_rows_keep_columns_and_labels_and_are_undone_by_the_key(aligned: Path) -> None:
     key = dict(line.split("\t") for line in (aligned / "anon/key.tsv").read_text("utf-8").splitlines())
     plain, secret = ((aligned / name).read_text("utf-8").splitlines() for name in ("p.tsv", "anon/p.tsv"))
@@ -123,6 +153,36 @@ def test_heldout_rows_have_the_numbers_of_the_files_rows(run, aligned: Path) -> 
     held = np.loadtxt(aligned / "spoilt/fold-1/heldout.tsv")
     assert [rows[int(n) - 1].split("\t")[-1] for n in held[:, 0]] == [f"{label:.0f}" for label in held[:, 1]]
     np.testing.assert_array_equal(held[:, 0], [2, *np.arange(82)[8::5] + 1])
+
+
+def test_folds_are_scored_by_what_they_held_out(run, matching: tuple[Path, str]) -> None:
+    folder, _ = matching
+    folds = [np.loadtxt(folder / f"run/fold-{n}/heldout.tsv") for n in (0, 2)]
+    told = run("score --heldout run/fold-0/heldout.tsv run/fold-2/heldout.tsv")
+    mean = np.mean([auc(fold[:, 2], fold[:, 1]) for fold in folds])
+    assert f"AUC {mean:.4f} [" in told and "32 rows, 16 alike, 2 folds" in told
+    with pytest.raises(DataError, match="p.tsv: no heldout.tsv of train"):
+        run("score --heldout anon/p.tsv")
+    with pytest.raises(DataError, match="--out anon/p.tsv: the input"):
+        run("score --data anon/p.tsv --predictions 0.txt --picture anon/p.tsv")
+    with pytest.raises(DataError, match="run: no run of .*; give a fold of it, such as run/fold-0"):
+        run("predict --model run --data anon/p.tsv --out no.txt")
+
+
+def test_pairs_come_from_standard_input(run, matching: tuple[Path, str], monkeypatch) -> None:
+    folder, _ = matching
+    run("predict --model run/fold-0 --data anon/p.tsv --out file.txt")
+    with open(folder / "anon/p.tsv") as given:
+        monkeypatch.setattr("sys.stdin", given)
+        run("predict --model run/fold-0 --data - --out piped.txt")
+    assert (folder / "piped.txt").read_bytes() == (folder / "file.txt").read_bytes()
+
+
+def test_soft_labels_of_held_out_pairs_are_left_out(run, matching: tuple[Path, str]) -> None:
+    run("predict --model run/fold-0 --data anon/p.tsv --out every.tsv --pasted")
+    told = run(f"{TRAIN} --model known --data anon/p.tsv --soft every.tsv --folder taught-so")
+    assert "left out 16 soft labels of pairs that are held out" in told
+    assert "128 labelled pairs and 16 without label" in told  # 64, and as many soft ones
 
 
 def test_others_predictions_are_learned_from(run, matching: tuple[Path, str]) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.matching.predict import probabilities, written
-from retrieval.matching.score import BINS, auc, auc_interval, score
+from retrieval.matching.score import BINS, auc, auc_interval, estimate_auc, parts_of_auc, score
 from training.files.errors import DataError
 
 Scored = tuple[np.ndarray, np.ndarray]
@@ -66,6 +66,22 @@ def test_what_is_written_keeps_its_order_and_six_digits(odds: list[float]) -> No
     assert np.abs(kept - found).max() <= 1e-5 * near.min() or (np.abs(kept - found) <= 1e-5 * near + 1e-16).all()
     assert (kept[np.argsort(found, kind="stable")] == np.sort(kept)).all()
     assert not any("e" in written(p) for p in found.tolist())
+
+
+def test_what_is_tied_is_calibrated_alike_in_any_order():
+    scores, labels = np.repeat([0.5, 0.8], 50), np.tile([0.0, 1.0], 50)
+    found = [score(scores, x).calibration for x in (labels, np.sort(labels.reshape(2, 50), 1).ravel())]
+    assert found[0] == pytest.approx(found[1]) == pytest.approx(0.15)
+
+
+def test_folds_are_averaged_with_less_variance():
+    """Of two folds of the same scores the AUC is the same, and the interval narrower by the root of two."""
+    random = np.random.default_rng(0)
+    labels, scores = random.integers(0, 2, 300), random.normal(size=300)
+    one = auc_interval(scores, labels)
+    both = estimate_auc([parts_of_auc(scores, labels)] * 2)
+    assert both.mean == pytest.approx(one.mean)
+    assert both.high - both.mean == pytest.approx((one.high - one.mean) / 2**0.5)
 
 
 def test_one_of_a_class_has_no_interval():

@@ -104,6 +104,9 @@ def test_where_nothing_is_hidden_texts_without_label_are_left_out_or_refused(tmp
 def test_a_run_of_other_settings_is_left_as_it_is(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("retrieval.matching.train.train", lambda *_: Trained(None, finished=True))
     trained(recipe(), tmp_path)
+    trained(recipe(shared=False), tmp_path)  # none has begun yet
+    trained(recipe(), tmp_path)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     before = (tmp_path / "matching.json").read_bytes()
     with pytest.raises(DataError, match="matching.json: the run there had other settings"):
         trained(recipe(shared=False), tmp_path)

@@ -2,7 +2,7 @@
 into numbers, so that the plain text itself is the ceiling."""
 
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -112,9 +112,7 @@ def matching_ablation(config: MatchingAblationConfig) -> None:
     with experiment(ablation.folder, ablation.settings()):
         cells = {cell.name: cell for cell in _cells(config)}
         made = run_cells(ablation.folder, cells, ablation.run, fits=ablation.fits)
-        pairs = ablation.read(PLAIN).pairs
-        folds = [np.array([pair.label for pair in pairs[n :: config.folds]]) for n in range(config.folds)]
-        tell(report(ablation.folder, made, WAYS, folds, shown_settings(config), ablation.notes()))
+        tell(report(ablation.folder, made, WAYS, ablation.labels(), shown_settings(config), ablation.notes()))
         made.complete()
 
 
@@ -324,7 +322,7 @@ class Ablation:
     def notes(self) -> list[str]:
         """What of the pairs may make figures better than they would be elsewhere."""
         pairs = self.read(True).pairs
-        folds: dict[Hashable, set[int]] = {}
+        folds: dict[frozenset[bytes], set[int]] = {}
         for n, pair in enumerate(pairs):
             folds.setdefault(unordered(pair), set()).add(n % self.config.folds)
         twice = sum(len(folds[unordered(pair)]) > 1 for pair in pairs)

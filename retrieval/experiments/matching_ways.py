@@ -57,7 +57,7 @@ _PART = Way()
 _MASKS = replace(_PART, changes={"masks": "tokens"})
 _BEST = Way(taught=True, changes={"rare": True}, seeds=3, beside="the post")
 WAYS: dict[str, Way] = {
-    OVERLAP: Way(beside="the post"),
+    OVERLAP: Way(start=DRAWN, beside="the post"),
     # What numbers' rows begin as; labels alone are learned.
     "random": Way(start=RANDOM),
     "random, pretrained": Way(start=RANDOM, pretrained=True),

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the tr
 
 
 def recipe(**changes) -> JointRecipe:
-    loop = LoopConfig(steps=4, batch_size=8, eval_every=2, save_every=2, log_every=1, seed=3)
+    loop = LoopConfig(steps=4, batch_size=4, eval_every=2, save_every=2, log_every=1, seed=3)
     optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0, warmup=1, clip=0)
     return JointRecipe(**{"max_length": MAX_LENGTH, "loop": loop, "optimizer": optimizer} | changes)
 
@@ -44,7 +44,7 @@ def taught(given: JointRecipe, folder: Path, mesh: jax.sharding.Mesh | None = No
 
 @pytest.mark.slow  # the engine resumes as in test_simcse.py; batches by their step are in test_question_batches.py
 def test_a_run_resumes_to_the_bit(tmp_path) -> None:
-    given = recipe()
+    given = recipe(loop=replace(recipe().loop, batch_size=8))
     wanted = taught(given, tmp_path / "whole")
     taught(replace(given, loop=replace(given.loop, steps=2)), tmp_path / "half")
     found = taught(given, tmp_path / "half")
@@ -52,7 +52,7 @@ def test_a_run_resumes_to_the_bit(tmp_path) -> None:
 
 
 def test_a_run_loads_finds_and_writes(tmp_path) -> None:
-    wanted = taught(recipe(), tmp_path)
+    wanted = taught(recipe(loop=replace(recipe().loop, batch_size=8)), tmp_path)
     loaded = load_sentence_encoder(tmp_path)
     assert loaded.pooling == "pooler" and loaded.text.config.pooler == "linear"
     jax.tree.map(np.testing.assert_array_equal, loaded.text.model, jax.tree.map(np.asarray, wanted.model))

@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 
 from benchmarks.harness import Clock, in_turn, measure
+from benchmarks.random_bert import random_bert
 from benchmarks.side import Run
 from pegasus_zh.text.documents import CORPUS
 from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
@@ -30,8 +31,6 @@ from retrieval.tuning.batches import Batches
 from retrieval.tuning.simcse import TuningRecipe
 from retrieval.vectors.encoding import Encoding, all_vectors, encoder
 from rope.encoder.huggingface import write_encoder
-from rope.encoder.roformer import RoFormer, RoFormerConfig, init
-from training.files.weights import empty
 from training.flags import FLAT
 from training.loop import to_mesh
 from training.mesh import WHOLE, MeshConfig, make_mesh
@@ -66,21 +65,10 @@ def read(config: Config) -> list[str]:
     return list(islice(texts, config.count))
 
 
-def random_bert(config: Config, texts: list[str]) -> TextEncoder:
-    """The same in all processes."""
+def random_encoder(config: Config, texts: list[str]) -> TextEncoder:
+    """Of the texts' characters."""
     vocabulary = [*SPECIALS, *sorted({c for text in texts for c in text.lower() if not c.isspace()})]
-    shape = RoFormerConfig(
-        vocabulary=len(vocabulary), width=config.width, feed_forward=4 * config.width, heads=config.width // 64,
-        layers=config.layers, positions="learned",
-    )  # fmt: skip
-    random = np.random.default_rng(0)
-
-    def draw(path, x: np.ndarray) -> np.ndarray:
-        noise = random.standard_normal(x.shape, np.float32)
-        return 1 + 0.1 * noise if "scale" in jax.tree_util.keystr(path) else np.float32(0.05) * noise
-
-    model: RoFormer = jax.tree.map_with_path(draw, empty(partial(init, shape)))
-    return TextEncoder(model, shape, PegasusTokenizer(vocabulary))
+    return random_bert(PegasusTokenizer(vocabulary), config.width, config.layers)
 
 
 def sentence_transformer(config: Config, texts: list[str]):
@@ -88,7 +76,7 @@ def sentence_transformer(config: Config, texts: list[str]):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    source = random_bert(config, texts)
+    source = random_encoder(config, texts)
     with tempfile.TemporaryDirectory() as folder:
         write_encoder(
             Path(folder) / "bert",
@@ -104,7 +92,7 @@ def our_encoding(config: Config, texts: list[str]) -> Run:
     mesh = make_mesh(MeshConfig())
     encoding = Encoding(dtype=config.dtype, tokens=config.tokens)
     with jax.set_mesh(mesh):
-        encode = encoder(random_bert(config, texts), ["mean"], encoding)
+        encode = encoder(random_encoder(config, texts), ["mean"], encoding)
 
     def run() -> np.ndarray:
         with jax.set_mesh(mesh):
@@ -131,7 +119,7 @@ def cosines(ours: np.ndarray, theirs: np.ndarray) -> str:
 
 
 def our_step(config: Config, texts: list[str]) -> Run:
-    source, mesh = random_bert(config, texts), make_mesh(MeshConfig())
+    source, mesh = random_encoder(config, texts), make_mesh(MeshConfig())
     optimizer = OptimizerConfig(learning_rate=1e-5, weight_decay=0, warmup=1, clip=0)
     epochs = config.clock.repeats + 2
     recipe = TuningRecipe(loss="pairs", pooling="mean", batch_size=config.batch, epochs=epochs, optimizer=optimizer)
@@ -181,7 +169,7 @@ def pairs(texts: list[str]) -> list[tuple[str, str]]:
 
 def encode(config: Config) -> None:
     texts = read(config)
-    tokenizer = random_bert(config, texts).tokenizer
+    tokenizer = random_encoder(config, texts).tokenizer
     length = np.mean([len(tokenizer.encode(text)) + 2 for text in texts])
     measure(
         f"encoding {len(texts):,} texts of {length:.1f} ids, {config.layers} layers of {config.width}, {config.dtype}",

@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 
 from benchmarks.harness import Clock, measure
+from benchmarks.random_bert import random_bert
 from benchmarks.side import Run
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import SPECIALS
@@ -29,8 +30,6 @@ from retrieval.matching.matcher import Matcher, Reading
 from retrieval.matching.pairs import Reader
 from retrieval.matching.predict import predicted, probabilities, scorer
 from rope.encoder.huggingface import write_encoder
-from rope.encoder.roformer import RoFormer, RoFormerConfig, init
-from training.files.weights import empty
 from training.flags import FLAT
 from training.mesh import MeshConfig, make_mesh
 
@@ -59,25 +58,14 @@ def texts(config: Config) -> list[tuple[str, str]]:
     return [(one(), one()) for _ in range(config.pairs)]
 
 
-def random_bert(config: Config) -> TextEncoder:
-    """The same in all processes; loud, so that probabilities are all over the range."""
+def random_encoder(config: Config) -> TextEncoder:
+    """Of the alphabet's numbers."""
     alphabet = PegasusTokenizer([*SPECIALS, *map(str, range(config.numbers))], "alphabet")
-    shape = RoFormerConfig(
-        vocabulary=alphabet.vocab_size, width=config.width, feed_forward=4 * config.width, heads=config.width // 64,
-        layers=config.layers, positions="learned", pooler="none",
-    )  # fmt: skip
-    random = np.random.default_rng(0)
-
-    def draw(path, x: np.ndarray) -> np.ndarray:
-        noise = random.standard_normal(x.shape, np.float32)
-        return 1 + 0.1 * noise if "scale" in jax.tree_util.keystr(path) else np.float32(0.05) * noise
-
-    model: RoFormer = jax.tree.map_with_path(draw, empty(partial(init, shape)))
-    return TextEncoder(model, shape, alphabet)
+    return random_bert(alphabet, config.width, config.layers, pooler="none")
 
 
 def ours(config: Config, path: str) -> Run:
-    source, mesh = random_bert(config), make_mesh(MeshConfig())
+    source, mesh = random_encoder(config), make_mesh(MeshConfig())
     with jax.set_mesh(mesh):
         score = scorer(Matcher(source, Reading(MOST, rare=False, shared=False)))
 
@@ -94,7 +82,7 @@ def theirs(config: Config, path: str, size: int) -> Run:
     from torch.nn.utils.rnn import pad_sequence
     from transformers import BertForMaskedLM
 
-    source = random_bert(config)
+    source = random_encoder(config)
     alphabet = source.tokenizer
     with tempfile.TemporaryDirectory() as folder:
         write_encoder(Path(folder) / "bert", source.model, source.config)

@@ -66,11 +66,12 @@ def form_of(rows: int, length: int, pairs: int, hiding: Hiding, soft: bool) -> M
 def longest(
     most: int, pairs: int, hiding: Hiding, soft: bool, mesh: jax.sharding.Mesh, limit: int | None = None
 ) -> MatchingForm:
-    """That of a microbatch whose pairs all have `most` ids between their marks, two in a row. soft: a label may be a
-    probability."""
-    devices = parts_of("batch", mesh)
-    rows = -(-pairs // (2 * devices)) * devices
-    return form_of(rows, room_of(most + 3, most, limit), 2, hiding, soft)
+    """That of a microbatch whose pairs all have `most` ids between their marks, two in a row, or one where the limit is
+    less than that. soft: a label may be a probability."""
+    devices, room = parts_of("batch", mesh), room_of(most + 3, most, limit)
+    each = min(room // (most + 3), 2)
+    rows = -(-pairs // (each * devices)) * devices
+    return form_of(rows, room, each, hiding, soft)
 
 
 def room_of(longest: int, most: int, limit: int | None) -> int:

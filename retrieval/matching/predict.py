@@ -47,14 +47,14 @@ def scorer_for(source: TextEncoder, reading: Reading) -> Callable[[RoFormer, Seq
     room = room_of(most + 3, most, limit_of(config))
     programs: dict[tuple[int, int], jax.stages.Compiled] = {}
 
-    def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray, most: int) -> jax.Array:
-        """most: pairs of a row."""
+    def compute(model: RoFormer, ids: np.ndarray, segments: np.ndarray, pairs: int) -> jax.Array:
+        """pairs: of a row, at most."""
         rows = [jax.device_put(x, spec("batch", None)) for x in (ids, segments)]
-        if (len(ids), most) not in programs:
-            odds_of = partial(alike, config=config, pairs=most, types=reading.shared)
+        if (len(ids), pairs) not in programs:
+            odds_of = partial(alike, config=config, pairs=pairs, types=reading.shared)
             run = jax.jit(lambda *given: replicate(odds_of(*given)))
-            programs[len(ids), most] = run.lower(model, *rows).compile(compiler_options=compiler_options())
-        return programs[len(ids), most](model, *rows)
+            programs[len(ids), pairs] = run.lower(model, *rows).compile(compiler_options=compiler_options())
+        return programs[len(ids), pairs](model, *rows)
 
     def score(model: RoFormer, pairs: Sequence[Pair]) -> np.ndarray:
         odds = np.empty(len(pairs), np.float32)

@@ -58,13 +58,12 @@ def embed(
     texts: int = 1,
     key: jax.Array | None = None,
     positions: jax.Array | None = None,
-    types: jax.Array | None = None,
 ) -> jax.Array:
     """Ids [B, T] and segments -> float32 vectors [B, S, K, D]:
     of each of `texts` texts in a row (S) one for each pooling.
 
     Segments number a row's texts from 1; 0 is padding. Of a text that is not there, zeros (of pooler, its bias).
-    `key` turns dropout on. Positions [B, T] restart in each text. Types are token types [B, T].
+    `key` turns dropout on. Positions [B, T] restart in each text.
 
     cls (P1): the last state of [CLS]. pooler (P2): what the pooler's dense layer makes of it, and no more, as SimBERT
     and RoFormer-Sim have it; pooler-tanh: with BERT's tanh. mean (P3): the mean of the last states, those of [CLS] and
@@ -73,9 +72,7 @@ def embed(
     """
     layers = sorted({layer for name in poolings if (layer := other_layer(name, config.layers)) >= 0})
     positions = segment_positions(segments) if positions is None else positions
-    last, *rest = encode_layers(
-        model, ids, segments, config, types=types, positions=positions, key=key, outputs=(-1, *layers)
-    )
+    last, *rest = encode_layers(model, ids, segments, config, positions=positions, key=key, outputs=(-1, *layers))
     others = dict(zip(layers, rest, strict=True))
     return pooled(model, last, others, segments, positions, config, poolings, texts)
 

@@ -28,8 +28,7 @@ def encode_firsts(
     key: jax.Array | None = None,
 ) -> jax.Array:
     """Ids and segments [B, T], which number a row's texts from 1, and token types -> [B, texts, D]; of a text that is
-    not there, any number. `key` turns dropout on, which drops other weights than
-    `encode` does."""
+    not there, any number. `key` turns dropout on, which drops others than in `encode`."""
     c, positions = config, segment_positions(segments)
     mine = segments[:, None] == jnp.arange(1, texts + 1)[None, :, None]
     firsts = mine & (positions == 0)[:, None]
@@ -48,9 +47,8 @@ def encode_firsts(
             turns = extended_rotation(c.extension, positions, c.head_size, ids.shape[1], c.theta)
             assert isinstance(turns, Rotation)  # without extension
             key = rotate(key, turns, c.layout)
-        rate = c.attention_dropout
-        of = mine[:, None]
-        return attention(query, key, value, mask=of, dropout_rate=rate, dropout_key=drops, implementation="xla")
+        rate, mask = c.attention_dropout, mine[:, None]
+        return attention(query, key, value, mask=mask, dropout_rate=rate, dropout_key=drops, implementation="xla")
 
     last = jax.tree.map(lambda p: p[-1], model.blocks)
 

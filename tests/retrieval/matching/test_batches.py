@@ -224,6 +224,11 @@ def test_the_form_is_that_of_every_batch():
             assert batch[name].shape == (2 * shape.shape[0], *shape.shape[1:]) and batch[name].dtype == shape.dtype
 
 
+def test_a_plan_has_a_pair_a_row_where_a_table_of_positions_ends():
+    form = longest(MOST, 8, TOKENS, False, first_device(), MOST + 10)
+    assert (form.rows, form.length, form.pairs) == (8, MOST + 10, 1)
+
+
 def test_the_form_that_is_planned_is_that_of_pairs_as_long_as_may_be():
     for hiding, accumulate in ((TOKENS, 1), (SIDES, 2)):
         for labels in ((0, 1), (0, 0.25)):

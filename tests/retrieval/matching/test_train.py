@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pegasus_zh.text_encoder import load_text_encoder
-from retrieval.matching.matcher import _regular, load_matcher
+from retrieval.matching.matcher import Matcher, _regular, load_matcher
 from retrieval.matching.pairs import Pair
 from retrieval.matching.predict import probabilities, scorer
 from retrieval.matching.score import auc
@@ -21,7 +21,7 @@ from rope.encoder.roformer import RoFormerConfig, init
 from tests.retrieval.matching.small_matching import small
 from training.files.errors import DataError
 from training.loop import Trained
-from training.mesh import MeshConfig, make_mesh
+from training.mesh import WHOLE, MeshConfig, make_mesh
 from training.optimizer import OptimizerConfig
 
 LOUD = OptimizerConfig(learning_rate=3e-3, weight_decay=0, warmup=10)
@@ -79,6 +79,9 @@ def test_labels_are_learned_told_of_rows_that_were_held_out_and_checkpoints_aver
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), averaged.source.model, mean)
     with jax.set_mesh(mesh):
         assert np.abs(probabilities(scorer(averaged)(held)) - found).max() > 1e-4
+    # One between them, as a stop would leave it, is not among them.
+    shutil.copytree(tmp_path / "checkpoints" / str(steps[0]), tmp_path / "checkpoints" / str(steps[0] + 1))
+    assert _regular(tmp_path) == steps
     with pytest.raises(DataError, match="3 checkpoints, fewer than the 4 to be averaged"):
         load_matcher(tmp_path, average=4)
 
@@ -113,28 +116,20 @@ def test_a_run_of_other_settings_is_left_as_it_is(tmp_path, monkeypatch) -> None
     assert (tmp_path / "matching.json").read_bytes() == before
 
 
-def test_rows_are_no_longer_than_a_table_of_positions(tmp_path) -> None:
+def test_rows_are_no_longer_than_a_table_of_positions(tmp_path, monkeypatch) -> None:
     """Two pairs a row would be 70 positions; the texts of one are 15 ids at most."""
     encoder, pairs = small(replace(WIDE, positions="learned", max_positions=36))
     model = jax.device_get(jax.jit(partial(init, encoder.config))(jax.random.key(0)))
-    one = recipe(epochs=1, eval_epochs=1, masks=None)
+    one, encoder = recipe(epochs=1, eval_epochs=1, masks=None), encoder._replace(model=model)
     mesh = make_mesh(MeshConfig())
-    train_matcher(one, encoder._replace(model=model), pairs, [], FOLD, mesh, tmp_path).complete()
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval.matching.train.train", lambda *given: given)
+        training, *_ = train_matcher(one, encoder, pairs, [], FOLD, mesh, tmp_path)
+    assert next(training.data.train(0, WHOLE))["ids"].shape[1] <= 36
     with jax.set_mesh(mesh):
-        assert np.isfinite(scorer(load_matcher(tmp_path))(pairs)).all()
+        assert np.isfinite(scorer(Matcher(encoder, one.reading))(pairs)).all()
     with pytest.raises(DataError, match="--max-length 43: the model has 36 learned positions"):
         train_matcher(replace(one, max_length=40), encoder, pairs, [], FOLD, mesh, tmp_path)
-
-
-def test_checkpoints_of_a_stop_are_not_averaged(tmp_path) -> None:
-    trained(recipe(epochs=2, eval_epochs=1, average=2, masks=None), tmp_path)
-    every = 51 // 16
-    assert load_matcher(tmp_path, 2).source.config == small()[0].config
-    path = tmp_path / "checkpoints"
-    shutil.copytree(path / str(every), path / str(every + 1))  # as a stop would leave it, between two epochs
-    assert _regular(tmp_path) == [every, 2 * every]
-    with pytest.raises(DataError, match="2 checkpoints, fewer than the 3 to be averaged"):
-        load_matcher(tmp_path, 3)
 
 
 def test_what_cannot_be_trained_is_one_line(tmp_path) -> None:

@@ -122,6 +122,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert {p.name for p in (folder / "checkpoints").iterdir()} >= {"4", "8"}
 
 
+@pytest.mark.slow  # processes; the law is tested in training/test_loop.py
 def test_a_finished_run_says_so_and_goes_on_with_more_steps(finished, documents, tmp_path):
     shutil.copytree(finished[0], folder := tmp_path / "run")
     run = ["--data", documents, "--folder", folder, "--samples", "0", "--steps"]
@@ -154,6 +155,7 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(finished, documents, t
         np.testing.assert_array_equal(mine, undisturbed)
 
 
+@pytest.mark.slow  # as above
 def test_an_update_that_is_no_number_stops_the_run_and_is_not_saved(documents, tmp_path):
     wild = ["--learning-rate", "1e30", "--warmup", "1", "--clip", "0", "--save-every", "1"]
     done = pretrain("--data", documents, "--folder", tmp_path / "run", "--steps", "8", *wild)

@@ -47,6 +47,7 @@ def test_none_is_left_out():
         *(name.split()[0] for name in SMALL),
         "run",
         *("harness", "side", "process", "machine"),  # tests/benchmarks
+        "random_bert",  # of embeddings and matching
         *("cudnn", "where"),  # of device
         *("flash", "estimate"),  # need libtpu: tests/tpu
     }

@@ -22,6 +22,7 @@ from pegasus_zh.writing import Writing, bucket
 from rope.decoding.search import Search
 from rope.encoder import roformer
 from rope.encoder.roformer import RoFormer, encode_layers
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.flags import changed
 from training.mesh import MeshConfig, mesh_of
@@ -113,9 +114,9 @@ def _settings(
 
 def _run(folder: str, finished: bool) -> Run:
     metrics: dict[str, float] = {}
-    for row in read_metrics(Path(folder) / "metrics.jsonl"):
+    for row in read_metrics(path_of(folder, "folder") / "metrics.jsonl"):
         metrics |= row
-    return Run(Path(folder), finished, metrics)
+    return Run(path_of(folder, "folder"), finished, metrics)
 
 
 class Writer:

@@ -20,7 +20,8 @@ from rope.encoder.prefix_decoder import PrefixDecoder
 from rope.encoder.roformer import init
 from training.checkpoints import Checkpoints, DamagedCheckpoint, checkpoints_of
 from training.files.atomic import read_json
-from training.files.errors import DataError, path_of
+from training.files.buckets import path_of
+from training.files.errors import DataError
 from training.flags import changed
 from training.partition import Dtype, abstract, place
 

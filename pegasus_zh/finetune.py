@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import jax
@@ -14,6 +13,7 @@ from pegasus_zh.t5.load import Semantics, load
 from pegasus_zh.text.lines import ends_in
 from pegasus_zh.text.pairs import PAIR_FILES, located_pairs, whole
 from pegasus_zh.tuning import FinetuneRecipe, Tuned, tune
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.flags import FLAT, parse_flags
 from training.launch import LaunchConfig, hold, joined
@@ -63,7 +63,9 @@ def finetune(config: FinetuneConfig) -> Tuned:
     tell(loaded.source)
     training, valid = read_data(config)
     with hold(config.folder, config.launch):
-        return tune(config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), Path(config.folder))
+        return tune(
+            config.recipe, loaded, training, valid, make_mesh(config.launch.mesh), path_of(config.folder, "--folder")
+        )
 
 
 def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.finetune") -> FinetuneConfig:

@@ -22,6 +22,7 @@ from pegasus_zh.text.pairs import Pair, arriving_lines, read_pairs
 from pegasus_zh.writing import Writing, marks_of, write_texts
 from rope.decoding.search import Marks
 from training.files.atomic import check_out_file, resumable_write
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.flags import changed
 from training.mesh import MeshConfig, make_mesh
@@ -83,7 +84,7 @@ class GenerateConfig:
 def run_generation(config: GenerateConfig) -> None:
     """Reads, decodes and writes as `config` says, to standard output where no file is named.
     Raises DataError and ValueError."""
-    out = Path(config.out)
+    out = path_of(config.out, "--out") if config.out else Path()
     if config.out and not config.input:
         raise DataError("--out goes with --input")
     if config.out:
@@ -147,7 +148,7 @@ def _prompt(answer: Callable[[str], str]) -> None:
 
 def _write_file(config: GenerateConfig, weights: str, inputs: list[Pair], written: Write) -> None:
     """Writes config.out whole; what a killed run had written is kept beside it under a name that tells its settings."""
-    out = Path(config.out)
+    out = path_of(config.out, "--out")
     identity = hashlib.sha256(repr((replace(config, out=""), weights, inputs)).encode()).hexdigest()[:12]
     with resumable_write(out, identity) as file:
         kept = file.read()

@@ -24,6 +24,7 @@ from pegasus_zh.text.tokenizer_files import keep_tokenizer, load_tokenizer
 from pegasus_zh.text.tokenizers import Tokenizer
 from pegasus_zh.text.vocabulary import TokenizerConfig
 from rope.layers.computation import Computation
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.flags import FLAT, flag, one_of, parse_preset
 from training.launch import LaunchConfig, by_first, hold, joined
@@ -153,7 +154,7 @@ def pretrain(config: PretrainConfig) -> Trained:
 
 
 def _pretrain(config: PretrainConfig) -> Trained:
-    folder = Path(config.folder)
+    folder = path_of(config.folder, "--folder")
     config, eval_data = _with_corpus(config)
     mesh = make_mesh(config.launch.mesh)
     start = load(config.start) if config.start else None
@@ -257,7 +258,7 @@ def _prepared(
     config: PretrainConfig, tokenizer: Tokenizer | None, eval_data: tuple[str, ...], folder: Path
 ) -> tuple[PreparedRows, PackedRows | None]:
     """The prepared rows, and the held-out ones if there are any; made by the first process if need be."""
-    place = Path(config.prepared) if config.prepared else folder / "data"
+    place = path_of(config.prepared, "--prepared") if config.prepared else folder / "data"
     fingerprint = tokenizer.fingerprint if tokenizer else None
 
     def make() -> tuple[PreparedRows, PackedRows | None]:

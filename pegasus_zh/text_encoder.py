@@ -20,6 +20,7 @@ from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import EncoderConfig, pretrain_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig
 from rope.layers.kernels import Implementation
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, parse_preset
@@ -82,7 +83,7 @@ def pretrain(config: TextEncoderConfig) -> Trained:
     if where.start:
         load_tokenizer(tokenizer_folder(where.start))  # before anything is made
         text = replace(text, tokens=replace(text.tokens, tokenizer=str(tokenizer_folder(where.start))))
-    length, folder = where.recipe.length, Path(where.folder)
+    length, folder = where.recipe.length, path_of(where.folder, "--folder")
     return pretrain_encoder(where, lambda: text_rows(text, length, folder))[0]
 
 

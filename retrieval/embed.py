@@ -20,6 +20,7 @@ from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import load_sentence_encoder
 from retrieval.vectors.whitening import load_whitening
 from training.files.atomic import atomic_write
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 
@@ -64,7 +65,7 @@ def embed_file(config: EmbedConfig) -> tuple[int, int]:
 
     Raises DataError for texts and models that cannot be used, and for a vector with NaN, with the line.
     """
-    out = Path(config.out)
+    out = disk_path(config.out, "--out")
     if out.suffix not in FORMATS:
         raise DataError(f"--out {out}: vectors are written as {', '.join(FORMATS)}")
     if out.is_dir():

@@ -22,6 +22,7 @@ from rope.encoder.bert4keras import write_checkpoint
 from rope.encoder.huggingface import write_encoder
 from rope.encoder.roformer import PoolerKind, RoFormer, RoFormerConfig
 from training.files.atomic import check_new
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.onnx import check_converter
 from training.partition import Dtype
@@ -67,7 +68,7 @@ class ExportEncoderConfig:
 
 def export_encoder(config: ExportEncoderConfig) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises DataError as loading and writing do."""
-    out = Path(config.folder)
+    out = path_of(config.folder, "--folder")
     check_new(out)
     if config.onnx:
         check_converter()

@@ -7,11 +7,11 @@ from . import prog
 
 def main() -> None:
     from collections.abc import Callable
-    from pathlib import Path
     from typing import Annotated
 
     from pegasus_zh.rows.plain_text import TextConfig, text_rows
     from rope.experiments.lengths import LengthsConfig, lengths
+    from training.files.buckets import disk_path
     from training.flags import FLAT, parse_flags
 
     def command(
@@ -22,7 +22,9 @@ def main() -> None:
 
         The same command goes on where it was stopped.
         """
-        return lambda: lengths(experiment, lambda length: text_rows(text, length, Path(experiment.folder)))
+        return lambda: lengths(
+            experiment, lambda length: text_rows(text, length, disk_path(experiment.folder, "--folder"))
+        )
 
     parse_flags(command, prog=prog("lengths"))()
 

@@ -5,8 +5,6 @@ damaged file is noticed whatever it decodes to. Arrays are restored straight int
 """
 
 import logging
-import os
-import shutil
 import signal
 import threading
 import warnings
@@ -22,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from training.files.buckets import absolute, move
 from training.files.errors import DataError
 from training.files.weights import check_finite
 from training.partition import spec
@@ -72,7 +71,7 @@ class Checkpoints:
         try:
             with _undisturbed():
                 self._checkpointer = ocp.training.Checkpointer(
-                    folder.absolute(),
+                    absolute(folder),
                     save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
                     preservation_policy=ocp.training.preservation_policies.LatestN(keep),
                     cleanup_tmp_directories=keep
@@ -212,8 +211,7 @@ class Checkpoints:
         later = [s for s in self.steps if s > step]
         for number in later if jax.process_index() == 0 else []:
             aside = self.folder.with_name(f"damaged-checkpoint-{number}")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(self.folder / str(number), aside)
+            move(self.folder / str(number), aside)
             tell(f"{self.folder / str(number)}: moved to {aside}; delete it when you have looked at it")
         if later:
             if jax.process_count() > 1:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TextIO
 
+from training.files.buckets import of_a_store
 from training.telling import show
 
 
@@ -35,6 +36,8 @@ def run(main: Callable[[], None], notices: TextIO | None = None) -> None:
             sys.exit(1)
         if isinstance(error, ValueError | OSError):
             sys.exit(f"error: {as_typed(str(error), sys.argv)}")
+        if of_a_store(error):
+            sys.exit(f"error: the bucket says: {error}")
         if isinstance(error, MemoryError):
             sys.exit(f"error: out of memory ({error}): give smaller sizes")
         raise

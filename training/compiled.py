@@ -9,6 +9,7 @@ from typing import TextIO
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from training.files.buckets import absolute
 from training.telling import tell
 
 
@@ -17,7 +18,7 @@ def remember_programs(folder: Path) -> Iterator[None]:
     """What is compiled meanwhile is kept in `folder`, and found there by the next run; where JAX was given a folder
     already (JAX_COMPILATION_CACHE_DIR), in that one, by its rules."""
     settings = {
-        "jax_compilation_cache_dir": str(folder.absolute()),
+        "jax_compilation_cache_dir": str(absolute(folder)),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }

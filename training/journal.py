@@ -79,6 +79,7 @@ class Journal:
 
     def saved(self, number: int) -> None:
         self._saved = number
+        self._metrics.send()  # of the steps up to a checkpoint nothing is told again
         self._speed.pause()
 
     def plot(self) -> None:

@@ -11,7 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from training.compiled import remember_programs
-from training.files.errors import path_of
+from training.files.buckets import path_of
 from training.files.locks import locked
 from training.mesh import MeshConfig, join_processes
 from training.profile import parse_steps, profiled

@@ -18,6 +18,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from training.files.atomic import atomic_write, write_bytes
+from training.files.buckets import Grown
 from training.peaks import peak
 from training.program import HostBatch, Program
 from training.telling import showing
@@ -49,9 +50,10 @@ class Metrics:
         if not self._main:
             return
         rows = [r for r in read_metrics(self._path) if r["step"] <= first_step] if first_step else []
-        write_bytes(self._path, "".join(json.dumps(r) + "\n" for r in rows).encode())
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self._grown = Grown(folder)
+        write_bytes(self._grown.here / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in rows).encode())
+        self._file = (self._grown.here / "metrics.jsonl").open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(self._grown.here / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One row: the step and the values under their names."""
@@ -60,12 +62,20 @@ class Metrics:
             self._file.flush()
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+            self._grown.send_now_and_then()
+
+    def send(self) -> None:
+        """Of a run in a bucket: what was written is there then."""
+        if self._main:
+            self._board.flush()
+            self._grown.send()
 
     def close(self) -> None:
         """Flushes and closes both files."""
         if self._main:
             self._file.close()
             self._board.close()
+            self._grown.send()
 
 
 class Speed:
@@ -120,7 +130,7 @@ def shown(values: dict[str, float]) -> str:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; none if it is missing; a line cut off by a kill is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

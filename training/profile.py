@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from training.files.buckets import cached, in_bucket, send
 from training.telling import tell
 
 
@@ -19,7 +20,7 @@ class _Trace:
 
     def step(self, number: int, step: Callable, *arguments: Any) -> Any:
         if not self.running:
-            jax.profiler.start_trace(self.folder)
+            jax.profiler.start_trace(cached(self.folder) if in_bucket(self.folder) else self.folder)
             self.running = True
         self.made = None  # the step may take its memory
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
@@ -37,6 +38,8 @@ class _Trace:
         finally:
             jax.profiler.stop_trace()
             self.made = None
+            if in_bucket(self.folder):
+                send(cached(self.folder), self.folder)
         if self.numbers:
             tell(f"{self.folder}: the trace of steps {self.numbers[0]} to {self.numbers[-1]}")
 

@@ -27,6 +27,7 @@ from gan.trainer import Gan, Generator, Recipe
 from gan.transport import exact_w1
 from training.experiment.cells import experiment, run_cells
 from training.files.atomic import write_bytes
+from training.files.buckets import disk_path
 from training.ranges import check_lists, check_ranges
 from training.step import compiler_options
 from training.telling import tell
@@ -122,7 +123,7 @@ DISCRETE: dict[str, dict[str, Any]] = {
 def gans(config: GansConfig, question: str = "do better distances make better images?") -> None:
     """Runs, or goes on with, the experiment in `config.folder`.
     Raises ValueError for data or settings that cannot be."""
-    data, folder = read_data(config.data, config.scored), Path(config.folder)
+    data, folder = read_data(config.data, config.scored), disk_path(config.folder, "--folder")
     if len(data.train) < max(config.batch):
         raise ValueError(f"{len(data.train)} images to train on: fewer than --batch {max(config.batch)}")
     recipes = {

@@ -17,6 +17,7 @@ from gan.quality import Data as Images
 from gan.quality import measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from training.files.atomic import write_bytes
+from training.files.buckets import disk_path
 from training.flags import FLAT, one_of, parse_preset
 from training.launch import LaunchConfig, hold, joined
 from training.loop import Diverged, LoopConfig, Trained, Training, train
@@ -107,7 +108,7 @@ def plan_of(config: ImagesConfig, mesh: jax.sharding.Mesh) -> tuple[Program, Loo
 
 
 def _run(config: ImagesConfig) -> Trained:
-    loop, mesh, folder = config.loop, make_mesh(config.launch.mesh), Path(config.folder)
+    loop, mesh, folder = config.loop, make_mesh(config.launch.mesh), disk_path(config.folder, "--folder")
     check_divisible(mesh, {"batch size": ("batch", loop.batch_size)})
     data = read_data(config.data, config.scored)
     if len(data.train) < loop.batch_size:

@@ -13,6 +13,7 @@ from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.experiment.statistics import Estimate, estimate_runs
+from training.files.buckets import disk_path
 from training.files.images import fingerprint, read_images, split_images
 from training.ranges import check_lists, check_ranges
 from training.telling import tell
@@ -92,7 +93,7 @@ def candidates(x: np.ndarray, size: int, clusters: int) -> dict[str, tuple[np.nd
 def false_minima(config: MinimaConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`.
     Raises ValueError for data or settings that cannot be."""
-    images, folder = read_images(config.data), Path(config.folder)
+    images, folder = read_images(config.data), disk_path(config.folder, "--folder")
     first, second = split_images(images, len(images.labels) // 2)
     train, test = (part.pixels.reshape(len(part.labels), -1)[:5000] for part in (second, first))
     if max(config.batch) > min(len(train), len(test)):

@@ -15,6 +15,7 @@ from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.experiment.statistics import Estimate, estimate_runs
+from training.files.buckets import disk_path
 from training.files.images import read_images
 from training.ranges import check_lists, check_ranges
 from training.telling import tell
@@ -59,7 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def sample_complexity(config: SamplesConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for settings that cannot be."""
-    folder = Path(config.folder)
+    folder = disk_path(config.folder, "--folder")
     laws = {name: law_of(name, lambda: read_images(None)) for name in config.laws}
 
     def measure(cell: tuple[str, int]) -> dict[str, Any]:

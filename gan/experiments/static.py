@@ -25,6 +25,7 @@ from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
 from training.experiment.statistics import Estimate, estimate_runs
+from training.files.buckets import disk_path
 from training.files.images import fingerprint, read_images
 from training.ranges import check_choices, check_lists, check_ranges
 from training.telling import tell
@@ -104,7 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def static(config: StaticConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`.
     Raises ValueError for data or settings that cannot be."""
-    images, folder = cache(partial(read_images, config.data)), Path(config.folder)
+    images, folder = cache(partial(read_images, config.data)), disk_path(config.folder, "--folder")
     laws = {name: law_of(name, images) for name in config.laws}
     made = {(law, critic): critic_for(laws[law], law, critic, config) for law in laws for critic in config.critics}
     free = ("folder", "preset", "laws", "critics", "data")

@@ -17,6 +17,7 @@ from gan.objectives import CRITICS
 from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report
+from training.files.buckets import disk_path
 from training.files.images import read_images
 from training.ranges import check_lists, check_ranges
 from training.telling import tell
@@ -65,7 +66,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def surfaces(config: SurfacesConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises ValueError for settings that cannot be."""
-    folder = Path(config.folder)
+    folder = disk_path(config.folder, "--folder")
     laws = {name: toy(name) if name in TOYS else law_of(name, lambda: read_images(None)) for name in config.laws}
     if wrong := [name for name, law in laws.items() if law.dimensions != 2]:
         raise ValueError(f"law {wrong[0]!r}: a surface needs one of two dimensions")

@@ -38,6 +38,7 @@ from rope.layers.computation import Computation
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
 from training.files.atomic import read_json, write_json
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.flags import one_of
 from training.mesh import MeshConfig, make_mesh
@@ -141,7 +142,7 @@ class Cell:
 
 def few_shot(config: FewShotConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError as what it calls."""
-    folder, basis = Path(config.folder), defaults(config.preset)
+    folder, basis = disk_path(config.folder, "--folder"), defaults(config.preset)
     tasks = [read_task(path, config) for path in config.tasks]
     if len({task.name for task in tasks}) < len(tasks):
         raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
@@ -243,7 +244,7 @@ def begin(
     )
     if objective == NONE:
         return Start(None, recipe.model(tokenizer.vocab_size), tokenizer, NONE)
-    run, data = Path(config.folder) / "pretrained" / f"{objective}-{seed}", rows[objective]
+    run, data = disk_path(config.folder, "--folder") / "pretrained" / f"{objective}-{seed}", rows[objective]
     with silence():
         pretrain_on(recipe, data, data.heldout, make_mesh(config.mesh), run)[0].complete()
         return load(run)

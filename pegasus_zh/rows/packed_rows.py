@@ -11,6 +11,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from pegasus_zh.rows.makers import known_sides
 from pegasus_zh.rows.packing import decode_rows
 from pegasus_zh.rows.prepared_set import Manifest, Split, checksum, read_manifest
+from training.files.buckets import on_disk, path_of
 from training.files.errors import DataError
 
 Batch = dict[str, np.ndarray]
@@ -19,9 +20,10 @@ Batch = dict[str, np.ndarray]
 class PackedRows:
     """The rows of one split of a prepared set, by random access."""
 
-    def __init__(self, folder: Path, manifest: Manifest, split: Split):
+    def __init__(self, folder: Path, manifest: Manifest, split: Split, place: Path):
+        """place: where the files of the folder can be read."""
         self.manifest, self._name, self._row = manifest, f"{folder} ({split})", known_sides(manifest.row)
-        files = [f"{folder / file.name}[0:{file.rows}]" for file in manifest.files(split)]
+        files = [f"{place / file.name}[0:{file.rows}]" for file in manifest.files(split)]
         self._records = ArrayRecordDataSource(files)
 
     def __len__(self) -> int:
@@ -57,7 +59,7 @@ def open_rows(folder: Path | str, tokenizer_fingerprint: str | None = None, *, v
     train on, a missing or truncated shard and, with `verify`, which reads everything, a shard that is not to the bit as
     written.
     """
-    folder = Path(folder)
+    folder = path_of(folder, "the prepared set")
     manifest = read_manifest(folder)
     found = manifest.tokenizer
     if tokenizer_fingerprint not in (None, found["fingerprint"]):
@@ -67,16 +69,17 @@ def open_rows(folder: Path | str, tokenizer_fingerprint: str | None = None, *, v
         )
     if not manifest.files("train"):
         raise DataError(f"{folder} has no rows to train on: prepare with more documents, or another --eval-fraction")
+    place = on_disk(folder)
     for file in manifest.contents.files:
-        path = folder / file.name
+        path = place / file.name
         size = path.stat().st_size if path.exists() else 0
         if size != file.size:
             raise DataError(f"{path} has {size} of {file.size} bytes: run scripts/prepare.py again, which replaces it")
         if verify and checksum(path) != file.sha256:
             raise DataError(f"{path} is damaged (by its checksum): delete it and run scripts/prepare.py again")
     _allow_open_files(len(manifest.contents.files))
-    heldout = PackedRows(folder, manifest, "eval") if manifest.files("eval") else None
-    return PreparedRows(folder, manifest, PackedRows(folder, manifest, "train"), heldout)
+    heldout = PackedRows(folder, manifest, "eval", place) if manifest.files("eval") else None
+    return PreparedRows(folder, manifest, PackedRows(folder, manifest, "train", place), heldout)
 
 
 def _allow_open_files(files: int) -> None:

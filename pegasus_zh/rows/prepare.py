@@ -50,6 +50,7 @@ from pegasus_zh.text.sources import Source, find_sources
 from pegasus_zh.text.stamps import stamps
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.files.atomic import atomic_write, write_json
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.ranges import check_ranges
@@ -165,7 +166,7 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports its parent's script
         sys.exit('the script that calls prepare needs the line `if __name__ == "__main__":` before it')
     maker = examples.maker
-    folder, sources = Path(folder), find_sources(config.data, maker.reads.files)
+    folder, sources = path_of(folder, "--folder"), find_sources(config.data, maker.reads.files)
     if maker.kinds and tokenizer.kind not in maker.kinds:
         raise DataError(f"{examples.selector} {maker.reason}, not {tokenizer.kind}")
     settings = settings_of(examples, config, tokenizer)

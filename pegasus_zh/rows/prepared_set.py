@@ -25,6 +25,7 @@ from pegasus_zh.rows.packing import padding
 from pegasus_zh.text.losses import Losses
 from pegasus_zh.text.sources import Source
 from pegasus_zh.text.stamps import changes
+from training.files.buckets import on_disk, path_of, size_and_time
 from training.files.errors import DataError
 
 FORMAT = 2  # of the files; a set of another format is refused
@@ -151,7 +152,7 @@ def id_dtype(vocab_size: int) -> str:
 
 def read_manifest(folder: Path | str) -> Manifest:
     """The manifest of a prepared set. Raises DataError where there is none, or one of another format."""
-    path = Path(folder) / "manifest.json"
+    path = path_of(folder, "the prepared set") / "manifest.json"
     if not path.exists():
         state = "an unfinished set" if (path.parent / "settings.json").exists() else "no prepared set"
         raise DataError(f"{folder} holds {state}: run scripts/prepare.py into it")
@@ -191,7 +192,7 @@ def finished_set(folder: Path) -> Manifest | None:
     """The manifest, if the set is finished and its files have their sizes."""
     try:
         manifest = read_manifest(folder)
-        complete = all((folder / file.name).stat().st_size == file.size for file in manifest.contents.files)
+        complete = all(size_and_time(folder / file.name)[0] == file.size for file in manifest.contents.files)
     except (DataError, OSError):
         return None
     return manifest if complete else None
@@ -214,7 +215,7 @@ def journal(folder: Path, index: int) -> Path:
 
 def checksum(path: Path) -> str:
     """sha256 of a file, which is on the disk afterwards, whatever becomes of the machine."""
-    with open(path, "rb") as file:
+    with open(on_disk(path), "rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -11,6 +11,7 @@ from pegasus_zh.t5.load import Semantics, load
 from pegasus_zh.t5.onnx import write_onnx_serving
 from pegasus_zh.t5.stablehlo import write_serving
 from training.files.atomic import check_new
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.onnx import check_converter
 from training.partition import Dtype
@@ -45,7 +46,7 @@ class ExportConfig:
 
 def export(config: ExportConfig) -> Path:
     """Writes the folder, says how to load it, and returns it. Raises what `load` and `write_folder` raise."""
-    out = Path(config.folder)
+    out = path_of(config.folder, "--folder")
     served = "--stablehlo" if config.stablehlo else "--onnx" if config.onnx else ""
     if served and (config.overwrite or config.without_cross_bias):
         raise DataError(f"{served} keeps the model as it is, in a new folder: no --overwrite, no --without-cross-bias")

@@ -24,6 +24,7 @@ from pegasus_zh.text.huggingface_tokenizer import write_tokenizer
 from pegasus_zh.text.tokenizers import Tokenizer
 from rope.config_files import ACTIVATIONS, BELONGS, number
 from training.files.atomic import atomic_write, read_json, write_json
+from training.files.buckets import absolute
 from training.files.errors import DataError
 from training.files.weights import open_weights, read, read_tensors, write_safetensors
 
@@ -254,7 +255,7 @@ def write_folder(
     model_type is then one that transformers does not know. Raises `DataError` for what is refused, and where `out`
     exists and is not empty, unless `overwrite` is given and it is an earlier export.
     """
-    out = out.absolute()
+    out = absolute(out)
     check_free(out, overwrite)
     written = written_config(config, out, cross_bias)
     if config.scaled_output:
@@ -272,7 +273,7 @@ def check_free(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     config = out / "config.json"
-    if not config.is_file() or OWN_KEY not in config.read_text(encoding="utf-8", errors="replace"):
+    if not config.is_file() or OWN_KEY not in config.read_bytes().decode(errors="replace"):
         raise DataError(f"{out}: exists and is not an export of this project; name another folder")
     if not overwrite:
         raise DataError(f"{out}: exists already; add --overwrite, or name another folder")

@@ -22,7 +22,8 @@ from pegasus_zh.text.model_tokenizer import load_model_tokenizer
 from pegasus_zh.text.spacing import is_chinese
 from pegasus_zh.text.tokenizers import PEGASUS_FILE, SENTENCEPIECE_FILE, PegasusTokenizer, Tokenizer
 from training.checkpoints import read_model
-from training.files.errors import DataError, path_of
+from training.files.buckets import on_disk, path_of
+from training.files.errors import DataError
 from training.files.folders import kind_of_folder
 from training.files.tensorflow_files import keras_files
 from training.files.weights import fingerprint
@@ -76,6 +77,7 @@ def load(
     if semantics not in get_args(Semantics):
         raise ValueError(f"semantics is {semantics!r}: it must be {', '.join(get_args(Semantics))}")
     kind, suppressed, is_own, why = kind_of_folder(path), tuple[int, ...](), False, "as it was trained"
+    path = path if kind == "run" else on_disk(path)
     made_with: str | None = None
     match kind:
         case "run":

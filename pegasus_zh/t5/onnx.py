@@ -18,6 +18,7 @@ from pegasus_zh.t5.load import Loaded
 from pegasus_zh.t5.stablehlo import describe
 from rope.decoding.cache import unstacked
 from training.files.atomic import atomic_write, check_new, write_json
+from training.files.buckets import absolute
 from training.onnx import write_onnx
 
 
@@ -29,7 +30,7 @@ def write_onnx_serving(out: Path, loaded: Loaded, source: int, target: int) -> N
     and t int32 [] -> logits float32 [B, V] of the token after position t, and new_keys_0 and new_values_0, … with
     position t in them. Raises DataError where there is something already, and as write_onnx.
     """
-    out = out.absolute()
+    out = absolute(out)
     check_new(out)
     config, pad = replace(loaded.config, dtype="float32", attention="xla"), loaded.tokenizer.pad_id
     layers = config.decoder_depth

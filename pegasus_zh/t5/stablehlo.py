@@ -18,6 +18,7 @@ from pegasus_zh.t5.decoder import Memory, MT5Decoder
 from pegasus_zh.t5.load import Loaded
 from pegasus_zh.t5.mt5 import MT5, MT5Config
 from training.files.atomic import atomic_write, check_new, write_json
+from training.files.buckets import absolute
 from training.files.weights import write_safetensors
 from training.partition import Dtype
 
@@ -95,7 +96,7 @@ def functions(
 
 def write_serving(out: Path, loaded: Loaded, dtype: Dtype = "float32") -> None:
     """Writes the folder `out`, whole or not at all. Raises DataError where there is something already."""
-    out = out.absolute()
+    out = absolute(out)
     check_new(out)
     config, tokenizer = replace(loaded.config, dtype=dtype), loaded.tokenizer
     encoder, step = functions(config, loaded.model, tokenizer.pad_id)

@@ -18,6 +18,7 @@ from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizer_files import load_tokenizer
 from pegasus_zh.text.tokenizers import SPECIALS, PegasusTokenizer, SentencePieceTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.partition import Dtype
 from training.telling import tell
@@ -57,7 +58,7 @@ class Transplant:
 
 def transplant(config: TransplantConfig) -> Path:
     """Writes the new model's folder, whole or not at all, and returns it. Raises DataError."""
-    out = Path(config.folder)
+    out = path_of(config.folder, "--folder")
     check_free(out, config.overwrite)
     if bool(config.tokenizer) == bool(config.data):
         raise DataError("give the vocabulary by --tokenizer, or documents to make one from by --data")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 
+from training.files.buckets import on_disk, path_of
 from training.files.errors import DataError, something_else
 
 COMPRESSED = ("", ".gz", ".zst")
@@ -63,6 +64,7 @@ def opened(path: str) -> Iterator[Iterator[bytes]]:
 def _open(path: str) -> AbstractContextManager[Iterable[bytes]]:
     if path == "-":
         return nullcontext(sys.stdin.buffer)
+    path = str(on_disk(path_of(path, "the file")))
     if not ends_in(path, ".zst"):
         return gzip.open(path, "rb") if ends_in(path, ".gz") else open(path, "rb")
     import pyarrow  # a quarter of a second: only where it is used

@@ -5,6 +5,7 @@ from pathlib import Path
 from pegasus_zh.text.tokenizer_files import load_tokenizer
 from pegasus_zh.text.tokenizers import Tokenizer
 from training.checkpoints import checkpoints_of
+from training.files.buckets import absolute, path_of
 from training.files.errors import DataError
 from training.files.folders import kind_of_folder
 
@@ -12,7 +13,7 @@ from training.files.folders import kind_of_folder
 def tokenizer_folder(path: Path | str) -> Path:
     """Where it lies: of a run, given its work folder or its checkpoints, in tokenizer/; else beside the weights.
     Raises DataError where there is no model."""
-    path = Path(path).absolute()
+    path = absolute(path_of(path, "the model"))
     return checkpoints_of(path).parent / "tokenizer" if kind_of_folder(path) == "run" else path
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from pegasus_zh.text.lines import ends_in, is_blank_line, opened
 from pegasus_zh.text.records import JSON_SUFFIXES, MAX_TEXT_BLOCK, TEXT_SUFFIXES, Record, read_rows
+from training.files.buckets import in_bucket, matching, on_disk, path_of, size_and_time
 from training.files.datasets import open_dataset
 from training.files.errors import DataError
 from training.telling import tell_once
@@ -61,28 +62,31 @@ def find_sources(data: Sequence[str], files: Files = DOCUMENT_FILES) -> list[Sou
         if name.startswith("tfds:") and files.datasets:
             sources[name] = _dataset_source(name)
             continue
-        paths = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
+        if in_bucket(path_of(name, "--data")):
+            paths = matching(name)
+        else:
+            paths = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
         if not paths and glob.has_magic(name):
             raise DataError(f"{name}: no file matches this pattern (quote it, and check the folder)")
         for path in paths or [name]:
-            sources.setdefault(os.path.realpath(path), _file_source(path, files))
+            sources.setdefault(path if in_bucket(path) else os.path.realpath(path), _file_source(path, files))
     return list(sources.values())
 
 
 def _file_source(path: str, files: Files) -> Source:
-    if os.path.isdir(path):
+    if path_of(path, "--data").is_dir():
         raise DataError(
             f"{path} is a folder: name its files with a pattern, such as '{os.path.join(path, '*.jsonl.gz')}'"
         )
     try:
-        status = os.stat(path)
+        size, modified = size_and_time(path)
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error} (check the path)") from error
+        raise DataError(f"{path}: {error.strerror or 'no such file'} (check the path)") from error
     if not ends_in(path, files.suffixes):
         raise DataError(f"{path}: unknown kind of file; {files.told}")
-    if status.st_size == 0:
+    if size == 0:
         raise DataError(f"{path} is empty: remove it, or fetch it again")
-    return Source(path, status.st_size, status.st_mtime_ns)
+    return Source(path, size, modified)
 
 
 def read_records(source: Source, field: str = "text", wanted: Sequence[str] = ()) -> Iterator[Record]:
@@ -129,7 +133,7 @@ def _parquet_records(path: str, field: str) -> Iterator[Record]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(on_disk(path_of(path, "--data"))) as file:
             if file.schema_arrow.names.count(field) > 1:
                 raise DataError(f"{path}: two columns are named {field!r}; rename one")
             if field not in file.schema_arrow.names:

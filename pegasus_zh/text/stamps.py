@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from pegasus_zh.text.sources import Source
+from training.files.buckets import on_disk, path_of
 from training.files.errors import DataError
 
 SHOWN = 3  # names in a message
@@ -47,7 +48,7 @@ def _content(source: Source) -> str | None:
     if source.path.startswith("tfds:"):
         return None
     try:
-        with open(source.path, "rb") as file:
+        with open(on_disk(path_of(source.path, "--data")), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{source.path}: {error.strerror or error}") from error

@@ -20,13 +20,14 @@ from pegasus_zh.text.tokenizers import (
     is_special,
 )
 from pegasus_zh.text.wordpieces import UNK
+from training.files.buckets import path_of
 from training.files.errors import DataError
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
     """Loads a folder that holds vocab.txt, spiece.model or tokenizer.json, with what else there decides the ids; or one
     of the first two files itself. Raises `DataError`."""
-    path = Path(path)
+    path = path_of(path, "the tokenizer")
     if path.is_dir():
         found = [path / name for name in (PEGASUS_FILE, SENTENCEPIECE_FILE) if (path / name).is_file()]
         if not found and (path / FAST_FILE).is_file():

@@ -25,6 +25,7 @@ from pegasus_zh.text.side_files import SETTINGS_FILE, Settings
 from pegasus_zh.text.spacing import join_tokens
 from pegasus_zh.text.wordpieces import UNK, WordIds, normalise, plain_bert, words
 from training.files.atomic import as_json, write_bytes
+from training.files.buckets import path_of
 from training.files.errors import DataError
 
 PEGASUS_FILE = "vocab.txt"
@@ -130,7 +131,7 @@ class Tokenizer(Protocol):
         """Writes vocab.txt or spiece.model into `folder`, atomically, and beside it what else decides the ids, with
         `more` settings of tokenizer_config.json. Raises DataError where there is no room."""
         if about := {**self.settings.about(), **(more or {})}:
-            _write(Path(folder) / SETTINGS_FILE, as_json(about))
+            _write(path_of(folder, "folder") / SETTINGS_FILE, as_json(about))
 
     def _settle(self, settings: Settings, size: int, content: bytes, normalizer: normalizers.Normalizer | None) -> None:
         """Takes over what lay beside a vocabulary of `size` tokens."""
@@ -200,7 +201,7 @@ class PegasusTokenizer(Tokenizer):
 
     def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
         super().save(folder, more)
-        _write(Path(folder) / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
+        _write(path_of(folder, "folder") / PEGASUS_FILE, "".join(token + "\n" for token in self.vocabulary).encode())
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -271,7 +272,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def save(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
         super().save(folder, more)
-        _write(Path(folder) / SENTENCEPIECE_FILE, self._model)
+        _write(path_of(folder, "folder") / SENTENCEPIECE_FILE, self._model)
 
 
 def _check_vocabulary(vocabulary: list[str], source: str) -> dict[str, int]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from retrieval.texts import all_texts
 from retrieval.vectors.source import load_alone
 from training.experiment.cells import digest_of_files, experiment, run_cells
 from training.experiment.report import shown_settings
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.ranges import check_lists, check_ranges
 from training.telling import tell
@@ -87,7 +87,7 @@ class Secret(NamedTuple):
 
 def alignment_grid(config: AlignmentGridConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError."""
-    source, folder = load_alone(config.model), Path(config.folder)
+    source, folder = load_alone(config.model), disk_path(config.folder, "--folder")
     tokenizer = source.tokenizer
     kinds = dict(map(named, config.plain))
     if len(kinds) < len(config.plain) or SAME in kinds:

@@ -31,6 +31,7 @@ from rope.encoder.roformer import init
 from training.experiment.cells import digest_of_files, experiment, run_cells
 from training.experiment.report import shown_settings
 from training.files.atomic import read_json
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import read_metrics
@@ -147,7 +148,7 @@ class Ablation:
     """How cells are made, and what they have in common; each of that is made once."""
 
     def __init__(self, config: MatchingAblationConfig):
-        self.config, self.folder, self.mesh = config, Path(config.folder), make_mesh(config.mesh)
+        self.config, self.folder, self.mesh = config, disk_path(config.folder, "--folder"), make_mesh(config.mesh)
         self.source = load_alone(config.model)
         self.read, self.align = cache(self._read), cache(self._align)
 

@@ -34,6 +34,7 @@ from rope.encoder.prefix_decoder import PrefixDecoder
 from training.experiment.cells import digest_of_files, experiment, run_cells
 from training.experiment.report import shown_settings
 from training.experiment.statistics import estimate_correlations
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.ranges import check_lists, check_ranges
@@ -108,7 +109,7 @@ class Tested(NamedTuple):
 def question_ablation(config: QuestionAblationConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError."""
     _check_names(config)
-    folder, source = Path(config.folder), load_alone(config.model)
+    folder, source = disk_path(config.folder, "--folder"), load_alone(config.model)
     with experiment(folder, _settings(config, source)):
         trained, tasks, held = split(config, folder / "pairs")
         questions = [text for task in tasks[: len(trained)] for text in task.texts]

@@ -35,6 +35,7 @@ from training.experiment.cells import REMAKE, experiment, run_cells
 from training.experiment.report import shown_settings
 from training.experiment.statistics import RESAMPLES, estimate_correlations
 from training.files.atomic import atomic_write
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
@@ -96,7 +97,7 @@ class Cell:
 
 def similarity_grid(config: SimilarityGridConfig) -> None:
     """Runs, or goes on with, the grid in `config.folder`. Raises DataError and ValueError."""
-    folder = Path(config.folder)
+    folder = disk_path(config.folder, "--folder")
     tasks = [task_of(given) for given in config.tasks]
     sources = dict(_named(given) for given in config.models)
     for kind, names in (("models", list(sources)), ("tasks", [task.name for task in tasks])):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from retrieval.pairs.same import one_line, said, tokens
 from training.files.atomic import atomic_write, check_out_file
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.telling import tell
 
@@ -73,7 +74,7 @@ def pairs_of(group: Sequence[str], most: int, draw: random.Random) -> list[Pair]
 
 def check_out(out: str, inputs: Iterable[str], formats: Sequence[str] = (".tsv", ".jsonl")) -> Path:
     """Where pairs are to be written. Raises DataError."""
-    path = Path(out)
+    path = disk_path(out, "--out")
     if path.suffix not in formats:
         raise DataError(
             f"--out {out}: it is written as {' (pairs) or '.join(formats)}" + " (groups)" * len(formats[1:])

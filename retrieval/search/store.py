@@ -28,6 +28,7 @@ from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
 from retrieval.vectors.whitening import Whitening, load_whitening, moments, whiten
 from training.files.atomic import atomic_write, check_new, read_json, write_json
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.mesh import MeshConfig, make_mesh
@@ -117,7 +118,7 @@ class Stored:
 def build(config: BuildConfig) -> None:
     """Builds `config.folder`, whole or not at all; a command that ended before goes on with the vectors it had.
     Raises DataError."""
-    folder = Path(config.folder).resolve()  # a link's folder, not the link, is what is written
+    folder = disk_path(config.folder, "--folder").resolve()  # a link's folder, not the link, is what is written
     check_new(folder)
     source = load_sentence_encoder(config.model)
     pooling, encoding = source.choose(config.pooling), source.encoding(config.encoding)
@@ -160,7 +161,7 @@ def build(config: BuildConfig) -> None:
 
 def add(config: AddConfig) -> None:
     """Adds texts to the index in `config.folder`, which is there as before or with all of them. Raises DataError."""
-    folder = Path(config.folder)
+    folder = disk_path(config.folder, "--folder")
     _read_about(folder / ABOUT)  # before a folder is made to be locked
     with locked(folder):
         stored = read(folder, model=config.model)

@@ -21,6 +21,7 @@ from retrieval.similar.writer import QuestionWriter
 from retrieval.texts import read_texts
 from retrieval.vectors.source import SentenceEncoder, load_sentence_encoder
 from training.files.atomic import check_out_file, resumable_write
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
@@ -87,7 +88,7 @@ def run_similar(config: SimilarConfig) -> None:
 
 def _checked(config: SimilarConfig) -> Path:
     """Where it goes. Raises DataError for what does not go together."""
-    out = Path(config.out)
+    out = disk_path(config.out, "--out") if config.out else Path()
     if config.input and config.augment:
         raise DataError("--input and --augment: give one of the two")
     if config.out and not (config.input or config.augment):

@@ -28,6 +28,7 @@ from retrieval.vectors.pooling import Pooling
 from retrieval.vectors.source import SentenceEncoder, load_alone, load_sentence_encoder
 from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from rope.layers.computation import Computation
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, one_of, parse_preset
@@ -158,8 +159,9 @@ def roformer_sim(config: RoFormerSimConfig) -> Trained:
         teacher = load_sentence_encoder(config.teacher) if config.teacher else None
         valid = read_task("valid", [config.valid]) if config.valid else None
         questions, mesh = read_questions(config, source), make_mesh(config.launch.mesh)
+        folder = path_of(config.folder, "--folder")
         trained = teach(
-            config.recipe, source, questions, mesh, Path(config.folder), order=config.order, teacher=teacher,
+            config.recipe, source, questions, mesh, folder, order=config.order, teacher=teacher,
             eval_fraction=config.eval_fraction, valid=valid,
         )  # fmt: skip
         tell(f"{config.folder}: a --model for scripts.similar_questions, scripts.embed and scripts.search")

@@ -28,6 +28,7 @@ from retrieval.vectors.pooling import Pooling, check_poolings
 from retrieval.vectors.source import load_alone
 from rope.encoder.roformer import RoFormer, RoFormerConfig
 from rope.layers.computation import Computation
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, parse_flags
@@ -160,7 +161,7 @@ def simcse(config: SimCSEConfig) -> Trained:
         source = load_alone(config.model)
         valid = read_task("valid", [config.valid]) if config.valid else None
         examples, mesh = read_examples(config), make_mesh(config.launch.mesh)
-        trained = tune(config.recipe, source, examples, valid, mesh, Path(config.folder))
+        trained = tune(config.recipe, source, examples, valid, mesh, path_of(config.folder, "--folder"))
         tell(f"{config.folder}: a --model for scripts.embed, scripts.search and scripts.evaluate_similarity")
         return trained
 

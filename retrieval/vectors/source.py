@@ -16,7 +16,8 @@ from retrieval.vectors.modules import MODULES, TRANSFORMER, read_modules
 from retrieval.vectors.pooling import Pooling, pooling_named
 from retrieval.vectors.steps import Dense, Step, after
 from rope.encoder.roformer import RoFormer, pooler_of
-from training.files.errors import DataError, path_of
+from training.files.buckets import on_disk, path_of
+from training.files.errors import DataError
 from training.telling import tell
 
 DOCUMENT = ("document", "passage", "corpus")  # names of the prompt of what is searched, as sentence-transformers asks
@@ -103,7 +104,9 @@ def load_sentence_encoder(path: Path | str, *, step: int | None = None) -> Sente
     Raises DataError, for what of sentence-transformers is not computed here too.
     """
     path = path_of(path, "the model")
-    if not (path / MODULES).is_file():
+    if (path / MODULES).is_file():
+        path = on_disk(path)
+    else:
         text = load_text_encoder(path, step=step)
         return SentenceEncoder(text, str(path), pooling_named(text.pooling) if text.pooling else None)
     found = read_modules(path)

@@ -29,7 +29,8 @@ from threadpoolctl import threadpool_limits
 from retrieval.vectors.arrays import check_finite, open_vectors
 from training.arrays import reals
 from training.files.atomic import atomic_write
-from training.files.errors import DataError, path_of
+from training.files.buckets import disk_path, path_of
+from training.files.errors import DataError
 from training.files.weights import fingerprint, open_safetensors, read, write_safetensors
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
@@ -260,7 +261,7 @@ class WhitenConfig:
 
 def whiten_file(config: WhitenConfig) -> None:
     """Fits and writes. Raises DataError."""
-    if Path(config.out).suffix != ".safetensors":
+    if disk_path(config.out, "--out").suffix != ".safetensors":
         raise DataError(f"--out {config.out}: a whitening is a .safetensors file")
     arrays = [open_vectors(path) for path in config.vectors]
     for path, array in zip(config.vectors, arrays, strict=True):

@@ -40,6 +40,7 @@ from rope.positions.angles import SINUSOIDAL, frequencies
 from rope.positions.rotary import to_interleaved
 from rope.positions.sinusoidal import sinusoidal
 from training.files.atomic import atomic_write, check_new, read_json, write_json
+from training.files.buckets import absolute, on_disk, path_of
 from training.files.errors import DataError
 from training.files.weights import (
     FLOATS,
@@ -117,7 +118,7 @@ def read_encoder(folder: Path | str, pooler: Pooler = "auto") -> tuple[RoFormer,
     """
     if pooler not in get_args(Pooler):
         raise ValueError(f"pooler is {pooler!r}: it must be {', '.join(get_args(Pooler))}")
-    file = find_config(Path(folder))
+    file = find_config(on_disk(path_of(folder, "the model")))
     about, (stored, where) = read_json(file), open_weights(file.parent)
     check_biases(stored, where)
     if about.get("model_type") is None:
@@ -199,7 +200,7 @@ def write_encoder(
     """
     if dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype!r}: it must be {', '.join(FLOATS)}")
-    out = Path(out).absolute()
+    out = absolute(path_of(out, "the folder"))
     check_new(out)
     model, config, kind = as_published(model, config, out)
     if kind == "bert" and config.pooler == "linear" and "pooler_activation" not in (settings or {}):

@@ -12,7 +12,8 @@ from rope.encoder.roformer import RoFormer, RoFormerConfig, init
 from rope.layers.kernels import Implementation
 from rope.positions.extension import Extension
 from training.checkpoints import read_model
-from training.files.errors import DataError, path_of
+from training.files.buckets import on_disk, path_of
+from training.files.errors import DataError
 from training.files.folders import kind_of_folder
 from training.files.tensorflow_files import keras_files, open_checkpoint
 
@@ -32,7 +33,9 @@ def load_encoder(path: Path | str, *, step: int | None = None) -> Encoder:
     whatever is neither, or does not fit.
     """
     path = path_of(path, "the model")
-    match kind_of_folder(path):
+    kind = kind_of_folder(path)
+    path = path if kind == "run" else on_disk(path)
+    match kind:
         case "run":
             _, about, model = read_model(path, lambda about, where: partial(init, _config(about, where)), step)
             config = _config(about, path)

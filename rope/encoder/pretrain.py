@@ -16,6 +16,7 @@ from rope.encoder.program import mlm_program
 from rope.encoder.roformer import Positions, RoFormer, RoFormerConfig
 from rope.layers.computation import Computation
 from rope.positions.angles import SINUSOIDAL
+from training.files.buckets import path_of
 from training.files.errors import DataError
 from training.files.weights import fingerprint
 from training.flags import FLAT, one_of
@@ -185,7 +186,7 @@ def _pretrain(config: EncoderConfig, rows_of: Callable[[], Rows]) -> tuple[Train
             "whatever --preset, --positions and --vocabulary say"
         )
     model = model_of(rows.vocabulary.size)
-    return pretrain_on(recipe, model, rows, mesh, Path(config.folder), start=start), model
+    return pretrain_on(recipe, model, rows, mesh, path_of(config.folder, "--folder"), start=start), model
 
 
 def pretrain_on(

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from itertools import count, islice
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -23,6 +22,7 @@ from rope.experiments.placing import canvas_of, conditions
 from rope.vit import Positions, ViT, ViTConfig, forward, init
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
+from training.files.buckets import disk_path
 from training.files.images import Images, fingerprint, read_images, split_images
 from training.loop import to_mesh
 from training.mesh import MeshConfig, make_mesh
@@ -126,7 +126,7 @@ class Parts(NamedTuple):
 def digits(config: DigitsConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`.
     Raises ValueError for data or settings that cannot be."""
-    images, folder, mesh = read_images(config.data), Path(config.folder), make_mesh(config.mesh)
+    images, folder, mesh = read_images(config.data), disk_path(config.folder, "--folder"), make_mesh(config.mesh)
     parts = Parts(*split_images(images, config.test_images, config.valid_images))
     sizes = [len(part.labels) for part in parts]
     if sizes[2] < config.batch_size:

@@ -10,7 +10,6 @@ Letters: W windows, C tokens of a window, T positions of a row, V vocabulary.
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import jax
@@ -27,6 +26,7 @@ from rope.layers.cross_entropy import of_labels
 from rope.positions.extension import Extension
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.flags import one_of
 from training.loop import LoopConfig, to_mesh
@@ -116,7 +116,7 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows]) -> None:
 
     Raises DataError where the documents have no held-out text as long as the longest row.
     """
-    folder, mesh, long = Path(config.folder), make_mesh(config.mesh), config.lengths[-1]
+    folder, mesh, long = disk_path(config.folder, "--folder"), make_mesh(config.mesh), config.lengths[-1]
     rows = rows_of(config.lengths[0])
     windows = cut_windows(rows_of(long), config)
     note = (

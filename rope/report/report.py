@@ -9,6 +9,7 @@ from rope.report import extensions, images, rows
 from rope.report.config import ReportConfig
 from training.experiment.page import Section
 from training.experiment.report import write_report
+from training.files.buckets import disk_path
 from training.telling import tell
 
 # Each section once, where any of its encodings is asked for, in the order of reading.
@@ -31,7 +32,7 @@ def position_report(config: ReportConfig) -> Path:
 
     Says each section's finding as it is made. Raises ValueError where the folder cannot be written to, before any work.
     """
-    folder = Path(config.folder).absolute()
+    folder = disk_path(config.folder, "--folder").absolute()
     check_folder(folder)
     made = []
     for make, encodings in SECTIONS.items():

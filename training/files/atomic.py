@@ -11,8 +11,10 @@ from typing import IO, Any
 
 from filelock import Timeout
 
+from training.files.buckets import cached, in_bucket, send, sent_to
 from training.files.errors import AGAIN, DataError, damaged
 from training.files.locks import system_lock
+from training.files.processes import alive
 
 
 @contextmanager
@@ -21,8 +23,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     if it does not fail.
 
     A folder replaces a folder: the old one is out of the way for an instant, and a kill in it leaves no `path` until
-    the next write puts the old one back. What killed processes left of `path` is removed.
+    the next write puts the old one back. What killed processes left of `path` is removed. What is in a bucket is
+    written on the disk and sent, as `sent_to` says.
     """
+    if in_bucket(path):
+        with sent_to(path) as temporary:
+            yield temporary
+        return
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (path.with_name(f".{path.name}.{part}.tmp") for part in (os.getpid(), "old"))
@@ -49,11 +56,12 @@ def resumable_write(path: Path, identity: str) -> Iterator[IO[bytes]]:
     """Gives a file to append to, which becomes `path` as the block ends, if it does not fail.
 
     What a killed process had written of the same `identity` is in the file, which is at its begin; what was not flushed
-    may be missing from its end, or lie there in part. Raises DataError where another process is at work on it.
+    may be missing from its end, or lie there in part; of a file in a bucket it lies on this machine. Raises DataError
+    where another process is at work on it.
     """
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name.lstrip('.')}.{identity}.partial")
+    place = cached(path) if in_bucket(path) else path.absolute()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f".{path.name.lstrip('.')}.{identity}.partial")
     try:
         held = system_lock(partial).acquire()
     except Timeout:
@@ -64,7 +72,11 @@ def resumable_write(path: Path, identity: str) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.replace(partial, path)
+            if in_bucket(path):
+                send(partial, path)
+                partial.unlink()
+            else:
+                os.replace(partial, path)
     except OSError as error:  # such as of a full disk, also as the file is closed
         _name(error, path, partial)
         raise
@@ -114,8 +126,13 @@ def check_new(out: Path) -> None:
 
 def check_out_file(out: Path, inputs: Iterable[str]) -> None:
     """A file that is to be written is neither a folder nor one of the inputs ("-" being none). Raises DataError."""
-    if out.is_dir() or any(x != "-" and out.exists() and Path(x).exists() and out.samefile(x) for x in inputs):
+    if out.is_dir() or any(x != "-" and _same(out, x) for x in inputs):
         raise DataError(f"--out {out}: {'a folder' if out.is_dir() else 'the input'}; name a new file")
+
+
+def _same(out: Path, name: str) -> bool:
+    """Is it the file of this name?"""
+    return str(out) == name if in_bucket(out) else out.exists() and Path(name).exists() and out.samefile(name)
 
 
 def _settle(path: Path, temporary: Path, old: Path) -> None:
@@ -138,15 +155,4 @@ def _left_by_the_dead(path: Path) -> list[Path]:
     """The temporary names of processes that are no more."""
     name = re.compile(re.escape(f".{path.name}.") + r"(\d{1,9})\.tmp")
     matches = map(name.fullmatch, os.listdir(path.parent))
-    return [path.with_name(match[0]) for match in matches if match and not _alive(int(match[1]))]
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's, or a system without /proc
-        return True
-    return state != "Z"  # killed, and its parent has not asked yet
+    return [path.with_name(match[0]) for match in matches if match and not alive(int(match[1]))]

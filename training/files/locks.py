@@ -6,15 +6,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from training.files.buckets import in_bucket
+from training.files.leases import leased
 from training.telling import tell
 
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Makes the folder and holds it for one process alone; the system frees it should that process be killed.
+    """Makes the folder and holds it for one process alone; the system frees it should that process be killed, and of a
+    folder in a bucket those who ask for it.
 
     Raises ValueError where it cannot be a folder and, unless `wait`, where another process holds it.
     """
+    if in_bucket(folder):
+        with leased(folder / ".lock", wait=wait):
+            yield
+        return
     lock = system_lock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)

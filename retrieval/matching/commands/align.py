@@ -24,6 +24,7 @@ from retrieval.texts import all_texts
 from retrieval.vectors.source import load_alone
 from rope.encoder.huggingface import write_encoder
 from training.files.atomic import check_new
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.flags import one_of
 from training.metrics import progress_bar
@@ -73,7 +74,7 @@ class AlignConfig:
 
 def align(config: AlignConfig) -> Alignment:
     """Writes `config.folder`, whole or not at all. Raises DataError."""
-    check_new(Path(config.folder))
+    check_new(disk_path(config.folder, "--folder"))
     source = load_alone(config.model)
     texts = list(anonymised_texts(config.data))
     counts = count_numbers(texts)
@@ -110,7 +111,7 @@ def align(config: AlignConfig) -> Alignment:
     tell(f"the commonest seem to be {shown}")
     serves = "train, and for predict, since it has learned of plain pairs" if matches else "train"
     tell(f"{config.folder}: a --model for scripts.match_anonymised {serves}")
-    tell(f"{Path(config.folder) / 'alignment.tsv'}: which number is what")
+    tell(f"{disk_path(config.folder, '--folder') / 'alignment.tsv'}: which number is what")
     return found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from retrieval.matching.anonymise import anonymised, private_map, write_key
 from retrieval.matching.pairs import Wanted, read_rows
 from training.files.atomic import check_out_file, write_bytes
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.ranges import check_lists, check_ranges
 from training.telling import tell
@@ -29,7 +30,7 @@ class AnonymiseConfig:
 
 def anonymise(config: AnonymiseConfig) -> None:
     """Writes the files, each whole or not at all. Raises DataError, with file, line and remedy."""
-    folder, wanted = Path(config.folder), Wanted(numbers=False, labels=False, single=True)
+    folder, wanted = disk_path(config.folder, "--folder"), Wanted(numbers=False, labels=False, single=True)
     names = [Path(path).name.split(".")[0] for path in config.data]
     if len({*names}) < len(names):
         raise DataError(f"{', '.join(config.data)}: two files have one name up to the first dot; rename one")

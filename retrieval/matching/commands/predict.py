@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import jax
 
@@ -13,6 +12,7 @@ from retrieval.matching.pairs import Reader, told
 from retrieval.matching.predict import Window, predicted, scorer, written
 from retrieval.pairs.same import one_line
 from training.files.atomic import atomic_write, check_out_file
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
@@ -59,7 +59,7 @@ def told_of(windows: Iterator[Window]) -> Iterator[Window]:
 
 def predict(config: PredictConfig) -> None:
     """Writes `config.out`, whole or not at all. Raises DataError, with file, line and remedy."""
-    out = Path(config.out)
+    out = disk_path(config.out, "--out")
     check_out_file(out, [config.data])
     matchers = [load_matcher(folder, config.average) for folder in config.model]
     readers = [Reader(matcher.source.tokenizer) for matcher in matchers]

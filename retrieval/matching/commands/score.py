@@ -11,6 +11,7 @@ from retrieval.matching import score as scoring
 from retrieval.matching.pairs import Wanted, read_rows, told
 from training.experiment.report import png
 from training.files.atomic import check_out_file, write_bytes
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.telling import tell
 
@@ -38,7 +39,7 @@ class ScoreConfig:
 def score(config: ScoreConfig) -> None:
     """Tells AUC, accuracy and calibration. Raises DataError."""
     if config.picture:
-        check_out_file(Path(config.picture), [config.data, config.predictions, *config.heldout])
+        check_out_file(disk_path(config.picture, "--picture"), [config.data, config.predictions, *config.heldout])
     if config.heldout:
         folds = [_heldout(path) for path in config.heldout]
         scores, labels = (np.concatenate(found) for found in zip(*folds, strict=True))
@@ -52,7 +53,7 @@ def score(config: ScoreConfig) -> None:
         f"{found.calibration:.4f}; {len(labels):,} rows, {int(labels.sum()):,} alike, {more}"
     )
     if config.picture:
-        write_bytes(Path(config.picture), png(scoring.picture(found, scores, labels)))
+        write_bytes(disk_path(config.picture, "--picture"), png(scoring.picture(found, scores, labels)))
         tell(f"{config.picture}: calibration and ROC")
 
 

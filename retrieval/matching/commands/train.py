@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import jax
@@ -20,6 +19,7 @@ from retrieval.matching.start import beginning_to_match
 from retrieval.matching.train import Fold, MatchingRecipe, heldout_scores, train_matcher
 from retrieval.vectors.source import load_alone
 from training.files.atomic import write_bytes
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.flags import FLAT, parse_flags
 from training.launch import LaunchConfig, hold, joined
@@ -73,7 +73,7 @@ def train(config: TrainConfig) -> None:
         labelled, more = _pairs(config, source)
         if len({pair.label for pair in labelled}) == 1:
             raise DataError(f"{', '.join(config.data)}: all labels are {labelled[0].label:g}; both are needed")
-        mesh, folder = make_mesh(config.launch.mesh), Path(config.folder)
+        mesh, folder = make_mesh(config.launch.mesh), disk_path(config.folder, "--folder")
         for number in config.fold:
             fold, run = Fold(number, config.folds), folder / f"fold-{number}"
             held = [pair for n, pair in enumerate(labelled) if fold.holds(n)]

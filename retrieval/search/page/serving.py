@@ -1,10 +1,10 @@
 """From a command to a server that listens."""
 
 import socket
-from pathlib import Path
 
 from retrieval.search.commands import ServeConfig, open_as_asked
 from retrieval.search.page.writer import writer_for
+from training.files.buckets import disk_path
 from training.files.errors import DataError
 
 
@@ -26,6 +26,8 @@ def serve(config: ServeConfig) -> None:
         searcher = open_as_asked(config)
         for length in (1, 20, 40, 80, 160, 320, LONGEST):  # compiles before the first question, for each length of rows
             searcher.index.search(searcher.vectors(["问" * length]), min(SHOWN, max(len(searcher.index), 1)))
-        app = application(searcher, Path(config.folder).absolute().name, writer_for(config.writer, searcher.source))
+        app = application(
+            searcher, disk_path(config.folder, "--folder").absolute().name, writer_for(config.writer, searcher.source)
+        )
         print(f"http://{config.host}:{config.port}  (Ctrl-C ends it)", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

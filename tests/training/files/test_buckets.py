@@ -1,0 +1,164 @@
+"""Files and folders in a bucket, of an emulated store that may fail: as on a disk, whole, and each one's own."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import gcs
+from training.files import buckets
+from training.files.atomic import as_json, atomic_write, check_new, read_json, resumable_write, write_json
+from training.files.buckets import Grown, cached, disk_path, on_disk, path_of, send, size_and_time, write_if
+from training.files.errors import DataError
+from training.files.locks import locked
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    served = gcs.Served()
+    with gcs.serving(served) as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in gcs.environment(port).items():
+            patch.setenv(name, value)
+        patch.setenv(buckets.CACHE, str(tmp_path_factory.mktemp("cache")))
+        yield served
+
+
+@pytest.fixture
+def folder(served, request):
+    """A folder of the bucket that is the test's own."""
+    return path_of(f"gs://{gcs.BUCKET}/{request.node.name}", "the folder")
+
+
+def test_an_address_is_a_path_whatever_it_was_before(served):
+    for given in ("gs://bucket/run", "gs:/bucket/run", Path("gs://bucket/run")):
+        assert str(path_of(given, "--folder") / "x") == "gs://bucket/run/x"
+    assert path_of("runs/gs", "--folder") == Path("runs/gs")
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ("", "--folder is '': give a path"),
+        (None, "--folder is None: give a path"),
+        ("s3://bucket/run", "--folder is s3://bucket/run: a path on a disk or gs://BUCKET/NAME is read; copy it"),
+        ("https://host/file", "--folder is https://host/file: a path on a disk or gs://"),
+        ("gs://", "--folder is gs://: name the bucket too"),
+    ],
+)
+def test_what_is_no_path_is_refused(given, told):
+    with pytest.raises(DataError, match=told.replace("?", r"\?")):
+        path_of(given, "--folder")
+
+
+def test_without_the_extra_a_bucket_is_refused_and_no_folder_made(monkeypatch):
+    monkeypatch.setattr(buckets, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"^--folder is gs://bucket/run: buckets need the extra gcs: pip install 'pega"):
+        path_of("gs://bucket/run", "--folder")
+
+
+def test_what_is_written_on_disks_alone_says_so(served):
+    with pytest.raises(DataError, match=r"^--folder is gs://bucket/run: on a disk alone here"):
+        disk_path("gs://bucket/run", "--folder")
+
+
+def test_a_file_appears_whole_or_not_at_all(folder):
+    with pytest.raises(KeyError), atomic_write(folder / "a.txt") as temporary:
+        temporary.write_text("half of it")
+        raise KeyError
+    assert not (folder / "a.txt").exists()
+    write_json(folder / "a.json", {"a": "一"})
+    assert read_json(folder / "a.json") == {"a": "一"}
+    assert size_and_time(folder / "a.json")[0] == len(as_json({"a": "一"}))
+    with pytest.raises(DataError, match="a.txt: no such file"):
+        read_json(folder / "a.txt")
+    with pytest.raises(DataError, match="exists already"):
+        check_new(folder)
+
+
+def test_a_folder_replaces_a_folder(folder):
+    for names in (["a.txt", "within/b.txt"], ["a.txt", "c.txt"]):
+        with atomic_write(folder) as temporary:
+            for name in names:
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name).write_text(f"{names}")
+        here = on_disk(folder)
+        files = {file.relative_to(here).as_posix() for file in here.rglob("*") if file.is_file()}
+        assert {name for name in files if ".generation" not in name} == set(names)
+        assert (here / "a.txt").read_text() == f"{names}"
+
+
+def test_what_was_last_written_is_sent_last(folder, tmp_path, monkeypatch):
+    """So a manifest comes after what it tells of."""
+    store, sent = buckets._store(), []
+    put = store.put_file
+    monkeypatch.setattr(store, "put_file", lambda here, there, **more: (sent.append(there), put(here, there, **more)))
+    for time, name in enumerate(["z", "b", "manifest"]):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, ns=(10**18, 10**18 + time))
+    send(tmp_path, folder)
+    assert [name.rpartition("/")[2] for name in sent] == ["z", "b", "manifest"]
+
+
+def test_an_object_is_fetched_once_a_generation_and_compared_with_its_checksum(folder, served, monkeypatch):
+    file = folder / "a.bin"
+    file.write_bytes(b"one")
+    here = on_disk(file)
+    assert here.read_bytes() == b"one"
+    here.write_bytes(b"OUR")  # nobody looks at it while it has its size
+    assert on_disk(file).read_bytes() == b"OUR"
+    file.write_bytes(b"two")
+    assert on_disk(file).read_bytes() == b"two"
+    here.write_bytes(b"tw")
+    assert on_disk(file).read_bytes() == b"two"
+    file.write_bytes(b"three")
+    monkeypatch.setattr(buckets._store(), "get_file", lambda there, to: Path(to).write_bytes(b"thref"))
+    with pytest.raises(DataError, match="a.bin: came otherwise than its checksum says; copy or fetch it again"):
+        on_disk(file)
+    assert here.read_bytes() == b"two" and os.listdir(here.parent) == [".a.bin.generation", "a.bin"]
+    with pytest.raises(DataError, match="nothing there"):
+        on_disk(folder / "b.bin")
+
+
+def test_an_unfinished_file_lies_here_and_goes_on(folder):
+    out = folder / "out.jsonl"
+    with pytest.raises(KeyError), resumable_write(out, "settings") as file:
+        file.write(b"one\n")
+        raise KeyError
+    assert not out.exists()
+    with resumable_write(out, "settings") as file:
+        assert file.read() == b"one\n"
+        file.write(b"two\n")
+    assert out.read_bytes() == b"one\ntwo\n" and list(cached(out).parent.glob(".out*partial")) == []
+
+
+def test_files_that_grow_are_sent_whole(folder):
+    grown = Grown(folder)
+    (grown.here / "deep").mkdir()
+    for size in (1, 2):
+        (grown.here / "deep" / "metrics.jsonl").write_text("{}\n" * size)
+        grown.send()
+        assert (folder / "deep" / "metrics.jsonl").read_text() == "{}\n" * size
+
+
+def test_an_object_is_written_on_the_condition_of_its_generation(folder):
+    first = write_if(folder / "x", b"1", 0)
+    assert write_if(folder / "x", b"1", 0) == first  # written, and its answer lost: it is known again
+    with pytest.raises(FileExistsError, match="written by another since"):
+        write_if(folder / "x", b"2", 0)
+    second = write_if(folder / "x", b"3", first)
+    buckets.remove_if(folder / "x", first)
+    assert buckets.read_with_generation(folder / "x") == (b"3", second)
+    buckets.remove_if(folder / "x", second)
+    assert not (folder / "x").exists()
+
+
+def test_failures_of_the_store_pass(folder, served, monkeypatch):
+    sleep = asyncio.sleep  # clients wait longer from one failure to the next
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds, *rest: sleep(seconds / 1000, *rest))
+    monkeypatch.setattr(served, "failing", 4)
+    with locked(folder):
+        for number in range(6):
+            write_json(folder / f"{number}.json", {"number": number})
+        assert [read_json(folder / f"{number}.json")["number"] for number in range(6)] == [*range(6)]
+        assert on_disk(folder / "5.json").exists()

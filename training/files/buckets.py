@@ -1,0 +1,300 @@
+"""Files and folders in buckets, gs://BUCKET/NAME: the one place that knows how a store differs from a disk.
+
+A path there is one of etils.epath, which joins, lists, reads and writes as pathlib's do. What a library reads or writes
+on disks alone is fetched or sent whole. A store has no folders and renames nothing: an object appears at one instant,
+as its last byte has come, and may be written on the condition that it is of a certain generation
+(https://docs.cloud.google.com/storage/docs/request-preconditions).
+"""
+
+import base64
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from training.files.errors import AGAIN, DataError
+
+CACHE = "PEGASUS_ZH_CACHE"  # the variable that names the folder for what was fetched
+_SCHEME = re.compile(r"(\w[\w+.-]*)://?")  # one slash is left of two where it was a Path
+
+
+def path_of(given: Path | str, what: str) -> Path:
+    """`given` as a path, on a disk or in a bucket, where it does all of pathlib.Path that this project asks for.
+
+    Raises DataError for an empty one, which would be the folder one is in, for no path, and for an address that cannot
+    be read or written from here.
+    """
+    if not isinstance(given, (str, os.PathLike)) or given == "":
+        raise DataError(f"{what} is {given!r:.40}: give a path")
+    scheme = _SCHEME.match(os.fspath(given))
+    if not scheme:
+        return Path(given)
+    address = f"{scheme[1]}://{os.fspath(given)[scheme.end() :]}"
+    if scheme[1] != "gs":
+        raise DataError(f"{what} is {address}: a path on a disk or gs://BUCKET/NAME is read; copy it to one of these")
+    if not find_spec("gcsfs"):
+        raise DataError(f"{what} is {address}: buckets need the extra gcs: pip install 'pegasus-zh[gcs]'")
+    if not address.removeprefix("gs://").strip("/"):
+        raise DataError(f"{what} is {address}: name the bucket too, gs://BUCKET/NAME")
+    from etils import epath
+
+    _store()
+    return cast(Path, epath.Path(address))
+
+
+def disk_path(given: Path | str, what: str) -> Path:
+    """The same on a disk, of what is not read or written elsewhere. Raises DataError for a bucket, too."""
+    path = path_of(given, what)
+    if in_bucket(path):
+        raise DataError(f"{what} is {path}: on a disk alone here; give a folder or file of this machine")
+    return path
+
+
+def absolute(path: Path) -> Path:
+    """With the folder that one is in; what is in a bucket is so already."""
+    return path if in_bucket(path) else path.absolute()
+
+
+def in_bucket(path: Path | str) -> bool:
+    """Is it an object, or what a name of objects begins with?"""
+    return os.fspath(path).startswith("gs://")
+
+
+def on_disk(path: Path) -> Path:
+    """The file or folder itself, or what of it was fetched from its bucket: objects are fetched once a generation.
+
+    They lie in $PEGASUS_ZH_CACHE, by default ~/.cache/pegasus-zh, under their names. Raises DataError where nothing is
+    there, and for an object that comes otherwise than its checksum says.
+    """
+    if not in_bucket(path):
+        return path
+    place = cached(path)
+    found = _objects(path)
+    if not found:
+        raise DataError(f"{path}: nothing there; check the name")
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        fetched = [pool.submit(_fetch, about, place / name if name else place) for name, about in found.items()]
+        for one in fetched:
+            one.result()
+    if place.is_dir():  # what is there no more
+        for file in [file for file in place.rglob("*") if file.is_file() and not file.name.endswith(_MARK)]:
+            if file.relative_to(place).as_posix() not in found:
+                file.unlink()
+    return place
+
+
+def size_and_time(path: Path | str) -> tuple[int, int]:
+    """Bytes of a file, and when it was written, in nanoseconds since the epoch. Raises FileNotFoundError."""
+    if not in_bucket(path):
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
+    about = _store().info(os.fspath(path))
+    if about["type"] != "file":
+        raise FileNotFoundError(f"{path}: no such object")
+    return int(about["size"]), int(about["mtime"].timestamp() * 1e9)
+
+
+def matching(pattern: str) -> list[str]:
+    """The objects of a bucket whose names match gs://BUCKET/PATTERN, in order."""
+    return sorted(f"gs://{name}" for name in _store().glob(pattern))
+
+
+@contextmanager
+def sent_to(path: Path) -> Iterator[Path]:
+    """Gives a name on a disk to write a file or folder to, which becomes `path` as the block ends, if it does not fail.
+
+    A file is replaced at one instant. A folder's files are sent in the order in which they were last written, so what
+    tells of the others had better be written last; then those that it has no more are removed.
+    """
+    with tempfile.TemporaryDirectory(prefix="pegasus-zh-") as folder:
+        written = Path(folder) / path.name
+        yield written
+        send(written, path)
+
+
+def send(written: Path, path: Path) -> None:
+    """Copies a file or folder of a disk into a bucket, as `sent_to` says."""
+    store = _store()
+    if not written.is_dir():
+        store.put_file(os.fspath(written), os.fspath(path), chunksize=_CHUNK)
+        return
+    files = [file for file in written.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
+        store.put_file(os.fspath(file), f"{path}/{file.relative_to(written).as_posix()}", chunksize=_CHUNK)
+    kept = {file.relative_to(written).as_posix() for file in files}
+    for name in _objects(path):
+        if name and name not in kept:
+            store.rm_file(f"{path}/{name}")
+
+
+class Grown:
+    """The files of a run's folder that grow, which no object can: in a bucket's stead they grow on this machine, in
+    `here`, and are sent, each whole, now and then. What is in the folder already is there first."""
+
+    def __init__(self, folder: Path):
+        self.here, self._folder = folder, folder
+        self._sent, self._sending = time.monotonic(), threading.Thread()
+        if in_bucket(folder):
+            self.here = cached(folder).with_name(f".{folder.name}.grown")
+            shutil.rmtree(self.here, ignore_errors=True)
+            self.here.mkdir(parents=True)
+
+    def send_now_and_then(self) -> None:
+        """Sends what has grown, once a minute at most, while the run goes on."""
+        if in_bucket(self._folder) and time.monotonic() - self._sent > _OFTEN and not self._sending.is_alive():
+            self._sent, self._sending = time.monotonic(), threading.Thread(target=self._send_or_wait, daemon=True)
+            self._sending.start()
+
+    def send(self) -> None:
+        """Sends all of it."""
+        if in_bucket(self._folder):
+            if self._sending.ident:
+                self._sending.join()
+            self._send()
+
+    def _send_or_wait(self) -> None:
+        with suppress(Exception):  # of a store that does not answer now: the next time is near
+            self._send()
+
+    def _send(self) -> None:
+        for file in [file for file in self.here.rglob("*") if file.is_file()]:
+            _store().put_file(os.fspath(file), f"{self._folder}/{file.relative_to(self.here).as_posix()}")
+
+
+def move(folder: Path, to: Path) -> None:
+    """Gives a folder another name, instead of what has it now; in a bucket, object by object."""
+    if in_bucket(folder):
+        store = _store()
+        if _objects(to):
+            store.rm(os.fspath(to), recursive=True)
+        store.mv(os.fspath(folder), os.fspath(to), recursive=True)
+    else:
+        shutil.rmtree(to, ignore_errors=True)
+        os.replace(folder, to)
+
+
+def write_if(path: Path, content: bytes, generation: int) -> int:
+    """Writes an object on the condition that it is of this generation, 0 for none that is there; its generation then.
+
+    `content` is to be like no other: by it is known what was written although its answer was lost. Raises
+    FileExistsError where the object is of another generation.
+    """
+    store, (bucket, name) = _store(), _named(path)
+    try:
+        place = f"{store.base.replace('/storage/', '/upload/storage/')}b/{bucket}/o"
+        asked = {"uploadType": "media", "name": name, "ifGenerationMatch": generation}
+        about = store.call("POST", place, data=content, json_out=True, **asked)
+    except FileExistsError:
+        found, written = read_with_generation(path)
+        if found != content:
+            raise FileExistsError(f"{path}: written by another since") from None
+        return written
+    return int(about["generation"])
+
+
+def remove_if(path: Path, generation: int) -> None:
+    """Removes an object if it is there and of this generation."""
+    with suppress(FileNotFoundError, FileExistsError):
+        _store().call("DELETE", "b/{}/o/{}", *_named(path), ifGenerationMatch=generation)
+
+
+def _named(path: Path) -> tuple[str, str]:
+    """The bucket, and the object's name in it (https://docs.cloud.google.com/storage/docs/json_api/v1/objects)."""
+    bucket, _, name = os.fspath(path).removeprefix("gs://").partition("/")
+    return bucket, name
+
+
+def read_with_generation(path: Path) -> tuple[bytes, int]:
+    """The content of an object, and its generation. Raises FileNotFoundError."""
+    store = _store()
+    generation = int(
+        store.info(
+            os.fspath(path),
+        )["generation"]
+    )
+    return store.cat_file(os.fspath(path)), generation
+
+
+def of_a_store(error: BaseException) -> bool:
+    """Is it said by a store, or by those who know its users, rather than by this project?"""
+    return type(error).__module__.partition(".")[0] in ("gcsfs", "google", "aiohttp")
+
+
+_CHUNK = 50 * 2**20  # bytes of an upload
+_AT_ONCE = 8  # objects that are fetched
+_OFTEN = 60.0  # seconds
+_MARK = ".generation"  # beside a fetched file: of which generation it is
+
+
+def _store() -> Any:
+    """The file system of all buckets. Other processes write there too, so no listing is remembered."""
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # which asks for every bucket's kind first
+    import fsspec
+
+    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+    fsspec.config.conf["gcs"].setdefault("consistency", "md5")
+    from etils.epath import backend
+
+    return backend.fsspec_backend.fs("gs://")
+
+
+def cached(path: Path) -> Path:
+    """Where a fetched object lies, or would."""
+    root = os.environ.get(CACHE) or Path.home() / ".cache" / "pegasus-zh"
+    return Path(root, *os.fspath(path).replace("gs://", "gs/").split("/"))
+
+
+def _objects(path: Path) -> dict[str, dict[str, Any]]:
+    """The objects of a folder by their names within it, or that of a file by no name; what is known of each."""
+    store, address = _store(), os.fspath(path).removeprefix("gs://")
+    try:
+        found = store.find(address, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {
+        name.removeprefix(address).lstrip("/"): about
+        for name, about in found.items()
+        if about["type"] == "file" and (name == address or name.startswith(f"{address}/")) and not name.endswith("/")
+    }
+
+
+def _fetch(about: dict[str, Any], file: Path) -> None:
+    mark = file.with_name(f".{file.name}{_MARK}")
+    generation = str(about["generation"])
+    if file.is_file() and mark.is_file() and mark.read_text() == generation and file.stat().st_size == about["size"]:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}{_MARK}")
+    try:
+        _store().get_file(about["name"], os.fspath(temporary))
+        _check(temporary, about)
+        mark.unlink(missing_ok=True)
+        os.replace(temporary, file)
+        mark.write_text(generation)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check(file: Path, about: dict[str, Any]) -> None:
+    """Compares a fetched object with the checksum that its store keeps, which composed objects have too."""
+    import google_crc32c
+
+    digest = google_crc32c.Checksum()
+    with open(file, "rb") as opened:
+        while chunk := opened.read(1 << 24):
+            digest.update(chunk)
+    if about.get("crc32c") not in (None, base64.b64encode(digest.digest()).decode()):
+        raise DataError(f"gs://{about['name']}: came otherwise than its checksum says; {AGAIN}")
+
+
+def forget(path: Path) -> None:
+    """Removes what was fetched of it."""
+    shutil.rmtree(cached(path), ignore_errors=True)

@@ -1,0 +1,119 @@
+"""One run at a time in a folder of a bucket, where no system frees the lock of a process that was killed.
+
+A lease is an object that its holder writes again and again; whoever sees it unchanged for long enough takes it over.
+Who has it is decided by the store alone, which writes on the condition of the generation that was seen; and how long it
+stood unchanged is told by one's own monotonic clock: no two clocks are compared, and none is read that may jump. (Gray
+and Cheriton, 1989; a generation is a fencing token.)
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from training.files.buckets import read_with_generation, remove_if, write_if
+from training.files.errors import DataError
+from training.files.processes import alive
+from training.telling import tell
+
+DEAD = 60.0  # seconds without being written again after which a lease may be taken over; a holder writes it six times
+LOST = 70  # the exit status of a run that no more has its folder
+
+
+@contextmanager
+def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[None]:
+    """Holds the object `place` for this process alone.
+
+    One of a dead process of this machine is taken over at once, any other after `dead` seconds. Raises DataError,
+    unless `wait`, as soon as its holder is seen to be alive. A process that has not written its own for `dead` seconds,
+    because it stood still or its store did not answer, ends at once: another may have taken it over.
+    """
+    last = time.monotonic()  # before the last writing that was done, so that nobody can count from an earlier one
+    held = _acquired(place, wait, dead)
+    done = threading.Event()
+
+    def keep() -> None:
+        nonlocal held, last
+        while not done.wait(dead / 6):
+            began = time.monotonic()
+            try:
+                held, last = write_if(place, _about(), held), began
+            except FileExistsError:
+                _end(f"{place}: taken over by another run, as this one stood still; it ends")
+            except Exception as error:  # the store does not answer; it may yet
+                tell(f"{place}: cannot be written now ({type(error).__name__}: {error})")
+
+    def watch() -> None:
+        while not done.wait(dead / 60):
+            if time.monotonic() - last > dead:
+                _end(f"{place}: not written for {dead:g} seconds, so another run may be at work there; this one ends")
+
+    threads = [threading.Thread(target=target, name="lease", daemon=True) for target in (keep, watch)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        threads[0].join()
+        remove_if(place, held)
+
+
+def _acquired(place: Path, wait: bool, dead: float) -> int:
+    """The generation of the object as this process has written it."""
+    over = 0  # the generation that may be written over; none may be there at first
+    seen, since = 0, 0.0
+    while True:
+        with suppress(FileExistsError):
+            return write_if(place, _about(), over)
+        try:
+            content, found = read_with_generation(place)
+        except FileNotFoundError:  # given back meanwhile
+            over = 0
+            continue
+        if seen not in (0, found) and not wait:
+            raise DataError(f"{place.parent}: another run is at work there; wait for it, or give another folder")
+        if not seen and not _died_here(content):
+            tell(f"{place.parent}: another run is or was at work there; waiting for it, or to see that it is dead")
+        if found != seen:
+            seen, since = found, time.monotonic()
+        over = found if _died_here(content) or time.monotonic() - since > dead else 0
+        time.sleep(0 if over else dead / 60)
+
+
+def _about() -> bytes:
+    """Who writes it, and what no other writing has."""
+    return json.dumps({**_HERE, "process": os.getpid(), "written": uuid.uuid4().hex}).encode()
+
+
+def _died_here(content: bytes) -> bool:
+    """Was it written by a process of this machine that is no more?"""
+    try:
+        about = json.loads(content)
+        return {name: about[name] for name in _HERE} == _HERE and not alive(about["process"])
+    except (ValueError, LookupError, TypeError):
+        return False
+
+
+def _machine() -> dict[str, Any]:
+    """Within which processes have numbers of their own: one container, from one start of the machine to the next."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return {"host": socket.gethostname(), "boot": boot, "numbers": os.readlink("/proc/self/ns/pid")}
+    except OSError:  # a system without /proc: of no other process is it known that it is dead
+        return {"host": socket.gethostname(), "boot": uuid.uuid4().hex}
+
+
+_HERE = _machine()
+
+
+def _end(why: str) -> None:
+    print(f"error: {why}", file=sys.stderr, flush=True)
+    os._exit(LOST)  # nothing more is written, from no thread

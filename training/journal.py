@@ -1,6 +1,7 @@
 """What a run tells as it goes: rows of metrics, its speed, the bar; and whether its numbers are still numbers."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -11,9 +12,17 @@ from training.program import HostBatch, Program
 from training.step import Sums
 from training.telling import tell
 
+if TYPE_CHECKING:
+    from training.loop import LoopConfig
+
 
 class Diverged(ValueError):
-    """Training cannot go on: the loss is not a number. The message says where the last good checkpoint is."""
+    """Training cannot go on: the loss is not a number. The message says where the last good checkpoint is, `why` only
+    at which step, and what."""
+
+    def __init__(self, step: int, why: str, remedy: str):
+        super().__init__(f"{why}; {remedy}")
+        self.step, self.why = step, why
 
 
 class Journal:
@@ -26,14 +35,13 @@ class Journal:
         mesh: jax.sharding.Mesh,
         share: Share,
         first: int,
-        steps: int,
-        batch_size: int,
-        log_every: int,
+        config: "LoopConfig",
     ):
-        self._folder, self._steps, self._log_every = folder, steps, log_every
+        self._folder, self._config = folder, config
         self._metrics = Metrics(folder, first_step=first)
-        self._bar = progress_bar(first, steps)
-        self._speed = Speed(program, batch_size, mesh, share.parts)
+        self._bar = progress_bar(first, config.steps)
+        self._speed = Speed(program, config.batch_size, mesh, share.parts)
+        self._skipped = 0  # updates in a row
         self._saved = first  # the newest checkpoint, 0 for none
         self._pending: tuple[int, Sums, HostBatch] | None = None
 
@@ -55,18 +63,27 @@ class Journal:
         (number, sums, host), self._pending = self._pending, None
         self._speed.add(host)
         values = {name: float(s) / max(float(w), 1.0) for name, (s, w) in sums.items()}
+        skipped = values.pop("skipped", 0) > 0
         if wrong := [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]:
-            saved = (
-                f"Last good checkpoint: step {self._saved} in {self._folder / 'checkpoints'}"
-                if self._saved
-                else "Nothing was saved yet"
-            )
-            raise Diverged(f"step {number}: {', '.join(wrong)}; stopped. {saved}. Try a lower learning rate or float32")
-        if number % self._log_every == 0 or number == self._steps:
+            self._wrong(number, f"step {number}: {', '.join(wrong)}", skipped)
+        elif number % self._config.log_every == 0 or number == self._config.steps:
             values |= self._speed.values()
             self._metrics.write(number, values)
             self._bar.set_postfix_str(shown(values), refresh=False)
+        self._skipped = self._skipped + 1 if skipped else 0
         self._bar.update(number - self._bar.n)
+
+    def _wrong(self, number: int, why: str, skipped: bool) -> None:
+        """What is no number is told of where its update was skipped, and else ends the run."""
+        if skipped and self._skipped < self._config.setbacks:
+            self._metrics.write(number, {"skipped": 1.0})
+            with self._bar.external_write_mode():
+                tell(f"{why}; this update is skipped")
+            return
+        where = self._folder / "checkpoints"
+        saved = f"Last good checkpoint: step {self._saved} in {where}" if self._saved else "Nothing was saved yet"
+        several = f", the {self._skipped + 1}th update in a row" if skipped else ""
+        raise Diverged(number, why + several, f"stopped. {saved}. Try a lower learning rate or float32")
 
     def evaluated(self, number: int, values: dict[str, float]) -> None:
         """What the model of a step makes of held-out data; nothing is told of nothing."""
@@ -82,7 +99,8 @@ class Journal:
         self._metrics.send()  # of the steps up to a checkpoint nothing is told again
         self._speed.pause()
 
-    def plot(self) -> None:
-        """Draws the curves of all steps so far."""
-        if jax.process_index() == 0:
-            plot_curves(read_metrics(self._folder / "metrics.jsonl"), self._folder / "loss.png")
+
+def plot_run(folder: Path) -> None:
+    """Draws the curves of all steps so far."""
+    if jax.process_index() == 0:
+        plot_curves(read_metrics(folder / "metrics.jsonl"), folder / "loss.png")

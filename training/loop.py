@@ -5,9 +5,9 @@ Step n is dispatched before step n-1's numbers are read, so the devices never wa
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -15,13 +15,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from training.at_rest import collect
 from training.checkpoints import Checkpoints
-from training.journal import Diverged, Journal
-from training.mesh import Share, data_share
+from training.journal import Diverged, Journal, plot_run
+from training.mesh import data_share
 from training.partition import RULES, abstract, place
 from training.profile import traced
 from training.program import Data, HostBatch, Program
-from training.ranges import check_ranges
-from training.step import TrainState, compile_step
+from training.ranges import check_choices, check_ranges
+from training.step import TrainState, compile_step, skipping
 from training.stopping import told_to_stop
 from training.telling import tell
 
@@ -48,10 +48,16 @@ class LoopConfig:
     """Of initialisation, dropout and the order of the data."""
     eval_batches: int = 100
     """Held-out batches of an evaluation, at most."""
+    on_nan: Literal["stop", "skip", "rewind"] = "stop"
+    """Where a loss, a gradient or an update is no number. skip: that update is left out, and counted; rewind: on from
+    the last checkpoint, the batches from there on left out."""
+    setbacks: int = 10
+    """Updates in a row that may be skipped, or times that may be rewound, before the run stops after all."""
 
     def __post_init__(self):
         names = ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep")
-        check_ranges(self, **dict.fromkeys(names, 1), seed=(0, 1 << 32), eval_batches=0)
+        check_ranges(self, **dict.fromkeys(names, 1), seed=(0, 1 << 32), eval_batches=0, setbacks=0)
+        check_choices(self)
 
     @property
     def microbatch(self) -> int:
@@ -97,26 +103,22 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
     """
     program, data = training.program, training.data
     identity = {**data.identity, "batch_size": config.batch_size, "seed": config.seed}
-    with (
-        jax.set_mesh(mesh),
-        Checkpoints(folder / "checkpoints", keep=config.keep) as checkpoints,
-        told_to_stop() as asked,
-    ):
-        state = _begin(training, checkpoints, identity, config.steps, folder)
-        first = int(state.step)
-        if first >= config.steps:
-            return Trained(_whole(state), finished=True)
+    share, compiled, evaluate = data_share(mesh), None, _evaluation(training, config, mesh)
 
-        share = data_share(mesh)
-        batches = data.train(first, share)
+    def forward(state: TrainState, left_out: int) -> tuple[TrainState, int, bool]:
+        """(the state, its step, was it told to stop?) at the end. Raises Diverged."""
+        nonlocal compiled
+        first = int(state.step)
+        batches = data.train(first + left_out, share)
         batch = to_mesh(host := next(batches), mesh, config.accumulate)
-        tell("compiling the training step")
-        step, evaluate = compile_step(program.step, state, batch), _evaluation(training, config, mesh, share)
-        with Journal(program, folder, mesh, share, first, config.steps, config.batch_size, config.log_every) as journal:
+        if compiled is None:
+            tell("compiling the training step")
+            compiled = compile_step(skipping(program.step) if config.on_nan == "skip" else program.step, state, batch)
+        with Journal(program, folder, mesh, share, first, config) as journal:
             if first == 0:
                 journal.evaluated(0, evaluate(state.model, 0))
             for number in range(first + 1, config.steps + 1):
-                state, sums = traced(number, step, state, batch)
+                state, sums = traced(number, compiled, state, batch)
                 dispatched = host
                 if number < config.steps:
                     batch = to_mesh(host := next(batches), mesh, config.accumulate)
@@ -130,15 +132,41 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
                 if evaluates:
                     journal.evaluated(number, evaluate(state.model, number))
                 if saves:
-                    checkpoints.save(state, {**training.about, "fixed": identity})
+                    checkpoints.save(state, {**training.about, "fixed": identity, "left_out": left_out})
                     journal.saved(number)
                 if stop:
                     break
+        return state, number, stop
+
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(folder / "checkpoints", keep=config.keep) as checkpoints,
+        told_to_stop() as asked,
+    ):
+        state, left_out = _begin(training, checkpoints, identity, config.steps, folder)
+        if int(state.step) >= config.steps:
+            return Trained(_whole(state), finished=True)
+        for rewound in count():
+            try:
+                state, number, stop = forward(state, left_out)
+                break
+            except Diverged as error:
+                if config.on_nan != "rewind" or rewound == config.setbacks:
+                    raise
+                checkpoints.wait()
+                del state
+                saved = max(checkpoints.steps, default=0)
+                left_out += error.step - saved
+                tell(
+                    f"{error.why}; back to step {saved}, and on without the {error.step - saved} batches that came "
+                    f"after it ({left_out} are left out so far)"
+                )
+                state, _ = _begin(training, checkpoints, identity, config.steps, folder)
         checkpoints.wait()
         if stop:
             tell(f"stopped: saved step {number} in {folder / 'checkpoints'}; the same command goes on from there")
         state = _whole(state)
-    journal.plot()
+    plot_run(folder)
     return Trained(state, finished=number >= config.steps)
 
 
@@ -148,21 +176,23 @@ def _whole(state: TrainState) -> TrainState:
 
 def _begin(
     training: Training, checkpoints: Checkpoints, identity: dict[str, Any], steps: int, folder: Path
-) -> TrainState:
-    """The state of the newest good checkpoint, or that of step 0."""
+) -> tuple[TrainState, int]:
+    """The state of the newest good checkpoint and how many batches its run had left out, or step 0."""
     target = abstract(training.program.init)
     state = checkpoints.restore(target)
     first = int(state.step) if state is not None else 0
     checkpoints.set_aside_after(first)
     if state is not None and first:
-        _check_identity(folder, checkpoints.config(first).get("fixed", {}), identity)
+        about = checkpoints.config(first)
+        _check_identity(folder, about.get("fixed", {}), identity)
         tell(f"{folder}: {'finished' if first >= steps else 'resumed'} at step {first} of {steps}")
+        return state, about.get("left_out", 0)
     if state is None:
         if training.start is None:
-            return jax.jit(training.program.init)()
+            return jax.jit(training.program.init)(), 0
         state = jax.jit(lambda: replace(training.program.init(), model=None))()  # no weights are drawn in vain
         state = state.replace(model=place(training.start, target.model))
-    return state
+    return state, 0
 
 
 def _check_identity(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -175,7 +205,7 @@ def _check_identity(folder: Path, saved: dict[str, Any], wanted: dict[str, Any])
 
 
 def _evaluation(
-    training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, share: Share
+    training: Training, config: LoopConfig, mesh: jax.sharding.Mesh
 ) -> Callable[[Any, int], dict[str, float]]:
     """(model, step) -> the means over the held-out batches, and what `review` has to say."""
     whole = jax.jit(collect)
@@ -186,7 +216,7 @@ def _evaluation(
 
     def evaluate(model: Any, number: int) -> dict[str, float]:
         model, totals = whole(model), dict[str, np.ndarray]()
-        for rows in islice(training.data.heldout(share), config.eval_batches):
+        for rows in islice(training.data.heldout(data_share(mesh)), config.eval_batches):
             for name, pair in sums_of(model, to_mesh(rows, mesh)).items():
                 totals[name] = totals.get(name, 0) + np.array([float(x) for x in pair])
         means = {name: s / max(w, 1.0) for name, (s, w) in totals.items()}

@@ -4,6 +4,7 @@ A loss function returns `{name: (sum, weight)}`, `loss` being what is minimised:
 accumulated microbatches, shards and evaluation batches of unequal weight all add up to the same mean.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -102,6 +103,23 @@ def update_step(gradients: Gradients, tx: optax.GradientTransformation, dtype: j
         return replace(state, step=state.step + 1, model=model, optimizer=optimizer), sums
 
     return step
+
+
+def skipping(step: Step) -> Step:
+    """The same step, but that one whose sums are not all numbers leaves model and optimizer as they were: its number is
+    gone by, and so are its data. `skipped` among the sums says so.
+
+    The norms of gradient and update are among those sums, so no array need be looked through.
+    """
+
+    def guarded(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        after, sums = step(state, batch)
+        sound = functools.reduce(jnp.logical_and, (jnp.isfinite(total) for total, _ in sums.values()))
+        before = replace(state, step=after.step)
+        after = jax.tree.map(lambda new, old: jax.lax.select(sound, new, old), after, before)
+        return after, sums | {"skipped": (1.0 - sound.astype(jnp.float32), jnp.ones(()))}
+
+    return guarded
 
 
 def compile_step(

@@ -164,7 +164,8 @@ def review(recipe: Recipe, data: Images, config: ImagesConfig, folder: Path, gan
     sample = lambda layers: recipe.generator.sample(layers, jax.random.key(1), len(data.test))  # noqa: E731
     made = np.asarray(jax.jit(precise(by_compiler(sample)))(gan.average))
     if not np.isfinite(made).all():
-        raise Diverged(f"step {number}: generated images hold no finite numbers; stopped. Try a lower --rate")
+        why = f"step {number}: generated images hold no finite numbers"
+        raise Diverged(number, why, "stopped. Try a lower --rate")
     if jax.process_index() == 0:
         panels = {"held out": data.test[:SHOWN], f"step {number}": made[:SHOWN]}
         write_bytes(folder / f"samples-{number}.png", grid(panels, data.image))

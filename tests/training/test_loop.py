@@ -83,6 +83,7 @@ def test_a_run_learns_and_leaves_its_files(undisturbed):
         assert checkpoints.config(12) == {
             "model": "toy",
             "fixed": {"data": "toy", "batch_size": 8, "seed": 0},
+            "left_out": 0,
         }
     assert {p.name for p in folder.iterdir()} == {"checkpoints", "metrics.jsonl", "tensorboard", "loss.png"}
 
@@ -161,18 +162,71 @@ def test_kills_at_any_time_change_nothing(tmp_path):
 def test_a_gradient_that_is_no_number_stops_the_run(undisturbed, tmp_path):
     """A batch of broken weights: the good checkpoint stays, no row tells of the step, and the message says it all."""
 
-    def batches(first: int, share: Share) -> Iterator[toy.HostBatch]:
-        for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first, share), first):
-            yield batch | ({"weights": np.full_like(batch["weights"], np.nan)} if number == 7 else {})
-
     with pytest.raises(Diverged, match=r"^step 8: .*loss is nan.* Last good checkpoint: step 6 in .*lower") as e:
-        run(tmp_path, train=batches)
+        run(tmp_path, train=broken(7))
     assert "\n" not in str(e.value)
     assert steps_logged(tmp_path) == list(range(1, 8))
     said: list[str] = []
     assert_equal(run(tmp_path, said=said), undisturbed[1])
     assert said == [f"{tmp_path}: resumed at step 6 of 12"]
     assert numbers(tmp_path) == numbers(undisturbed[0])
+
+
+def broken(*numbers: int):
+    """The toy's data, of which these batches, from 0 on, have weights that are no numbers."""
+
+    def batches(first: int, share: Share) -> Iterator[toy.HostBatch]:
+        for number, batch in enumerate(toy.Rows(CONFIG.batch_size, []).train(first, share), first):
+            yield batch | ({"weights": np.full_like(batch["weights"], np.nan)} if number in numbers else {})
+
+    return batches
+
+
+def test_an_update_that_is_no_number_is_skipped_and_told_of(tmp_path):
+    """Neither the model nor the optimizer is changed by it; the run that resumes after it is the same to the bit."""
+    config, said = replace(CONFIG, on_nan="skip"), list[str]()
+    whole = run(tmp_path / "whole", config, train=broken(7), said=said)
+    assert (
+        len(said) == 1
+        and said[0].startswith("step 8: cross_entropy is nan, ")
+        and said[0].endswith("this update is skipped")
+    )
+    assert steps_logged(tmp_path / "whole") == [*range(1, 8), *range(9, 13)]
+    assert steps_logged(tmp_path / "whole", "skipped") == [8]
+    assert all(np.isfinite(x).all() for x in arrays(whole)) and int(whole.step) == 12
+    assert {int(x) for x in jax.tree.leaves(whole.optimizer) if x.dtype == np.int32} == {11}  # the optimizer's counts
+    run(tmp_path / "halves", replace(config, steps=8), train=broken(7))
+    assert_equal(run(tmp_path / "halves", config, train=broken(7)), whole)
+
+
+def test_skipping_ends_where_nothing_is_a_number_any_more(tmp_path):
+    config = replace(CONFIG, on_nan="skip", setbacks=2)
+    with pytest.raises(Diverged, match=r"^step 8: .*loss is nan.*, the 3th update in a row; stopped. Last good"):
+        run(tmp_path, config, train=broken(5, 6, 7, 8))
+
+
+def test_a_run_is_rewound_and_leaves_out_the_batches_that_led_to_it(tmp_path):
+    """Of steps 7 and 8, from the checkpoint on: the batches are those of a run whose data never had them."""
+
+    def without(first: int, share: Share) -> Iterator[toy.HostBatch]:
+        rows = toy.Rows(CONFIG.batch_size, [])
+        yield from (rows.share(n if n < 6 else n + 2, share) for n in range(first, 100))
+
+    config, said = replace(CONFIG, on_nan="rewind"), list[str]()
+    rewound = run(tmp_path / "rewound", config, train=broken(7), said=said)
+    assert "back to step 6, and on without the 2 batches that came after it (2 are left out so far)" in said[0]
+    assert said[1] == f"{tmp_path / 'rewound'}: resumed at step 6 of 12" and len(said) == 2
+    assert_equal(rewound, run(tmp_path / "without", train=without))
+    assert numbers(tmp_path / "rewound") == numbers(tmp_path / "without")
+    longer = replace(config, steps=14)
+    resumed = run(tmp_path / "rewound", longer, train=broken(7))  # which knows what was left out
+    assert_equal(resumed, run(tmp_path / "without", replace(CONFIG, steps=14), train=without))
+
+
+def test_rewinding_ends_and_begins_again_where_nothing_was_saved(tmp_path):
+    config = replace(CONFIG, on_nan="rewind", setbacks=2)
+    with pytest.raises(Diverged, match="^step 1: .*loss is nan.* Nothing was saved yet"):
+        run(tmp_path, config, train=broken(*range(1, 50)))
 
 
 def test_a_broken_state_is_never_saved(tmp_path):

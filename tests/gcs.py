@@ -5,6 +5,7 @@ As a command it serves until it is killed: python -m tests.gcs PORT FOLDER [FAIL
 """
 
 import json
+import logging
 import os
 import random
 import sys
@@ -21,6 +22,7 @@ from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
 
 BUCKET = "bucket"
+logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)  # an object that is not there is no error
 
 
 class Handler(RequestHandler):

@@ -5,10 +5,10 @@ from training.command import run
 from . import prog
 
 
-def main() -> None:
+def main() -> object:
     from pegasus_zh.finetune import finetune, parse
 
-    finetune(parse(prog=prog("finetune")))
+    return finetune(parse(prog=prog("finetune")))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from training.command import run
 from . import prog
 
 
-def main() -> None:
+def main() -> object:
     import tyro
 
     from retrieval.matching.commands.align import AlignConfig, align
@@ -31,7 +31,7 @@ def main() -> None:
             prog=prog("match_anonymised"),
             description="Match texts whose characters are numbers: find what these may be, train, predict, score.",
         )
-    run_of[type(config)](config)
+    return run_of[type(config)](config)
 
 
 if __name__ == "__main__":

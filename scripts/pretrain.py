@@ -5,10 +5,10 @@ from training.command import run
 from . import prog
 
 
-def main() -> None:
+def main() -> object:
     from pegasus_zh.pretrain import parse, pretrain
 
-    pretrain(parse(prog=prog("pretrain")))
+    return pretrain(parse(prog=prog("pretrain")))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from training.command import run
 from . import prog
 
 
-def main() -> None:
+def main() -> object:
     from pegasus_zh.text_encoder import parse, pretrain
 
-    pretrain(parse(prog=prog("pretrain_encoder")))
+    return pretrain(parse(prog=prog("pretrain_encoder")))
 
 
 if __name__ == "__main__":

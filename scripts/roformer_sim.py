@@ -5,10 +5,10 @@ from training.command import run
 from . import prog
 
 
-def main() -> None:
+def main() -> object:
     from retrieval.tuning.roformer_sim import parse, roformer_sim
 
-    roformer_sim(parse(prog=prog("roformer_sim")))
+    return roformer_sim(parse(prog=prog("roformer_sim")))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from training.command import run
 from . import prog
 
 
-def main() -> None:
+def main() -> object:
     from retrieval.tuning.simcse import parse, simcse
 
-    simcse(parse(prog=prog("simcse")))
+    return simcse(parse(prog=prog("simcse")))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from training.command import run
 from . import prog
 
 
-def main() -> None:
+def main() -> object:
     from gan.experiments.all import EXPERIMENTS
     from training.flags import parse_preset
 
@@ -28,7 +28,7 @@ def main() -> None:
         prog=f"{prog('wgan')} {name}",
         description=f"{one.question.capitalize()}\n\n{one.config.__doc__}",
     )
-    one.run(config)
+    return one.run(config)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""How every script runs: what a user can mend is one line on stderr and exit status 1, not a traceback."""
+"""How every script runs: what a user can mend is one line on stderr and exit status 1, not a traceback;
+and a training that was told to stop has a status of its own."""
 
 import atexit
 import os
@@ -6,15 +7,23 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from training.files.buckets import of_a_store
 from training.telling import show
 
+STOPPED = 75  # sysexits.h's EX_TEMPFAIL, the same command goes on: neither finished (0) nor failed (1)
 
-def run(main: Callable[[], None], notices: TextIO | None = None) -> None:
-    """Calls main, and shows what the library tells on standard output or on `notices`. ValueError and its kin
+
+class Stopped(KeyboardInterrupt):
+    """A training within something larger was told to stop: so is that."""
+
+
+def run(main: Callable[[], object], notices: TextIO | None = None) -> None:
+    """Calls main, and shows what the library tells on standard output or on `notices`. Where main returns what is
+    not `finished`, or is Stopped, the exit status is 75 (STOPPED). ValueError and its kin
     (bad data, an impossible mesh), OSError, too little memory and a stopped training become one line, which has a
     field's name as it was typed."""
     show(notices)
@@ -26,12 +35,13 @@ def run(main: Callable[[], None], notices: TextIO | None = None) -> None:
 
     handler = signal.signal(signal.SIGINT, interrupt)
     try:
-        main()
-    except KeyboardInterrupt:
-        _interrupted()
+        if getattr(main(), "finished", True) is False:
+            sys.exit(STOPPED)
+    except KeyboardInterrupt as error:
+        _interrupted(STOPPED if isinstance(error, Stopped) else 1)
     except Exception as error:
         if interrupts:  # a library made something else of it, such as an import that failed
-            _interrupted()
+            _interrupted(1)
         if isinstance(error, BrokenPipeError):  # who read it has enough: … | head
             sys.exit(1)
         if isinstance(error, ValueError | OSError):
@@ -61,12 +71,12 @@ def _flush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _interrupted() -> None:
+def _interrupted(status: int) -> NoReturn:
     # What the device is still computing loses its memory as Python ends, and crashes: so it ends before.
-    atexit.register(_end)
+    atexit.register(partial(_end, status))
     sys.exit("interrupted")
 
 
-def _end() -> None:
+def _end(status: int) -> None:
     sys.stdout.flush()
-    os._exit(1)
+    os._exit(status)

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from training.at_rest import collect
 from training.checkpoints import Checkpoints
+from training.command import Stopped
 from training.journal import Diverged, Journal, plot_run
 from training.mesh import data_share
 from training.partition import RULES, abstract, place
@@ -89,10 +90,6 @@ class Trained(NamedTuple):
         if not self.finished:
             raise Stopped
         return self.state
-
-
-class Stopped(KeyboardInterrupt):
-    """A training within something larger was told to stop: so is that."""
 
 
 def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folder: Path) -> Trained:

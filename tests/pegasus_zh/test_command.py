@@ -21,7 +21,7 @@ import pytest
 import pegasus_zh.pretrain
 from pegasus_zh.pretrain import parse
 from scripts import pretrain as script
-from training.command import run
+from training.command import STOPPED, run
 from training.files.errors import DataError
 from training.files.locks import locked
 from training.metrics import read_metrics
@@ -147,7 +147,7 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(finished, documents, t
         time.sleep(0.002)
     process.send_signal(how)
     process.communicate(timeout=100)
-    assert process.returncode == (0 if how == signal.SIGTERM else -how)
+    assert process.returncode == (STOPPED if how == signal.SIGTERM else -how)
     resumed = pretrain(*arguments)
     assert resumed.returncode == 0, resumed.stderr
     assert losses(tmp_path / "run") == losses(finished[0])

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from training.command import as_typed, run
+from training.command import STOPPED, Stopped, as_typed, run
 from training.flags import FLAT, one_of, parse_flags
-from training.loop import Diverged
+from training.loop import Diverged, Trained
 from training.ranges import check_ranges
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +47,20 @@ def test_an_interruption_and_faults(at_exit):
     with pytest.raises(KeyError):
         run(lambda: fail(KeyError("a fault")))
     run(lambda: None)
+
+
+def test_a_training_that_was_told_to_stop_has_a_status_of_its_own(at_exit, monkeypatch):
+    with pytest.raises(SystemExit) as left:
+        run(lambda: Trained(None, finished=False))
+    assert left.value.code == STOPPED == 75
+    run(lambda: Trained(None, finished=True))
+    with pytest.raises(SystemExit, match="interrupted"):
+        run(lambda: fail(Stopped()))
+    ended = []
+    monkeypatch.setattr("os._exit", ended.append)
+    for end in at_exit:
+        end()
+    assert ended == [STOPPED]
 
 
 def test_an_interruption_that_a_library_made_something_else_of():

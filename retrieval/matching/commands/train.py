@@ -23,7 +23,7 @@ from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.flags import FLAT, parse_flags
 from training.launch import LaunchConfig, hold, joined
-from training.loop import LoopConfig
+from training.loop import LoopConfig, Trained
 from training.mesh import make_mesh
 from training.program import Program
 from training.ranges import check_lists, check_ranges
@@ -60,8 +60,9 @@ class TrainConfig:
         check_ranges(self, folds=2)
 
 
-def train(config: TrainConfig) -> None:
-    """Runs, or goes on with, the training in `config.folder`. Raises DataError and ValueError."""
+def train(config: TrainConfig) -> Trained | None:
+    """Runs, or goes on with, the training in `config.folder`: what the last fold has come to, if there is one. Raises
+    DataError and ValueError."""
     joined(config.launch)
     with hold(config.folder, config.launch):
         source = load_alone(config.model)
@@ -73,7 +74,7 @@ def train(config: TrainConfig) -> None:
         labelled, more = _pairs(config, source)
         if len({pair.label for pair in labelled}) == 1:
             raise DataError(f"{', '.join(config.data)}: all labels are {labelled[0].label:g}; both are needed")
-        mesh, folder = make_mesh(config.launch.mesh), disk_path(config.folder, "--folder")
+        folder, mesh, trained = disk_path(config.folder, "--folder"), make_mesh(config.launch.mesh), None
         for number in config.fold:
             fold, run = Fold(number, config.folds), folder / f"fold-{number}"
             held = [pair for n, pair in enumerate(labelled) if fold.holds(n)]
@@ -84,7 +85,7 @@ def train(config: TrainConfig) -> None:
                 tell(f"{run}: {same:,} pairs trained on are the same as held-out ones")
             trained = train_matcher(config.recipe, source, labelled, others, fold, mesh, run)
             if not trained.finished:
-                return
+                break
             with jax.set_mesh(mesh):
                 found = heldout_scores(config.recipe, source, trained.state.model, labelled, fold)
             lines = (f"{x.row}\t{x.label:g}\t{written(p)}\n" for x, p in zip(held, found.tolist(), strict=True))
@@ -101,6 +102,7 @@ def train(config: TrainConfig) -> None:
                     f"{run}: all {len(held):,} held-out rows have the same label, so there is no AUC; where labels "
                     "come in turns, shuffle the rows or give other --folds"
                 )
+        return trained
 
 
 def parse(args: Sequence[str] | None = None, prog: str = "python -m scripts.match_anonymised train") -> TrainConfig:

@@ -12,6 +12,6 @@ compiled, profile     programs kept between runs; steps traced for XProf
 command, flags        how a script ends; command lines out of dataclasses; ranges: what numbers of a config may be
 telling               what the library has to say, to a logger, and how it is silenced
 files/                written whole or not at all, one process a folder; tensors, datasets, images
-pods/                 the step compiled for TPUs that are not here: does it fit, and how fast is it?
+pods/                 the step compiled for TPUs that are not here: does it fit, how fast is it? and its launch there
 experiment/           many cells, each a file, and the page that they end in
 """

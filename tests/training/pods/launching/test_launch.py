@@ -1,0 +1,335 @@
+"""What scripts.launch makes: whole texts, read by those that are to read them, and run against stand-ins.
+
+PYTHONPATH=. python tests/training/pods/launching/test_launch.py writes the whole texts anew, to see what changed.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts import plan
+from scripts.launch import TRAININGS
+from training.pods.launching.accelerators import SLICES, slice_named
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[4]
+BASE = ["--", "scripts.pretrain", "--preset", "t5-pegasus-base", "--data", "gs://b/my docs/*.jsonl"]
+RUN = [*BASE, "--folder", "gs://b/run"]
+GOLDENS = {
+    "v5litepod-16": ["tpu", "up", "--name", "base", "--zone", "us-west4-a"],
+    "v5litepod-256-2": ["tpu", "up", "--name", "base", "--accelerator", "v5litepod-256", "--slices", "2", "--spot"],
+    "v5p-512": ["tpu", "up", "--name", "base", "--accelerator", "v5p-512", "--no-plan", "--no-follow"],
+    "slurm-4x8": ["slurm", "--name", "base", "--nodes", "4", "--gpus", "8", "--partition", "gpu"],
+    "jobset-4x4-2": ["jobset", "--name", "base", "--image", "gcr.io/p/train:1", "--slices", "2", "--spot"],
+    "skypilot-2": ["skypilot", "--name", "base", "--nodes", "2", "--spot"],
+    "skypilot-v5litepod-16": ["skypilot", "--name", "base", "--accelerators", "tpu-v5litepod-16"],
+}
+AWKWARD = [
+    "a b",
+    "it's",
+    '"q"',
+    "$HOME $(id) ${x} `id` $$",
+    "%n %%",
+    "\\n\\",
+    "*",
+    "#",
+    "文",
+    "END_OF_SCRIPT",
+    "",
+    "{x}",
+]
+
+
+def launch(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.launch", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def made(*arguments: str) -> str:
+    at = arguments.index("--")
+    dry = ["--dry-run"] * (arguments[0] == "tpu")
+    done = launch(*arguments[:at], *dry, *arguments[at:])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.replace(sys.executable, "python")
+
+
+def checked(script: str) -> None:
+    """By shellcheck, of the extra dev; but for SC2016, $ in single quotes: the far shell's, or a file's name."""
+    found = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert found, "shellcheck is missing: install the extra dev"
+    command = [found, "--shell=bash", "--exclude=SC2016", "-"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_whole_text(name):
+    text = made(*GOLDENS[name], *RUN)
+    assert text == (HERE / "goldens" / f"{name}.txt").read_text("utf-8")
+    if name.startswith(("v5", "slurm")):
+        checked(text)
+        for command in re.findall(r"'--command=([^']*)'", text):
+            checked(command)
+    if name.startswith("skypilot"):
+        task = yaml.safe_load(text)
+        checked(task["setup"])
+        checked(task["run"])
+
+
+def stand_in(file: Path, code: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/usr/bin/env bash\n{code}\n")
+    file.chmod(0o755)
+
+
+def record(file: Path, more: str = "") -> None:
+    """A stand-in that adds its arguments to calls beside it, a line of JSON."""
+    code = "import json, sys; print(json.dumps(sys.argv[1:]), file=open(sys.argv.pop(), 'a'))"
+    stand_in(file, f'"{sys.executable}" -c "{code}" "$@" "{file.parent}/calls"\n{more}')
+
+
+def calls(folder: Path) -> list[list[str]]:
+    lines = (folder / "calls").read_text("utf-8").splitlines() if (folder / "calls").exists() else []
+    return [json.loads(line)[:-1] for line in lines]
+
+
+def looped(program: str, *more: str) -> list[str]:
+    """What the loop is called with."""
+    return ["keep_running", "--", program, "pretrain", "--data", *AWKWARD, "--folder", "gs://b/r", *more]
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+    """A gcloud with one host, whose home is a folder here; `states` are what it says of the slice, one by one."""
+    home, bin = tmp_path / "host", tmp_path / "bin"
+    record(home / "base" / "bin" / "pegasus-zh", "exit 7")
+    record(home / ".local" / "bin" / "uv")
+    record(
+        bin / "gcloud",
+        f"""case "$4" in
+describe) state="$(head -n1 "{tmp_path}/states")"; sed -i 1d "{tmp_path}/states"; [ "$state" ] && echo "$state" ;;
+scp) cp "$5" "$6" "{home}" ;;
+ssh) for word in "$@"; do
+  case "$word" in --command=*) HOME="{home}" bash -c "${{word#--command=}}" ;; esac
+done ;;
+esac""",
+    )
+    stand_in(bin / "sudo", f'case "$1" in tee) cat > "{home}/unit" ;; *) "$@" ;; esac')
+    stand_in(
+        bin / "systemctl",
+        f"""case "$1" in
+enable) cd "$(sed -n 's/^WorkingDirectory=//p' "{home}/unit")" || exit
+  HOME="{home}" $(sed -n 's/^ExecStart=//p' "{home}/unit")
+  echo $? > "{home}/status" ;;
+is-active | disable) exit 3 ;;
+show) cat "{home}/status" ;;
+esac""",
+    )
+    stand_in(bin / "sleep", f'[ -s "{tmp_path}/states" ]')  # else it would be asked for ever
+    for name in ("curl", "journalctl"):
+        stand_in(bin / name, "echo true")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "pegasus_zh-0.1.0-py3-none-any.whl").touch()
+    monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("states", "verbs"),
+    [
+        (["", "", "WAITING_FOR_RESOURCES", "ACTIVE"], "describe describe create describe describe"),
+        (["ACTIVE", "ACTIVE", "ACTIVE"], "describe describe describe"),
+        (["SUSPENDED", "", "ACTIVE"], "describe delete describe create describe"),
+    ],
+    ids=["new", "there", "taken away"],
+)
+def test_up_brings_the_words_to_the_training_unchanged(cloud, states, verbs):
+    (cloud / "states").write_text("".join(f"{state}\n" for state in states))
+    words = ["--name", "base", "--no-plan", "--", "scripts.pretrain", "--data", *AWKWARD, "--folder", "gs://b/r"]
+    done = launch("tpu", "up", *words, cwd=cloud)
+    assert done.returncode == 7, done.stderr  # what the loop ended with on the host
+    assert [call[3] for call in calls(cloud / "bin")] == [*verbs.split(), "scp", "ssh", "ssh", "ssh", "ssh"]
+    program = str(cloud / "host" / "base" / "bin" / "pegasus-zh")
+    assert calls(cloud / "host" / "base" / "bin") == [looped(program, "--distributed")]
+    (venv, install) = calls(cloud / "host" / ".local" / "bin")
+    assert venv[0] == "venv" and venv[-1] == str(cloud / "host" / "base")
+    assert install[-1] == f"pegasus-zh[tpu,gcs] @ file://{cloud}/host/pegasus_zh-0.1.0-py3-none-any.whl"
+
+
+def test_up_ends_where_the_slice_cannot_be_had(cloud):
+    (cloud / "states").write_text("\n\nFAILED\n")
+    done = launch("tpu", "up", "--name", "base", "--no-plan", *RUN, cwd=cloud)
+    assert (done.returncode, done.stderr) == (1, "error: base is FAILED\n")
+    assert "scp" not in [call[3] for call in calls(cloud / "bin")]
+
+
+def test_up_makes_nothing_of_what_does_not_fit(cloud):
+    done = launch("tpu", "up", "--name", "base", *RUN, "--mesh.fsdp", "3", cwd=cloud)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and calls(cloud / "bin") == []
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        (
+            "stop",
+            "ssh base --worker=all --node=all --batch-size=all --command=sudo systemctl disable --now training-base",
+        ),
+        ("delete", "delete base --zone=z --force --quiet"),
+        ("logs", "ssh base --command=sudo journalctl --quiet --no-hostname --follow"),
+    ],
+)
+def test_what_needs_no_training(action, expected):
+    done = launch("tpu", action, "--name", "base", *["--zone", "z"] * (action == "delete"), "--dry-run")
+    checked(done.stdout)
+    assert " ".join(done.stdout.replace("\\\n", "").replace("'", "").split()).startswith(
+        f"gcloud compute tpus queued-resources {expected}"
+    )
+
+
+@pytest.mark.parametrize(("status", "again"), [(75, [["requeue", "12"]]), (0, []), (1, [])])
+def test_slurm_queues_what_was_told_to_stop_again(tmp_path, monkeypatch, status, again):
+    record(tmp_path / "env" / "bin" / "pegasus-zh", f"exit {status}")
+    record(tmp_path / "bin" / "scontrol")
+    stand_in(tmp_path / "bin" / "srun", '[ "$1" = --wait=600 ] && shift && "$@"')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    words = ["--", "scripts.pretrain", "--data", *AWKWARD, "--folder", "gs://b/r"]
+    text = made("slurm", "--name", "base", "--nodes", "2", "--environment", "env", *words)
+    done = subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert calls(tmp_path / "env" / "bin") == [looped("env/bin/pegasus-zh", "--distributed")]
+    assert calls(tmp_path / "bin") == again
+
+
+def test_skypilot_joins_the_hosts_and_passes_the_words_on(tmp_path):
+    record(tmp_path / "base" / "bin" / "pegasus-zh", "env | grep ^JAX_ | sort")
+    words = ["--", "scripts.pretrain", "--data", *AWKWARD, "--folder", "gs://b/r"]
+    run = yaml.safe_load(made("skypilot", "--name", "base", "--nodes", "2", *words))["run"]
+    hosts = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")} | hosts
+    environment["HOME"] = str(tmp_path)
+    done = subprocess.run(["bash", "-c", run], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["JAX_COORDINATOR_ADDRESS=10.0.0.1:8476", "JAX_NUM_PROCESSES=2", "JAX_PROCESS_ID=1"]
+    assert calls(tmp_path / "base" / "bin") == [looped(f"{tmp_path}/base/bin/pegasus-zh", "--distributed")]
+
+
+def test_a_jobset_is_one_by_its_schema_and_passes_the_words_on():
+    words = ["--", "scripts.pretrain", "--data", *AWKWARD, "--folder", "gs://b/r"]
+    found = yaml.safe_load(made(*GOLDENS["jobset-4x4-2"], *words))
+    schema = json.loads((HERE / "jobset_schema.json").read_text("utf-8"))
+    assert faults(found, schema) == []
+    (container,) = pod(found)["containers"]
+    # As Kubernetes expands a command: $(NAME) of the environment, $$ to $.
+    expanded = [re.sub(r"\$\$|\$\((\w+)\)", lambda m: "" if m[1] else "$", word) for word in container["command"]]
+    assert expanded == ["pegasus-zh", *looped("pegasus-zh", "--distributed")]
+    pod(found)["hostnetwork"] = "yes"
+    del container["name"]
+    assert len(faults(found, schema)) == 2
+
+
+def pod(jobset: dict) -> dict:
+    return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+
+
+def faults(value: object, schema: dict, at: str = "") -> list[str]:
+    """What Kubernetes would refuse, of the schemas that it allows; fields that it does not know, too."""
+    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
+    if schema.get("x-kubernetes-int-or-string"):
+        return [] if isinstance(value, (int, str)) else [f"{at}: no number"]
+    if not isinstance(value, kinds[schema["type"]]) or value not in schema.get("enum", [value]):
+        return [f"{at}: {value!r} is no {schema['type']}"]
+    if isinstance(value, list):
+        return [fault for i, x in enumerate(value) for fault in faults(x, schema["items"], f"{at}[{i}]")]
+    if not isinstance(value, dict) or set(schema) <= {"type"}:
+        return []
+    found = [f"{at}.{name}: missing" for name in schema.get("required", []) if name not in value]
+    for name, x in value.items():
+        known = schema.get("properties", {}).get(name, schema.get("additionalProperties"))
+        found += [f"{at}.{name}: unknown"] if known is None else faults(x, known, f"{at}.{name}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["tpu", "up", "--name", "Base_1", *RUN], "--name is 'Base_1': it must begin with a letter, have lower-case"),
+        (["tpu", "up", "--name", "b" * 41, *RUN], "--name is 'bbbb"),
+        (
+            ["tpu", "up", "--name", "b", "--accelerator", "v5e-16", *RUN],
+            "accelerator 'v5e-16' is not known: give one of",
+        ),
+        (["tpu", "up", "--name", "b", "--slices", "0", *RUN], "--slices is 0: it must be 1 or more"),
+        (["tpu", "up", "--name", "b"], "no training: give it after --"),
+        (["slurm", "--name", "b"], "no training: give it after --"),
+        (
+            ["slurm", "--name", "b", "--", "scripts.embed"],
+            "'scripts.embed' is no training: give one of scripts.pretrain,",
+        ),
+        (["tpu", "up", "--name", "b", *BASE], "--folder is not given: 4 hosts need one that all see"),
+        (["tpu", "up", "--name", "b", *BASE, "--folder=runs/b"], "--folder runs/b is on each host's own disk: 4 hosts"),
+        (
+            ["slurm", "--name", "b", "--nodes", "2", *BASE, "--folder", "/tmp/b"],
+            "--folder /tmp/b is on each host's own",
+        ),
+        (
+            ["jobset", "--name", "b", "--image", "i", *BASE, "--folder", "runs/b"],
+            "--folder runs/b is on each host's own",
+        ),
+        (["skypilot", "--name", "b", "--nodes", "2", *BASE], "--folder is not given: 2 hosts"),
+        (["slurm", "--name", "b", "--folder", "gs://b/r", *RUN], "--folder is given before -- and after it"),
+        (["slurm", "--name", "b", "--time", "1 day", *RUN], "--time is '1 day': Slurm has no such value"),
+        (["slurm", "--name", "b", *BASE, "a\nb"], "a line break in the arguments of the training"),
+        (
+            ["jobset", "--name", "b", "--image", "i", "--accelerator", "v5p-8", "--slices", "2", *RUN],
+            "--slices is 2: GKE joins none of one host, such as v5p-8",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line(arguments, line):
+    done = launch(*arguments)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {line}")
+
+
+def test_one_host_may_have_a_folder_of_its_own_and_no_others_to_join():
+    one = made("tpu", "up", "--name", "b", "--accelerator", "v6e-8", *BASE, "--folder", "runs/b")
+    assert "--folder runs/b" in one and "--distributed" not in one
+
+
+def test_the_jobs_flags_are_the_trainings():
+    given = made("slurm", "--name", "b", "--data", "x y", "z", "--folder", "/s/b", "--", "scripts.pretrain")
+    assert given == made("slurm", "--name", "b", "--", "scripts.pretrain", "--data", "x y", "z", "--folder", "/s/b")
+
+
+def test_slices_are_what_their_names_count():
+    for name in SLICES:
+        found = slice_named(name)
+        assert int(name.partition("-")[2]) == found.chips * found.kind.cores
+    found = [slice_named(name) for name in ("v5litepod-8", "v5litepod-16", "v4-8", "v5p-512", "v6e-256")]
+    assert [(x.topology, x.hosts) for x in found] == [
+        ("v5e:2x4", 1), ("v5e:4x4", 4), ("v4:2x2x1", 1), ("v5p:4x8x8", 64), ("v6e:16x16", 64),
+    ]  # fmt: skip
+
+
+def test_every_training_that_can_be_planned_can_be_launched():
+    assert set(TRAININGS) == set(plan.COMMANDS)
+    assert all((ROOT / "scripts" / f"{words[0]}.py").exists() for words in TRAININGS.values())
+
+
+def test_the_wheel_is_that_of_the_project():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert f"scp dist/pegasus_zh-{version}-py3-none-any.whl" in made("tpu", "up", "--name", "b", *RUN)
+
+
+if __name__ == "__main__":
+    for name, arguments in GOLDENS.items():
+        (HERE / "goldens" / f"{name}.txt").write_text(made(*arguments, *RUN), "utf-8")

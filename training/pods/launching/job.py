@@ -1,0 +1,88 @@
+"""One training to be launched elsewhere: its command there, as words and in a shell, and what cannot be."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Of gcloud, the label of a DNS name: https://docs.cloud.google.com/compute/docs/naming-resources. Shorter by what is
+# added to it for each slice and host.
+NAME = r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?"
+OWN_DISKS = ("/tmp", "/var", "/dev/shm", "/local")  # where a cluster's hosts share nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    name: str
+    """Of what is made: lower-case letters, digits and -, 40 at most."""
+    folder: str | None = None
+    """The training's --folder, such as gs://bucket/run; it may as well stand after --."""
+    data: tuple[str, ...] = ()
+    """The training's --data; it may as well stand after --."""
+    dry_run: bool = False
+    """Print what would be run, and run nothing."""
+
+    def __post_init__(self):
+        if not re.fullmatch(NAME, self.name):
+            raise ValueError(
+                f"name is {self.name!r}: it must begin with a letter, have lower-case letters, digits and -, end with "
+                "none, and be of 40 at most"
+            )
+
+
+@dataclass(frozen=True)
+class Work:
+    """The training itself."""
+
+    command: tuple[str, ...]  # such as ("pretrain",), of pegasus-zh
+    arguments: tuple[str, ...]
+    plan: str  # its name for scripts.plan
+
+    def __post_init__(self):
+        if any("\n" in word or "\0" in word for word in self.arguments):
+            raise ValueError("a line break in the arguments of the training: no batch file holds it")
+
+    def value(self, flag: str) -> str | None:
+        """Of the last --flag VALUE or --flag=VALUE."""
+        pairs = zip(self.arguments, (*self.arguments[1:], ""), strict=False)
+        found = [b if a == flag else a.partition("=")[2] for a, b in pairs if a == flag or a.startswith(f"{flag}=")]
+        return found[-1] if found else None
+
+
+def with_job(work: Work, job: Job) -> Work:
+    """The job's folder and data among the arguments. Raises ValueError for what is given twice."""
+    added: list[str] = []
+    for flag, values in (("--data", job.data), ("--folder", (job.folder,) if job.folder else ())):
+        if values and work.value(flag) is not None:
+            raise ValueError(f"{flag} is given before -- and after it: give it once")
+        added += [flag, *values] if values else []
+    return Work(work.command, (*work.arguments, *added), work.plan)
+
+
+def check_folder(work: Work, hosts: int, *, shared: bool) -> None:
+    """Raises ValueError for a run's folder on a host's own disk where there are several: the others would not see it.
+    shared: the hosts see the same files, but for OWN_DISKS."""
+    folder = work.value("--folder")
+    if hosts == 1 or (folder and "://" in folder):
+        return
+    if not shared or (folder and folder.startswith(OWN_DISKS)):
+        told = f"--folder {folder} is on each host's own disk" if folder else "--folder is not given"
+        raise ValueError(f"{told}: {hosts} hosts need one that all see, such as --folder gs://bucket/run")
+
+
+def words_of(work: Work, processes: int) -> list[str]:
+    """What follows pegasus-zh on each host."""
+    distributed = ["--distributed"] * (processes > 1 and "--distributed" not in work.arguments)
+    return [*work.command, *work.arguments, *distributed]
+
+
+def looped(work: Work, processes: int, program: str) -> str:
+    """The training within the loop that starts it again, in a shell. program: pegasus-zh there, quoted already."""
+    return f"{program} keep_running -- \\\n  {program} {shell(words_of(work, processes))}"
+
+
+def shell(words: Sequence[str]) -> str:
+    """Quoted for a shell, and where it is long a flag a line."""
+    if len(line := shlex.join(words)) <= 100:
+        return line
+    return " ".join(("\\\n  " if word.startswith("--") else "") + shlex.quote(word) for word in words)

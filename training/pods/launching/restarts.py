@@ -100,7 +100,8 @@ def _watch(child: subprocess.Popen[bytes]) -> str:
     if not reader.is_alive():
         child.stderr.close()
     if child.returncode < 0:
-        return f"killed by {signal.Signals(-child.returncode).name}"
+        names = {one.value: one.name for one in signal.Signals}
+        return f"killed by {names.get(-child.returncode, f'signal {-child.returncode}')}"
     if child.returncode == STOPPED:
         return "told to stop, and saved"
     said = b"".join(last).decode(errors="replace").strip()

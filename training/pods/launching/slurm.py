@@ -16,6 +16,8 @@ class SlurmConfig:
     """Hosts."""
     gpus: int = 8
     """Of each host; as many processes, for that is how JAX finds them under Slurm."""
+    cpus: int = 8
+    """Cores of each process."""
     time: str = "1-00:00:00"
     """The longest a job may take, as Slurm writes it: days-hours:minutes:seconds. The training is told two minutes
     before, saves, and is queued again."""
@@ -25,7 +27,7 @@ class SlurmConfig:
     """A folder that all hosts see, of a Python environment in which this project is installed."""
 
     def __post_init__(self):
-        for name in ("nodes", "gpus"):
+        for name in ("nodes", "gpus", "cpus"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         for name in ("time", "partition", "account"):
@@ -35,20 +37,22 @@ class SlurmConfig:
 
 # JAX takes SLURM_LOCALID for the one GPU that is a process's own, of all that its host has (jax/_src/clusters and
 # distributed.py); so every task sees all. A signal without B: goes to the tasks, and not to this shell, which lives on
-# to queue the job again. Tasks end within a moment of each other: ten minutes (--wait) are for the last one's files.
+# to queue the job again. srun does not take --cpus-per-task over from sbatch. Tasks end within a moment of each other:
+# ten minutes (--wait) are for the last one's files.
 BATCH = """\
 #!/usr/bin/env bash
 #SBATCH --job-name={name}
 #SBATCH --nodes={nodes}
 #SBATCH --ntasks-per-node={gpus}
 #SBATCH --gpus-per-node={gpus}
+#SBATCH --cpus-per-task={cpus}
 #SBATCH --time={time}
 #SBATCH --signal=TERM@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output={name}-%j.out
 {more}status=0
-srun --wait=600 {looped} || status=$?
+srun --cpus-per-task={cpus} --wait=600 {looped} || status=$?
 if [ "$status" -eq {stopped} ]; then  # told to stop, and saved
   scontrol requeue "$SLURM_JOB_ID"
 fi
@@ -64,6 +68,7 @@ def batch(config: SlurmConfig, work: Work) -> str:
         name=config.job.name,
         nodes=config.nodes,
         gpus=config.gpus,
+        cpus=config.cpus,
         time=config.time,
         more="".join(f"#SBATCH --{name}={value}\n" for name, value in more if value),
         looped=looped(work, config.nodes * config.gpus, shell([f"{config.environment}/bin/pegasus-zh"])),

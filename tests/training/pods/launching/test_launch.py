@@ -6,6 +6,7 @@ PYTHONPATH=. python tests/training/pods/launching/test_launch.py writes the whol
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -199,7 +200,7 @@ def test_what_needs_no_training(action, expected):
 def test_slurm_queues_what_was_told_to_stop_again(tmp_path, monkeypatch, status, again):
     record(tmp_path / "env" / "bin" / "pegasus-zh", f"exit {status}")
     record(tmp_path / "bin" / "scontrol")
-    stand_in(tmp_path / "bin" / "srun", '[ "$1" = --wait=600 ] && shift && "$@"')
+    stand_in(tmp_path / "bin" / "srun", '[ "$1 $2" = "--cpus-per-task=8 --wait=600" ] && shift 2 && "$@"')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     words = ["--", "scripts.pretrain", "--data", *AWKWARD, "--folder", "gs://b/r"]
@@ -318,6 +319,15 @@ def test_slices_are_what_their_names_count():
     assert [(x.topology, x.hosts) for x in found] == [
         ("v5e:2x4", 1), ("v5e:4x4", 4), ("v4:2x2x1", 1), ("v5p:4x8x8", 64), ("v6e:16x16", 64),
     ]  # fmt: skip
+
+
+def test_what_docs_say_to_type_is_understood():
+    page = (ROOT / "docs" / "pods.md").read_text("utf-8").replace("\\\n", "")
+    lines = re.findall(r"^(?:python -m scripts\.|\.venv/bin/pegasus-zh )launch (.*)$", page, re.M)
+    assert len(lines) == 7
+    for line in lines:
+        words = shlex.split(line.partition(" > ")[0], comments=True)
+        assert made(*words, *["--"] * ("--" not in words))
 
 
 def test_every_training_that_can_be_planned_can_be_launched():

@@ -1,4 +1,4 @@
-"""What scripts.launch makes: whole texts, read by those that are to read them, and run against stand-ins.
+"""What scripts.launch makes, as whole texts, held against what is to read them; and what it refuses.
 
 PYTHONPATH=. python tests/training/pods/launching/test_launch.py writes the whole texts anew, to see what changed.
 """
@@ -18,11 +18,10 @@ import yaml
 
 from scripts import plan
 from scripts.launch import TRAININGS
+from tests.training.pods.launching.launched import AWKWARD, BASE, ROOT, RUN, launch, looped, made
 from training.pods.launching.accelerators import SLICES, slice_named
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parents[4]
-BASE = ["--", "scripts.pretrain", "--preset", "t5-pegasus-base", "--data", "gs://b/my docs/*.jsonl"]
-RUN = [*BASE, "--folder", "gs://b/run"]
+HERE = Path(__file__).parent
 GOLDENS = {
     "v5litepod-16": ["tpu", "up", "--name", "base", "--zone", "us-west4-a"],
     "v5litepod-256-2": ["tpu", "up", "--name", "base", "--accelerator", "v5litepod-256", "--slices", "2", "--spot"],
@@ -32,34 +31,6 @@ GOLDENS = {
     "skypilot-2": ["skypilot", "--name", "base", "--nodes", "2", "--spot"],
     "skypilot-v5litepod-16": ["skypilot", "--name", "base", "--accelerators", "tpu-v5litepod-16"],
 }
-AWKWARD = [
-    "a b",
-    "it's",
-    '"q"',
-    "$HOME $(id) ${x} `id` $$",
-    "%n %%",
-    "\\n\\",
-    "*",
-    "#",
-    "文",
-    "END_OF_SCRIPT",
-    "",
-    "{x}",
-]
-
-
-def launch(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scripts.launch", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
-
-
-def made(*arguments: str) -> str:
-    at = arguments.index("--")
-    dry = ["--dry-run"] * (arguments[0] == "tpu")
-    done = launch(*arguments[:at], *dry, *arguments[at:])
-    assert done.returncode == 0, done.stderr
-    return done.stdout.replace(sys.executable, "python")
 
 
 def checked(script: str) -> None:
@@ -79,102 +50,12 @@ def test_the_whole_text(name):
         checked(text)
         for command in re.findall(r"'--command=([^']*)'", text):
             checked(command)
+        if name.startswith("v5"):
+            checked(text.partition("'END_OF_SCRIPT'\n")[2].partition("\nEND_OF_SCRIPT")[0])
     if name.startswith("skypilot"):
         task = yaml.safe_load(text)
         checked(task["setup"])
         checked(task["run"])
-
-
-def stand_in(file: Path, code: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"#!/usr/bin/env bash\n{code}\n")
-    file.chmod(0o755)
-
-
-def record(file: Path, more: str = "") -> None:
-    """A stand-in that adds its arguments to calls beside it, a line of JSON."""
-    code = "import json, sys; print(json.dumps(sys.argv[1:]), file=open(sys.argv.pop(), 'a'))"
-    stand_in(file, f'"{sys.executable}" -c "{code}" "$@" "{file.parent}/calls"\n{more}')
-
-
-def calls(folder: Path) -> list[list[str]]:
-    lines = (folder / "calls").read_text("utf-8").splitlines() if (folder / "calls").exists() else []
-    return [json.loads(line)[:-1] for line in lines]
-
-
-def looped(program: str, *more: str) -> list[str]:
-    """What the loop is called with."""
-    return ["keep_running", "--", program, "pretrain", "--data", *AWKWARD, "--folder", "gs://b/r", *more]
-
-
-@pytest.fixture
-def cloud(tmp_path, monkeypatch):
-    """A gcloud with one host, whose home is a folder here; `states` are what it says of the slice, one by one."""
-    home, bin = tmp_path / "host", tmp_path / "bin"
-    record(home / "base" / "bin" / "pegasus-zh", "exit 7")
-    record(home / ".local" / "bin" / "uv")
-    record(
-        bin / "gcloud",
-        f"""case "$4" in
-describe) state="$(head -n1 "{tmp_path}/states")"; sed -i 1d "{tmp_path}/states"; [ "$state" ] && echo "$state" ;;
-scp) cp "$5" "$6" "{home}" ;;
-ssh) for word in "$@"; do
-  case "$word" in --command=*) HOME="{home}" bash -c "${{word#--command=}}" ;; esac
-done ;;
-esac""",
-    )
-    stand_in(bin / "sudo", f'case "$1" in tee) cat > "{home}/unit" ;; *) "$@" ;; esac')
-    stand_in(
-        bin / "systemctl",
-        f"""case "$1" in
-enable) cd "$(sed -n 's/^WorkingDirectory=//p' "{home}/unit")" || exit
-  HOME="{home}" $(sed -n 's/^ExecStart=//p' "{home}/unit")
-  echo $? > "{home}/status" ;;
-is-active | disable) exit 3 ;;
-show) cat "{home}/status" ;;
-esac""",
-    )
-    stand_in(bin / "sleep", f'[ -s "{tmp_path}/states" ]')  # else it would be asked for ever
-    for name in ("curl", "journalctl"):
-        stand_in(bin / name, "echo true")
-    (tmp_path / "dist").mkdir()
-    (tmp_path / "dist" / "pegasus_zh-0.1.0-py3-none-any.whl").touch()
-    monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("states", "verbs"),
-    [
-        (["", "", "WAITING_FOR_RESOURCES", "ACTIVE"], "describe describe create describe describe"),
-        (["ACTIVE", "ACTIVE", "ACTIVE"], "describe describe describe"),
-        (["SUSPENDED", "", "ACTIVE"], "describe delete describe create describe"),
-    ],
-    ids=["new", "there", "taken away"],
-)
-def test_up_brings_the_words_to_the_training_unchanged(cloud, states, verbs):
-    (cloud / "states").write_text("".join(f"{state}\n" for state in states))
-    words = ["--name", "base", "--no-plan", "--", "scripts.pretrain", "--data", *AWKWARD, "--folder", "gs://b/r"]
-    done = launch("tpu", "up", *words, cwd=cloud)
-    assert done.returncode == 7, done.stderr  # what the loop ended with on the host
-    assert [call[3] for call in calls(cloud / "bin")] == [*verbs.split(), "scp", "ssh", "ssh", "ssh", "ssh"]
-    program = str(cloud / "host" / "base" / "bin" / "pegasus-zh")
-    assert calls(cloud / "host" / "base" / "bin") == [looped(program, "--distributed")]
-    (venv, install) = calls(cloud / "host" / ".local" / "bin")
-    assert venv[0] == "venv" and venv[-1] == str(cloud / "host" / "base")
-    assert install[-1] == f"pegasus-zh[tpu,gcs] @ file://{cloud}/host/pegasus_zh-0.1.0-py3-none-any.whl"
-
-
-def test_up_ends_where_the_slice_cannot_be_had(cloud):
-    (cloud / "states").write_text("\n\nFAILED\n")
-    done = launch("tpu", "up", "--name", "base", "--no-plan", *RUN, cwd=cloud)
-    assert (done.returncode, done.stderr) == (1, "error: base is FAILED\n")
-    assert "scp" not in [call[3] for call in calls(cloud / "bin")]
-
-
-def test_up_makes_nothing_of_what_does_not_fit(cloud):
-    done = launch("tpu", "up", "--name", "base", *RUN, "--mesh.fsdp", "3", cwd=cloud)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and calls(cloud / "bin") == []
 
 
 @pytest.mark.parametrize(
@@ -194,33 +75,6 @@ def test_what_needs_no_training(action, expected):
     assert " ".join(done.stdout.replace("\\\n", "").replace("'", "").split()).startswith(
         f"gcloud compute tpus queued-resources {expected}"
     )
-
-
-@pytest.mark.parametrize(("status", "again"), [(75, [["requeue", "12"]]), (0, []), (1, [])])
-def test_slurm_queues_what_was_told_to_stop_again(tmp_path, monkeypatch, status, again):
-    record(tmp_path / "env" / "bin" / "pegasus-zh", f"exit {status}")
-    record(tmp_path / "bin" / "scontrol")
-    stand_in(tmp_path / "bin" / "srun", '[ "$1 $2" = "--cpus-per-task=8 --wait=600" ] && shift 2 && "$@"')
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    words = ["--", "scripts.pretrain", "--data", *AWKWARD, "--folder", "gs://b/r"]
-    text = made("slurm", "--name", "base", "--nodes", "2", "--environment", "env", *words)
-    done = subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (status, "")
-    assert calls(tmp_path / "env" / "bin") == [looped("env/bin/pegasus-zh", "--distributed")]
-    assert calls(tmp_path / "bin") == again
-
-
-def test_skypilot_joins_the_hosts_and_passes_the_words_on(tmp_path):
-    record(tmp_path / "base" / "bin" / "pegasus-zh", "env | grep ^JAX_ | sort")
-    words = ["--", "scripts.pretrain", "--data", *AWKWARD, "--folder", "gs://b/r"]
-    run = yaml.safe_load(made("skypilot", "--name", "base", "--nodes", "2", *words))["run"]
-    hosts = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")} | hosts
-    environment["HOME"] = str(tmp_path)
-    done = subprocess.run(["bash", "-c", run], env=environment, capture_output=True, text=True)
-    assert done.stdout.split() == ["JAX_COORDINATOR_ADDRESS=10.0.0.1:8476", "JAX_NUM_PROCESSES=2", "JAX_PROCESS_ID=1"]
-    assert calls(tmp_path / "base" / "bin") == [looped(f"{tmp_path}/base/bin/pegasus-zh", "--distributed")]
 
 
 def test_a_jobset_is_one_by_its_schema_and_passes_the_words_on():

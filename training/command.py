@@ -14,6 +14,7 @@ from typing import NoReturn, TextIO
 from training.files.buckets import of_a_store
 from training.telling import show
 
+before_failing: list[Callable[[str], None]] = []  # are told why this process ends, before it does
 STOPPED = 75  # sysexits.h's EX_TEMPFAIL, the same command goes on: neither finished (0) nor failed (1)
 
 
@@ -44,6 +45,8 @@ def run(main: Callable[[], object], notices: TextIO | None = None) -> None:
             _interrupted(1)
         if isinstance(error, BrokenPipeError):  # who read it has enough: … | head
             sys.exit(1)
+        for told in before_failing:
+            told(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
         if isinstance(error, ValueError | OSError):
             sys.exit(f"error: {as_typed(str(error), sys.argv)}")
         if of_a_store(error):

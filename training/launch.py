@@ -15,6 +15,8 @@ from training.files.buckets import path_of
 from training.files.locks import locked
 from training.mesh import MeshConfig, join_processes
 from training.profile import parse_steps, profiled
+from training.pulse import Pulse
+from training.ranges import check_ranges
 from training.telling import fall_silent
 
 Made = TypeVar("Made")
@@ -26,12 +28,15 @@ class LaunchConfig:
     """The devices' arrangement."""
     distributed: bool = False
     """One process of several: joins them through jax.distributed (a TPU pod finds the others by itself)."""
+    silence: float = 60.0
+    """Seconds without a sign of life after which a process of several is dead: the others then end, to begin again."""
     keep_compiled: bool = False
     """Keep compiled programs in the folder, for the next run of the same shapes to begin sooner."""
     profile: str | None = None
     """Trace the steps FIRST:LAST, such as 10:12, into profile/ of the folder, for XProf or TensorBoard."""
 
     def __post_init__(self):
+        check_ranges(self, silence=1)
         if self.profile is not None:
             parse_steps(self.profile)
 
@@ -41,6 +46,8 @@ def joined(launch: LaunchConfig) -> None:
     Raises ValueError where they cannot be found."""
     if launch.distributed:
         join_processes()
+        if jax.process_count() > 1:
+            Pulse(launch.silence)
     if jax.process_index() != 0:
         fall_silent()
 

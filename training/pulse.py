@@ -1,0 +1,83 @@
+"""Are the other processes of a job alive? Where one is dead or stands still the others end too, with one line, for they
+would wait for it in the next collective for ever; and what started them starts all again.
+
+Each writes a growing number into the key-value store of jax.distributed, and reads those of the others. How long one
+has stood still is told by the reader's own monotonic clock. JAX's own heartbeats end a process by an abort and many
+lines: they are left to find what this misses, and where the first process is killed they are the sooner.
+"""
+
+import atexit
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from training.command import STOPPED, before_failing
+
+_KEY = "pegasus_zh/pulse/"
+
+
+class Pulse:
+    """This process's, and what it knows of the others': in two threads, since the store may not answer, as long as the
+    process lives."""
+
+    def __init__(self, silence: float):
+        """silence: seconds without a sign of a process after which it counts as dead."""
+        from jax._src.distributed import global_state  # the store has no public name
+
+        store: Any = global_state.client
+        self._store, self._me, self._silence = store, jax.process_index(), silence
+        self._answered = time.monotonic()  # by the store
+        self._heard = dict.fromkeys(range(jax.process_count()), ("", self._answered))  # what each wrote, and since when
+        self._ended = False
+        before_failing.append(self._tell_end)
+        for target in (self._beat, self._watch):
+            threading.Thread(target=target, name="pulse", daemon=True).start()
+
+    def _tell_end(self, why: str) -> None:
+        """Of an error: the others are not to wait, nor is this one for them, as JAX would at its end."""
+        self._ended = True
+        self._store.key_value_set(f"{_KEY}{self._me}", f"has ended: {why}", allow_overwrite=True)
+        if self._me == 0:
+            time.sleep(self._silence / 10)  # the store goes with this process
+        atexit.register(os._exit, 1)
+
+    def _beat(self) -> None:
+        beats = 0
+        while not self._ended:
+            try:
+                self._store.key_value_set(f"{_KEY}{self._me}", str(beats), allow_overwrite=True)
+                self._read(dict(self._store.key_value_dir_get(_KEY)))
+            except RuntimeError:  # it does not answer
+                pass
+            beats += 1
+            time.sleep(self._silence / 30)
+
+    def _read(self, found: Mapping[str, str]) -> None:
+        self._answered = time.monotonic()
+        for key, value in found.items():
+            process = int(key.removeprefix(_KEY))
+            if process != self._me and value.startswith("has ended"):
+                _end(f"process {process} {value}")
+            if value != self._heard[process][0]:
+                self._heard[process] = (value, self._answered)
+
+    def _watch(self) -> None:
+        while not self._ended:
+            time.sleep(self._silence / 30)
+            now = time.monotonic()
+            if now - self._answered > self._silence:
+                _end(f"process 0 has not answered for {self._silence:g} s")
+            for process, (_, since) in self._heard.items():
+                if now - since > self._silence and self._answered - since > self._silence / 2:
+                    _end(f"process {process} has not been heard of for {self._silence:g} s")
+
+
+def _end(why: str) -> None:
+    """Ends this process at once: its main thread may be waiting for ever."""
+    print(f"error: {why}; this one ends too, and the same command goes on", file=sys.stderr, flush=True)
+    os._exit(STOPPED)

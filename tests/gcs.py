@@ -35,7 +35,8 @@ class Handler(RequestHandler):
     def _handle(self, handle) -> None:
         with self.served.lock:
             query = {name: values[0] for name, values in parse_qs(urlparse(self.path).query).items()}
-            if (status := self.served.failure()) or not self._meets(query):
+            full = self.served.full and self.command in ("POST", "PUT")
+            if (status := 403 if full else self.served.failure()) or not self._meets(query):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 return self._refuse(status or 412)
             handle()
@@ -87,6 +88,7 @@ class Served:
         self.storage = Storage(use_memory_fs=folder is None, data_dir=folder)
         self.lock = threading.RLock()
         self.failing, self._random = failing, random.Random(seed)
+        self.full = False  # takes nothing any more
         buckets.create_bucket(BUCKET, self.storage)
 
     def failure(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from training.command import STOPPED, before_failing
+from training.command import before_failing
 
 _KEY = "pegasus_zh/pulse/"
 
@@ -80,4 +80,4 @@ class Pulse:
 def _end(why: str) -> None:
     """Ends this process at once: its main thread may be waiting for ever."""
     print(f"error: {why}; this one ends too, and the same command goes on", file=sys.stderr, flush=True)
-    os._exit(STOPPED)
+    os._exit(1)

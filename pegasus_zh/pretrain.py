@@ -11,7 +11,7 @@ import tyro
 
 from pegasus_zh.rows.dataset import eval_batches, train_batches
 from pegasus_zh.rows.makers import PAIR, ExamplesConfig, making_pairs
-from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_rows
+from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_mixture, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import check_formats
 from pegasus_zh.samples import finding, show_samples
@@ -91,8 +91,10 @@ class PretrainConfig:
     """Where everything of the run goes; runs/PRESET by default."""
     eval_data: tuple[str, ...] = ()
     """Held-out documents; by default --eval-fraction of --data (of the built-in corpus: its own held-out part)."""
-    prepared: str = ""
-    """A set that scripts.prepare made, instead of --data."""
+    prepared: tuple[str, ...] = ()
+    """A set that scripts.prepare made, instead of --data, or several of one tokenizer and row."""
+    weights: tuple[int, ...] = ()
+    """Of several sets: the share of each in what is trained on, as whole numbers; all the same unless given."""
     tokens: Annotated[TokenizerConfig, FLAT] = field(default_factory=TokenizerConfig)
     """What the documents are cut into."""
     samples: int = 5
@@ -104,6 +106,8 @@ class PretrainConfig:
 
     def __post_init__(self):
         check_ranges(self, samples=0)
+        if self.weights and not self.prepared:
+            raise DataError("--weights are of the sets of --prepared: name them, or leave it out")
 
 
 def defaults(preset: str) -> PretrainConfig:
@@ -139,7 +143,7 @@ def plan_of(config: PretrainConfig, mesh: jax.sharding.Mesh) -> tuple[Program, L
     start, row = load(config.start).config if config.start else None, config.recipe.examples.row
     shape, vocabulary = (row["source"] or 512, row["target"] or 160), config.tokens.vocabulary
     if config.prepared:
-        manifest = open_rows(config.prepared).manifest
+        manifest = open_rows(config.prepared[0]).manifest
         shape, vocabulary = (manifest.row["source"], manifest.row["target"]), manifest.tokenizer["vocab_size"]
     elif config.tokens.tokenizer:
         vocabulary = load_tokenizer(config.tokens.tokenizer).vocab_size
@@ -204,7 +208,7 @@ def pretrain_on(
             data.train, batch_size=loop.batch_size, seed=loop.seed, start_step=first, share=share
         ),
         heldout=lambda share: eval_batches(heldout, batch_size=loop.microbatch, share=share) if heldout else (),
-        identity={"data": data.manifest.fingerprint, "start": start and start.fingerprint},
+        identity={"data": data.fingerprint, "start": start and start.fingerprint},
     )
     about = {"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": recipe.preset}
     review = finding(model, heldout) if finds and heldout else None
@@ -258,13 +262,14 @@ def _prepared(
     config: PretrainConfig, tokenizer: Tokenizer | None, eval_data: tuple[str, ...], folder: Path
 ) -> tuple[PreparedRows, PackedRows | None]:
     """The prepared rows, and the held-out ones if there are any; made by the first process if need be."""
-    place = path_of(config.prepared, "--prepared") if config.prepared else folder / "data"
+    places = [path_of(given, "--prepared") for given in config.prepared] or [folder / "data"]
+    place = places[0]
     fingerprint = tokenizer.fingerprint if tokenizer else None
 
     def make() -> tuple[PreparedRows, PackedRows | None]:
-        check_formats([place, folder / "heldout"] if eval_data else [place])  # before the documents take their time
+        check_formats([*places, folder / "heldout"] if eval_data else places)  # before the documents take their time
         if config.prepared:
-            data = open_rows(place, fingerprint)
+            data = open_mixture(places, config.weights, fingerprint)
         else:
             given = tokenizer or config.tokens.of(config.prepare, folder / "tokenizer")
             documents = replace(config.prepare, eval_fraction=0) if eval_data else config.prepare
@@ -278,7 +283,7 @@ def _prepared(
         return data, prepare(examples, documents, load_tokenizer(place / "tokenizer"), folder / "heldout").train
 
     def reopen() -> tuple[PreparedRows, PackedRows | None]:
-        data = open_rows(place, fingerprint)
+        data = open_mixture(places, config.weights, fingerprint)
         return data, open_rows(folder / "heldout").train if eval_data else data.heldout
 
     return by_first(make, reopen, what="prepared")

@@ -1,13 +1,16 @@
 """The second of two stages: a prepared set -> batches of int32 arrays, the same on any number of hosts.
 
-The position in the data is the step number alone: batch n of a run is a pure function of (set, seed, n), and process p
-of P reads rows p*B/P .. (p+1)*B/P of it. So a run resumes on another number of hosts without replaying or losing a row.
+The position in the data is the step number alone: batch n of a run is a pure function of (sets, weights, seed, n), and
+process p of P reads rows p*B/P .. (p+1)*B/P of it. So a run resumes on another number of hosts without replaying or
+losing a row.
 """
 
+import sys
 from collections.abc import Iterator
 
 import grain
 
+from pegasus_zh.rows.mixture import Round
 from pegasus_zh.rows.packed_rows import Batch, PackedRows
 from training.mesh import WHOLE, Share
 
@@ -22,14 +25,27 @@ def train_batches(
     start_step: int = 0,
     share: Share = WHOLE,
 ) -> Iterator[Batch]:
-    """Endless batches from number `start_step` on, a process's share of each; every epoch is a new global shuffle.
+    """Endless batches from number `start_step` on, a process's share of each; every epoch of a set is a new
+    shuffle of it, and of several sets each has its share of any number of rows, as whole rows allow.
 
     Arrays are int32 (batch_size / share.parts, row length), see packing.decode_rows: of pairs source,
     source_segments, target (the labels), target_inputs and target_segments; of plain text ids and segments. Raises
     ValueError for a batch size that does not divide among the processes.
     """
-    order = grain.MapDataset.range(len(rows)).shuffle(seed=seed % 2**32).repeat()
-    return _batches(rows, order, batch_size, start_step, share)
+    orders, first = [], 0
+    for number, size in enumerate(rows.sizes):
+        order = grain.MapDataset.range(first, first + size).shuffle(seed=(seed + number) % 2**32)
+        orders.append(order.repeat())
+        first += size
+    if len(orders) == 1:
+        return _batches(rows, orders[0], batch_size, start_step, share)
+    turns = Round.of(rows.weights)
+
+    def row(n: int) -> int:
+        turn, before = turns[n]
+        return orders[turn][before]
+
+    return _batches(rows, grain.MapDataset.range(sys.maxsize).map(row), batch_size, start_step, share)
 
 
 def eval_batches(rows: PackedRows, *, batch_size: int, share: Share = WHOLE) -> Iterator[Batch]:

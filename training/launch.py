@@ -10,6 +10,7 @@ from typing import TypeVar
 import jax
 from jax.experimental import multihost_utils
 
+from training.alerts import alerting, check_url
 from training.compiled import remember_programs
 from training.files.buckets import path_of
 from training.files.locks import locked
@@ -18,6 +19,7 @@ from training.profile import parse_steps, profiled
 from training.pulse import Pulse
 from training.ranges import check_ranges
 from training.telling import fall_silent
+from training.wandb_rows import sending_rows
 
 Made = TypeVar("Made")
 
@@ -35,8 +37,16 @@ class LaunchConfig:
     profile: str | None = None
     """Trace the steps FIRST:LAST, such as 10:12, into profile/ of the folder, for XProf or TensorBoard."""
 
+    alert: str | None = field(default=None, repr=False)
+    """A webhook's URL, which is sent a line when the run diverges, skips, rewinds, fails, is stopped or finished; it is
+    neither printed nor saved."""
+    wandb: str | None = None
+    """A project of Weights & Biases, for metrics and events; needs the extra wandb."""
+
     def __post_init__(self):
         check_ranges(self, silence=1)
+        if self.alert is not None:
+            check_url(self.alert)
         if self.profile is not None:
             parse_steps(self.profile)
 
@@ -56,10 +66,12 @@ def joined(launch: LaunchConfig) -> None:
 def hold(folder: Path | str, launch: LaunchConfig) -> Iterator[None]:
     """Holds the folder for this run alone. Raises ValueError where another run is at work in it,
     DataError for an empty path."""
-    folder = path_of(folder, "folder")
+    folder, first = path_of(folder, "folder"), jax.process_index() == 0
     with (
-        locked(folder) if jax.process_index() == 0 else nullcontext(),
+        locked(folder) if first else nullcontext(),
         remember_programs(folder / "compiled") if launch.keep_compiled else nullcontext(),
+        alerting(launch.alert, folder) if launch.alert and first else nullcontext(),
+        sending_rows(launch.wandb, folder) if launch.wandb and first else nullcontext(),
         profiled(launch.profile, folder / "profile") if launch.profile else nullcontext(),
     ):
         yield

@@ -16,7 +16,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from training.at_rest import collect
 from training.checkpoints import Checkpoints
 from training.command import Stopped
-from training.journal import Diverged, Journal, plot_run
+from training.events import Diverged, Events
+from training.journal import Journal, plot_run
 from training.mesh import data_share
 from training.partition import RULES, abstract, place
 from training.profile import traced
@@ -111,14 +112,15 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
         if compiled is None:
             tell("compiling the training step")
             compiled = compile_step(skipping(program.step) if config.on_nan == "skip" else program.step, state, batch)
-        with Journal(program, folder, mesh, share, first, config) as journal:
+        with Journal(program, folder, mesh, share, first, config, events) as journal:
             if first == 0:
                 journal.evaluated(0, evaluate(state.model, 0))
             for number in range(first + 1, config.steps + 1):
                 state, sums = traced(number, compiled, state, batch)
                 dispatched = host
                 if number < config.steps:
-                    batch = to_mesh(host := next(batches), mesh, config.accumulate)
+                    with journal.fetching(sums):
+                        batch = to_mesh(host := next(batches), mesh, config.accumulate)
                 journal.settle()  # the step before
                 journal.dispatched(number, sums, dispatched)
                 stop = asked(number)
@@ -136,6 +138,7 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
         return state, number, stop
 
     with (
+        Events(folder) as events,
         jax.set_mesh(mesh),
         Checkpoints(folder / "checkpoints", keep=config.keep) as checkpoints,
         told_to_stop() as asked,
@@ -143,6 +146,7 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
         state, left_out = _begin(training, checkpoints, identity, config.steps, folder)
         if int(state.step) >= config.steps:
             return Trained(_whole(state), finished=True)
+        events.begin(int(state.step))
         for rewound in count():
             try:
                 state, number, stop = forward(state, left_out)
@@ -159,7 +163,9 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
                     f"after it ({left_out} are left out so far)"
                 )
                 state, _ = _begin(training, checkpoints, identity, config.steps, folder)
+                events.write("rewound", saved, since=error.step, why=error.why)
         checkpoints.wait()
+        events.write("stopped" if stop and number < config.steps else "finished", number)
         if stop:
             tell(f"stopped: saved step {number} in {folder / 'checkpoints'}; the same command goes on from there")
         state = _whole(state)

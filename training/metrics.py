@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from training.events import listeners
 from training.files.atomic import atomic_write, write_bytes
 from training.files.buckets import Grown
 from training.peaks import peak
@@ -45,7 +46,7 @@ class Metrics:
 
     def __init__(self, folder: Path, *, first_step: int):
         """Rows after `first_step`, and all if it is 0, are dropped: the run writes them again."""
-        self._main = jax.process_index() == 0
+        self._main, self._folder = jax.process_index() == 0, folder
         self._path = folder / "metrics.jsonl"
         if not self._main:
             return
@@ -63,6 +64,8 @@ class Metrics:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
             self._grown.send_now_and_then()
+            for listener in listeners:
+                listener(self._folder, {"step": step, **values})
 
     def send(self) -> None:
         """Of a run in a bucket: what was written is there then."""
@@ -107,7 +110,9 @@ class Speed:
         seconds, steps = time.perf_counter() - self._start, self._steps
         values = {"steps_per_second": steps / seconds}
         if self._positions:
-            values |= {"tokens_per_second": self._tokens / seconds, "padding": 1 - self._tokens / self._positions}
+            tokens = self._tokens / seconds
+            values |= {"tokens_per_second": tokens, "tokens_per_second_per_chip": tokens / self._devices}
+            values["padding"] = 1 - self._tokens / self._positions
         if self._peak is not None:
             values["mfu"] = steps * self._step_flops / seconds / (self._peak * self._devices)
         self.pause()
@@ -116,9 +121,10 @@ class Speed:
 
 _SHOWN = {
     "loss": "loss {:.3f}",
-    "tokens_per_second": "{:,.0f} tokens/s",
+    "tokens_per_second_per_chip": "{:,.0f} tokens/s/chip",
     "padding": "padding {:.1%}",
     "mfu": "MFU {:.1%}",
+    "waiting": "waiting for data {:.1%}",
 }
 
 

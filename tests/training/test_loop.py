@@ -85,7 +85,13 @@ def test_a_run_learns_and_leaves_its_files(undisturbed):
             "fixed": {"data": "toy", "batch_size": 8, "seed": 0},
             "left_out": 0,
         }
-    assert {p.name for p in folder.iterdir()} == {"checkpoints", "metrics.jsonl", "tensorboard", "loss.png"}
+    assert {p.name for p in folder.iterdir()} == {
+        "checkpoints",
+        "metrics.jsonl",
+        "events.jsonl",
+        "tensorboard",
+        "loss.png",
+    }
 
 
 def test_two_halves_equal_the_whole(undisturbed, tmp_path):

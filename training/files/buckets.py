@@ -139,11 +139,12 @@ class Grown:
     """The files of a run's folder that grow, which no object can: in a bucket's stead they grow on this machine, in
     `here`, and are sent, each whole, now and then. What is in the folder already is there first."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, name: str = "grown"):
+        """name: of `here`, which is another for those who send other files."""
         self.here, self._folder = folder, folder
         self._sent, self._sending = time.monotonic(), threading.Thread()
         if in_bucket(folder):
-            self.here = cached(folder).with_name(f".{folder.name}.grown")
+            self.here = cached(folder).with_name(f".{folder.name}.{name}")
             shutil.rmtree(self.here, ignore_errors=True)
             self.here.mkdir(parents=True)
 

@@ -56,4 +56,4 @@ class Pace:
 
 def _is_there(x: Any) -> bool:
     """Is it computed? Asks the runtime of the host alone."""
-    return x.is_ready() if isinstance(x, jax.Array) else True
+    return bool(x.is_ready())

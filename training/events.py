@@ -8,6 +8,7 @@ reads them.
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,18 @@ class Events:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        if isinstance(error, Diverged):
-            self.write("diverged", error.step, why=error.why)
-        elif isinstance(error, Exception):
-            self.write("failed", self._step, why=f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}")
-        elif error is not None:
-            self.write("interrupted", self._step)
-        self.send()
+        if error is None:
+            self.send()
+            return
+        with suppress(Exception):  # of a disk that is full, or a store that does not answer: the error itself says it
+            if isinstance(error, Diverged):
+                self.write("diverged", error.step, why=error.why)
+            elif isinstance(error, Exception):
+                why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+                self.write("failed", self._step, why=why)
+            else:
+                self.write("interrupted", self._step)
+            self.send()
 
 
 def _version() -> str | None:

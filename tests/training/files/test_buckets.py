@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests import gcs
+from training.events import Events
 from training.files import buckets
 from training.files.atomic import as_json, atomic_write, check_new, read_json, resumable_write, write_json
 from training.files.buckets import Grown, cached, disk_path, on_disk, path_of, send, size_and_time, write_if
 from training.files.errors import DataError
 from training.files.locks import locked
+from training.goodput import read_events
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,16 @@ def test_files_that_grow_are_sent_whole(folder):
         (grown.here / "deep" / "metrics.jsonl").write_text("{}\n" * size)
         grown.send()
         assert (folder / "deep" / "metrics.jsonl").read_text() == "{}\n" * size
+
+
+def test_events_are_added_to_those_that_are_there(folder):
+    for step in (0, 5):
+        with Events(folder) as events:
+            events.begin(step)
+            events.write("saved", step + 5)
+        Grown(folder)  # as of a run's metrics: it begins anew, and leaves the events alone
+    found = [(event["event"], event["step"]) for event in read_events(folder / "events.jsonl")]
+    assert found == [("begun", 0), ("saved", 5), ("resumed", 5), ("saved", 10)]
 
 
 def test_an_object_is_written_on_the_condition_of_its_generation(folder):

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from pegasus_zh.rows.copies import CopiesConfig, copies_among
 from pegasus_zh.rows.makers import PAIR, ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows, open_rows
 from pegasus_zh.rows.packing import Example, choose_row_shape, encode_row, pack
@@ -43,7 +44,7 @@ from pegasus_zh.rows.prepared_set import (
 )
 from pegasus_zh.rows.progress import Done, DoneHere, DoneTogether, bar
 from pegasus_zh.rows.workers import in_processes
-from pegasus_zh.text.documents import DocumentsConfig, mixed_records, parse_records, record_chunks
+from pegasus_zh.text.documents import mixed_records, parse_records, record_chunks
 from pegasus_zh.text.losses import counting
 from pegasus_zh.text.records import Record
 from pegasus_zh.text.sources import Source, find_sources
@@ -62,7 +63,7 @@ KEPT = "then run the same command again; finished shards are kept"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig(DocumentsConfig):
+class PrepareConfig(CopiesConfig):
     """Which documents are prepared, and how the work is done."""
 
     pair_fields: tuple[str, str] = ("source", "reference")
@@ -181,9 +182,11 @@ def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenize
             started = time.perf_counter()
             tokenizer.save(folder / "tokenizer")
             make = ShardMaker(examples, config, tokenizer, folder, found["row"], found.get("held"))
-            contents, made = _make_shards(make, sources)
+            copies = copies_among(_mixed(examples, config, sources), examples, config, config.workers or _cores())
+            contents, made = _make_shards(make, sources, copies)
             if _holds_none_by_chance(contents, config.eval_fraction):
-                contents, made = _hold_one(make, sources, contents, found), made + contents.bytes
+                contents, made = _hold_one(make, sources, copies, contents, found), made + contents.bytes
+            contents = replace(contents, copies=len(copies))
             if not contents.files:
                 # Nothing is lost, and mended documents may come here. The settings last: of them the journals are.
                 for path in (*folder.glob("shard-*.json"), folder / "settings.json"):
@@ -216,7 +219,7 @@ def settings_of(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Toke
     for name in (*examples.maker.reads.settings, "shard_megabytes", "eval_fraction"):
         value = getattr(config, name)
         settings[name] = list(value) if isinstance(value, tuple) else value  # as JSON gives it back
-    return settings
+    return settings | config.of_copies()
 
 
 def _choose_row(
@@ -242,32 +245,38 @@ def _mixed(examples: ExamplesConfig, config: PrepareConfig, sources: Sequence[So
     return mixed_records(sources, config.field, examples.maker.reads.names(config))
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _holds_none_by_chance(contents: Contents, fraction: float) -> bool:
     enough = fraction * (contents.documents - contents.without_examples) >= 1
     return enough and not any(file.split == "eval" for file in contents.files)
 
 
-def _hold_one(make: ShardMaker, sources: Sequence[Source], contents: Contents, settings: dict) -> Contents:
+def _hold_one(
+    make: ShardMaker, sources: Sequence[Source], copies: frozenset[int], contents: Contents, settings: dict
+) -> Contents:
     """What the set holds when its document of the lowest digest is held out, wherever it stands."""
     for path in make.folder.glob("shard-*.json"):
         if Contents.of(json.loads(path.read_bytes())).lowest == contents.lowest:
             path.unlink()  # first: what is killed between the two does this again
     write_json(make.folder / "settings.json", settings | {"held": contents.lowest})
-    return _make_shards(replace(make, held=contents.lowest), sources)[0]
+    return _make_shards(replace(make, held=contents.lowest), sources, copies)[0]
 
 
-def _make_shards(make: ShardMaker, sources: Sequence[Source]) -> tuple[Contents, int]:
-    """What the set holds, and the bytes of text that were not done before."""
+def _make_shards(make: ShardMaker, sources: Sequence[Source], copies: frozenset[int]) -> tuple[Contents, int]:
+    """What the set holds without the records numbered in `copies`, and the bytes of text that were not done before."""
     config, folder = make.config, make.folder
     total = sum(source.size for source in sources)
     size = config.shard_megabytes * 1e6 or min(max(total / 256, 2e6), 32e6)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # No more workers than shards; text of more than ten times its compressed size is not to be expected.
-    workers = min(config.workers or cores, 1 + int(10 * total / size))
+    workers = min(config.workers or _cores(), 1 + int(10 * total / size))
     shards: dict[int, Contents] = {}
 
     def missing() -> Iterator[tuple[int, list[Record]]]:
-        for index, chunk in enumerate(record_chunks(_mixed(make.examples, config, sources), size)):
+        records = (one for n, one in enumerate(_mixed(make.examples, config, sources)) if n not in copies)
+        for index, chunk in enumerate(record_chunks(records, size)):
             if shard := finished_shard(folder, index):
                 shards[index] = shard
             else:

@@ -32,6 +32,7 @@ FORMAT = 2  # of the files; a set of another format is refused
 TOKENIZER_FIELDS = ("kind", "fingerprint", "vocab_size", "pad_id", "start_id", "eos_id")
 Split = Literal["train", "eval"]
 SPLITS = get_args(Split)
+_EARLIER = {"duplicates": "keep", "duplicate_threshold": None}  # settings that sets of earlier versions do not name
 _NOT_AS_WRITTEN = (
     OSError,
     ValueError,
@@ -64,6 +65,7 @@ class Contents:
     bytes: int  # of text in UTF-8
     skipped: dict[str, int]  # bad documents by reason
     losses: Losses = field(default_factory=Losses)  # of tokenizing; in sets of earlier versions none are known
+    copies: int = 0  # documents left out as copies of others; of a whole set
     lowest: int | None = None  # digest of a document with examples: the next to be held out
 
     @staticmethod
@@ -136,8 +138,9 @@ class Manifest:
             held = ", none of them held out (a larger --eval-fraction would)," if asked else ""
         shares = self.padding.get("train") or self.padding["eval"]
         sides = ", ".join(f"{side} {shares[side]:.1%}" for side in self.row)
+        left_out = f"{contents.copies:,} left out as copies of others, " if contents.copies else ""
         return (
-            f"{contents.documents} documents ({contents.without_examples} too short), "
+            f"{contents.documents} documents ({contents.without_examples} too short), {left_out}"
             f"{sum(contents.skipped.values())} bad ones skipped; "
             f"{examples} {'pairs' if several else 'pieces'}{held} in {rows} rows of {self.shape}; "
             f"padding {shares['all']:.1%}{f' ({sides})' * several}; {contents.bytes / 1e6:.1f} MB of text; "
@@ -227,7 +230,7 @@ def read_settings(folder: Path, wanted: dict, sources: Sequence[Source]) -> dict
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_bytes())
+        found = _EARLIER | json.loads(path.read_bytes())
         known = (made := found["format"]) == FORMAT
         changed = {name: found[name] for name in wanted if known and found[name] != wanted[name]}
         if known and not (found["row"].items() and all(len(stamp) >= 3 for stamp in found["sources"])):

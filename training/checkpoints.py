@@ -27,6 +27,8 @@ from training.partition import spec
 from training.step import TrainState
 from training.telling import tell
 
+PATIENCE = 600  # seconds within which a checkpoint is written by all processes, or the run ends
+
 
 @jax.jit
 def _checksums(tree: Any) -> list[jax.Array]:
@@ -69,7 +71,8 @@ class Checkpoints:
         # What a killed write left behind is never a checkpoint (Orbax renames when all is written),
         # only a loss of space.
         try:
-            with _undisturbed():
+            patience = ocp.options.AsyncOptions(timeout_secs=PATIENCE)
+            with _undisturbed(), ocp.Context(async_options=patience):
                 self._checkpointer = ocp.training.Checkpointer(
                     absolute(folder),
                     save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.training import toy
+from training import checkpoints
 from training.command import run
 from training.files.buckets import path_of
 from training.launch import LaunchConfig, hold, joined
@@ -43,6 +44,7 @@ def expected(steps: int) -> np.ndarray:
 
 
 def job(folder: Path, here: Path, steps: int, silence: float) -> Trained:
+    checkpoints.PATIENCE = 15  # where one process's part of a checkpoint is refused, the others wait for it
     launch = LaunchConfig(distributed=True, silence=silence)
     joined(launch)
     config = LoopConfig(steps=steps, batch_size=BATCH, log_every=5, eval_every=steps, save_every=5, keep=3)

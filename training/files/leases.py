@@ -35,8 +35,9 @@ def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[N
     unless `wait`, as soon as its holder is seen to be alive. A process that has not written its own for `dead` seconds,
     because it stood still or its store did not answer, ends at once: another may have taken it over.
     """
-    last = time.monotonic()  # before the last writing that was done, so that nobody can count from an earlier one
-    held = _acquired(place, wait, dead)
+    held, last = _acquired(
+        place, wait, dead
+    )  # last: before the last writing, so that nobody counts from an earlier one
     done = threading.Event()
 
     def keep() -> None:
@@ -66,13 +67,14 @@ def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[N
         remove_if(place, held)
 
 
-def _acquired(place: Path, wait: bool, dead: float) -> int:
-    """The generation of the object as this process has written it."""
+def _acquired(place: Path, wait: bool, dead: float) -> tuple[int, float]:
+    """The generation of the object as this process has written it, and when it began to."""
     over = 0  # the generation that may be written over; none may be there at first
     seen, since = 0, 0.0
     while True:
+        began = time.monotonic()
         with suppress(FileExistsError):
-            return write_if(place, _about(), over)
+            return write_if(place, _about(), over), began
         try:
             content, found = read_with_generation(place)
         except FileNotFoundError:  # given back meanwhile

@@ -70,8 +70,11 @@ def test_one_of_another_machine_is_taken_over_when_it_was_not_written_for_long_e
     monkeypatch.undo()
     seen = write_if(place, written, 0)
     began = time.monotonic()
-    with leased(place, dead=0.5):
+    with start(place, dead=0.5) as holder:  # in a process of its own, which a lease that is lost ends
         assert time.monotonic() - began > 0.5 and read_with_generation(place)[1] != seen
+        time.sleep(1)
+        assert holder.poll() is None  # its time counts from its own writing, not from when it began to wait
+        holder.kill()
 
 
 def test_whoever_waits_goes_on_when_it_is_given_back(place):

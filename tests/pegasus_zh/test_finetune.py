@@ -73,7 +73,7 @@ def finished(config, tmp_path_factory):
 
 def rows(folder):
     return [
-        {k: v for k, v in row.items() if "second" not in k and k != "mfu"}
+        {k: v for k, v in row.items() if "second" not in k and k not in ("mfu", "waiting")}
         for row in read_metrics(folder / "metrics.jsonl")
     ]
 
@@ -170,7 +170,7 @@ def fail_at(call: int):
     def failing(*args):
         calls.append(1)
         if len(calls) == call:
-            raise Diverged("the power went")
+            raise Diverged(1, "the power went", "")
         return scores(*args)
 
     return failing
@@ -333,7 +333,7 @@ def test_a_kill_between_the_best_model_and_its_checkpoint(finished, config, tmp_
     def fail(self, *args):
         calls.append(1)
         if len(calls) == 2:
-            raise Diverged("the power went")
+            raise Diverged(1, "the power went", "")
         return save(self, *args)
 
     monkeypatch.setattr(Checkpoints, "save", fail)

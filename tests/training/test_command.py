@@ -23,9 +23,7 @@ def fail(error: BaseException) -> None:
     raise error
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("no such mesh"), OSError("disk full"), Diverged(8, "nan", "stopped")]
-)
+@pytest.mark.parametrize("error", [ValueError("no such mesh"), OSError("disk full"), Diverged(8, "nan", "stopped")])
 def test_what_a_user_can_mend_is_one_line(error):
     with pytest.raises(SystemExit) as left:
         run(lambda: fail(error))

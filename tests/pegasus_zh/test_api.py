@@ -181,7 +181,7 @@ def test_pretraining_refuses(tmp_path):
         with pytest.raises(ValueError, match=r"preset is \['tiny'\]: it must be one of tiny"):
             train(preset=["tiny"])
         with pytest.raises(
-            ValueError, match="no setting 'batchsize': it must be one of accumulate, attention, batch_size"
+            ValueError, match="no setting 'batchsize': it must be one of accumulate, alert, attention"
         ):
             train(folder=tmp_path, batchsize=3)
         with pytest.raises(ValueError, match="steps is '20': it must be int"):

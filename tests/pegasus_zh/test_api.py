@@ -180,9 +180,7 @@ def test_pretraining_refuses(tmp_path):
             train(preset="huge")
         with pytest.raises(ValueError, match=r"preset is \['tiny'\]: it must be one of tiny"):
             train(preset=["tiny"])
-        with pytest.raises(
-            ValueError, match="no setting 'batchsize': it must be one of accumulate, alert, attention"
-        ):
+        with pytest.raises(ValueError, match="no setting 'batchsize': it must be one of accumulate, alert, attention"):
             train(folder=tmp_path, batchsize=3)
         with pytest.raises(ValueError, match="steps is '20': it must be int"):
             train(folder=tmp_path, steps="20")

@@ -16,16 +16,6 @@ from training.files.locks import locked
 from training.goodput import read_events
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    served = gcs.Served()
-    with gcs.serving(served) as port, pytest.MonkeyPatch.context() as patch:
-        for name, value in gcs.environment(port).items():
-            patch.setenv(name, value)
-        patch.setenv(buckets.CACHE, str(tmp_path_factory.mktemp("cache")))
-        yield served
-
-
 @pytest.fixture
 def folder(served, request):
     """A folder of the bucket that is the test's own."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import gcs
-from training.files import buckets, leases
+from training.files import leases
 from training.files.buckets import path_of, read_with_generation, write_if
 from training.files.errors import DataError
 from training.files.leases import LOST, leased
@@ -26,16 +26,6 @@ with leased(path_of(sys.argv[1], "it"), dead=float(sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    served = gcs.Served()
-    with gcs.serving(served) as port, pytest.MonkeyPatch.context() as patch:
-        for name, value in gcs.environment(port).items():
-            patch.setenv(name, value)
-        patch.setenv(buckets.CACHE, str(tmp_path_factory.mktemp("cache")))
-        yield served
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from training.files.buckets import Grown
+from training.files.grown import Grown
 
 OFTEN = 30.0  # s: as often there is a line where nothing befalls
 _BEGAN = time.monotonic()  # the process, nearly

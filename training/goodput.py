@@ -6,12 +6,13 @@ others stepped, less what that line took for itself. A resumed or rewound run ha
 those after it were lost. What a process that was killed did after its last line counts as down.
 """
 
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from training.files.atomic import atomic_write, read_objects
 
 # What the wall time is cut into, in the order in which it is told.
 KINDS = {
@@ -23,6 +24,7 @@ KINDS = {
     "waiting": "waiting for data",
     "down": "down between processes",
 }
+SILENT = 150.0  # s without a line, after which a run is not taken to go on: a bucket has them once a minute
 ENDS = {"finished", "stopped", "diverged", "failed", "interrupted"}
 
 
@@ -60,15 +62,7 @@ class Watched:
 
 def read_events(path: Path) -> list[dict[str, Any]]:
     """The events of a file, none if it is missing; lines cut off by a kill are left out."""
-    events = []
-    for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []:
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(event, dict) and {"event", "time", "seconds", "step", "waited"} <= event.keys():
-            events.append(event)
-    return events
+    return [event for event in read_objects(path) if {"event", "time", "seconds", "step", "waited"} <= event.keys()]
 
 
 def watched(events: list[dict[str, Any]], now: float | None = None) -> Watched:
@@ -96,9 +90,6 @@ def watched(events: list[dict[str, Any]], now: float | None = None) -> Watched:
         silent = Stretch(kind if run.going and now - run.last < SILENT else "down", run.last, now - run.last)
         run.stretches.append(silent._replace(first=run.step, last=run.step))
     return run
-
-
-SILENT = 150.0  # s without a line, after which a run is not taken to go on: a bucket has them once a minute
 
 
 def _begins(run: Watched, before: dict[str, Any] | None, event: dict[str, Any]) -> None:
@@ -177,8 +168,6 @@ def table(run: Watched, now: float | None = None) -> str:
 def plot(run: Watched, path: Path) -> None:
     """A PNG: a bar of the wall time, coloured by what it went to."""
     from matplotlib.figure import Figure
-
-    from training.files.atomic import atomic_write
 
     figure = Figure(figsize=(9, 2), layout="constrained")
     axes = figure.subplots()

@@ -90,7 +90,7 @@ class Journal:
             return
         where = self._folder / "checkpoints"
         saved = f"Last good checkpoint: step {self._saved} in {where}" if self._saved else "Nothing was saved yet"
-        several = f", the {self._skipped + 1}th update in a row" if skipped else ""
+        several = f", {self._skipped + 1} updates in a row" if skipped else ""
         raise Diverged(number, why + several, f"stopped. {saved}. Try a lower learning rate or float32")
 
     def evaluated(self, number: int, values: dict[str, float]) -> None:

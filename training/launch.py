@@ -36,7 +36,6 @@ class LaunchConfig:
     """Keep compiled programs in the folder, for the next run of the same shapes to begin sooner."""
     profile: str | None = None
     """Trace the steps FIRST:LAST, such as 10:12, into profile/ of the folder, for XProf or TensorBoard."""
-
     alert: str | None = field(default=None, repr=False)
     """A webhook's URL, which is sent a line when the run diverges, skips, rewinds, fails, is stopped or finished; it is
     neither printed nor saved."""

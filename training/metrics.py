@@ -18,8 +18,8 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from training.events import listeners
-from training.files.atomic import atomic_write, write_bytes
-from training.files.buckets import Grown
+from training.files.atomic import atomic_write, read_objects, write_bytes
+from training.files.grown import Grown
 from training.peaks import peak
 from training.program import HostBatch, Program
 from training.telling import showing
@@ -135,15 +135,7 @@ def shown(values: dict[str, float]) -> str:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; none if it is missing; a line cut off by a kill is left out."""
-    rows = []
-    for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+    return [row for row in read_objects(path) if isinstance(row.get("step"), int)]
 
 
 def progress_bar(first: int, total: int, unit: str = "step") -> tqdm:

@@ -29,8 +29,9 @@ class PackedRows:
         self.weights = tuple(weights)
         self.sizes = [sum(file.rows for file in manifest.files(split)) for manifest in sets.values()]
         self._name, self._row = f"{', '.join(map(str, sets))} ({split})", known_sides(self.manifest.row)
-        files = [(on_disk(folder), file) for folder, manifest in sets.items() for file in manifest.files(split)]
-        self._records = ArrayRecordDataSource([f"{place / file.name}[0:{file.rows}]" for place, file in files])
+        files = {on_disk(folder): manifest.files(split) for folder, manifest in sets.items()}
+        rows = [f"{place / file.name}[0:{file.rows}]" for place, found in files.items() for file in found]
+        self._records = ArrayRecordDataSource(rows)
 
     def __len__(self) -> int:
         return len(self._records)

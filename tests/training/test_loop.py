@@ -207,7 +207,7 @@ def test_an_update_that_is_no_number_is_skipped_and_told_of(tmp_path):
 
 def test_skipping_ends_where_nothing_is_a_number_any_more(tmp_path):
     config = replace(CONFIG, on_nan="skip", setbacks=2)
-    with pytest.raises(Diverged, match=r"^step 8: .*loss is nan.*, the 3th update in a row; stopped. Last good"):
+    with pytest.raises(Diverged, match=r"^step 8: .*loss is nan.*, 3 updates in a row; stopped. Last good"):
         run(tmp_path, config, train=broken(5, 6, 7, 8))
 
 

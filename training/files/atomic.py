@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -116,6 +116,15 @@ def read_json(file: Path, remedy: str = AGAIN) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{file}: not a JSON object; {remedy}")
     return content
+
+
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, none if it is missing; a line that a kill has cut is left out."""
+    found = []
+    for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return [one for one in found if isinstance(one, dict)]
 
 
 def check_new(out: Path) -> None:

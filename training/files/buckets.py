@@ -11,8 +11,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -135,41 +133,6 @@ def send(written: Path, path: Path) -> None:
             store.rm_file(f"{path}/{name}")
 
 
-class Grown:
-    """The files of a run's folder that grow, which no object can: in a bucket's stead they grow on this machine, in
-    `here`, and are sent, each whole, now and then. What is in the folder already is there first."""
-
-    def __init__(self, folder: Path, name: str = "grown"):
-        """name: of `here`, which is another for those who send other files."""
-        self.here, self._folder = folder, folder
-        self._sent, self._sending = time.monotonic(), threading.Thread()
-        if in_bucket(folder):
-            self.here = cached(folder).with_name(f".{folder.name}.{name}")
-            shutil.rmtree(self.here, ignore_errors=True)
-            self.here.mkdir(parents=True)
-
-    def send_now_and_then(self) -> None:
-        """Sends what has grown, once a minute at most, while the run goes on."""
-        if in_bucket(self._folder) and time.monotonic() - self._sent > _OFTEN and not self._sending.is_alive():
-            self._sent, self._sending = time.monotonic(), threading.Thread(target=self._send_or_wait, daemon=True)
-            self._sending.start()
-
-    def send(self) -> None:
-        """Sends all of it."""
-        if in_bucket(self._folder):
-            if self._sending.ident:
-                self._sending.join()
-            self._send()
-
-    def _send_or_wait(self) -> None:
-        with suppress(Exception):  # of a store that does not answer now: the next time is near
-            self._send()
-
-    def _send(self) -> None:
-        for file in [file for file in self.here.rglob("*") if file.is_file()]:
-            _store().put_file(os.fspath(file), f"{self._folder}/{file.relative_to(self.here).as_posix()}")
-
-
 def move(folder: Path, to: Path) -> None:
     """Gives a folder another name, instead of what has it now; in a bucket, object by object."""
     if in_bucket(folder):
@@ -216,11 +179,7 @@ def _named(path: Path) -> tuple[str, str]:
 def read_with_generation(path: Path) -> tuple[bytes, int]:
     """The content of an object, and its generation. Raises FileNotFoundError."""
     store = _store()
-    generation = int(
-        store.info(
-            os.fspath(path),
-        )["generation"]
-    )
+    generation = int(store.info(os.fspath(path))["generation"])
     return store.cat_file(os.fspath(path)), generation
 
 
@@ -231,7 +190,6 @@ def of_a_store(error: BaseException) -> bool:
 
 _CHUNK = 50 * 2**20  # bytes of an upload
 _AT_ONCE = 8  # objects that are fetched
-_OFTEN = 60.0  # seconds
 _MARK = ".generation"  # beside a fetched file: of which generation it is
 
 
@@ -294,8 +252,3 @@ def _check(file: Path, about: dict[str, Any]) -> None:
             digest.update(chunk)
     if about.get("crc32c") not in (None, base64.b64encode(digest.digest()).decode()):
         raise DataError(f"gs://{about['name']}: came otherwise than its checksum says; {AGAIN}")
-
-
-def forget(path: Path) -> None:
-    """Removes what was fetched of it."""
-    shutil.rmtree(cached(path), ignore_errors=True)

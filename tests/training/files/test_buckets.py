@@ -10,8 +10,9 @@ from tests import gcs
 from training.events import Events
 from training.files import buckets
 from training.files.atomic import as_json, atomic_write, check_new, read_json, resumable_write, write_json
-from training.files.buckets import Grown, cached, disk_path, on_disk, path_of, send, size_and_time, write_if
+from training.files.buckets import cached, disk_path, on_disk, path_of, send, size_and_time, write_if
 from training.files.errors import DataError
+from training.files.grown import Grown
 from training.files.locks import locked
 from training.goodput import read_events
 

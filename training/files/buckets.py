@@ -157,10 +157,11 @@ def write_if(path: Path, content: bytes, generation: int) -> int:
         asked = {"uploadType": "media", "name": name, "ifGenerationMatch": generation}
         about = store.call("POST", place, data=content, json_out=True, **asked)
     except FileExistsError:
-        found, written = read_with_generation(path)
-        if found != content:
-            raise FileExistsError(f"{path}: written by another since") from None
-        return written
+        with suppress(FileNotFoundError):  # removed meanwhile
+            found, written = read_with_generation(path)
+            if found == content:
+                return written
+        raise FileExistsError(f"{path}: written or removed by another since") from None
     return int(about["generation"])
 
 

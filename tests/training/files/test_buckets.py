@@ -147,13 +147,15 @@ def test_events_are_added_to_those_that_are_there(folder):
 def test_an_object_is_written_on_the_condition_of_its_generation(folder):
     first = write_if(folder / "x", b"1", 0)
     assert write_if(folder / "x", b"1", 0) == first  # written, and its answer lost: it is known again
-    with pytest.raises(FileExistsError, match="written by another since"):
+    with pytest.raises(FileExistsError, match="written or removed by another since"):
         write_if(folder / "x", b"2", 0)
     second = write_if(folder / "x", b"3", first)
     buckets.remove_if(folder / "x", first)
     assert buckets.read_with_generation(folder / "x") == (b"3", second)
     buckets.remove_if(folder / "x", second)
     assert not (folder / "x").exists()
+    with pytest.raises(FileExistsError, match="written or removed"):  # of a generation that is there no more
+        write_if(folder / "x", b"4", second)
 
 
 def test_failures_of_the_store_pass(folder, served, monkeypatch):

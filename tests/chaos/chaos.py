@@ -28,6 +28,7 @@ from tests import gcs
 from tests.chaos.job import expected
 from training.files import buckets
 from training.files.buckets import path_of, size_and_time
+from training.goodput import read_events, watched
 
 ROOT = Path(__file__).parents[2]
 SILENCE = 4.0  # seconds
@@ -170,6 +171,7 @@ def chaos(kills: int, seed: int, layouts: bool, here: Path) -> dict[str, object]
                 else:
                     disturb(job, served, kind, draw)
             job.wait(job.ended, 120 + steps)
+            run = watched(read_events(path_of(f"{job.folder}/events.jsonl", "it")))
         finally:
             for one in jobs:
                 for process in [*one.trainings(), *(loop.pid for loop in one.loops)]:
@@ -189,7 +191,23 @@ def chaos(kills: int, seed: int, layouts: bool, here: Path) -> dict[str, object]
         "steps": steps,
         "disturbances": dict(Counter(kind for kind, _ in told)),
         "seconds until steps again": _again(told, job.steps_begun()),
+        "goodput": f"{run.goodput:.1%} of {run.wall:.0f} s",
+        "in steps, waiting, evaluation and saving, s": {
+            "by the events": round(
+                sum(run.seconds[kind] for kind in ("counted", "waiting", "evaluation", "saving")), 1
+            ),
+            "by the steps' own record": round(_in_steps(job.steps_begun()), 1),
+        },
+        "its wall time, s": {kind: round(seconds, 1) for kind, seconds in run.seconds.items()},
     }
+
+
+def _in_steps(begun: list[dict[str, float]]) -> float:
+    """Seconds from a step to the next of the same process, of each step the last time that it was begun: what goodput
+    is reckoned from events is seen once more, without them."""
+    last = {line["step"]: number for number, line in enumerate(begun)}
+    pairs = [(begun[number], begun[number + 1]) for number in last.values() if number + 1 < len(begun)]
+    return sum(after["time"] - line["time"] for line, after in pairs if line["process"] == after["process"])
 
 
 def _again(told: list[tuple[str, float]], begun: list[dict[str, float]]) -> dict[str, str]:

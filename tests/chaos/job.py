@@ -48,7 +48,7 @@ def job(folder: Path, here: Path, steps: int, silence: float) -> Trained:
     launch = LaunchConfig(distributed=True, silence=silence)
     joined(launch)
     config = LoopConfig(steps=steps, batch_size=BATCH, log_every=5, eval_every=steps, save_every=5, keep=3)
-    tx = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=3), steps)
+    tx = make_optimizer(OptimizerConfig(learning_rate=1e-3, warmup=3), steps)
     learn, data = make_train_step(toy.loss, tx), {name: x for name, x in toy.batch(ROWS, 0).items()}
 
     def init() -> TrainState:

@@ -33,6 +33,7 @@ from training.goodput import read_events, watched
 ROOT = Path(__file__).parents[2]
 SILENCE = 4.0  # seconds
 LAYOUTS = ((4, 1), (2, 1), (4, 2))  # processes x devices of each
+IN_STEPS = ("counted", "waiting", "evaluation", "saving")
 KINDS = ("kill", "kill", "preempt", "stand still", "errors", "full", "cut")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from training.files.grown import Grown
+from training.pulse import before_ending
 
 OFTEN = 30.0  # s: as often there is a line where nothing befalls
 _BEGAN = time.monotonic()  # the process, nearly
@@ -87,20 +88,26 @@ class Events:
             self._grown.send()
 
     def __enter__(self) -> "Events":
+        before_ending.append(self._fail)
         return self
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        before_ending.remove(self._fail)
         if error is None:
             self.send()
-            return
+        elif isinstance(error, Diverged):
+            self._end("diverged", error.step, why=error.why)
+        elif isinstance(error, Exception):
+            self._fail(f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}")
+        else:
+            self._end("interrupted", self._step)
+
+    def _fail(self, why: str) -> None:
+        self._end("failed", self._step, why=why)
+
+    def _end(self, event: str, step: int, **about: Any) -> None:
         with suppress(Exception):  # of a disk that is full, or a store that does not answer: the error itself says it
-            if isinstance(error, Diverged):
-                self.write("diverged", error.step, why=error.why)
-            elif isinstance(error, Exception):
-                why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
-                self.write("failed", self._step, why=why)
-            else:
-                self.write("interrupted", self._step)
+            self.write(event, step, **about)
             self.send()
 
 

@@ -69,7 +69,13 @@ class Journal:
         self._pace.step()
         self._events.waited = self._waited + self._pace.waited
         skipped = values.pop("skipped", 0) > 0
-        if wrong := [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]:
+        wrong = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
+        if (spike := self._config.spike) is not None:
+            if (norm := values.get("gradient_norm")) is None:
+                raise ValueError(f"spike is {spike:g}: this training tells no norm of its gradient")
+            if spike < norm < np.inf:
+                wrong.append(f"gradient_norm is {norm:.4g}, above the spike {spike:g}")
+        if wrong:
             self._wrong(number, f"step {number}: {', '.join(wrong)}", skipped)
         elif number % self._config.log_every == 0 or number == self._config.steps:
             values |= self._speed.values() | self._pace.values()
@@ -81,7 +87,7 @@ class Journal:
         self._free = time.monotonic()
 
     def _wrong(self, number: int, why: str, skipped: bool) -> None:
-        """What is no number is told of where its update was skipped, and else ends the run."""
+        """What is no number, or a spike, is told of where its update was skipped, and else ends the run."""
         if skipped and self._skipped < self._config.setbacks:
             self._metrics.write(number, {"skipped": 1.0})
             self._events.write("skipped", number, why=why)

@@ -51,14 +51,18 @@ class LoopConfig:
     eval_batches: int = 100
     """Held-out batches of an evaluation, at most."""
     on_nan: Literal["stop", "skip", "rewind"] = "stop"
-    """Where a loss, a gradient or an update is no number. skip: that update is left out, and counted; rewind: on from
-    the last checkpoint, the batches from there on left out."""
+    """Where a loss, a gradient or an update is no number, or a spike. skip: that update is left out, and counted;
+    rewind: on from the last checkpoint, the batches from there on left out."""
+    spike: float | None = None
+    """The norm of a gradient above which its update counts as one of no numbers: a batch that would throw the model far
+    off. What is usual of a run is the gradient_norm in its metrics. By default none does."""
     setbacks: int = 10
     """Updates in a row that may be skipped, or times that may be rewound, before the run stops after all."""
 
     def __post_init__(self):
         names = ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep")
         check_ranges(self, **dict.fromkeys(names, 1), seed=(0, 1 << 32), eval_batches=0, setbacks=0)
+        check_ranges(self, spike=0)
         check_choices(self)
 
     @property
@@ -111,7 +115,8 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
         batch = to_mesh(host := next(batches), mesh, config.accumulate)
         if compiled is None:
             tell("compiling the training step")
-            compiled = compile_step(skipping(program.step) if config.on_nan == "skip" else program.step, state, batch)
+            step = skipping(program.step, config.spike) if config.on_nan == "skip" else program.step
+            compiled = compile_step(step, state, batch)
         with Journal(program, folder, mesh, share, first, config, events) as journal:
             if first == 0:
                 journal.evaluated(0, evaluate(state.model, 0))

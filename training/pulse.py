@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,10 @@ import jax
 from training.command import before_failing
 
 _KEY = "pegasus_zh/pulse/"
+_LAST_WORDS = 5.0  # seconds that `before_ending` may take in all: a store may not answer
+
+_ending = threading.Lock()
+before_ending: list[Callable[[str], None]] = []  # are told why, before this process ends because of another
 
 
 class Pulse:
@@ -79,5 +83,11 @@ class Pulse:
 
 def _end(why: str) -> None:
     """Ends this process at once: its main thread may be waiting for ever."""
+    _ending.acquire()  # by one of the threads, and never released
+    telling = [threading.Thread(target=told, args=(why,), daemon=True) for told in before_ending]
+    for thread in telling:
+        thread.start()
+    for thread in telling:
+        thread.join(_LAST_WORDS)
     print(f"error: {why}; this one ends too, and the same command goes on", file=sys.stderr, flush=True)
     os._exit(1)

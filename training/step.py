@@ -105,9 +105,9 @@ def update_step(gradients: Gradients, tx: optax.GradientTransformation, dtype: j
     return step
 
 
-def skipping(step: Step) -> Step:
-    """The same step, but that one whose sums are not all numbers leaves model and optimizer as they were: its number is
-    gone by, and so are its data. `skipped` among the sums says so.
+def skipping(step: Step, spike: float | None = None) -> Step:
+    """The same step, but that one whose sums are not all numbers, or whose gradient's norm is above `spike`, leaves
+    model and optimizer as they were: its number is gone by, and so are its data. `skipped` among the sums says so.
 
     The norms of gradient and update are among those sums, so no array need be looked through.
     """
@@ -115,6 +115,8 @@ def skipping(step: Step) -> Step:
     def guarded(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         after, sums = step(state, batch)
         sound = functools.reduce(jnp.logical_and, (jnp.isfinite(total) for total, _ in sums.values()))
+        if spike is not None and "gradient_norm" in sums:
+            sound &= sums["gradient_norm"][0] <= spike
         before = replace(state, step=after.step)
         after = jax.tree.map(lambda new, old: jax.lax.select(sound, new, old), after, before)
         return after, sums | {"skipped": (1.0 - sound.astype(jnp.float32), jnp.ones(()))}

@@ -32,6 +32,7 @@ from training.goodput import read_events, watched
 
 ROOT = Path(__file__).parents[2]
 SILENCE = 4.0  # seconds
+SAVE_EVERY = 5
 LAYOUTS = ((4, 1), (2, 1), (4, 2))  # processes x devices of each
 IN_STEPS = ("counted", "waiting", "evaluation", "saving")
 KINDS = ("kill", "kill", "preempt", "stand still", "errors", "full", "cut")
@@ -40,8 +41,8 @@ KINDS = ("kill", "kill", "preempt", "stand still", "errors", "full", "cut")
 class Job:
     """The processes of one job, each under a loop of its own."""
 
-    def __init__(self, folder: str, here: Path, steps: int, port: int):
-        self.folder, self.here, self.steps = folder, here, steps
+    def __init__(self, folder: str, here: Path, steps: int, save_every: int, port: int):
+        self.folder, self.here, self.steps, self.save_every = folder, here, steps, save_every
         self.store, self.loops = gcs.environment(port), list[subprocess.Popen[bytes]]()
         here.mkdir(parents=True)
 
@@ -49,27 +50,18 @@ class Job:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        xla = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
         for rank in range(processes):
             environment = os.environ | self.store | {
-                "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "NPROC": "8", "PYTHONPATH": str(ROOT),
+                "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla, "NPROC": "8", "PYTHONPATH": str(ROOT),
                 "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes), "JAX_PROCESS_ID": str(rank),
                 "JAX_COMPILATION_CACHE_DIR": str(self.here / f"compiled-{processes}-{devices}-{rank}"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", buckets.CACHE: str(self.here / f"cache-{rank}"),
             }  # fmt: skip
-            job = [sys.executable, "-m", "tests.chaos.job", self.folder, self.here, self.steps, SILENCE]
-            loop = [
-                sys.executable,
-                "-m",
-                "scripts.keep_running",
-                "--tries",
-                "20",
-                "--pause",
-                "0.1",
-                "--quick",
-                "30",
-                "--",
-            ]
+            numbers = (self.steps, self.save_every, SILENCE)
+            job = [sys.executable, "-m", "tests.chaos.job", self.folder, self.here, *numbers]
+            flags = ["--tries", "20", "--pause", "0.1", "--quick", "30", "--folder", self.folder]
+            loop = [sys.executable, "-m", "scripts.keep_running", *flags, "--"]
             with (self.here / f"log-{rank}").open("ab") as log:
                 command = [*loop, *map(str, job)]
                 self.loops.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
@@ -152,7 +144,8 @@ def chaos(kills: int, seed: int, layouts: bool, here: Path) -> dict[str, object]
     served, told = gcs.Served(), []
     with gcs.serving(served) as port:
         os.environ |= gcs.environment(port) | {buckets.CACHE: str(here / "cache")}
-        jobs = [Job(f"gs://{gcs.BUCKET}/{name}", here / name, steps, port) for name in ("calm", "disturbed")]
+        every = {"calm": steps, "disturbed": SAVE_EVERY}
+        jobs = [Job(f"gs://{gcs.BUCKET}/{name}", here / name, steps, saves, port) for name, saves in every.items()]
         try:
             calm, job = jobs
             calm.start(*LAYOUTS[0])

@@ -1,7 +1,8 @@
 """One process of a job that trains the toy, and counts in its state how often each row of the data was trained on.
 
-python -m tests.chaos.job FOLDER HERE STEPS SILENCE, with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-The first process appends each step that it begins to HERE/steps.jsonl, and in the end writes HERE/final.npz.
+python -m tests.chaos.job FOLDER HERE STEPS SAVE_EVERY SILENCE, and in the environment JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID. The first process appends each step that it begins to HERE/steps.jsonl, and in the
+end writes HERE/final.npz.
 """
 
 import json
@@ -43,11 +44,11 @@ def expected(steps: int) -> np.ndarray:
     return np.bincount(np.concatenate([rows_of(step) for step in range(steps)]), minlength=ROWS)
 
 
-def job(folder: Path, here: Path, steps: int, silence: float) -> Trained:
+def job(folder: Path, here: Path, steps: int, save_every: int, silence: float) -> Trained:
     checkpoints.PATIENCE = 15  # where one process's part of a checkpoint is refused, the others wait for it
     launch = LaunchConfig(distributed=True, silence=silence)
     joined(launch)
-    config = LoopConfig(steps=steps, batch_size=BATCH, log_every=5, eval_every=steps, save_every=5, keep=3)
+    config = LoopConfig(steps=steps, batch_size=BATCH, log_every=5, eval_every=steps, save_every=save_every, keep=3)
     tx = make_optimizer(OptimizerConfig(learning_rate=1e-3, warmup=3), steps)
     learn, data = make_train_step(toy.loss, tx), {name: x for name, x in toy.batch(ROWS, 0).items()}
 
@@ -87,5 +88,5 @@ def job(folder: Path, here: Path, steps: int, silence: float) -> Trained:
 
 
 if __name__ == "__main__":
-    folder, here, steps, silence = sys.argv[1:]
-    run(lambda: job(path_of(folder, "folder"), Path(here), int(steps), float(silence)))
+    folder, here, steps, save_every, silence = sys.argv[1:]
+    run(lambda: job(path_of(folder, "folder"), Path(here), int(steps), int(save_every), float(silence)))

@@ -21,7 +21,7 @@ from training.loop import Diverged, LoopConfig, train
 from training.mesh import MeshConfig, Share, make_mesh
 from training.metrics import read_metrics
 from training.optimizer import OptimizerConfig, make_optimizer
-from training.step import TrainState
+from training.step import TrainState, make_train_step
 
 CONFIG = LoopConfig(steps=12, batch_size=8, log_every=1, eval_every=4, save_every=3)
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup=3)
@@ -209,6 +209,34 @@ def test_skipping_ends_where_nothing_is_a_number_any_more(tmp_path):
     config = replace(CONFIG, on_nan="skip", setbacks=2)
     with pytest.raises(Diverged, match=r"^step 8: .*loss is nan.*, 3 updates in a row; stopped. Last good"):
         run(tmp_path, config, train=broken(5, 6, 7, 8))
+
+
+def test_a_spike_is_as_what_is_no_number(tmp_path, undisturbed):
+    """Above the norms of all steps but the largest, that one's update is left out."""
+    rows = [row for row in read_metrics(undisturbed[0] / "metrics.jsonl") if "gradient_norm" in row]
+    norms = {row["step"]: row["gradient_norm"] for row in rows}
+    assert len(norms) == 12
+    step = max(norms, key=norms.get)
+    below = max(norm for number, norm in norms.items() if number != step)
+    config = replace(CONFIG, spike=(norms[step] + below) / 2)
+    with pytest.raises(Diverged, match=rf"^step {step}: gradient_norm is [\d.]+, above the spike [\d.]+; stopped"):
+        run(tmp_path / "stop", config)
+    skipped = run(tmp_path / "skip", replace(config, on_nan="skip"))
+    assert steps_logged(tmp_path / "skip", "skipped")[0] == step
+    assert step not in steps_logged(tmp_path / "skip")
+    assert {int(x) for x in jax.tree.leaves(skipped.optimizer) if x.dtype == np.int32} < {*range(12)}
+
+
+def test_a_spike_is_refused_where_no_norm_is_told(tmp_path):
+    learn = make_train_step(toy.loss, make_optimizer(OPTIMIZER, 12))
+
+    def step(state, batch):
+        after, sums = learn(state, batch)
+        return after, {"loss": sums["loss"]}
+
+    for on_nan in ("stop", "skip"):
+        with pytest.raises(ValueError, match="^spike is 3: this training tells no norm of its gradient"):
+            run(tmp_path / on_nan, replace(CONFIG, spike=3.0, on_nan=on_nan), step=step)
 
 
 def test_a_run_is_rewound_and_leaves_out_the_batches_that_led_to_it(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -10,14 +11,15 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import IO
 
 from training.command import STOPPED
+from training.files.buckets import path_of
 from training.telling import tell
 
 LONGEST = 60.0  # seconds of a pause, but for chance
+_NOTE = re.compile(rb"-+|For simplicity, JAX has removed .*")  # below what a traceback ends with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,7 @@ class Restarts:
     """Seconds before the first restart; each further one waits twice as long, to a minute, and up to half as long
     again by chance, lest all hosts begin at once."""
     folder: str | None = None
-    """Of a run on a file system, whose checkpoints/ says whether it gets on; by default the command's own --folder. Of
-    a bucket time alone counts."""
+    """Of the run, whose checkpoints/ says whether it gets on; by default the command's own --folder."""
 
     def __post_init__(self):
         if self.tries < 1:
@@ -70,7 +71,7 @@ def keep_running(command: Sequence[str], config: Restarts) -> int:
             cause, status = _watch(child), child.returncode
             if status == 0 or asked:
                 return status if status >= 0 else 128 - status
-            if status == STOPPED or _steps(folder) != steps or time.monotonic() - began > config.quick:
+            if status == STOPPED or _steps(folder) - steps or time.monotonic() - began > config.quick:
                 quick, pause = 0, config.pause
             else:
                 quick += 1
@@ -109,7 +110,7 @@ def _watch(child: subprocess.Popen[bytes]) -> str:
 
 
 def _pass_through(source: IO[bytes], last: list[bytes]) -> None:
-    """last: is given the last line that is not blank; a bar's lines end with carriage returns."""
+    """last: is given the last line that says something; a bar's lines end with carriage returns."""
 
     def show(text: bytes) -> None:
         with suppress(OSError):  # nobody reads it any more: the child goes on all the same
@@ -120,10 +121,14 @@ def _pass_through(source: IO[bytes], last: list[bytes]) -> None:
     while part := os.read(source.fileno(), 1 << 16):
         show(part)
         *ended, line = (line[-10_000:] + part).replace(b"\r", b"\n").split(b"\n")
-        last[:] = [*last, *filter(bytes.strip, ended)][-1:]
+        last[:] = [*last, *filter(_says, ended)][-1:]
     if line:
         show(b"\n")
-        last[:] = [line] if line.strip() else last
+        last[:] = [line] if _says(line) else last
+
+
+def _says(line: bytes) -> bool:
+    return bool(line.strip()) and not _NOTE.fullmatch(line.strip())
 
 
 def _folder_of(command: Sequence[str]) -> str | None:
@@ -134,6 +139,7 @@ def _folder_of(command: Sequence[str]) -> str | None:
 
 def _steps(folder: str | None) -> frozenset[str]:
     """The names in the folder's checkpoints/; none where it cannot be listed."""
-    with suppress(OSError):
-        return frozenset(os.listdir(Path(folder, "checkpoints")) if folder else ())
+    with suppress(Exception):  # a store's clients have errors of their own
+        if folder:
+            return frozenset(one.name for one in (path_of(folder, "--folder") / "checkpoints").iterdir())
     return frozenset()

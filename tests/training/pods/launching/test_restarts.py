@@ -54,6 +54,11 @@ def test_status_0_ends_it_and_another_one_starts_it_again(tmp_path):
     [
         (r"sys.stderr.write('a\nerror: no such file: x y\n\n'); sys.exit(1)", "status 1: error: no such file: x y"),
         (r"sys.stderr.write('bar 1%\rbar 2%'); sys.exit(1)", "status 1: bar 2%"),
+        (
+            r"sys.stderr.write('XlaRuntimeError: y\n--------\nFor simplicity, JAX has removed its internal frames\n')"
+            "; sys.exit(1)",
+            "status 1: XlaRuntimeError: y",
+        ),
         ("sys.exit(4)", "status 4, without a word"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
     ],

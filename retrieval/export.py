@@ -22,7 +22,7 @@ from rope.encoder.bert4keras import write_checkpoint
 from rope.encoder.huggingface import write_encoder
 from rope.encoder.roformer import PoolerKind, RoFormer, RoFormerConfig
 from training.files.atomic import check_new
-from training.files.buckets import path_of
+from training.files.buckets import on_a_disk, path_of
 from training.files.errors import DataError
 from training.onnx import check_converter
 from training.partition import Dtype
@@ -82,17 +82,18 @@ def export_encoder(config: ExportEncoderConfig) -> Path:
     else:
         kind = _write_sentences(out, source, pooling, config)
     tell(f"{out}: {sum(x.size for x in jax.tree.leaves(source.text.model)) / 1e6:.1f}M parameters in {config.dtype}")
+    folder = on_a_disk(out)
     if config.form == "tensorflow":
-        tell(f"build_transformer_model({str(out / 'bert_config.json')!r}, {str(out / 'bert_model.ckpt')!r}, {kind!r})")
+        tell(f"build_transformer_model({folder + '/bert_config.json'!r}, {folder + '/bert_model.ckpt'!r}, {kind!r})")
     elif pooling is None:
         tell(f"from transformers import AutoTokenizer, {kind}")
-        tell(f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})  # needs: pip install transformers torch rjieba")
-        tell(f"model = {kind}.from_pretrained({str(out)!r})")
+        tell(f"tokenizer = AutoTokenizer.from_pretrained({folder!r})  # needs: pip install transformers torch rjieba")
+        tell(f"model = {kind}.from_pretrained({folder!r})")
     else:
         tell(
             f"from sentence_transformers import SentenceTransformer  # pooling {pooling}; pip install rjieba beside it"
         )
-        tell(f"vectors = SentenceTransformer({str(out)!r}).encode(texts)")
+        tell(f"vectors = SentenceTransformer({folder!r}).encode(texts)")
     return out
 
 

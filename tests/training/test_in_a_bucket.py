@@ -69,7 +69,9 @@ def test_two_processes_are_killed_in_a_bucket_and_go_on_there(environment, tmp_p
     exported = []
     for run in (RUN, f"{RUN}-undisturbed"):
         command = [sys.executable, "-m", "scripts.export", "--model", run, "--folder", f"{run}-exported"]
-        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+        told = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+        assert f"gcloud storage cp -r {run}-exported .\n" in told  # transformers reads from disks alone
+        assert f"from_pretrained('{run.rpartition('/')[2]}-exported')" in told
         exported.append(path_of(f"{run}-exported", "it"))
     weights, undisturbed = ((folder / "model.safetensors").read_bytes() for folder in exported)
     assert weights == undisturbed

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from training.files.errors import AGAIN, DataError
+from training.telling import tell
 
 CACHE = "PEGASUS_ZH_CACHE"  # the variable that names the folder for what was fetched
 _SCHEME = re.compile(r"(\w[\w+.-]*)://?")  # one slash is left of two where it was a Path
@@ -131,6 +132,14 @@ def send(written: Path, path: Path) -> None:
     for name in _objects(path):
         if name and name not in kept:
             store.rm_file(f"{path}/{name}")
+
+
+def on_a_disk(folder: Path) -> str:
+    """The folder as libraries name it that read from disks alone; of one in a bucket it is told how to fetch it."""
+    if not in_bucket(folder):
+        return str(folder)
+    tell(f"gcloud storage cp -r {folder} .")
+    return folder.name
 
 
 def move(folder: Path, to: Path) -> None:

@@ -60,10 +60,15 @@ def log_p(prompts: np.ndarray, decay: float, hypotheses: list[list[int]]) -> np.
 
 def test_one_step_is_the_formula():
     decoder, flat = Debiased(DECODER, PROMPTS, 20.0), ROWS.reshape(len(ROWS), -1)
-    memory = decoder.begin(MODEL, flat, (flat != 0).astype(np.int32))
+    memory = jax.jit(decoder.begin)(MODEL, flat, (flat != 0).astype(np.int32))
     tokens, path = np.zeros((len(ROWS), 1), np.int32), np.zeros((len(ROWS), 1, 1), np.int32)
-    hidden, _ = decoder.step(MODEL, memory, decoder.cache(memory, 1, 1), tokens, path, np.int32(0))
-    found = np.asarray(jax.nn.log_softmax(decoder.logits(MODEL, hidden)))[:, 0]
+
+    @jax.jit
+    def step(memory):
+        hidden, _ = decoder.step(MODEL, memory, decoder.cache(memory, 1, 1), tokens, path, np.int32(0))
+        return jax.nn.log_softmax(decoder.logits(MODEL, hidden))[:, 0]
+
+    found = step(memory)
     np.testing.assert_allclose(found, [log_p(prompts, 20.0, [[]])[0] for prompts in ROWS], atol=1e-4)
 
 

@@ -47,8 +47,9 @@ def test_a_draw_is_its_own_seeds_whatever_the_others_in_the_batch() -> None:
     scores = np.random.default_rng(0).normal(0, 8, (len(SEEDS), 3000)).astype(np.float32)
     scores[::5] *= 0.01  # these take more tries
     for search in (Search(temperature=1.0, top_p=0.95), Search(temperature=1.0, top_p=0.1), Search(temperature=1.0)):
-        together = draw(jnp.asarray(scores[:, None]), SEEDS[:, None], 0, search)
-        apart = [draw(jnp.asarray(scores[n::3, None]), SEEDS[n::3, None], 0, search) for n in range(3)]
+        drawn = jax.jit(partial(draw, search=search))
+        together = drawn(scores[:, None], SEEDS[:, None], 0)
+        apart = [drawn(scores[n::3, None], SEEDS[n::3, None], 0) for n in range(3)]
         for n in range(3):
             np.testing.assert_array_equal(together[n::3], apart[n])
 
@@ -74,6 +75,6 @@ def test_one_row_serves_many_seeds():
     for search in (Search(temperature=1.0), Search(temperature=1.0, top_p=0.9), Search(temperature=1.0, top_k=9)):
         seeds = SEEDS.reshape(3, -1)
         many = np.repeat(scores, seeds.shape[1], 1)
-        one, each = (draw(jnp.asarray(x), seeds, 1, search) for x in (scores, many))
+        one, each = (jax.jit(partial(draw, search=search))(x, seeds, 1) for x in (scores, many))
         np.testing.assert_array_equal(one, each)
         assert len(np.unique(one)) > 5

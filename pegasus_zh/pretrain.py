@@ -13,7 +13,7 @@ from pegasus_zh.rows.dataset import eval_batches, train_batches
 from pegasus_zh.rows.makers import PAIR, ExamplesConfig, making_pairs
 from pegasus_zh.rows.packed_rows import PackedRows, PreparedRows, open_mixture, open_rows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
-from pegasus_zh.rows.prepared_set import check_formats
+from pegasus_zh.rows.prepared_set import check_formats, read_manifest
 from pegasus_zh.samples import finding, show_samples
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Loaded, load
@@ -143,7 +143,7 @@ def plan_of(config: PretrainConfig, mesh: jax.sharding.Mesh) -> tuple[Program, L
     start, row = load(config.start).config if config.start else None, config.recipe.examples.row
     shape, vocabulary = (row["source"] or 512, row["target"] or 160), config.tokens.vocabulary
     if config.prepared:
-        manifest = open_rows(config.prepared[0]).manifest
+        manifest = read_manifest(config.prepared[0])  # not the rows, which may be in a bucket
         shape, vocabulary = (manifest.row["source"], manifest.row["target"]), manifest.tokenizer["vocab_size"]
     elif config.tokens.tokenizer:
         vocabulary = load_tokenizer(config.tokens.tokenizer).vocab_size

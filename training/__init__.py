@@ -8,6 +8,9 @@ loop                  mesh -> state -> restore -> steps, readable straight down
 checkpoints, journal  what a run keeps, and what it tells as it goes (metrics: rows, curves, speed, the bar)
 peaks                 FLOP/s of devices, by their makers
 launch, stopping      how a run begins, on one process or several, and how it is told to stop
+pulse, ending         signs of life between the processes of a job; what is told before one ends
+events, goodput       what befalls a run, in a file; what its time went to (pace: the share of waiting for data)
+alerts, wandb_rows    the same told elsewhere
 compiled, profile     programs kept between runs; steps traced for XProf
 command, flags        how a script ends; command lines out of dataclasses; ranges: what numbers of a config may be
 telling               what the library has to say, to a logger, and how it is silenced

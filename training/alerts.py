@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from training.ending import before_failing
 from training.events import Diverged, listeners
 from training.files.errors import DataError
 from training.telling import tell
@@ -73,7 +74,13 @@ class Alert:
 def alerting(url: str, folder: Path) -> Iterator[None]:
     """Alerts of what befalls the runs within, and of an error that ends them."""
     alert = Alert(url)
+
+    def failing(why: str) -> None:
+        alert.send(f"{folder}: failed: {why[:300]}")
+        alert.wait()
+
     listeners.append(alert)
+    before_failing.append(failing)  # of an end from elsewhere, such as another process's
     try:
         yield
     except Exception as error:
@@ -81,5 +88,6 @@ def alerting(url: str, folder: Path) -> Iterator[None]:
             alert.send(f"{folder}: failed: {type(error).__name__}: {str(error).partition(chr(10))[0][:300]}")
         raise
     finally:
+        before_failing.remove(failing)
         listeners.remove(alert)
         alert.wait()

@@ -11,11 +11,12 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn, TextIO
 
+from training.ending import tell_failing
 from training.files.buckets import of_a_store
 from training.telling import show
 
-before_failing: list[Callable[[str], None]] = []  # are told why this process ends, before it does
 STOPPED = 75  # sysexits.h's EX_TEMPFAIL, the same command goes on: neither finished (0) nor failed (1)
+USELESS = 65  # EX_DATAERR: the same command would end so again; of an error whose class has it as `status`
 
 
 class Stopped(KeyboardInterrupt):
@@ -45,10 +46,10 @@ def run(main: Callable[[], object], notices: TextIO | None = None) -> None:
             _interrupted(1)
         if isinstance(error, BrokenPipeError):  # who read it has enough: … | head
             sys.exit(1)
-        for told in before_failing:
-            told(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+        tell_failing(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
         if isinstance(error, ValueError | OSError):
-            sys.exit(f"error: {as_typed(str(error), sys.argv)}")
+            print(f"error: {as_typed(str(error), sys.argv)}", file=sys.stderr)
+            sys.exit(getattr(error, "status", 1))
         if of_a_store(error):
             sys.exit(f"error: the bucket says: {error}")
         if isinstance(error, MemoryError):

@@ -1,4 +1,4 @@
-"""What befalls a run, in events.jsonl of its folder: one line an event, appended by all processes that work on it.
+"""What befalls a run, in events.jsonl of its folder: one line an event, appended by the first process of each start.
 
 A line has `event`, `time` (s since 1970), `seconds` (s of the monotonic clock since the process began), `step`, and
 `waited` (s in which, at most, the devices waited for data, since this process took up the run). training/goodput.py
@@ -15,8 +15,9 @@ from typing import Any
 
 import jax
 
+from training.command import USELESS
+from training.ending import before_failing
 from training.files.grown import Grown
-from training.pulse import before_ending
 
 OFTEN = 30.0  # s: as often there is a line where nothing befalls
 _BEGAN = time.monotonic()  # the process, nearly
@@ -28,6 +29,8 @@ listeners: list[Callable[[Path, dict[str, Any]], None]] = []
 class Diverged(ValueError):
     """Training cannot go on: the loss is not a number. The message says where the last good checkpoint is, `why` only
     at which step, and what."""
+
+    status = USELESS  # the same batches would lead there again
 
     def __init__(self, step: int, why: str, remedy: str):
         super().__init__(f"{why}; {remedy}")
@@ -88,11 +91,11 @@ class Events:
             self._grown.send()
 
     def __enter__(self) -> "Events":
-        before_ending.append(self._fail)
+        before_failing.append(self._fail)
         return self
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        before_ending.remove(self._fail)
+        before_failing.remove(self._fail)
         if error is None:
             self.send()
         elif isinstance(error, Diverged):

@@ -161,13 +161,13 @@ def train(training: Training, config: LoopConfig, mesh: jax.sharding.Mesh, folde
                     raise
                 checkpoints.wait()
                 del state
-                saved = max(checkpoints.steps, default=0)
+                state, _ = _begin(training, checkpoints, identity, config.steps, folder)
+                saved = int(state.step)  # of a good checkpoint, which the newest may not be
                 left_out += error.step - saved
                 tell(
                     f"{error.why}; back to step {saved}, and on without the {error.step - saved} batches that came "
                     f"after it ({left_out} are left out so far)"
                 )
-                state, _ = _begin(training, checkpoints, identity, config.steps, folder)
                 events.write("rewound", saved, since=error.step, why=error.why)
         checkpoints.wait()
         events.write("stopped" if stop and number < config.steps else "finished", number)

@@ -1,5 +1,6 @@
 """Are the other processes of a job alive? Where one is dead or stands still the others end too, with one line, for they
-would wait for it in the next collective for ever; and what started them starts all again.
+would wait for it in the next collective for ever; and what started them starts all again. One whose main thread alone
+hangs, as in a read that never ends, gives signs of life: of it nothing is found.
 
 Each writes a growing number into the key-value store of jax.distributed, and reads those of the others. How long one
 has stood still is told by the reader's own monotonic clock. JAX's own heartbeats end a process by an abort and many
@@ -8,21 +9,16 @@ lines: they are left to find what this misses, and where the first process is ki
 
 import atexit
 import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from training.command import before_failing
+from training.ending import before_failing, end_now
 
 _KEY = "pegasus_zh/pulse/"
-_LAST_WORDS = 5.0  # seconds that `before_ending` may take in all: a store may not answer
-
-_ending = threading.Lock()
-before_ending: list[Callable[[str], None]] = []  # are told why, before this process ends because of another
 
 
 class Pulse:
@@ -45,10 +41,10 @@ class Pulse:
     def _tell_end(self, why: str) -> None:
         """Of an error: the others are not to wait, nor is this one for them, as JAX would at its end."""
         self._ended = True
-        self._store.key_value_set(f"{_KEY}{self._me}", f"has ended: {why}", allow_overwrite=True)
+        atexit.register(os._exit, 1)
+        self._store.key_value_set(f"{_KEY}{self._me}/ended", why, allow_overwrite=True)
         if self._me == 0:
             time.sleep(self._silence / 10)  # the store goes with this process
-        atexit.register(os._exit, 1)
 
     def _beat(self) -> None:
         beats = 0
@@ -64,10 +60,11 @@ class Pulse:
     def _read(self, found: Mapping[str, str]) -> None:
         self._answered = time.monotonic()
         for key, value in found.items():
-            process = int(key.removeprefix(_KEY))
-            if process != self._me and value.startswith("has ended"):
-                _end(f"process {process} {value}")
-            if value != self._heard[process][0]:
+            number, _, ended = key.removeprefix(_KEY).partition("/")
+            process = int(number)
+            if ended and process != self._me:
+                _end(f"process {process} has ended: {value}")
+            if not ended and value != self._heard[process][0]:
                 self._heard[process] = (value, self._answered)
 
     def _watch(self) -> None:
@@ -82,12 +79,4 @@ class Pulse:
 
 
 def _end(why: str) -> None:
-    """Ends this process at once: its main thread may be waiting for ever."""
-    _ending.acquire()  # by one of the threads, and never released
-    telling = [threading.Thread(target=told, args=(why,), daemon=True) for told in before_ending]
-    for thread in telling:
-        thread.start()
-    for thread in telling:
-        thread.join(_LAST_WORDS)
-    print(f"error: {why}; this one ends too, and the same command goes on", file=sys.stderr, flush=True)
-    os._exit(1)
+    end_now(f"{why}; this one ends too, and the same command goes on", 1)

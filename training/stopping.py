@@ -1,5 +1,6 @@
 """How a run is told to stop: SIGTERM, as preemptible machines send it, or Ctrl-C."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,23 +15,24 @@ def told_to_stop() -> Iterator[Callable[[int], bool]]:
     """Gives a question, asked after each step by its number: is the run to save and leave? All processes answer alike.
 
     A first Ctrl-C is such an order, a second one interrupts. With several processes SIGTERM is handled by
-    jax.distributed, which tells all of them.
+    jax.distributed, which tells all of them, and Ctrl-C becomes one.
     """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    asked = threading.Event()
+    several, asked = jax.process_count() > 1, threading.Event()
+    question = multihost_utils.reached_preemption_sync_point if several else lambda number: asked.is_set()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda number: asked.is_set()
+        yield question
         return
 
     def ask(number: int, _: object) -> None:
-        asked.set()
         signal.signal(number, previous[signal.Signals(number)])
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        asked.set()
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    heeded = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, ask) for number in heeded}
     try:
-        yield lambda number: asked.is_set()
+        yield question
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

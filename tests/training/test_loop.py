@@ -248,8 +248,8 @@ def test_a_run_is_rewound_and_leaves_out_the_batches_that_led_to_it(tmp_path):
 
     config, said = replace(CONFIG, on_nan="rewind"), list[str]()
     rewound = run(tmp_path / "rewound", config, train=broken(7), said=said)
-    assert "back to step 6, and on without the 2 batches that came after it (2 are left out so far)" in said[0]
-    assert said[1] == f"{tmp_path / 'rewound'}: resumed at step 6 of 12" and len(said) == 2
+    assert said[0] == f"{tmp_path / 'rewound'}: resumed at step 6 of 12" and len(said) == 2
+    assert "back to step 6, and on without the 2 batches that came after it (2 are left out so far)" in said[1]
     assert_equal(rewound, run(tmp_path / "without", train=without))
     assert numbers(tmp_path / "rewound") == numbers(tmp_path / "without")
     longer = replace(config, steps=14)

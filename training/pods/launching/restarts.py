@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from training.command import STOPPED
+from training.command import STOPPED, USELESS
 from training.files.buckets import path_of
 from training.telling import tell
 
@@ -27,7 +27,9 @@ class Restarts:
     quick: float = 60.0
     """Seconds after its start within which a failure is a quick one."""
     tries: int = 3
-    """Quick failures in a row, without a new checkpoint between them, after which the loop gives up."""
+    """Failures in a row, without a new checkpoint between them, after which the loop gives up: quick ones, and such as
+    say that the same would befall again, by status 65, as where a loss is no number. Of others it takes ten times as
+    many."""
     pause: float = 1.0
     """Seconds before the first restart; each further one waits twice as long, to a minute, and up to half as long
     again by chance, lest all hosts begin at once."""
@@ -44,8 +46,8 @@ class Restarts:
 
 def keep_running(command: Sequence[str], config: Restarts) -> int:
     """Runs the command until its status is 0, and returns that. SIGTERM and SIGINT go on to it, and then the loop
-    returns what it ends with (128 + a signal's number). A training that saved and stopped without this loop's being
-    told, as where the notice came to another host, is started again, and has got on.
+    returns what it ends with, 75 where it dies of the signal, having had nothing to save yet. A training that saved and
+    stopped without this loop's being told, as where the notice came to another host, is started again, and has got on.
 
     Raises ValueError that names the cause, such as the last line of standard error, after `tries` quick failures, and
     OSError for a command that is not there.
@@ -59,7 +61,7 @@ def keep_running(command: Sequence[str], config: Restarts) -> int:
             child.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    quick, pause = 0, config.pause
+    quick, late, pause = 0, 0, config.pause
     try:
         while not asked:
             steps, began = _steps(folder), time.monotonic()
@@ -70,13 +72,18 @@ def keep_running(command: Sequence[str], config: Restarts) -> int:
                 child.send_signal(signal.SIGTERM)
             cause, status = _watch(child), child.returncode
             if status == 0 or asked:
-                return status if status >= 0 else 128 - status
-            if status == STOPPED or _steps(folder) - steps or time.monotonic() - began > config.quick:
-                quick, pause = 0, config.pause
-            else:
+                return STOPPED if status < 0 else status
+            if status == STOPPED or _steps(folder) - steps:
+                quick, late, pause = 0, 0, config.pause
+            elif status == USELESS or time.monotonic() - began <= config.quick:
                 quick += 1
+            else:
+                quick, late, pause = 0, late + 1, config.pause
             if quick >= config.tries:
-                raise ValueError(f"{quick} failures in a row within {config.quick:g} s of the start: {cause}")
+                within = "" if status == USELESS else f" within {config.quick:g} s of the start"
+                raise ValueError(f"{quick} failures in a row{within}: {cause}")
+            if late >= 10 * config.tries and folder:
+                raise ValueError(f"{late} failures in a row without a new checkpoint in {folder}: {cause}")
             seconds = pause * random.uniform(1, 1.5)
             tell(f"{cause}; started again in {seconds:.1f} s")
             until, pause = time.monotonic() + seconds, min(2 * pause, LONGEST)

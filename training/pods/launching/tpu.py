@@ -58,7 +58,8 @@ curl -LsSf https://astral.sh/uv/install.sh | sh &&
 """  # uv brings a Python, for that of Ubuntu 22.04 is older than JAX takes
 STOP = "sudo systemctl disable --now training-{name} 2>/dev/null || true"
 # A unit of systemd survives the end of ssh, as tmux and nohup do, and the machine's next start; and its stop, or the
-# machine's, is a SIGTERM to the loop alone (KillMode=mixed), and time to save. The words of the training are in a file,
+# machine's, is a SIGTERM to the loop alone (KillMode=mixed), and time to save. A training killed for want of memory is
+# the loop's to start again (OOMPolicy). The words of the training are in a file,
 # for systemd would expand their $ and %. https://www.freedesktop.org/software/systemd/man/latest/systemd.kill.html
 START = """\
 sudo tee /etc/systemd/system/training-{name}.service > /dev/null << END
@@ -70,6 +71,7 @@ User=$(id -un)
 WorkingDirectory=$HOME
 ExecStart=/bin/bash $HOME/{name}.sh
 KillMode=mixed
+OOMPolicy=continue
 TimeoutStopSec=300
 [Install]
 WantedBy=multi-user.target
@@ -86,16 +88,26 @@ exit "$(systemctl show --property=ExecMainStatus --value training-{name})"
 """
 UP = """\
 set -euo pipefail
-{plan}state() {{
-  {describe} 2>/dev/null || echo none
+{plan}errors="$(mktemp)"
+state() {{
+  {describe} 2> "$errors" && return
+  if grep -q NOT_FOUND "$errors"; then
+    echo none
+  else
+    cat "$errors" >&2
+    return 1
+  fi
 }}
-case "$(state)" in
-  SUSPENDING | SUSPENDED | FAILED) {delete} ;;  # it was taken away, and never comes back
+now="$(state)"
+case "$now" in
+  SUSPENDING | SUSPENDED | FAILED)  # it was taken away, and never comes back
+    {delete}
+    now=none ;;
 esac
-if [ "$(state)" = none ]; then
+if [ "$now" = none ]; then
   {create}
 fi
-until now="$(state)"; [ "$now" = ACTIVE ]; do
+while now="$(state)" || exit; [ "$now" != ACTIVE ]; do
   case "$now" in
     SUSPENDING | SUSPENDED | FAILED | DELETING)
       echo "error: {name} is $now" >&2

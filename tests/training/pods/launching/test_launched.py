@@ -38,7 +38,12 @@ def cloud(tmp_path, monkeypatch):
     record(
         bin / "gcloud",
         f"""case "$4" in
-describe) state="$(head -n1 "{tmp_path}/states")"; sed -i 1d "{tmp_path}/states"; [ "$state" ] && echo "$state" ;;
+describe) state="$(head -n1 "{tmp_path}/states")"; sed -i 1d "{tmp_path}/states"
+  case "$state" in
+  "") echo "ERROR: NOT_FOUND: no such thing" >&2; exit 1 ;;
+  "no login") echo "ERROR: $state" >&2; exit 1 ;;
+  *) echo "$state" ;;
+  esac ;;
 scp) cp "$5" "$6" "{home}" ;;
 ssh) for word in "$@"; do
   case "$word" in --command=*) HOME="{home}" bash -c "${{word#--command=}}" ;; esac
@@ -68,9 +73,9 @@ esac""",
 @pytest.mark.parametrize(
     ("states", "verbs"),
     [
-        (["", "", "WAITING_FOR_RESOURCES", "ACTIVE"], "describe describe create describe describe"),
-        (["ACTIVE", "ACTIVE", "ACTIVE"], "describe describe describe"),
-        (["SUSPENDED", "", "ACTIVE"], "describe delete describe create describe"),
+        (["", "WAITING_FOR_RESOURCES", "ACTIVE"], "describe create describe describe"),
+        (["ACTIVE", "ACTIVE"], "describe describe"),
+        (["SUSPENDED", "ACTIVE"], "describe delete create describe"),
     ],
     ids=["new", "there", "taken away"],
 )
@@ -88,10 +93,19 @@ def test_up_brings_the_words_to_the_training_unchanged(cloud, states, verbs):
 
 
 def test_up_ends_where_the_slice_cannot_be_had(cloud):
-    (cloud / "states").write_text("\n\nFAILED\n")
+    (cloud / "states").write_text("\nFAILED\n")
     done = launch("tpu", "up", "--name", "base", "--no-plan", *RUN, cwd=cloud)
     assert (done.returncode, done.stderr) == (1, "error: base is FAILED\n")
     assert "scp" not in [call[3] for call in calls(cloud / "bin")]
+
+
+@pytest.mark.parametrize("states", ["no login\n", "\nno login\n"])
+def test_up_ends_where_nothing_is_known_of_the_slice(cloud, states):
+    (cloud / "states").write_text(states)
+    done = launch("tpu", "up", "--name", "base", "--no-plan", *RUN, cwd=cloud)
+    assert (done.returncode, done.stderr) == (1, "ERROR: no login\n")
+    verbs = [call[3] for call in calls(cloud / "bin")]
+    assert verbs == ["describe"] + (["create", "describe"] if states.startswith("\n") else [])
 
 
 def test_up_makes_nothing_of_what_does_not_fit(cloud):

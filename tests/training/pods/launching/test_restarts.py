@@ -83,6 +83,24 @@ def test_what_gets_on_is_started_again_as_often_as_it_takes(tmp_path, code, flag
     assert (status, starts) == (0, 6)
 
 
+def test_what_fails_late_or_would_fail_so_again_is_not_started_for_ever(tmp_path):
+    status, _, err, starts = ended(
+        tmp_path, "print('nan', file=sys.stderr); sys.exit(65)", "--quick", "0", "--tries", "2"
+    )
+    assert (status, starts, err[-1]) == (1, 2, "error: 2 failures in a row: status 65: nan")
+    (tmp_path / "starts").unlink()
+    status, _, err, starts = ended(tmp_path, "time.sleep(0.02); sys.exit(1)", "--quick", "0.01", "--tries", "1")
+    told = "error: 10 failures in a row without a new checkpoint in run: status 1, without a word"
+    assert (status, starts, err[-1]) == (1, 10, told)
+
+
+def test_what_dies_of_the_signal_had_nothing_to_save(tmp_path):
+    process = loop(tmp_path, "open('ready', 'w'); time.sleep(60)")
+    wait_for(tmp_path / "ready")
+    process.terminate()
+    assert process.communicate(timeout=60) == ("", "") and process.returncode == 75
+
+
 def test_a_training_that_another_host_stopped_is_started_again(tmp_path):
     status, _, err, starts = ended(tmp_path, "sys.exit(75 if number < 5 else 0)", "--tries", "1")
     assert (status, starts) == (0, 5) and err[0] == "told to stop, and saved; started again in 0.0 s"

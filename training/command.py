@@ -48,8 +48,11 @@ def run(main: Callable[[], object], notices: TextIO | None = None) -> None:
             sys.exit(1)
         tell_failing(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
         if isinstance(error, ValueError | OSError):
-            print(f"error: {as_typed(str(error), sys.argv)}", file=sys.stderr)
-            sys.exit(getattr(error, "status", 1))
+            line = f"error: {as_typed(str(error), sys.argv)}"
+            if hasattr(error, "status"):
+                print(line, file=sys.stderr)
+                sys.exit(error.status)
+            sys.exit(line)
         if of_a_store(error):
             sys.exit(f"error: the bucket says: {error}")
         if isinstance(error, MemoryError):

@@ -62,7 +62,7 @@ def find_sources(data: Sequence[str], files: Files = DOCUMENT_FILES) -> list[Sou
         if name.startswith("tfds:") and files.datasets:
             sources[name] = _dataset_source(name)
             continue
-        if in_bucket(path_of(name, "--data")):
+        if in_bucket(path_of(name, "--data", pattern=True)):
             paths = matching(name)
         else:
             paths = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))

@@ -24,10 +24,13 @@ def fail(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no such mesh"), OSError("disk full"), Diverged(8, "nan", "stopped")])
-def test_what_a_user_can_mend_is_one_line(error):
+def test_what_a_user_can_mend_is_one_line(error, capsys):
     with pytest.raises(SystemExit) as left:
         run(lambda: fail(error))
-    assert left.value.code == f"error: {error}"  # printed to stderr with status 1, as sys.exit does with any string
+    if isinstance(error, Diverged):
+        assert left.value.code == 65 and capsys.readouterr().err == f"error: {error}\n"
+    else:
+        assert left.value.code == f"error: {error}"  # printed to stderr with status 1, as sys.exit does with any string
 
 
 @pytest.fixture(autouse=True)

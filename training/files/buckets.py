@@ -21,15 +21,17 @@ from typing import Any, cast
 from training.files.errors import AGAIN, DataError
 from training.telling import tell
 
+_ODD = "*?[]#"
 CACHE = "PEGASUS_ZH_CACHE"  # the variable that names the folder for what was fetched
 _SCHEME = re.compile(r"(\w[\w+.-]*)://?")  # one slash is left of two where it was a Path
 
 
-def path_of(given: Path | str, what: str) -> Path:
+def path_of(given: Path | str, what: str, *, pattern: bool = False) -> Path:
     """`given` as a path, on a disk or in a bucket, where it does all of pathlib.Path that this project asks for.
 
-    Raises DataError for an empty one, which would be the folder one is in, for no path, and for an address that cannot
-    be read or written from here.
+    Raises DataError for an empty one, which would be the folder one is in, for no path, for an address that cannot be
+    read or written from here, and for a name in a bucket that is a `pattern`, where none is asked for, or has a # or ?:
+    fsspec removes all that a name matches, and Orbax takes one for a URL.
     """
     if not isinstance(given, (str, os.PathLike)) or given == "":
         raise DataError(f"{what} is {given!r:.40}: give a path")
@@ -43,6 +45,8 @@ def path_of(given: Path | str, what: str) -> Path:
         raise DataError(f"{what} is {address}: buckets need the extra gcs: pip install 'pegasus-zh[gcs]'")
     if not address.removeprefix("gs://").strip("/"):
         raise DataError(f"{what} is {address}: name the bucket too, gs://BUCKET/NAME")
+    if not pattern and (odd := next((one for one in address if one in _ODD), "")):
+        raise DataError(f"{what} is {address}: give a name without {odd}, by which libraries would find another")
     from etils import epath
 
     _store()
@@ -228,11 +232,15 @@ def _objects(path: Path) -> dict[str, dict[str, Any]]:
         found = store.find(address, detail=True)
     except FileNotFoundError:
         return {}
-    return {
+    objects = {
         name.removeprefix(address).lstrip("/"): about
         for name, about in found.items()
         if about["type"] == "file" and (name == address or name.startswith(f"{address}/")) and not name.endswith("/")
     }
+    for name in objects:
+        if name and {"", ".", ".."} & {*name.split("/")}:  # on a disk it would be another file, perhaps elsewhere
+            raise DataError(f"{path}: has an object {name!r}, which is the name of no file: remove it")
+    return objects
 
 
 def _fetch(about: dict[str, Any], file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,13 @@ def test_an_address_is_a_path_whatever_it_was_before(served):
         ("s3://bucket/run", "--folder is s3://bucket/run: a path on a disk or gs://BUCKET/NAME is read; copy it"),
         ("https://host/file", "--folder is https://host/file: a path on a disk or gs://"),
         ("gs://", "--folder is gs://: name the bucket too"),
+        ("gs://bucket/run[1]", "--folder is gs://bucket/run[1]: give a name without [, by which libraries would find"),
+        ("gs://bucket/run?", "--folder is gs://bucket/run?: give a name without ?"),
+        ("gs://bucket/运行 #1", "--folder is gs://bucket/运行 #1: give a name without #"),
     ],
 )
 def test_what_is_no_path_is_refused(given, told):
-    with pytest.raises(DataError, match=told.replace("?", r"\?")):
+    with pytest.raises(DataError, match=re.escape(told)):
         path_of(given, "--folder")
 
 
@@ -48,6 +52,21 @@ def test_without_the_extra_a_bucket_is_refused_and_no_folder_made(monkeypatch):
     monkeypatch.setattr(buckets, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"^--folder is gs://bucket/run: buckets need the extra gcs: pip install 'pega"):
         path_of("gs://bucket/run", "--folder")
+
+
+@pytest.mark.parametrize("name", ["../../outside", "a/./b", "a//b"])
+def test_an_object_whose_name_is_that_of_no_file_is_fetched_nowhere(monkeypatch, tmp_path, name):
+    class Store:
+        def find(self, address: str, detail: bool) -> dict:
+            return {f"{address}/{name}": {"type": "file", "name": name}}
+
+    monkeypatch.setenv(buckets.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setattr(buckets, "_store", Store)
+    with pytest.raises(
+        DataError, match=re.escape(f"gs://bucket/model: has an object {name!r}, which is the name of no")
+    ):
+        on_disk(path_of("gs://bucket/model", "--model"))
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_is_written_on_disks_alone_says_so(served):

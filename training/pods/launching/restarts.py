@@ -1,5 +1,6 @@
 """A command kept running: started again whatever ends it, until it is finished, is told to stop, or cannot begin."""
 
+import logging
 import os
 import random
 import re
@@ -45,9 +46,10 @@ class Restarts:
 
 
 def keep_running(command: Sequence[str], config: Restarts) -> int:
-    """Runs the command until its status is 0, and returns that. SIGTERM and SIGINT go on to it, and then the loop
-    returns what it ends with, 75 where it dies of the signal, having had nothing to save yet. A training that saved and
-    stopped without this loop's being told, as where the notice came to another host, is started again, and has got on.
+    """Runs the command until its status is 0, and returns that. SIGTERM and SIGINT go on to it, and SIGHUP as SIGTERM,
+    as where a terminal is closed, unless that is ignored, as under nohup. Then the loop returns what the command ends
+    with, 75 where it dies of the signal, having had nothing to save yet. A training that saved and stopped without this
+    loop's being told, as where the notice came to another host, is started again, and has got on.
 
     Raises ValueError that names the cause, such as the last line of standard error, after `tries` quick failures, and
     OSError for a command that is not there.
@@ -58,9 +60,12 @@ def keep_running(command: Sequence[str], config: Restarts) -> int:
     def pass_on(number: int, _: FrameType | None) -> None:
         asked.append(child is not None and child.returncode is None)
         if child is not None:
-            child.send_signal(number)
+            child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    heeded = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        heeded.append(signal.SIGHUP)
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     quick, late, pause = 0, 0, config.pause
     try:
         while not asked:
@@ -70,12 +75,12 @@ def keep_running(command: Sequence[str], config: Restarts) -> int:
             child = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
             if asked and not any(asked):  # before there was a child to tell
                 child.send_signal(signal.SIGTERM)
-            cause, status = _watch(child), child.returncode
+            cause, status, lasted = _watch(child), child.returncode, time.monotonic() - began
             if status == 0 or asked:
                 return STOPPED if status < 0 else status
             if status == STOPPED or _steps(folder) - steps:
                 quick, late, pause = 0, 0, config.pause
-            elif status == USELESS or time.monotonic() - began <= config.quick:
+            elif status == USELESS or lasted <= config.quick:
                 quick += 1
             else:
                 quick, late, pause = 0, late + 1, config.pause
@@ -146,6 +151,7 @@ def _folder_of(command: Sequence[str]) -> str | None:
 
 def _steps(folder: str | None) -> frozenset[str]:
     """The names in the folder's checkpoints/; none where it cannot be listed."""
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it tells of each failure in many lines
     with suppress(Exception):  # a store's clients have errors of their own
         if folder:
             return frozenset(one.name for one in (path_of(folder, "--folder") / "checkpoints").iterdir())

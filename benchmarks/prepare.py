@@ -24,9 +24,10 @@ from benchmarks.harness import Clock, in_turn, measure
 from benchmarks.side import Run
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packing import choose_row_shape, encode_row, pack, padding
-from pegasus_zh.rows.prepare import PrepareConfig, lengths_of, prepare
+from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import id_dtype
 from pegasus_zh.rows.pseudo_summary import pseudo_summary
+from pegasus_zh.rows.shards import lengths_of
 from pegasus_zh.text.documents import parse_records, read_documents
 from pegasus_zh.text.sentences import group_sentences, split_sentences
 from pegasus_zh.text.sources import find_sources, read_records

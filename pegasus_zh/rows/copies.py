@@ -1,7 +1,7 @@
 """The first pass of a preparation without copies: which records are copies of earlier ones, on all cores."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +36,7 @@ class CopiesConfig(DocumentsConfig):
 
 
 @dataclass(frozen=True)
-class _Marks:
+class Marks:
     """Of records, what tells copies apart; None for a bad one, which the second pass tells of."""
 
     examples: ExamplesConfig
@@ -64,10 +64,13 @@ def copies_among(
     """
     if config.duplicates == "keep":
         return frozenset()
-    make, chunks = _Marks(examples, config), enumerate(record_chunks(records, _CHUNK))
+    make, chunks = Marks(examples, config), enumerate(record_chunks(records, _CHUNK))
     made = in_processes(make, chunks, workers) if workers > 1 else ((i, make(i, chunk)) for i, chunk in chunks)
     by_chunk = dict(made)
-    marks = [mark for index in sorted(by_chunk) for mark in by_chunk[index]]
-    return frozenset(
-        exact_copies(marks) if config.duplicates == "exact" else near_copies(marks, config.duplicate_threshold)
-    )
+    return copies_by((mark for index in sorted(by_chunk) for mark in by_chunk[index]), config)
+
+
+def copies_by(marks: Iterable, config: CopiesConfig) -> frozenset[int]:
+    """The same by what Marks gave of them, in order."""
+    exact = config.duplicates == "exact"
+    return frozenset(exact_copies(marks) if exact else near_copies(marks, config.duplicate_threshold))

@@ -75,8 +75,8 @@ class Contents:
         return Contents(**fields | {"files": [ShardFile(**file) for file in fields["files"]], "losses": losses})
 
 
-def total_contents(shards: Sequence[Contents]) -> Contents:
-    """Of a whole set."""
+def total_contents(shards: Sequence[Contents], copies: int) -> Contents:
+    """Of a whole set, with the number of documents left out of it."""
     skipped = sum((Counter(shard.skipped) for shard in shards), Counter())
     return Contents(
         files=[file for shard in shards for file in shard.files],
@@ -85,6 +85,7 @@ def total_contents(shards: Sequence[Contents]) -> Contents:
         bytes=sum(shard.bytes for shard in shards),
         skipped=dict(sorted(skipped.items())),
         losses=sum((shard.losses for shard in shards), Losses()),
+        copies=copies,
         lowest=min((shard.lowest for shard in shards if shard.lowest is not None), default=None),
     )
 

@@ -9,7 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -22,6 +22,7 @@ CORPUS = Path(__file__).parents[1] / "corpus"  # that comes with the project: tr
 SKIP = "use --on-bad-record skip to go on without such"
 OnBadRecord = Literal["stop", "skip"]
 Text = TypeVar("Text")  # a document, or a pair
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,36 +47,60 @@ class DocumentsConfig:
 def mixed_records(
     sources: Sequence[Source], field: str = "text", wanted: Sequence[str] = (), *, together: int = 16
 ) -> Iterator[Record]:
-    """The records of all sources, those of each spread evenly by its size, so that any run of them is the same mixture.
+    """The records of all sources in the order of `mixed`. wanted: as read_rows has it, of tables."""
+    read = [functools.partial(read_records, source, field, wanted) for source in sources]
+    return (record for _, record in mixed([source.size for source in sources], read, bytes_of, together=together))
 
-    At most `together` sources are open at once: every k-th of the list, then every k-th from the second, and so on.
+
+def mixed(
+    sizes: Sequence[int],
+    streams: Sequence[Callable[[], Iterator[Item]]],
+    count: Callable[[Item], int],
+    *,
+    together: int = 16,
+) -> Iterator[tuple[int, Item]]:
+    """(the stream's number, what it gives): each stream spread evenly by its size, so that any run of it all is the
+    same mixture.
+
+    sizes: of the streams; count: of what one gives. At most `together` streams are open at once: every k-th of the
+    list, then every k-th from the second, and so on.
     """
-    groups = -(-len(sources) // together)
+    groups = -(-len(sizes) // together)
     for group in range(groups):
-        turns = [
-            (0.0, n, source, read_records(source, field, wanted)) for n, source in enumerate(sources[group::groups])
-        ]
-        while turns:  # a heap: whichever source has given the smallest part of itself is next
-            part, n, source, records = turns[0]
-            if record := next(records, None):
-                yield record
-                part += len(record.data or b"") / source.size
-                heapq.heapreplace(turns, (part, n, source, records))
+        turns = [(0.0, n, streams[n]()) for n in range(group, len(sizes), groups)]
+        while turns:  # a heap: whichever stream has given the smallest part of itself is next
+            part, n, stream = turns[0]
+            if item := next(stream, None):
+                yield n, item
+                part += count(item) / sizes[n]
+                heapq.heapreplace(turns, (part, n, stream))
             else:
                 heapq.heappop(turns)
 
 
+def bytes_of(record: Record) -> int:
+    """Of what is in it."""
+    return len(record.data or b"")
+
+
 def record_chunks(records: Iterable[Record], size: float) -> Iterator[list[Record]]:
-    """Successive lists of records, each closed when it has `size` bytes."""
-    chunk, held = [], 0
-    for record in records:
-        chunk.append(record)
-        held += len(record.data or b"")
+    """Successive lists of records, as `numbering` has them."""
+    number = numbering(size)
+    return (list(chunk) for _, chunk in groupby(records, lambda record: number(bytes_of(record))))
+
+
+def numbering(size: float) -> Callable[[int], int]:
+    """Says of one record after another, by its bytes, in which chunk it is: each is closed when it has `size` bytes."""
+    number = held = 0
+
+    def number_of(count: int) -> int:
+        nonlocal number, held
+        found, held = number, held + count
         if held >= size:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
+            number, held = number + 1, 0
+        return found
+
+    return number_of
 
 
 def parse_record(record: Record, field: str = "text") -> str:

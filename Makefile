@@ -3,6 +3,7 @@
 # make test                the tests; make slow: the long ones (two processes, kills at any time)
 # make chaos ARGS="…"      a job disturbed a hundred times (python -m tests.chaos.chaos --help); make slow: ten times
 # make browser             the search page in a real browser: see what it needs, where it is made
+# make beam                preparing by Apache Beam, in an environment of its own
 # make parity              the comparison with torch and transformers, in an environment of its own
 # make plan ARGS="…"       does it fit a TPU slice that is not here, how fast is it? (python -m scripts.plan --help)
 # make flash ARGS="…"      what the flash kernel costs on such a TPU (python -m benchmarks.flash --help)
@@ -14,6 +15,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.made-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 PARITY := .venv-parity
+BEAM := .venv-beam
 LIBTPU := .venv-tpu
 # A file to a worker: what its tests share is made once. In their order, but the longest first, lest one worker end on it.
 PYTEST := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
@@ -22,7 +24,7 @@ NO_TPU = $(CPU) TPU_LIBRARY_PATH=$(abspath $(LIBTPU))/libtpu/libtpu.so
 # Temporary arrays of hundreds of megabytes in pages of 2 MB, not of 4 kB: a tenth of a CPU's step (glibc 2.35 or later).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: environment pretrain test slow chaos browser parity plan flash estimate aot bench lint lock
+.PHONY: environment pretrain test slow chaos browser beam parity plan flash estimate aot bench lint lock
 
 pretrain: $(ENVIRONMENT)
 	$(HUGE_PAGES) $(VENV)/bin/python -m scripts.pretrain $(ARGS)
@@ -43,6 +45,9 @@ chaos: $(ENVIRONMENT)
 browser: $(ENVIRONMENT)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check playwright==1.65.2
 	$(VENV)/bin/python -m pytest -q -rs tests/retrieval/search/test_browser.py $(ARGS)
+
+beam: $(BEAM)/.made
+	$(CPU) $(BEAM)/bin/python -m pytest -q tests/pegasus_zh/rows/test_beam.py $(ARGS)
 
 parity: $(PARITY)/.made
 	$(CPU) $(PARITY)/bin/python $(PYTEST) tests/parity/test_benchmarks.py tests/parity $(ARGS)
@@ -81,6 +86,12 @@ $(PARITY)/.made: requirements/core.txt requirements/parity.txt
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/core.txt -r requirements/parity.txt
 	touch $@
 
+$(BEAM)/.made: requirements/beam.txt
+	rm -rf $(BEAM)
+	$(PYTHON) -m venv $(BEAM)
+	$(BEAM)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/beam.txt
+	touch $@
+
 # libtpu lies apart: where it is installed but no TPU is, importing jax prints errors.
 $(LIBTPU)/.made: requirements/tpu.txt $(ENVIRONMENT)
 	rm -rf $(LIBTPU)
@@ -91,4 +102,6 @@ UV := uv pip compile --quiet --universal --no-emit-index-url --no-annotate --pyt
 lock:
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) --extra dev pyproject.toml -o requirements/core.txt
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) --extra parity -c requirements/core.txt pyproject.toml -o requirements/parity.txt
+	cp requirements/core.txt requirements/beam.txt  # whose versions are taken where Beam allows
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) --extra beam --extra dev pyproject.toml -o requirements/beam.txt
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) requirements/tpu.in -o requirements/tpu.txt

@@ -9,6 +9,7 @@ A source is read twice, each time as one. What is in one place is a few bytes of
 with the shards that are missing.
 """
 
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ from pegasus_zh.text.documents import bytes_of, mixed, numbering
 from pegasus_zh.text.records import Record
 from pegasus_zh.text.sources import Source, read_records
 from training.files.atomic import read_json, write_json
-from training.files.buckets import absolute
+from training.files.buckets import absolute, path_of
 from training.files.errors import DataError
 
 PLAN = ".plan.json"  # what the pipeline tells of the whole, until the manifest has it
@@ -60,14 +61,14 @@ def _shards(
     from apache_beam.options.pipeline_options import PipelineOptions
 
     folder, examples = absolute(make.folder), make.examples
-    make = replace(make, folder=folder)
+    place = os.fspath(folder)  # a path in a bucket is none of the type that Beam looks for, and each process opens it
     journals = sorted(int(path.stem.removeprefix("shard-")) for path in folder.glob("shard-*.json"))
     pipeline = beam.Pipeline(options=PipelineOptions(flags))
     finished = (
         pipeline
         | "journals" >> beam.Create(journals)
         | "to all machines" >> beam.Reshuffle()
-        | "check" >> beam.Filter(_is_finished, folder=folder)
+        | "check" >> beam.Filter(_is_finished, folder=place)
     )
     (
         pipeline
@@ -75,11 +76,11 @@ def _shards(
         | "a source each" >> beam.Reshuffle()
         | "measure" >> beam.FlatMap(_measured, examples=examples, config=config)
         | "in one place" >> beam.GroupByKey()
-        | "plan" >> beam.FlatMap(_planned, beam.pvalue.AsList(finished), config=config, folder=folder)
+        | "plan" >> beam.FlatMap(_planned, beam.pvalue.AsList(finished), config=config, folder=place)
         | "a source each again" >> beam.Reshuffle()
         | "read" >> beam.FlatMap(_pieces, examples=examples, config=config)
         | "by shard" >> beam.GroupByKey()
-        | "make" >> beam.Map(_make, make=make)
+        | "make" >> beam.Map(_make, make=replace(make, folder=Path()), folder=place)
     )
     try:
         pipeline.run().wait_until_finish()
@@ -95,8 +96,8 @@ def _shards(
     return contents, contents.bytes - sum(shards[index].bytes for index in plan["finished"])
 
 
-def _is_finished(index: int, folder: Path) -> bool:
-    return finished_shard(folder, index) is not None
+def _is_finished(index: int, folder: str) -> bool:
+    return finished_shard(path_of(folder, "--folder"), index) is not None
 
 
 def _measured(numbered: Numbered, examples: ExamplesConfig, config: PrepareConfig) -> Iterator[tuple[int, Measured]]:
@@ -110,7 +111,7 @@ def _measured(numbered: Numbered, examples: ExamplesConfig, config: PrepareConfi
 
 
 def _planned(
-    measured: tuple[int, Iterable[Measured]], finished: list[int], config: PrepareConfig, folder: Path
+    measured: tuple[int, Iterable[Measured]], finished: list[int], config: PrepareConfig, folder: str
 ) -> Iterator[Planned]:
     """Of the sources that have records for a shard that is missing."""
     in_order = sorted(measured[1], key=itemgetter(0, 1))
@@ -133,7 +134,9 @@ def _planned(
         shards[n].append(-1 if shard in done else shard)
         places[n].append(place)
     done &= {*range(last + 1)}
-    write_json(folder / PLAN, {"shards": last + 1, "copies": len(copies), "finished": sorted(done)})
+    write_json(
+        path_of(folder, "--folder") / PLAN, {"shards": last + 1, "copies": len(copies), "finished": sorted(done)}
+    )
     for source, *rest in zip(sources, map(np.array, shards), map(np.array, places), strict=True):
         if (rest[0] >= 0).any():
             yield source, rest[0], rest[1]
@@ -153,10 +156,11 @@ def _pieces(
         yield shard, [(place, record) for _, place, record in rows]
 
 
-def _make(shard: tuple[int, Iterable[list[tuple[int, Record]]]], make: ShardMaker) -> None:
+def _make(shard: tuple[int, Iterable[list[tuple[int, Record]]]], make: ShardMaker, folder: str) -> None:
     from apache_beam.metrics import Metrics
 
     index, pieces = shard
+    make = replace(make, folder=path_of(folder, "--folder"))
     contents = make(index, [record for _, record in sorted(chain.from_iterable(pieces), key=itemgetter(0))])
     counts = {
         "documents": contents.documents,

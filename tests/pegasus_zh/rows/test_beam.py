@@ -16,9 +16,11 @@ import pegasus_zh
 from pegasus_zh.rows.beam import by_beam
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.prepare import PrepareConfig, prepare_set
-from pegasus_zh.rows.prepared_set import finished_shard
+from pegasus_zh.rows.prepared_set import finished_shard, read_manifest
 from pegasus_zh.text.tokenizers import PegasusTokenizer
 from pegasus_zh.text.vocabulary import train_pegasus_vocabulary
+from tests import gcs
+from training.files import buckets
 from training.files.errors import DataError
 
 pytest.importorskip("apache_beam", reason="it is in an environment of its own: make beam")
@@ -68,6 +70,21 @@ def test_copies_are_left_out_as_on_one_machine(config, tmp_path, duplicates):
     there = prepare_set(EXAMPLES, config, TOKENIZER, tmp_path / "there", by_beam(()))
     assert here == there and here.contents.copies >= 40
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
+def test_a_set_in_a_bucket_of_documents_in_a_bucket(config, whole, tmp_path, monkeypatch):
+    """By processes that fetch what they read, and write what others read."""
+    with gcs.serving(gcs.Served()) as port:
+        for name, value in (gcs.environment(port) | {buckets.CACHE: str(tmp_path / "cache")}).items():
+            monkeypatch.setenv(name, value)
+        place = buckets.path_of(f"gs://{gcs.BUCKET}", "it")
+        for path in Path(config.data[0]).parent.iterdir():
+            (place / "documents" / path.name).write_bytes(path.read_bytes())
+        there = replace(config, data=(f"gs://{gcs.BUCKET}/documents/*",))
+        manifest = prepare_set(EXAMPLES, there, TOKENIZER, place / "set", by_beam(PROCESSES))
+        assert manifest.contents == read_manifest(whole).contents
+        for file in manifest.contents.files:
+            assert (place / "set" / file.name).read_bytes() == (whole / file.name).read_bytes()
 
 
 def test_counters_are_those_of_the_manifest(config, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from pegasus_zh.rows.makers import ExamplesConfig
@@ -10,6 +11,7 @@ from pegasus_zh.rows.workers import in_processes
 from pegasus_zh.text.copies import digest, exact_copies, near_copies, signature
 from pegasus_zh.text.documents import DocumentsConfig, parse_records, record_chunks
 from pegasus_zh.text.records import Record
+from training.files.errors import DataError
 from training.ranges import check_ranges
 
 Duplicates = Literal["keep", "exact", "near"]
@@ -28,6 +30,8 @@ class CopiesConfig(DocumentsConfig):
     def __post_init__(self):
         super().__post_init__()
         check_ranges(self, duplicate_threshold=(0.3, 1))
+        if self.duplicates == "near" and not find_spec("datasketch"):
+            raise DataError("duplicates is 'near': it needs the extra near: pip install 'pegasus-zh[near]'")
 
     def of_copies(self) -> dict:
         """Of these settings, what decides which documents are left out."""
@@ -60,7 +64,7 @@ def copies_among(
 ) -> frozenset[int]:
     """The numbers, in order from 0, of the records whose texts are copies of earlier ones.
 
-    Held in memory are 16 bytes of each for exact copies, 512 and its bands for near ones.
+    Held in memory are 16 bytes of each for exact copies, 10 to 20 kB for near ones.
     """
     if config.duplicates == "keep":
         return frozenset()

@@ -5,20 +5,19 @@ n-grams of characters, since Chinese has no spaces: the Jaccard similarity of th
 PLACES random minima that are the same, with a standard error of at most 0.5 / sqrt(PLACES) = 0.044.
 """
 
+import functools
 import hashlib
 import unicodedata
-from collections import defaultdict
+import zlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # of the extra near
+    from datasketch import LeanMinHash, MinHash
 
 GRAM = 5  # characters
 PLACES = 128
 _TOGETHER = 1 << 12  # n-grams whose PLACES hashes are made at once
-_RANDOM = np.random.default_rng(20261)
-_FACTORS = _RANDOM.integers(0, 2**63, (PLACES, 1), np.uint64) * np.uint64(2) + np.uint64(1)
-_TERMS = _RANDOM.integers(0, 2**63, (PLACES, 1), np.uint64)
-_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 def normalised(text: str) -> str:
@@ -31,21 +30,23 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(normalised(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def signature(text: str) -> np.ndarray:
-    """uint32 [PLACES]: the minima of so many random hashes of a text's n-grams; of a shorter text it is one n-gram."""
-    characters = np.frombuffer(normalised(text).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
-    width = max(1, min(GRAM, len(characters)))
-    grams = np.zeros(max(1, len(characters) - width + 1), np.uint64)
-    for window in range(width if len(characters) else 0):
-        grams = (grams + characters[window : window + len(grams)] + np.uint64(1)) * _BASE
-        grams ^= grams >> np.uint64(29)
-    grams = np.unique(grams)
-    least = np.full(PLACES, 2**32 - 1, np.uint32)
+def signature(text: str) -> "LeanMinHash":
+    """The minima of so many random hashes of a text's n-grams; of a shorter text it is one n-gram."""
+    from datasketch import LeanMinHash
+
+    text, minima = normalised(text), _none().copy()
+    parts = {text[start : start + GRAM] for start in range(max(1, len(text) - GRAM + 1))}
+    grams = [part.encode("utf-8", "surrogatepass") for part in parts]
     for first in range(0, len(grams), _TOGETHER):
-        # Multiply and shift: the upper half of a product by a random odd number.
-        hashed = (grams[first : first + _TOGETHER] * _FACTORS + _TERMS) >> np.uint64(32)
-        least = np.minimum(least, hashed.min(1).astype(np.uint32))
-    return least
+        minima.update_batch(grams[first : first + _TOGETHER])
+    return LeanMinHash(minima)
+
+
+@functools.cache  # its random numbers cost more than the hashes of a short text
+def _none() -> "MinHash":
+    from datasketch import MinHash
+
+    return MinHash(PLACES, seed=1, scheme="affine32", hashfunc=zlib.crc32)
 
 
 def exact_copies(digests: Iterable[bytes | None]) -> set[int]:
@@ -59,27 +60,26 @@ def exact_copies(digests: Iterable[bytes | None]) -> set[int]:
     return copies
 
 
-def near_copies(signatures: Iterable[np.ndarray | None], threshold: float) -> set[int]:
+def near_copies(signatures: Iterable["LeanMinHash | None"], threshold: float) -> set[int]:
     """The numbers of those whose estimated similarity to an earlier one that is kept is `threshold` or more.
 
     Compared are those alike in a band of places, so narrow that of pairs whose similarity is at the threshold one in a
     hundred at most is not compared; near the threshold, the estimate decides.
     """
+    from datasketch import MinHashLSH
+
     width = band_width(threshold)
-    bands: list[dict[bytes, list[int]]] = [defaultdict(list) for _ in range(PLACES // width)]
-    kept: dict[int, np.ndarray] = {}
+    alike = MinHashLSH(num_perm=PLACES, params=(PLACES // width, width))
+    kept: dict[int, LeanMinHash] = {}
     copies = set[int]()
     for number, found in enumerate(signatures):
         if found is None:
             continue
-        keys = [found[i * width : (i + 1) * width].tobytes() for i in range(len(bands))]
-        alike = {other for band, key in zip(bands, keys, strict=True) for other in band.get(key, ())}
-        if any((kept[other] == found).mean() >= threshold for other in alike):
+        if any(kept[other].jaccard(found) >= threshold for other in alike.query(found)):
             copies.add(number)
-            continue
-        kept[number] = found
-        for band, key in zip(bands, keys, strict=True):
-            band[key].append(number)
+        else:
+            kept[number] = found
+            alike.insert(number, found, check_duplication=False)
     return copies
 
 

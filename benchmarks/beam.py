@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks.harness import Clock, measure
 from benchmarks.side import Run
-from pegasus_zh.rows.beam import by_beam
+from pegasus_zh.rows.beam import Beam
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.prepare import PrepareConfig, prepare_set
 from pegasus_zh.text.documents import read_documents
@@ -49,8 +49,8 @@ def preparing(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Path, 
 
     def run() -> dict[str, str]:
         with TemporaryDirectory() as folder, silence():
-            shards = by_beam(flags) if beam else None
-            prepare_set(examples, replace(config, workers=workers), loaded, folder, shards)
+            runner = Beam(flags) if beam else None
+            prepare_set(examples, replace(config, workers=workers), loaded, folder, runner)
             files = [path for path in Path(folder).rglob("*") if path.is_file()]
             return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

@@ -29,9 +29,9 @@ def main() -> None:
         """
         if mark == len(args):
             return lambda: prepare(examples, documents, load_tokenizer(tokenizer), folder)
-        from pegasus_zh.rows.beam import by_beam
+        from pegasus_zh.rows.beam import Beam
 
-        return lambda: prepare_set(examples, documents, load_tokenizer(tokenizer), folder, by_beam(args[mark + 1 :]))
+        return lambda: prepare_set(examples, documents, load_tokenizer(tokenizer), folder, Beam(args[mark + 1 :]))
 
     parse_flags(command, args=args[:mark], prog=prog("prepare"), config=(tyro.conf.OmitArgPrefixes,))()
 

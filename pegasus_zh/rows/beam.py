@@ -1,12 +1,13 @@
 """Preparing by Apache Beam, on as many machines as its runner has, to the same bytes as on one (see prepare).
 
+    each source                -> its stamp, for a set that is new
     each source                -> the bytes of its records, and the marks of copies
     all of these, in one place -> of each record its place in the mixture, and its shard
     each source                -> its records of each shard
     each shard                 -> its files and its journal
 
-A source is read twice, each time as one. What is in one place is a few bytes of each record. A killed pipeline goes on
-with the shards that are missing.
+A source is read as one, by whichever machine. What is in one place is a few bytes of each record. A killed pipeline
+goes on with the shards that are missing.
 """
 
 import os
@@ -26,17 +27,18 @@ import numpy as np
 
 from pegasus_zh.rows.copies import Marks, copies_by
 from pegasus_zh.rows.makers import ExamplesConfig
-from pegasus_zh.rows.prepare import PrepareConfig, Shards, shard_bytes
+from pegasus_zh.rows.prepare import PrepareConfig, Runner, shard_bytes
 from pegasus_zh.rows.prepared_set import Contents, finished_shard, journal, total_contents
 from pegasus_zh.rows.shards import ShardMaker
 from pegasus_zh.text.documents import bytes_of, mixed, numbering
 from pegasus_zh.text.records import Record
 from pegasus_zh.text.sources import Source, read_records
+from pegasus_zh.text.stamps import stamps
 from training.files.atomic import read_json, write_json
 from training.files.buckets import absolute, path_of
 from training.files.errors import DataError
 
-PLAN = ".plan.json"  # what the pipeline tells of the whole, until the manifest has it
+PLAN, STAMPS = ".plan.json", ".stamps.json"  # what a pipeline tells of the whole, until this process has read it
 _BLOCK = 1 << 14  # records that are measured together
 _AT_ONCE = 32  # journals that are read
 _REFUSED = re.compile(r"(?:DataError|BadRecord): (.+)")
@@ -46,54 +48,94 @@ Measured = tuple[Numbered, int, np.ndarray, list]  # source, number of the block
 Planned = tuple[Source, np.ndarray, np.ndarray]  # of each of its records: the shard or -1, and the place in the mixture
 
 
-def by_beam(flags: Sequence[str]) -> Shards:
-    """What makes the shards of `prepare_set` by a pipeline of these flags, such as --runner DataflowRunner and those of
-    that runner. Raises DataError where Beam is not installed."""
-    if not find_spec("apache_beam"):
-        raise DataError("Apache Beam is not here: it needs the extra beam: pip install 'pegasus-zh[beam]'")
-    return partial(_shards, list(flags))
+class Beam(Runner):
+    """By pipelines of these flags, such as --runner DataflowRunner and those of that runner.
+
+    Raises DataError where Beam is not installed.
+    """
+
+    def __init__(self, flags: Sequence[str] = ()):
+        if not find_spec("apache_beam"):
+            raise DataError("Apache Beam is not here: it needs the extra beam: pip install 'pegasus-zh[beam]'")
+        self._flags = list(flags)
+
+    def stamps(self, sources: Sequence[Source], folder: Path) -> list[list]:
+        import apache_beam as beam
+
+        folder = absolute(folder)
+        pipeline = self._pipeline()
+        (
+            pipeline
+            | "sources" >> beam.Create([*enumerate(sources)])
+            | "a source each" >> beam.Reshuffle()
+            | "hash" >> beam.Map(_stamped)
+            | "in one place" >> beam.GroupByKey()
+            | "tell" >> beam.Map(_tell_stamps, folder=os.fspath(folder))
+        )
+        return _run(pipeline, folder / STAMPS)["sources"]
+
+    def shards(self, make: ShardMaker, config: PrepareConfig, sources: Sequence[Source]) -> tuple[Contents, int]:
+        import apache_beam as beam
+
+        folder, examples = absolute(make.folder), make.examples
+        place = os.fspath(
+            folder
+        )  # a path in a bucket is none of the type that Beam looks for, and each process opens it
+        journals = sorted(int(path.stem.removeprefix("shard-")) for path in folder.glob("shard-*.json"))
+        pipeline = self._pipeline()
+        finished = (
+            pipeline
+            | "journals" >> beam.Create(journals)
+            | "to all machines" >> beam.Reshuffle()
+            | "check" >> beam.Filter(_is_finished, folder=place)
+        )
+        (
+            pipeline
+            | "sources" >> beam.Create([*enumerate(sources)])
+            | "a source each" >> beam.Reshuffle()
+            | "measure" >> beam.FlatMap(_measured, examples=examples, config=config)
+            | "in one place" >> beam.GroupByKey()
+            | "plan" >> beam.FlatMap(_planned, beam.pvalue.AsList(finished), config=config, folder=place)
+            | "a source each again" >> beam.Reshuffle()
+            | "read" >> beam.FlatMap(_pieces, examples=examples, config=config)
+            | "by shard" >> beam.GroupByKey()
+            | "make" >> beam.Map(_make, make=replace(make, folder=Path()), folder=place)
+        )
+        plan = _run(pipeline, folder / PLAN)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            shards = [*pool.map(lambda index: Contents.of(read_json(journal(folder, index))), range(plan["shards"]))]
+        contents = total_contents(shards, plan["copies"])
+        return contents, contents.bytes - sum(shards[index].bytes for index in plan["finished"])
+
+    def _pipeline(self) -> Any:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        return beam.Pipeline(options=PipelineOptions(self._flags))
 
 
-def _shards(
-    flags: list[str], make: ShardMaker, config: PrepareConfig, sources: Sequence[Source]
-) -> tuple[Contents, int]:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    folder, examples = absolute(make.folder), make.examples
-    place = os.fspath(folder)  # a path in a bucket is none of the type that Beam looks for, and each process opens it
-    journals = sorted(int(path.stem.removeprefix("shard-")) for path in folder.glob("shard-*.json"))
-    pipeline = beam.Pipeline(options=PipelineOptions(flags))
-    finished = (
-        pipeline
-        | "journals" >> beam.Create(journals)
-        | "to all machines" >> beam.Reshuffle()
-        | "check" >> beam.Filter(_is_finished, folder=place)
-    )
-    (
-        pipeline
-        | "sources" >> beam.Create([*enumerate(sources)])
-        | "a source each" >> beam.Reshuffle()
-        | "measure" >> beam.FlatMap(_measured, examples=examples, config=config)
-        | "in one place" >> beam.GroupByKey()
-        | "plan" >> beam.FlatMap(_planned, beam.pvalue.AsList(finished), config=config, folder=place)
-        | "a source each again" >> beam.Reshuffle()
-        | "read" >> beam.FlatMap(_pieces, examples=examples, config=config)
-        | "by shard" >> beam.GroupByKey()
-        | "make" >> beam.Map(_make, make=replace(make, folder=Path()), folder=place)
-    )
+def _run(pipeline: Any, told: Path) -> dict[str, Any]:
+    """What the pipeline has told of the whole, in that file. Raises DataError for what a user can mend."""
     try:
         pipeline.run().wait_until_finish()
     except Exception as error:
         if refused := _REFUSED.findall(f"{type(error).__name__}: {error}"):  # of a process elsewhere, as text alone
             raise DataError(refused[-1]) from error
         raise
-    plan = read_json(folder / PLAN)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        shards = [*pool.map(lambda index: Contents.of(read_json(journal(folder, index))), range(plan["shards"]))]
-    (folder / PLAN).unlink()
-    contents = total_contents(shards, plan["copies"])
-    return contents, contents.bytes - sum(shards[index].bytes for index in plan["finished"])
+    found = read_json(told)
+    told.unlink()
+    return found
+
+
+def _stamped(numbered: Numbered) -> tuple[int, tuple[int, list]]:
+    """All under the one key 0."""
+    number, source = numbered
+    return 0, (number, stamps([source])[0])
+
+
+def _tell_stamps(stamped: tuple[int, Iterable[tuple[int, list]]], folder: str) -> None:
+    in_order = [stamp for _, stamp in sorted(stamped[1], key=itemgetter(0))]
+    write_json(path_of(folder, "--folder") / STAMPS, {"sources": in_order})
 
 
 def _is_finished(index: int, folder: str) -> bool:

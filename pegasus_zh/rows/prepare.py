@@ -71,11 +71,14 @@ class PrepareConfig(CopiesConfig):
         check_ranges(self, shard_megabytes=(0, 4096))
 
 
-class Shards(Protocol):
-    """Makes the shards of a set that are missing, wherever."""
+class Runner(Protocol):
+    """Where the work on a set is done."""
 
-    def __call__(self, make: ShardMaker, config: PrepareConfig, sources: Sequence[Source]) -> tuple[Contents, int]:
-        """What the set holds then, and the bytes of text that were not done before."""
+    def stamps(self, sources: Sequence[Source], folder: Path) -> list[list]:
+        """As pegasus_zh/text/stamps.py has them."""
+
+    def shards(self, make: ShardMaker, config: PrepareConfig, sources: Sequence[Source]) -> tuple[Contents, int]:
+        """Makes those that are missing: what the set holds then, and the bytes of text that were not done before."""
 
 
 def prepare(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokenizer, folder: Path | str) -> PreparedRows:
@@ -89,11 +92,11 @@ def prepare_set(
     config: PrepareConfig,
     tokenizer: Tokenizer,
     folder: Path | str,
-    shards: Shards | None = None,
+    runner: Runner | None = None,
 ) -> Manifest:
     """Prepares `config.data` into `folder`, or goes on with an earlier run's; returns at once if all is done.
 
-    shards: what makes them, if not processes of this machine (see pegasus_zh/rows/beam.py).
+    runner: by default, processes of this machine; pegasus_zh/rows/beam.py has another.
 
     Another run into the same folder is waited for. With several workers, the script that calls this needs the line
     `if __name__ == "__main__":`, as with any process pool, best with its imports below: workers import what is above.
@@ -102,7 +105,7 @@ def prepare_set(
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports its parent's script
         sys.exit('the script that calls prepare needs the line `if __name__ == "__main__":` before it')
-    maker = examples.maker
+    maker, runner = examples.maker, runner or Processes()
     folder, sources = path_of(folder, "--folder"), find_sources(config.data, maker.reads.files)
     if maker.kinds and tokenizer.kind not in maker.kinds:
         raise DataError(f"{examples.selector} {maker.reason}, not {tokenizer.kind}")
@@ -111,14 +114,14 @@ def prepare_set(
         try:
             if not (found := read_settings(folder, settings, sources)):
                 row = _choose_row(examples, config, tokenizer, sources)
-                found = settings | {"sources": stamps(sources), "row": row}
+                found = settings | {"sources": runner.stamps(sources, folder), "row": row}
                 write_json(folder / "settings.json", found)
             if finished := finished_set(folder):
                 return finished
             started = time.perf_counter()
             tokenizer.save(folder / "tokenizer")
             make = ShardMaker(examples, config, tokenizer, folder, found["row"], found.get("held"))
-            work = partial(shards or _shards_here, config=config, sources=sources)
+            work = partial(runner.shards, config=config, sources=sources)
             contents, made = work(make)
             if _holds_none_by_chance(contents, config.eval_fraction):
                 contents, made = _hold_one(work, make, contents, found), made + contents.bytes
@@ -206,26 +209,33 @@ def shard_bytes(config: PrepareConfig, sources: Sequence[Source]) -> float:
     return config.shard_megabytes * 1e6 or min(max(total / 256, 2e6), 32e6)
 
 
-def _shards_here(make: ShardMaker, config: PrepareConfig, sources: Sequence[Source]) -> tuple[Contents, int]:
-    """Shards, by processes of this machine."""
-    examples, folder = make.examples, make.folder
-    size, workers = shard_bytes(config, sources), config.workers or _cores()
-    copies = copies_among(_mixed(examples, config, sources), examples, config, workers)
-    # No more workers than shards; text of more than ten times its compressed size is not to be expected.
-    workers = min(workers, 1 + int(10 * sum(source.size for source in sources) / size))
-    shards: dict[int, Contents] = {}
+class Processes(Runner):
+    """Of this machine."""
 
-    def missing() -> Iterator[tuple[int, list[Record]]]:
-        records = (one for n, one in enumerate(_mixed(examples, config, sources)) if n not in copies)
-        for index, chunk in enumerate(record_chunks(records, size)):
-            if shard := finished_shard(folder, index):
+    def stamps(self, sources: Sequence[Source], folder: Path) -> list[list]:
+        return stamps(sources)
+
+    def shards(self, make: ShardMaker, config: PrepareConfig, sources: Sequence[Source]) -> tuple[Contents, int]:
+        examples, folder = make.examples, make.folder
+        size, workers = shard_bytes(config, sources), config.workers or _cores()
+        copies = copies_among(_mixed(examples, config, sources), examples, config, workers)
+        # No more workers than shards; text of more than ten times its compressed size is not to be expected.
+        workers = min(workers, 1 + int(10 * sum(source.size for source in sources) / size))
+        shards: dict[int, Contents] = {}
+
+        def missing() -> Iterator[tuple[int, list[Record]]]:
+            records = (one for n, one in enumerate(_mixed(examples, config, sources)) if n not in copies)
+            for index, chunk in enumerate(record_chunks(records, size)):
+                if shard := finished_shard(folder, index):
+                    shards[index] = shard
+                else:
+                    yield index, chunk
+
+        make = replace(make, done=DoneTogether() if workers > 1 else DoneHere())
+        made = (
+            in_processes(make, missing(), workers) if workers > 1 else ((i, make(i, chunk)) for i, chunk in missing())
+        )
+        with bar("prepare", make.done):
+            for index, shard in made:
                 shards[index] = shard
-            else:
-                yield index, chunk
-
-    make = replace(make, done=DoneTogether() if workers > 1 else DoneHere())
-    made = in_processes(make, missing(), workers) if workers > 1 else ((i, make(i, chunk)) for i, chunk in missing())
-    with bar("prepare", make.done):
-        for index, shard in made:
-            shards[index] = shard
-    return total_contents([shards[index] for index in sorted(shards)], len(copies)), make.done.bytes
+        return total_contents([shards[index] for index in sorted(shards)], len(copies)), make.done.bytes

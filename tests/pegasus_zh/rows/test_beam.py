@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pegasus_zh
-from pegasus_zh.rows.beam import by_beam
+from pegasus_zh.rows.beam import Beam
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.prepare import PrepareConfig, prepare_set
 from pegasus_zh.rows.prepared_set import finished_shard, read_manifest
@@ -58,7 +58,7 @@ def whole(config, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("flags", [(), PROCESSES], ids=["here", "two processes"])
 def test_the_bytes_are_those_of_one_machine(config, whole, tmp_path, flags):
-    manifest = prepare_set(EXAMPLES, config, TOKENIZER, tmp_path, by_beam(flags))
+    manifest = prepare_set(EXAMPLES, config, TOKENIZER, tmp_path, Beam(flags))
     assert contents(tmp_path) == contents(whole)
     assert len(list(tmp_path.glob("shard-*"))) > 5 and manifest.files("eval")
 
@@ -67,7 +67,7 @@ def test_the_bytes_are_those_of_one_machine(config, whole, tmp_path, flags):
 def test_copies_are_left_out_as_on_one_machine(config, tmp_path, duplicates):
     config = replace(config, duplicates=duplicates)
     here = prepare_set(EXAMPLES, config, TOKENIZER, tmp_path / "here")
-    there = prepare_set(EXAMPLES, config, TOKENIZER, tmp_path / "there", by_beam(()))
+    there = prepare_set(EXAMPLES, config, TOKENIZER, tmp_path / "there", Beam())
     assert here == there and here.contents.copies >= 40
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
 
@@ -81,7 +81,7 @@ def test_a_set_in_a_bucket_of_documents_in_a_bucket(config, whole, tmp_path, mon
         for path in Path(config.data[0]).parent.iterdir():
             (place / "documents" / path.name).write_bytes(path.read_bytes())
         there = replace(config, data=(f"gs://{gcs.BUCKET}/documents/*",))
-        manifest = prepare_set(EXAMPLES, there, TOKENIZER, place / "set", by_beam(PROCESSES))
+        manifest = prepare_set(EXAMPLES, there, TOKENIZER, place / "set", Beam(PROCESSES))
         assert manifest.contents == read_manifest(whole).contents
         for file in manifest.contents.files:
             assert (place / "set" / file.name).read_bytes() == (whole / file.name).read_bytes()
@@ -93,8 +93,8 @@ def test_counters_are_those_of_the_manifest(config, tmp_path, monkeypatch):
     results = []
     run = Pipeline.run
     monkeypatch.setattr(Pipeline, "run", lambda pipeline: results.append(run(pipeline)) or results[-1])
-    manifest = prepare_set(EXAMPLES, config, TOKENIZER, tmp_path, by_beam(()))
-    found = {one.key.metric.name: one.committed for one in results[0].metrics().query()["counters"]}
+    manifest = prepare_set(EXAMPLES, config, TOKENIZER, tmp_path, Beam())
+    found = {one.key.metric.name: one.committed for one in results[-1].metrics().query()["counters"]}
     assert found == {
         "documents": manifest.contents.documents,
         "without_examples": manifest.contents.without_examples,
@@ -110,7 +110,7 @@ def test_shards_that_are_damaged_or_missing_are_made_again(config, whole, tmp_pa
     damaged = tmp_path / "train-00003.array_record"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("train-*")}
-    prepare_set(EXAMPLES, config, TOKENIZER, tmp_path, by_beam(()))
+    prepare_set(EXAMPLES, config, TOKENIZER, tmp_path, Beam())
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("train-*")}
     assert {name for name in after if after[name] != before[name]} == {f"train-0000{i}.array_record" for i in (1, 3)}
     assert contents(tmp_path) == contents(whole)
@@ -143,4 +143,4 @@ def test_a_bad_document_is_one_line(tmp_path, flags):
     data = tmp_path / "bad.jsonl"
     data.write_bytes(b"".join(LINES[:5]) + b"{\n")
     with pytest.raises(DataError, match=r"^[^\n]*bad\.jsonl, line 6: [^\n]*use --on-bad-record skip[^\n]*$"):
-        prepare_set(EXAMPLES, PrepareConfig(data=(str(data),)), TOKENIZER, tmp_path / "set", by_beam(flags))
+        prepare_set(EXAMPLES, PrepareConfig(data=(str(data),)), TOKENIZER, tmp_path / "set", Beam(flags))

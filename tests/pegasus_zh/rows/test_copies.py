@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import pegasus_zh
+from pegasus_zh.rows import copies
 from pegasus_zh.rows.makers import ExamplesConfig
 from pegasus_zh.rows.packed_rows import PreparedRows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
@@ -58,3 +59,10 @@ def test_a_set_of_an_earlier_version_kept_them(tmp_path):
     made(tmp_path, "set", TEXTS)
     with pytest.raises(DataError, match="duplicates 'keep'"):
         made(tmp_path, "set", TEXTS, duplicates="exact")
+
+
+def test_near_copies_need_an_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"^duplicates is 'near': it needs the extra near: pip install"):
+        made(tmp_path, "set", TEXTS, duplicates="near")
+    made(tmp_path, "set", TEXTS, duplicates="exact")

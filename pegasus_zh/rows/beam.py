@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from itertools import chain, groupby, islice
+from itertools import chain, count, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from training.files.buckets import absolute, path_of
 from training.files.errors import DataError
 
 PLAN, STAMPS = ".plan.json", ".stamps.json"  # what a pipeline tells of the whole, until this process has read it
-_BLOCK = 1 << 14  # records that are measured together
+_BLOCK = 1 << 10  # records that are measured together
 _AT_ONCE = 32  # journals that are read
 _REFUSED = re.compile(r"(?:DataError|BadRecord): (.+)")
 
@@ -78,9 +78,7 @@ class Beam(Runner):
         import apache_beam as beam
 
         folder, examples = absolute(make.folder), make.examples
-        place = os.fspath(
-            folder
-        )  # a path in a bucket is none of the type that Beam looks for, and each process opens it
+        place = os.fspath(folder)  # a path in a bucket is of no type that Beam knows, and each process opens it
         journals = sorted(int(path.stem.removeprefix("shard-")) for path in folder.glob("shard-*.json"))
         pipeline = self._pipeline()
         finished = (
@@ -145,11 +143,12 @@ def _is_finished(index: int, folder: str) -> bool:
 def _measured(numbered: Numbered, examples: ExamplesConfig, config: PrepareConfig) -> Iterator[tuple[int, Measured]]:
     """All under the one key 0."""
     records, marks = _records(numbered[1], examples, config), Marks(examples, config)
-    number, block = 0, [*islice(records, _BLOCK)]
-    while block or not number:
+    for number in count():
+        block = [*islice(records, _BLOCK)]
+        if not block and number:
+            return
         sizes = np.fromiter(map(bytes_of, block), np.int64, len(block))
         yield 0, (numbered, number, sizes, [None] * len(block) if config.duplicates == "keep" else marks(0, block))
-        number, block = number + 1, [*islice(records, _BLOCK)]
 
 
 def _planned(
@@ -176,12 +175,11 @@ def _planned(
         shards[n].append(-1 if shard in done else shard)
         places[n].append(place)
     done &= {*range(last + 1)}
-    write_json(
-        path_of(folder, "--folder") / PLAN, {"shards": last + 1, "copies": len(copies), "finished": sorted(done)}
-    )
-    for source, *rest in zip(sources, map(np.array, shards), map(np.array, places), strict=True):
-        if (rest[0] >= 0).any():
-            yield source, rest[0], rest[1]
+    plan = {"shards": last + 1, "copies": len(copies), "finished": sorted(done)}
+    write_json(path_of(folder, "--folder") / PLAN, plan)
+    for source, of_source, places_of_source in zip(sources, shards, places, strict=True):
+        if max(of_source, default=-1) >= 0:
+            yield source, np.array(of_source), np.array(places_of_source)
 
 
 def _stream(blocks: list[tuple[np.ndarray, list]]) -> Iterator[tuple[int, Any]]:
@@ -210,8 +208,8 @@ def _make(shard: tuple[int, Iterable[list[tuple[int, Record]]]], make: ShardMake
         "skipped": sum(contents.skipped.values()),
         "rows": sum(file.rows for file in contents.files),
     }
-    for name, count in counts.items():
-        Metrics.counter("prepare", name).inc(count)
+    for name, found in counts.items():
+        Metrics.counter("prepare", name).inc(found)
 
 
 def _records(source: Source, examples: ExamplesConfig, config: PrepareConfig) -> Iterator[Record]:

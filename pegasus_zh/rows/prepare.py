@@ -232,9 +232,8 @@ class Processes(Runner):
                     yield index, chunk
 
         make = replace(make, done=DoneTogether() if workers > 1 else DoneHere())
-        made = (
-            in_processes(make, missing(), workers) if workers > 1 else ((i, make(i, chunk)) for i, chunk in missing())
-        )
+        todo = missing()
+        made = in_processes(make, todo, workers) if workers > 1 else ((i, make(i, chunk)) for i, chunk in todo)
         with bar("prepare", make.done):
             for index, shard in made:
                 shards[index] = shard

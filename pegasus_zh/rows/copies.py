@@ -54,7 +54,7 @@ class Marks:
         marks = []
         for record in records:
             text = next(parse_records([record], parse, "skip", Counter()), None)
-            joined = "\n".join(text) if isinstance(text, tuple) else text
+            joined = "\0".join(text) if isinstance(text, tuple) else text  # which comparing leaves where it is
             marks.append(None if joined is None else mark(joined))
         return marks
 

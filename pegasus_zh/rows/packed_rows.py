@@ -119,7 +119,7 @@ def open_mixture(
                     "again with the same --tokenizer, --row-source and --row-target"
                 )
     sets = {one.folder: one.manifest for one in opened}
-    if len(sets) < len(opened):
+    if len({one.fingerprint for one in opened}) < len(opened):  # by whatever path
         raise DataError("--prepared names a set twice: give it a larger weight in --weights")
     _allow_open_files(sum(len(manifest.contents.files) for manifest in sets.values()))
     weights = lowest_terms(weights)

@@ -1,6 +1,7 @@
 """Preparing without copies: counted, told, and the same bytes from any number of workers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,12 @@ def test_near_copies_need_an_extra(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"^duplicates is 'near': it needs the extra near: pip install"):
         made(tmp_path, "set", TEXTS, duplicates="near")
     made(tmp_path, "set", TEXTS, duplicates="exact")
+
+
+def test_pairs_are_copies_by_both_of_their_texts(tmp_path):
+    """Not by what these are one after the other."""
+    lines = ["今天天气很\t好。", "今天天气\t很好。", "今天天气很\t好 。", "今天\t天气很好。"]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines * 5))
+    config = PrepareConfig(data=(str(tmp_path / "pairs.tsv"),), workers=1, duplicates="exact", eval_fraction=0)
+    found = prepare(replace(EXAMPLES, selector="pairs"), config, TOKENIZER, tmp_path / "set").manifest.contents
+    assert (found.documents, found.copies) == (3, 17)

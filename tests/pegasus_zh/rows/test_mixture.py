@@ -109,11 +109,14 @@ def test_identity(sets):
     assert open_mixture(sets[:2], (4, 4)).fingerprint == open_mixture(sets[:2]).fingerprint
 
 
-def test_refused(sets):
+def test_refused(sets, tmp_path):
     with pytest.raises(DataError, match="/d cannot be mixed with .*/a: its row is 288 of source .* not 256 of source"):
         open_mixture([sets[0], sets[3]])
     with pytest.raises(DataError, match="--prepared names a set twice"):
         open_mixture([sets[0], sets[0]])
+    (tmp_path / "another name").symlink_to(sets[0])
+    with pytest.raises(DataError, match="--prepared names a set twice"):
+        open_mixture([sets[0], tmp_path / "another name"])
     for weights in ((1,), (1, 0), (1, -1), (1, 10_000)):
         with pytest.raises(DataError, match="^--weights .*one whole number of 1 or more for each of the 2 sets"):
             open_mixture(sets[:2], weights)

@@ -37,7 +37,7 @@ which `make plan ARGS=…` sees to. COMMAND --help shows its flags.
 
 flags of plan:
   --topology v5e:4x4   the slice: v4:2x2x1, v5e:4x4, v5p:2x2x2, v6e:8x8, …
-  --slices 1           so many of it
+  --slices 1           so many of it, each a replica: --mesh.data, --mesh.fsdp and --mesh.tensor are of one
   --kept runs/plans    a folder for what was compiled: the same program is compiled once
   --json FILE          writes the plan
   --against FILE       shows a plan that --json wrote beside this one
@@ -52,6 +52,7 @@ def main() -> None:
         print(USAGE.format(prog("plan")))
         named = f"no training {command!r}" if command else "no COMMAND given"
         sys.exit(0 if command in ("-h", "--help") else f"\nerror: {named}")
+    from training.mesh import AXES
     from training.pods.compilation import tpu_mesh
     from training.pods.planning import flags, show_plan, show_rows, show_search, show_settings
     from training.pods.search import Candidate
@@ -69,7 +70,8 @@ def main() -> None:
         def process(one: Candidate) -> list[str]:
             batch = one.batch * loop.accumulate
             here = ["--topology", options.topology, "--slices", options.slices, "--kept", options.kept]
-            sizes = zip(("--mesh.data", "--mesh.fsdp", "--mesh.tensor", rows), (*one.mesh, batch), strict=True)
+            axes = [f"--mesh.{name}" for name in AXES[-len(one.mesh) :]]
+            sizes = zip((*axes, rows), (*one.mesh, batch), strict=True)
             given = [pair for pair in ((remat, one.remat), (optimizer, one.optimizer)) if None not in pair]
             changed = [part for pair in (*sizes, *given) for part in pair]
             return [sys.executable, "-m", __spec__.name, command, *map(str, (*here, *arguments, *changed))]

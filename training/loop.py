@@ -19,7 +19,7 @@ from training.command import Stopped
 from training.events import Diverged, Events
 from training.journal import Journal, plot_run
 from training.mesh import data_share
-from training.partition import RULES, abstract, place
+from training.partition import abstract, axes_of, place
 from training.profile import traced
 from training.program import Data, HostBatch, Program
 from training.ranges import check_choices, check_ranges
@@ -243,7 +243,7 @@ def to_mesh(batch: HostBatch, mesh: jax.sharding.Mesh, microbatches: int | None 
             # Row r goes to microbatch r % microbatches, so that every device has rows of each.
             x, lead = x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), (None,)
         rest = (None,) * (x.ndim - len(lead) - 1)
-        sharding = NamedSharding(mesh, PartitionSpec(*lead, RULES["batch"], *rest))
+        sharding = NamedSharding(mesh, PartitionSpec(*lead, axes_of("batch", mesh), *rest))
         return jax.make_array_from_process_local_data(sharding, x)
 
     return {name: place(x) for name, x in batch.items()}

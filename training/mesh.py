@@ -1,8 +1,9 @@
-"""One mesh for everything: axes `data`, `fsdp` and `tensor`, all Explicit.
+"""One mesh for everything: axes `data`, `fsdp` and `tensor`, all Explicit, and around them `replica`.
 
 `data` replicates the parameters while a step computes (see training.at_rest), `fsdp` shards them with the batch,
-`tensor` shards heads, feed-forward and vocabulary (the three classical ways; Xu et al. 2021, arXiv 2105.04663). On
-several TPU slices the slow network between them is crossed by `data` alone.
+`tensor` shards heads, feed-forward and vocabulary (the three classical ways; Xu et al. 2021, arXiv 2105.04663).
+`replica` is there where there are several: whole copies of the training, optimizer and all, one a TPU slice, so that
+nothing but sums crosses the slow network between slices.
 """
 
 import math
@@ -15,14 +16,16 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("replica", "data", "fsdp", "tensor")  # a mesh of one replica has the last three
 Rows = TypeVar("Rows", np.ndarray, list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
+    replica: int | None = None
+    """Whole copies of the training, of which only gradients are added up; by default one a TPU slice, elsewhere one."""
     data: int = -1
-    """Copies of the model, each on its own part of the batch; -1: all devices that are left."""
+    """Copies of the model in each, every one on its own part of the batch; -1: all devices that are left."""
     fsdp: int = 1
     """Parts of the batch that also share the parameters between them (fully sharded data parallelism)."""
     tensor: int = 1
@@ -31,9 +34,13 @@ class MeshConfig:
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     """Returns the mesh over `devices` (all of them by default).
-    Raises ValueError if the sizes do not multiply to them."""
+    Raises ValueError if the sizes do not multiply to them, or slices would share a replica."""
     devices = jax.devices() if devices is None else devices
-    sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    slices = len({getattr(d, "slice_index", 0) for d in devices})
+    replica = slices if config.replica is None else config.replica
+    sizes = {"replica": replica, "data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    if replica == 1:
+        del sizes["replica"]
     fixed = math.prod(s for s in sizes.values() if s != -1)
     free = [name for name, size in sizes.items() if size == -1]
     if any(s < 1 and s != -1 for s in sizes.values()) or len(free) > 1:
@@ -45,17 +52,19 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     if math.prod(sizes.values()) != len(devices):
         raise ValueError(
             f"impossible mesh {tuple(sizes.values())}: {len(devices)} device(s) cannot be arranged as "
-            "data x fsdp x tensor; choose sizes whose product is the number of devices"
+            f"{' x '.join(sizes)}; choose sizes whose product is the number of devices"
         )
     shape = tuple(sizes.values())
-    slices = len({getattr(d, "slice_index", 0) for d in devices})
+    if sizes.get("replica", 1) % slices:
+        raise ValueError(
+            f"impossible mesh {shape}: replica={sizes.get('replica', 1)} must be a multiple of the {slices} TPU slices"
+        )
     if slices > 1:
-        if shape[0] % slices:
-            raise ValueError(f"impossible mesh {shape}: data={shape[0]} must be a multiple of the {slices} TPU slices")
-        grid = mesh_utils.create_hybrid_device_mesh((shape[0] // slices, *shape[1:]), (slices, 1, 1), devices)
+        inside, across = (shape[0] // slices, *shape[1:]), (slices, *(1 for _ in shape[1:]))
+        grid = mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    return Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * len(AXES))
+    return Mesh(grid, tuple(sizes), axis_types=(AxisType.Explicit,) * len(sizes))
 
 
 def mesh_of(given: Mesh | MeshConfig | None = None) -> Mesh:
@@ -68,7 +77,8 @@ def mesh_of(given: Mesh | MeshConfig | None = None) -> Mesh:
     mesh = jax.sharding.get_mesh() if given is None else given
     if given is None and mesh.empty:
         return make_mesh(MeshConfig())
-    if not isinstance(mesh, Mesh) or mesh.axis_names != AXES or {*mesh.axis_types} != {AxisType.Explicit}:
+    ours = isinstance(mesh, Mesh) and mesh.axis_names in (AXES, AXES[1:])
+    if not ours or {*mesh.axis_types} != {AxisType.Explicit}:
         raise ValueError(f"{mesh!r:.80}: give a mesh of training.mesh.make_mesh, or a MeshConfig")
     return mesh
 
@@ -93,7 +103,7 @@ def data_share(mesh: Mesh) -> Share:
     Processes whose devices hold the same rows, as where `tensor` crosses hosts, have the same part. Raises ValueError
     for a mesh that gives the processes unequal or scattered parts.
     """
-    shards = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
+    shards = mesh.devices.reshape(-1, mesh.shape["tensor"])
     held: dict[int, set[int]] = {}
     for part, devices in enumerate(shards):
         for device in devices:

@@ -15,10 +15,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, get_abstract_mesh, get_mesh
 
 Dtype = Literal["float32", "bfloat16"]  # of a computation
+AnyMesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
 # Another way to cut the models is another table. Axes are named in two more places: in mesh.py, whose data_share is of
-# the batch's, and in at_rest.py, which cuts weights along `data` too while no step needs them.
+# the batch's, and in at_rest.py, which cuts weights along `data` too while no step needs them. A mesh without an axis
+# cuts nothing along it.
 RULES: dict[str, str | tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),  # each device has rows of its own, whether it has all parameters or a part
+    "batch": ("replica", "data", "fsdp"),  # each device has rows of its own, all parameters or a part
     "embed": "fsdp",  # a parameter's model dimension; activations keep it whole: no norm crosses devices
     "heads": "tensor",  # attention is computed head by head: only the product after it is summed over devices
     "mlp": "tensor",  # the same of a feed-forward layer: its second product is summed
@@ -31,7 +33,7 @@ def spec(*names: str | None) -> PartitionSpec | None:
     if AxisType.Explicit not in get_abstract_mesh().axis_types:
         return None
     check_distinct(names)
-    return PartitionSpec(*(RULES[n] if n else None for n in names))
+    return PartitionSpec(*(axes_of(n) if n else None for n in names))
 
 
 def check_distinct(names: Sequence[str | None]) -> None:
@@ -126,16 +128,16 @@ def place(arrays: Any, like: Any) -> Any:
     return jax.tree.map(leaf, arrays, like)
 
 
-def parts_of(name: str, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None = None) -> int:
+def parts_of(name: str, mesh: AnyMesh | None = None) -> int:
     """Into how many parts a mesh, by default the one that is set, cuts a dimension of this logical name."""
-    sizes = (get_abstract_mesh() if mesh is None else mesh).shape
-    return math.prod(sizes.get(axis, 1) for axis in axes_of(name))
+    mesh = get_abstract_mesh() if mesh is None else mesh
+    return math.prod(mesh.shape[axis] for axis in axes_of(name, mesh))
 
 
-def axes_of(name: str) -> tuple[str, ...]:
-    """The mesh axes along which a dimension of this logical name is cut."""
-    axes = RULES[name]
-    return (axes,) if isinstance(axes, str) else axes
+def axes_of(name: str, mesh: AnyMesh | None = None) -> tuple[str, ...]:
+    """The axes of a mesh, by default the one that is set, along which it cuts a dimension of this logical name."""
+    axes, there = RULES[name], (get_abstract_mesh() if mesh is None else mesh).shape
+    return tuple(axis for axis in ((axes,) if isinstance(axes, str) else axes) if axis in there)
 
 
 def to_host(tree: Any) -> Any:
@@ -154,5 +156,5 @@ def check_divisible(mesh: jax.sharding.Mesh, sizes: dict[str, tuple[str, int]]) 
         if size % (parts := parts_of(name, mesh)):
             raise ValueError(
                 f"impossible mesh {tuple(mesh.shape.values())}: {label} = {size} is not a multiple of "
-                f"{' x '.join(axes_of(name))} = {parts}; change the mesh or {label}"
+                f"{' x '.join(axes_of(name, mesh))} = {parts}; change the mesh or {label}"
             )

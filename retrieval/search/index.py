@@ -17,13 +17,12 @@ from retrieval.vectors.arrays import check_finite, read_npy
 from training.files.atomic import atomic_write
 from training.files.errors import DataError, damaged
 from training.mesh import MeshConfig, make_mesh
-from training.partition import RULES, parts_of
+from training.partition import axes_of, parts_of
 
 Kind = Literal["exact", "flat", "ivf", "hnsw", "pq"]
 QUERIES = 256  # compared at a time
 CHUNK = 1 << 14  # vectors whose products a device has in memory at a time
 BLOCK = 32
-AXES = RULES["batch"]
 FAISS = "pip install faiss-cpu"
 REBUILD = "build the index again"
 
@@ -136,7 +135,7 @@ class ExactIndex(Index):
         for piece in self._pieces:
             flat[end : (end := end + len(piece))] = piece
         by_part = whole.swapaxes(0, 1).reshape(self._parts, chunks, chunk, self.dimensions)
-        return jax.device_put(by_part, NamedSharding(self._mesh, PartitionSpec(AXES)))
+        return jax.device_put(by_part, NamedSharding(self._mesh, PartitionSpec(axes_of("batch", self._mesh))))
 
     def save(self, path: Path) -> None:
         about = {"descr": "<f4", "fortran_order": False, "shape": (len(self), self.dimensions)}
@@ -151,10 +150,10 @@ def _search(
     vectors: jax.Array, queries: jax.Array, count: jax.Array, mesh: jax.sharding.Mesh, k: int, recall: float
 ) -> tuple[jax.Array, jax.Array]:
     """Scores and places [Q, k]."""
-    parts = vectors.shape[0]
+    parts, axes = vectors.shape[0], axes_of("batch", mesh)
 
     def on_one(mine: jax.Array, queries: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-        part = jax.lax.axis_index(AXES)
+        part = jax.lax.axis_index(axes)
         _, chunks, chunk, _ = mine.shape
 
         def compare(best: Best, numbered: tuple[jax.Array, jax.Array]) -> tuple[Best, None]:
@@ -167,15 +166,15 @@ def _search(
             return _merge(best, (found, places), k), None
 
         begin = (
-            jax.lax.pcast(jnp.full((len(queries), k), -jnp.inf), AXES, to="varying"),
-            jax.lax.pcast(jnp.full((len(queries), k), -1, jnp.int32), AXES, to="varying"),
+            jax.lax.pcast(jnp.full((len(queries), k), -jnp.inf), axes, to="varying"),
+            jax.lax.pcast(jnp.full((len(queries), k), -1, jnp.int32), axes, to="varying"),
         )
         best, _ = jax.lax.scan(compare, begin, (jnp.arange(chunks), mine[0]))
-        scores, places = (jax.lax.all_gather(x, AXES, axis=1, tiled=True) for x in best)
+        scores, places = (jax.lax.all_gather(x, axes, axis=1, tiled=True) for x in best)
         top, where = jax.lax.top_k(scores, k)
         return top[None], jnp.take_along_axis(places, where, 1)[None]
 
-    cut, alike = PartitionSpec(AXES), PartitionSpec()
+    cut, alike = PartitionSpec(axes), PartitionSpec()
     top, places = jax.shard_map(on_one, mesh=mesh, in_specs=(cut, alike, alike), out_specs=(cut, cut))(
         vectors, queries, count
     )

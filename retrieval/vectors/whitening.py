@@ -34,7 +34,7 @@ from training.files.errors import DataError
 from training.files.weights import fingerprint, open_safetensors, read, write_safetensors
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import progress_bar
-from training.partition import RULES, on_one_cpu, parts_of
+from training.partition import axes_of, on_one_cpu, parts_of
 from training.ranges import check_lists, check_number, check_ranges
 from training.telling import tell
 
@@ -145,7 +145,7 @@ def _on_mesh(rows: np.ndarray, mesh: jax.sharding.Mesh) -> Moments:
     padded = np.zeros((room, rows.shape[1]), np.float32)
     padded[: len(rows)] = rows
     weights = (np.arange(room) < len(rows)).astype(np.float32)
-    sharding = NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+    sharding = NamedSharding(mesh, PartitionSpec(axes_of("batch", mesh)))
     with jax.set_mesh(mesh):
         mean, scatter = _centred_products(*(jax.device_put(x, sharding) for x in (padded, weights)))
     return Moments(len(rows), np.asarray(mean, np.float64), np.asarray(scatter, np.float64))

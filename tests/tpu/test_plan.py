@@ -62,6 +62,14 @@ def test_a_command_is_planned_by_its_flags(folder, command, flags):
     assert not (folder / "none").exists()
 
 
+def test_two_slices_are_planned_and_what_crosses_between_them(folder):
+    flags = "--critic gp --network fc --loop.batch-size 16 --topology v5e:2x2 --slices 2".split()
+    done = planned(folder, "wgan_images", *flags)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "\nbetween slices each chip sends " in done.stdout and "| between slices " in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("| wgan_images | 2 x v5e:2x2 | 2 x 4 x 1 x 1 | 2 |")
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -30,6 +30,7 @@ def model(shape: tuple[int, ...] = (4, 16, 8)) -> dict[str, jax.Array]:
         ((8, 1, 1), (3, 12, 8), (None, "fsdp", ("tensor", "data"))),  # the last dimension, for want of another
         ((8, 1, 1), (3, 12, 12), (None, "fsdp", "tensor")),  # none
         ((1, 2, 4), (4, 16, 8), (None, "fsdp", "tensor")),
+        ((2, 2, 1, 2), (4, 16, 8), ("data", "fsdp", "tensor")),  # each replica has all of it
     ],
 )
 def test_a_weight_is_cut_along_its_first_dimension_that_divides(sizes, shape, spec):
@@ -89,15 +90,16 @@ def test_a_step_returns_what_it_was_given():
         assert (given.shape, given.dtype, given.sharding.spec) == (made.shape, made.dtype, made.sharding.spec)
 
 
-def test_a_run_goes_on_on_another_mesh(tmp_path):
+@pytest.mark.parametrize("first", [(8, 1, 1), (2, 2, 1, 2)], ids=["one", "two replicas"])
+def test_a_run_goes_on_on_another_mesh(tmp_path, first):
     """What lay cut on one mesh lies as another has it, and the model that is returned is whole."""
     tx = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=1), 4)
 
-    def run(steps: int, sizes: tuple[int, int, int], folder: str):
+    def run(steps: int, sizes: tuple[int, ...], folder: str):
         config = LoopConfig(batch_size=16, steps=steps, eval_every=10, save_every=10)
         return train(toy.training(config, tx), config, test_mesh.mesh_of(*sizes), tmp_path / folder).state
 
-    run(2, (8, 1, 1), "moved")
+    run(2, first, "moved")
     moved, alone = run(4, (2, 2, 2), "moved"), run(4, (1, 1, 1), "alone")
     assert all("data" not in str(x.sharding.spec) for x in jax.tree.leaves(moved.model))
     same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)  # noqa: E731

@@ -21,13 +21,14 @@ from training.optimizer import OptimizerConfig, make_optimizer
 from training.partition import abstract, check_divisible
 from training.step import compile_step
 
-MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1), (1, 2, 4)]
+MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1), (1, 2, 4), (2, 1, 2, 2)]  # the last of two replicas
 # A seed at which no gradient is so near 0 that Adam, which divides by its size, makes 1e-5 of its rounding.
 LOOP = LoopConfig(batch_size=16, seed=11)
 
 
-def mesh_of(data: int, fsdp: int, tensor: int) -> Mesh:
-    return make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), jax.devices()[: data * fsdp * tensor])
+def mesh_of(data: int, fsdp: int, tensor: int, replica: int = 1) -> Mesh:
+    config = MeshConfig(replica=replica, data=data, fsdp=fsdp, tensor=tensor)
+    return make_mesh(config, jax.devices()[: replica * data * fsdp * tensor])
 
 
 def run(model, batches: list[dict[str, np.ndarray]], optimizer: str, accumulate: int, mesh: Mesh, rate=1e-2):
@@ -146,12 +147,13 @@ class Device:
         ((1, 1, 8), 4, 1, (0, 1)),  # tensor crosses the processes: both hold every row
         ((2, 1, 4), 2, 1, (0, 2)),
         ((2, 1, 4), 2, 2, (1, 2)),
+        ((2, 2, 1, 2), 2, 2, (2, 4)),
     ],
 )
 def test_the_share_of_a_process(monkeypatch, sizes, devices_of_each, here, share):
     monkeypatch.setattr(jax, "process_index", lambda: here)
     devices = np.array([Device(n // devices_of_each) for n in range(8)]).reshape(sizes)
-    mesh = SimpleNamespace(devices=devices, shape=dict(zip(AXES, sizes, strict=True)))
+    mesh = SimpleNamespace(devices=devices, shape=dict(zip(AXES[-len(sizes) :], sizes, strict=True)))
     assert data_share(mesh) == share
 
 
@@ -167,6 +169,7 @@ def test_a_mesh_has_the_sizes_asked_for():
     assert dict(make_mesh(MeshConfig(fsdp=2, tensor=2)).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
     assert dict(make_mesh(MeshConfig(data=2, fsdp=-1)).shape) == {"data": 2, "fsdp": 4, "tensor": 1}
     assert sorted(d.id for d in make_mesh(MeshConfig(tensor=4)).devices.flat) == list(range(8))
+    assert dict(make_mesh(MeshConfig(replica=2, tensor=2)).shape) == {"replica": 2, "data": 2, "fsdp": 1, "tensor": 2}
 
 
 @pytest.mark.parametrize(
@@ -178,12 +181,23 @@ def test_a_mesh_has_the_sizes_asked_for():
         (MeshConfig(data=-1, fsdp=-1), "at most one is -1"),
         (MeshConfig(data=8, fsdp=0), "sizes are 1 or more"),
         (MeshConfig(data=-8, fsdp=-1), "sizes are 1 or more"),
+        (
+            MeshConfig(replica=3),
+            r"\(3, -1, 1, 1\): 8 device\(s\) cannot be arranged as replica x data x fsdp x",
+        ),
+        (MeshConfig(replica=0), "sizes are 1 or more"),
     ],
 )
 def test_impossible_meshes(config, message):
     with pytest.raises(ValueError, match=message) as raised:
         make_mesh(config)
     assert "\n" not in str(raised.value)
+
+
+def test_slices_do_not_share_a_replica():
+    devices = [SimpleNamespace(slice_index=n // 4) for n in range(8)]
+    with pytest.raises(ValueError, match=r"\(8, 1, 1\): replica=1 must be a multiple of the 2 TPU slices"):
+        make_mesh(MeshConfig(replica=1), devices)
 
 
 def test_dimensions_that_a_mesh_cannot_cut():
@@ -195,6 +209,8 @@ def test_dimensions_that_a_mesh_cannot_cut():
         check_divisible(mesh, {"width": ("embed", 7), "heads": ("heads", 6)})
     with pytest.raises(ValueError, match="rows = 3 is not a multiple of data x fsdp = 2"):
         check_divisible(mesh, {"rows": ("batch", 3)})
+    with pytest.raises(ValueError, match=r"\(2, 2, 1, 2\): rows = 6 is not a multiple of replica x data x fsdp = 4"):
+        check_divisible(mesh_of(2, 1, 2, 2), {"rows": ("batch", 6)})
 
 
 def test_two_processes_train_like_one(tmp_path):

@@ -1,4 +1,8 @@
-"""How long the chips of a slice, or of several, talk to each other: bytes over the published rates of their links."""
+"""How long the chips of a slice, or of several, talk to each other: bytes over the published rates of their links.
+
+Of a collective over several slices the compiler makes one within each slice, and sends each chip's part of it over the
+network between them, by the hosts: `send`, and a `recv-done` at which it is back.
+"""
 
 import re
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
+TRANSFERS = ("send", "recv-done")
 
 
 def kind_of(opcode: str) -> str | None:
@@ -42,6 +47,11 @@ class Slice:
     def links(self) -> tuple[int, ...]:
         """In each dimension, over how many links a chip is reached at the least: two in a ring, one at a line's end."""
         return tuple(2 if side % self.chip.closed == 0 else 1 for side in self.sides)
+
+    @cached_property
+    def column(self) -> list[int]:
+        """A chip of each slice: those that send each other their parts."""
+        return np.unique(self.slices, return_index=True)[1].tolist()
 
     def seconds(self, kind: str, bytes: int, group: list[int]) -> float:
         """bytes: of the whole array where it is gathered, reduced or scattered; of one chip's part for the others.
@@ -94,8 +104,12 @@ class Talk:
     operands: int  # bytes on one chip
     one: Instruction
 
+    @property
+    def between_slices(self) -> bool:
+        return self.one.opcode in TRANSFERS
+
     def seconds(self, chips: Slice) -> float:
-        group = groups(self.one, len(chips.slices))[0]
+        group = chips.column if self.between_slices else groups(self.one, len(chips.slices))[0]
         whole = self.kind in ("all-gather", "collective-broadcast")
         return chips.seconds(self.kind, self.operands * (len(group) if whole else 1), group)
 
@@ -107,6 +121,8 @@ def find(program: ProgramText, within: Computation, one: Instruction) -> Talk | 
         if part == "done":
             return Talk("done", begun(within, one).name, kind, 0, one)
         return _talk(part, one.name, kind, within, one)
+    if one.opcode in TRANSFERS:
+        return _transfer(within, one)
     if one.opcode not in ("fusion", "async-start"):
         return None
     inside = [*program.inside(one)]
@@ -133,6 +149,17 @@ def find(program: ProgramText, within: Computation, one: Instruction) -> Talk | 
 def _talk(part: Any, name: str, kind: str, within: Computation, one: Instruction) -> Talk:
     operands = sum(x.bytes for name in one.operands for x in within.instructions[name].arrays)
     return Talk(part, name, kind, operands, one)
+
+
+def _transfer(within: Computation, one: Instruction) -> Talk | None:
+    """None for one that is not between slices."""
+    says = (one if one.opcode == "send" else within.instructions[one.operands[0]]).attributes
+    written = re.search(r'_xla_megascale_transfer_type="(\w+)"', says)
+    name = re.search(r'_xla_host_transfer_rendezvous="([^"]+)"', says)
+    if written is None or name is None:
+        return None
+    kind = written[1].lower().replace("_", "-")
+    return _talk("start", name[1], kind, within, one) if one.opcode == "send" else Talk("done", name[1], kind, 0, one)
 
 
 def begun(within: Computation, one: Instruction) -> Instruction:

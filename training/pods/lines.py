@@ -26,6 +26,7 @@ SCOPES = {
 }
 LAYOUT = "layout copies"
 COLLECTIVES = "collectives"
+NETWORK = "between slices"
 COPIES = "waits for copies between HBM and the core"
 STACKING = "stacking of residuals"
 _STACKED = {"dynamic_update_slice", "dynamic_slice", "dynamic_index_in_dim", "dynamic_update_index_in_dim"}

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from training.partition import RULES, abstract, parts_of
+from training.partition import abstract, axes_of, parts_of
 from training.pods.collectives import slice_of
 from training.pods.compilation import compile_kept
 from training.pods.kernels import kernels_of
@@ -58,6 +58,7 @@ class Plan:
             "mfu": self.mfu,
             "lines": self.roofline.lines(),
             "known": self.roofline.known(),
+            "network": self.roofline.network(),
             "unknown_loops": self.roofline.unknown_loops,
             "unmeasured_kernels": self.roofline.unmeasured_kernels,
         }
@@ -72,7 +73,7 @@ def plan(program: Program, mesh: Mesh, rows: int, accumulate: int = 1, kept: Pat
     program.check(mesh, rows)
 
     def cut(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        spec = PartitionSpec(None, RULES["batch"], *(None for _ in x.shape[1:]))
+        spec = PartitionSpec(None, axes_of("batch", mesh), *(None for _ in x.shape[1:]))
         return jax.ShapeDtypeStruct((accumulate, *x.shape), x.dtype, sharding=NamedSharding(mesh, spec))
 
     chips = slice_of(mesh)

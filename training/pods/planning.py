@@ -20,7 +20,7 @@ from training.pods.collectives import slice_of
 from training.pods.memory import GIB, DoesNotFit
 from training.pods.plan import plan
 from training.pods.search import Candidate, Found, candidates, cheap, pareto, search, time_a_row
-from training.pods.table import against, breakdown, heading, known, memory, read_told, row
+from training.pods.table import against, breakdown, heading, known, memory, network, read_told, row
 from training.program import Program
 from training.telling import tell
 
@@ -120,7 +120,7 @@ def show_plan(program: Program, mesh: Mesh, loop: LoopConfig, options: argparse.
     told = planned.told(name, _where(options))
     if options.json:
         write_json(options.json, told)
-    tell(f"{memory(told)}\n\n{breakdown(told)}\n\n{known(told)}\n")
+    tell("".join(f"{part}\n\n" for part in (memory(told), breakdown(told), known(told), network(told)) if part)[:-1])
     if options.against:
         tell(f"{against(told, options.against)}\n")
     tell(f"{heading()}\n{row(told)}")

@@ -136,12 +136,32 @@ class ProgramText:
                 yield computation, inner
                 yield from self.inside(inner)
 
-    def trips(self, loop: Instruction) -> int | None:
-        """How often a `while` runs its body, by the constant in its condition; None where there is none."""
+    def trips(self, within: Computation, loop: Instruction) -> int | None:
+        """How often a `while` runs its body: to its limit from its counter's first value, which is 1 where the compiler
+        has put the first turn before the loop. None where there is no limit."""
+        limit = self.limit(loop)
+        return None if limit is None else limit - self._first(within, loop)
+
+    def limit(self, loop: Instruction) -> int | None:
+        """The constant in a `while`'s condition; None where there is none."""
         (condition,) = self.called(loop, "condition")
         found = [*condition, *(inner for one in condition for _, inner in self.inside(one))]
         numbers = [int(x.arguments) for x in found if x.opcode == "constant" and x.arguments.isdigit()]
         return max(numbers, default=None)
+
+    def _first(self, within: Computation, loop: Instruction) -> int:
+        """The value with which the counter begins that the condition compares; 0 where the text does not show it."""
+        (condition,) = self.called(loop, "condition")
+        compared = (condition.instructions[name] for name in condition.root.operands)
+        counter = next((x for x in compared if x.opcode == "get-tuple-element"), None)
+        place = re.search(r"\bindex=(\d+)", counter.attributes) if counter else None
+        given = within.instructions[loop.operands[0]]
+        if place is None or given.opcode != "tuple":
+            return 0
+        one = within.instructions[given.operands[int(place[1])]]
+        while one.opcode == "copy":
+            one = within.instructions[one.operands[0]]
+        return int(one.arguments) if one.opcode == "constant" and one.arguments.isdigit() else 0
 
 
 def read_program(text: str) -> ProgramText:

@@ -26,11 +26,11 @@ def _saved_in(program: ProgramText, within: Computation) -> int:
 
 
 def _is_stacked(program: ProgramText, loop: Instruction, number: int, array: Array) -> bool:
-    """As many as the loop has trips, in HBM, and not what it was given."""
+    """As many as the loop's limit, in HBM, and not what it was given."""
     (body,) = program.called(loop, "body")
     inside = body.instructions[body.root.operands[number]]
     same = inside.opcode == "get-tuple-element" and _index(inside) == number
-    return array.shape[:1] == (program.trips(loop),) and array.in_hbm and not same
+    return array.shape[:1] == (program.limit(loop),) and array.in_hbm and not same
 
 
 def _reaches_a_loop(within: Computation, one: Instruction) -> bool:

@@ -16,14 +16,15 @@ from training.pods.chips import Chip
 from training.pods.collectives import Slice, Talk, begun, find
 from training.pods.costs import copied_bytes, flops, hbm_bytes
 from training.pods.kernels import KERNEL, Kernel
-from training.pods.lines import COLLECTIVES, COPIES, PHASES, Phase, line_of, phase_of
+from training.pods.lines import COLLECTIVES, COPIES, NETWORK, PHASES, Phase, line_of, phase_of
 from training.pods.program_text import Computation, Instruction, ProgramText
 from training.pods.schedules import Scheduled
 
-# How a time is known: by the compiler's schedule, its cycles, FLOPs and bytes, a kernel's own schedule, the links' or
-# HBM's rate.
-How = Literal["scheduled", "estimated", "bounded", "kernel", "collective", "copy"]
-BESIDE: dict[How, str] = {"collective": COLLECTIVES, "copy": COPIES}  # what runs beside the operations
+# How a time is known: by the compiler's schedule, its cycles, FLOPs and bytes, a kernel's own schedule, the rate of the
+# links, of the network between slices, or of HBM.
+How = Literal["scheduled", "estimated", "bounded", "kernel", "collective", "network", "copy"]
+# What runs beside the operations.
+BESIDE: dict[How, str] = {"collective": COLLECTIVES, "network": NETWORK, "copy": COPIES}
 FREE = (
     "parameter",
     "constant",
@@ -34,6 +35,10 @@ FREE = (
     "partition-id",
     "replica-id",
     "async-update",
+    "send",
+    "recv",
+    "send-done",
+    "recv-done",
 )
 
 
@@ -82,11 +87,18 @@ class Roofline:
                     "products": sum(x.flops for x in ones) / self.chip.peak,
                     "HBM": sum(x.bytes for x in ones) / self.chip.hbm_rate,
                     "links": _waited(x for x in ones if x.how == "collective"),
+                    "network": _waited(x for x in ones if x.how == "network"),
                 },
             }
             for name, ones in found.items()
         ]
         return sorted((x for x in lines if x["seconds"]), key=lambda x: -sum(x["seconds"].values()))
+
+    def network(self) -> dict[str, float]:
+        """Between slices, of a chip and step: bytes it sends, at which rate, the seconds they take, and those that the
+        step waits for them."""
+        of, rate = self.known()["network"], self.chip.network
+        return {"bytes": of["busy"] * rate, "rate": rate, "busy": of["busy"], "seconds": of["seconds"]}
 
     def known(self) -> dict[str, dict[str, float]]:
         """How the times are known: operations, the seconds that the step waits for them, and those that they take."""
@@ -151,7 +163,8 @@ class _Step:
 
 @dataclass
 class _Lane:
-    """What runs beside the operations, one after the other: talk over the links, or copies to and from HBM."""
+    """What runs beside the operations, one after the other: talk over the links, or over the network between slices, or
+    copies to and from HBM."""
 
     free: float = 0.0
     begun: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> (its end, the seconds it takes)
@@ -168,13 +181,13 @@ class _Run:
         self.step, self.within, self.times, self.phase = step, within, times, phase
         self.now, self.unknown_loops = 0.0, 0
         self.operations: list[Operation] = []
-        self.links, self.copies = _Lane(), _Lane()
+        self.links, self.network, self.copies = _Lane(), _Lane(), _Lane()
         for one in within:
             self._take(one)
 
     def _take(self, one: Instruction) -> None:
         if one.opcode == "while":
-            trips = self.step.program.trips(one)
+            trips = self.step.program.trips(self.within, one)
             self.unknown_loops += trips is None
             (body,) = self.step.program.called(one, "body")
             self._add(self._inner(one, body, trips or 1), trips or 1)
@@ -182,12 +195,14 @@ class _Run:
             self._add(max((self._inner(one, x, 1) for x in self._branches(one)), key=lambda run: run.now), 1)
         elif (talk := find(self.step.program, self.within, one)) is not None and talk.part != "work":
             self._talk(one, talk)
+        elif one.opcode in FREE:
+            pass
         elif one.opcode.endswith("-start"):
             seconds = copied_bytes(self.within, one) / self.step.chips.chip.hbm_rate
             self.copies.start(one.name, self.now, seconds)
         elif one.opcode.endswith("-done"):
             self._wait(one, self.copies, begun(self.within, one).name, "copy")
-        elif one.opcode not in FREE and (one.opcode != "custom-call" or one.target == KERNEL):
+        elif one.opcode != "custom-call" or one.target == KERNEL:
             seconds, how = self.step.seconds(one, self.within)
             self._record(one, how, seconds, seconds)
 
@@ -205,10 +220,11 @@ class _Run:
         self.unknown_loops += run.unknown_loops
 
     def _talk(self, one: Instruction, talk: Talk) -> None:
+        lane = self.network if talk.between_slices else self.links
         if talk.part != "done":
-            self.links.start(talk.name, self.now, talk.seconds(self.step.chips))
+            lane.start(talk.name, self.now, talk.seconds(self.step.chips))
         if talk.part != "start":
-            self._wait(one, self.links, talk.name, "collective")
+            self._wait(one, lane, talk.name, "network" if talk.between_slices else "collective")
 
     def _wait(self, one: Instruction, lane: _Lane, name: str, how: How) -> None:
         end, busy = lane.begun[name]

@@ -31,14 +31,14 @@ LEAST_TO_MOST = ("full", "dots", "none")  # remat by the memory it leaves in use
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    mesh: tuple[int, int, int]  # data x fsdp x tensor
-    rows: int  # a chip: of a microbatch, over data x fsdp
+    mesh: tuple[int, ...]  # data x fsdp x tensor, of several slices replica x data x fsdp x tensor
+    rows: int  # a chip: of a microbatch, over all but tensor
     remat: str | None  # None: the training has none
     optimizer: str | None
 
     @property
     def batch(self) -> int:
-        return self.rows * self.mesh[0] * self.mesh[1]
+        return self.rows * math.prod(self.mesh[:-1])
 
     def __str__(self) -> str:
         parts = (" x ".join(map(str, self.mesh)), f"{self.rows} rows a chip", self.remat, self.optimizer)
@@ -48,12 +48,13 @@ class Candidate:
 def candidates(
     chips: int, slices: int, rows: Sequence[int], remat: Sequence[str | None], optimizer: Sequence[str | None]
 ) -> list[Candidate]:
-    """All arrangements, of meshes whose slow network between slices is crossed by `data` alone."""
+    """All arrangements, each slice a replica."""
+    chips //= slices
     sides = [n for n in range(1, chips + 1) if chips % n == 0]
     meshes = [
-        (chips // (fsdp * tensor), fsdp, tensor)
+        (*(slices,) * (slices > 1), chips // (fsdp * tensor), fsdp, tensor)
         for fsdp, tensor in itertools.product(sides, sides)
-        if chips % (fsdp * tensor) == 0 and chips // (fsdp * tensor) % slices == 0
+        if chips % (fsdp * tensor) == 0
     ]
     found = itertools.product(meshes, rows, remat, optimizer)
     return [Candidate(mesh=mesh, rows=n, remat=kind, optimizer=by) for mesh, n, kind, by in found]
@@ -77,25 +78,26 @@ def pareto(found: Iterable[tuple[Candidate, Told]]) -> list[tuple[Candidate, Tol
 
 def time_a_row(candidate: Candidate, told: Told) -> float:
     """Seconds of the whole slice; a step may be of several microbatches."""
-    return told["seconds"] / (told["rows"] * candidate.mesh[0] * candidate.mesh[1])
+    return told["seconds"] / (told["rows"] * math.prod(candidate.mesh[:-1]))
 
 
 def cheap(candidate: Candidate, flops_per_row: float, parameters: int, chips: Slice) -> float:
     """Seconds a row, roughly: to order by, no more.
 
     Products at half of the peak, a third more where all is recomputed, a tenth where nothing is (what is saved goes to
-    HBM and back); gradients summed over `data`, weights gathered and gradients scattered over `fsdp`. What crosses
-    `tensor` depends on the model: a tenth more for each doubling.
+    HBM and back); gradients summed over `data`, weights gathered and gradients scattered over `fsdp`, each
+    chip's part of them summed over slices. What crosses `tensor` depends on the model: a tenth more for each doubling.
     """
-    (data, fsdp, tensor), chip = candidate.mesh, chips.chip
+    (*replicas, data, fsdp, tensor), chip = candidate.mesh, chips.chip
     again = {"full": 4 / 3, "none": 1.1}.get(candidate.remat or "", 1.0)
     products = (
         again * flops_per_row * candidate.batch / (len(chips.slices) * 0.5 * chip.peak) * (1 + 0.1 * math.log2(tensor))
     )
     summed = 2 * 4 * parameters / (fsdp * tensor) * (data - 1) / data / chip.link
     gathered = 3 * 4 * parameters / tensor * (fsdp - 1) / fsdp / chip.link
+    crossed = 2 * 4 * parameters / (data * fsdp * tensor) * (1 - 1 / math.prod(replicas)) / chip.network
     updated = 7 * 4 * parameters / (fsdp * tensor) / chip.hbm_rate  # AdamW reads and writes its states once
-    return (products + summed + gathered + updated) / candidate.batch
+    return (products + summed + gathered + crossed + updated) / candidate.batch
 
 
 @dataclass

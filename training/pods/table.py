@@ -96,6 +96,7 @@ def known(told: Told) -> str:
         "kernel": "kernels by their own schedule",
         "bounded": "without either, by their FLOPs and bytes",
         "collective": "collectives by the links' rates",
+        "network": "between slices by the network's rate",
         "copy": "copies beside the operations, by HBM's rate",
     }
     parts = [
@@ -103,15 +104,28 @@ def known(told: Told) -> str:
         for how, one in told["known"].items()
         if one["operations"]
     ]
-    hidden = [told["known"][how] for how in ("collective", "copy")]
+    hidden = [told["known"][how] for how in ("collective", "network", "copy")]
     behind = sum(one["busy"] - one["seconds"] for one in hidden)
-    text = "; ".join(parts) + f"; {_ms(behind, told) or 0} ms of the last two hide"
+    text = "; ".join(parts) + f"; {_ms(behind, told) or 0} ms of what is beside the operations hide"
     estimated = told["estimated_seconds"]
     text += f"; all of them by the compiler's cycles, where it says some: {_ms(estimated, told)} ms"
     text += f", {mfu} MFU" if (mfu := _mfu(estimated, told)) else ""
     loops, kernels = told["unknown_loops"], told["unmeasured_kernels"]
     text += f"; {loops} loops of unknown length counted once" * bool(loops)
     return text + f"; {kernels} kernels were not measured, and are a bound alone" * bool(kernels)
+
+
+def network(told: Told) -> str:
+    """What crosses the network between slices, and what of the step it is; nothing of one slice."""
+    of = told["network"]
+    if not of["bytes"]:
+        return ""
+    waits, sends = (f"{_ms(of[what], told) or 0} ms" for what in ("seconds", "busy"))
+    share, whole = of["seconds"] / told["seconds"], of["busy"] / (told["seconds"] - of["seconds"] + of["busy"])
+    return (
+        f"between slices each chip sends {_size(of['bytes'])} a step, {sends} at {of['rate'] / 1e9:g} GB/s; the step "
+        f"waits for {waits} of it, {share:.1%} of its time, and would for {whole:.1%} if nothing hid"
+    )
 
 
 def read_told(file: Path) -> Told:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.training.pods.programs import LAYERS, V5E, program, slice_
+from tests.training.pods.programs import LAYERS, TRANSFER, V5E, program, slice_
 from training.pods.chips import CHIPS
 from training.pods.collectives import find, groups
 
@@ -46,6 +46,29 @@ def test_between_slices_each_chip_sends_its_part():
     across = 2 * (100 * MB / 16) * 1 / 2 / V5E.network
     assert two.seconds("all-reduce", 100 * MB, [*range(32)]) == pytest.approx(inside + across)
     assert two.seconds("all-reduce", 100 * MB, [0, 16]) == pytest.approx(2 * 100 * MB / 2 / V5E.network)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "sent", "whole"),
+    [
+        ("all-reduce", "ALL_REDUCE", 2 * 3 / 4, 1),  # a reduce-scatter and an all-gather
+        ("all-gather", "ALL_GATHER", 3, 4),
+        ("reduce-scatter", "REDUCE_SCATTER", 3 / 4, 0.25),
+    ],
+)
+def test_what_hosts_send_between_four_slices(name, kind, sent, whole):
+    says, back = TRANSFER.format(name, kind), f"f32[{int(whole * 1024)},1024]{{1,0}}"
+    made = program(
+        "%m = f32[1024,1024]{1,0:T(8,128)} parameter(0)",
+        "%t = token[] after-all()",
+        f"%s = (f32[1024,1024]{{1,0}}, u32[], token[]) send(%m, %t), channel_id=2, {says}",
+        f"%r = ({back}, u32[], token[]) recv(%t), channel_id=1, {says}",
+        f"ROOT %d = ({back}, token[]) recv-done(%r), channel_id=1",
+    ).entry
+    begin, end = (find(None, made, made.instructions[x]) for x in "sd")
+    assert begin.part == "start" and end.part == "done" and begin.name == end.name == f"{name}.1_0"
+    assert begin.between_slices and end.between_slices
+    assert begin.seconds(slice_((2, 2, 1), slices=4)) == pytest.approx(sent * 4 * 2**20 / V5E.network)
 
 
 def test_what_a_program_says_in_its_loops():

@@ -16,8 +16,34 @@ def test_the_compilers_cost_and_the_line_of_the_model():
 
 def test_loops_run_as_often_as_their_condition_says():
     loops = [x for x in LAYERS.entry if x.opcode == "while"]
-    assert [LAYERS.trips(x) for x in loops] == [6, 6]
+    assert [LAYERS.trips(LAYERS.entry, x) for x in loops] == [6, 6]
     assert all(LAYERS.called(x, "body")[0].root.opcode == "tuple" for x in loops)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_loops_first_turn_may_stand_before_it(first):
+    inside = """%body (p: (f32[8], s32[])) -> (f32[8], s32[]) {
+  ROOT %p = (f32[8], s32[]) parameter(0)
+}
+
+%condition (p: (f32[8], s32[])) -> pred[] {
+  %p = (f32[8], s32[]) parameter(0)
+  %n = s32[] constant(12)
+  %i = s32[] get-tuple-element(%p), index=1
+  ROOT %c = pred[] compare(%i, %n), direction=LT
+}
+
+"""
+    made = program(
+        "%a = f32[8] parameter(0)",
+        f"%begin = s32[] constant({first})",
+        "%copy = s32[] copy(%begin)",
+        "%given = (f32[8], s32[]) tuple(%a, %copy)",
+        "ROOT %w = (f32[8], s32[]) while(%given), condition=%condition, body=%body",
+        computations=inside,
+    )
+    loop = made.entry.root
+    assert (made.trips(made.entry, loop), made.limit(loop)) == (12 - first, 12)
 
 
 def test_arrays_are_filled_up_to_tiles():

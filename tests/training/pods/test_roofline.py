@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.training.pods.programs import LAYERS, PRODUCT, V5E, program, slice_
+from tests.training.pods.programs import LAYERS, PRODUCT, TRANSFER, V5E, program, slice_
 from training.pods.bundles import Block
 from training.pods.kernels import Kernel
-from training.pods.lines import COLLECTIVES, line_of, phase_of
+from training.pods.lines import COLLECTIVES, NETWORK, line_of, phase_of
 from training.pods.roofline import roofline
 
 WORK = '%{0} = f32[8]{{0}} fusion(%a), kind=kLoop, calls=%work, backend_config={{"estimated_cycles":"{1}"}}'
@@ -49,6 +49,35 @@ def test_a_collective_hides_behind_what_runs_between_its_ends(cycles):
     (talk,) = [x for x in found.operations if x.how == "collective"]
     assert talk.busy == pytest.approx(takes) and talk.seconds == pytest.approx(max(takes - work, 0))
     assert found.known()["collective"] == {"operations": 1, "seconds": talk.seconds, "busy": talk.busy}
+
+
+@pytest.mark.parametrize("cycles", [1_000, 10_000_000])
+def test_what_crosses_slices_has_a_lane_of_its_own(cycles):
+    """It hides behind the operations and behind what goes over the links."""
+    says = TRANSFER.format("all-reduce", "ALL_REDUCE")
+    made = program(
+        "%a = f32[8]{0} parameter(0)",
+        "%m = f32[1024,1024]{1,0:T(8,128)} parameter(1)",
+        "%t = token[] after-all()",
+        f"%s = (f32[1024,1024]{{1,0}}, u32[], token[]) send(%m, %t), {says}",
+        f"%r = (f32[1024,1024]{{1,0}}, u32[], token[]) recv(%t), {says}",
+        "%g = f32[4096,1024]{1,0} all-gather(%m), replica_groups={{0,1,2,3}}, dimensions={0}",
+        WORK.format("w", cycles),
+        "%e = token[] send-done(%s)",
+        "%d = (f32[1024,1024]{1,0}, token[]) recv-done(%r)",
+        "ROOT %z = f32[8]{0} copy(%w)",
+        computations=NOTHING,
+    )
+    found = roofline(made, slice_((2, 2, 1), slices=2))
+    takes, links = MATRIX / V5E.network, 4 * MATRIX * 3 / 4 / (2 * V5E.link)
+    (across,) = [x for x in found.operations if x.how == "network"]
+    assert across.line == NETWORK and across.seconds == pytest.approx(max(takes - links - cycles / V5E.clock, 0))
+    assert found.network() == pytest.approx(
+        {"bytes": MATRIX, "rate": V5E.network, "busy": takes, "seconds": across.seconds}
+    )
+    (line,) = [x for x in found.lines() if x["line"] == NETWORK] or [{"bounds": {"network": 0}}]
+    assert line["bounds"]["network"] == across.seconds
+    assert {x.how for x in found.operations} == {"collective", "estimated", "bounded", "network"}
 
 
 def test_a_collective_in_fusions_begins_and_ends_by_its_channel():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.pods.programs import slice_
+from tests.training.pods.programs import V5E, slice_
 from training.pods.memory import GIB
 from training.pods.search import Candidate, candidates, cheap, larger, loaded_sources, pareto, search
 
@@ -25,7 +25,7 @@ json.dump(answered, open(answer, "w"))
 """
 
 
-def one(rows: int = 8, remat: str | None = "full", mesh: tuple[int, int, int] = (4, 1, 1)) -> Candidate:
+def one(rows: int = 8, remat: str | None = "full", mesh: tuple[int, ...] = (4, 1, 1)) -> Candidate:
     return Candidate(mesh=mesh, rows=rows, remat=remat, optimizer="adamw")
 
 
@@ -33,19 +33,19 @@ def told(seconds: float, gib: float, rows: int = 8) -> dict:
     return {"seconds": seconds, "rows": rows, "memory": {"all": gib * GIB}}
 
 
-def test_all_meshes_and_between_slices_data_alone():
+def test_all_meshes_and_each_slice_a_replica():
     found = candidates(4, 1, [8, 16], ["full", "none"], ["adamw"])
     meshes = {x.mesh for x in found}
     assert meshes == {(4, 1, 1), (2, 2, 1), (2, 1, 2), (1, 4, 1), (1, 2, 2), (1, 1, 4)} and len(found) == 6 * 2 * 2
     assert {x.mesh for x in candidates(8, 2, [8], [None], [None])} == {
-        (8, 1, 1),
-        (4, 2, 1),
-        (4, 1, 2),
-        (2, 4, 1),
-        (2, 2, 2),
-        (2, 1, 4),
+        (2, 4, 1, 1),
+        (2, 2, 2, 1),
+        (2, 2, 1, 2),
+        (2, 1, 4, 1),
+        (2, 1, 2, 2),
+        (2, 1, 1, 4),
     }
-    assert one(mesh=(2, 2, 1)).batch == 32
+    assert one(mesh=(2, 2, 1)).batch == one(mesh=(2, 2, 1, 4)).batch == 32
 
 
 def test_what_needs_as_much_memory_as_another():
@@ -57,6 +57,8 @@ def test_more_rows_and_what_recomputes_no_product_come_first():
     slice4, kinds = slice_((2, 2, 1)), ["full", "none", "dots"]
     order = sorted(candidates(4, 1, [8, 32], kinds, ["adamw"]), key=lambda x: cheap(x, 1e12, 10**8, slice4))
     assert (order[0].rows, order[0].remat) == (32, "dots") and (order[-1].rows, order[-1].remat) == (8, "full")
+    alone, two = (cheap(x, 0.0, 10**8, slice4) * x.batch for x in (one(mesh=(4, 1, 1)), one(mesh=(2, 4, 1, 1))))
+    assert two - alone == pytest.approx(4e8 / 4 / V5E.network)  # gradients in float32, of each chip its part
 
 
 def test_nothing_beats_what_is_shown():

@@ -5,7 +5,7 @@ import pytest
 from tests.training.pods.programs import LAYERS, slice_
 from training.pods.memory import GIB
 from training.pods.roofline import roofline
-from training.pods.table import against, breakdown, heading, known, memory, row
+from training.pods.table import against, breakdown, heading, known, memory, network, row
 
 
 def told(times: float = 1.0) -> dict:
@@ -30,6 +30,7 @@ def told(times: float = 1.0) -> dict:
         "mfu": 0.25,
         "lines": [line | {"seconds": {p: times * s for p, s in line["seconds"].items()}} for line in found.lines()],
         "known": found.known(),
+        "network": found.network(),
         "unknown_loops": 0,
         "unmeasured_kernels": 0,
     }
@@ -76,6 +77,15 @@ def test_memory_and_how_times_are_known():
     assert cells(line)[1:] == ["0.0500", "4.00", "-3.95"]
     says = known(told())
     assert "by the compiler's cycles: 21 in" in says and "collectives by the links' rates: 4 in" in says
+
+
+def test_what_crosses_between_slices():
+    assert network(told()) == ""
+    two = told() | {"seconds": 0.1, "network": {"bytes": 3 * 2**20, "rate": 3.125e9, "busy": 0.012, "seconds": 0.002}}
+    assert network(two) == (
+        "between slices each chip sends 3.0 MiB a step, 12.0 ms at 3.125 GB/s; the step waits for 2.0 ms of it, 2.0% "
+        "of its time, and would for 10.9% if nothing hid"
+    )
 
 
 def test_side_by_side():

@@ -27,7 +27,7 @@ class TpuConfig:
     accelerator: str = "v5litepod-16"
     """Of each slice, as gcloud calls it."""
     slices: int = 1
-    """So many of it, which --mesh.data crosses."""
+    """So many of it, each a replica (--mesh.replica)."""
     spot: bool = False
     """Cheaper, and may be taken away at any time."""
     zone: str | None = None

@@ -145,7 +145,8 @@ def one_step(mesh: jax.sharding.Mesh, **given) -> tuple[float, dict]:
         return float(sums["loss"][0]), jax.tree.map(np.asarray, state.model)
 
 
-@pytest.mark.parametrize("adversary", [0.0, 0.3])
+# A step without an adversary is the engine's, which is tested on meshes in tests/training.
+@pytest.mark.parametrize("adversary", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_eight_devices_and_microbatches_change_nothing(adversary: float) -> None:
     alone, model = one_step(whole(), adversary=adversary)
     eight = make_mesh(MeshConfig(data=4, fsdp=2))

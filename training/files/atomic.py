@@ -121,8 +121,9 @@ def read_json(file: Path, remedy: str = AGAIN) -> dict[str, Any]:
 def read_objects(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines, none if it is missing; a line that a kill has cut is left out."""
     found = []
-    for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []:
-        with suppress(json.JSONDecodeError):
+    # At line feeds alone: within JSON's strings splitlines would cut, too, such as at U+2028.
+    for line in path.read_bytes().decode(errors="replace").split("\n") if path.exists() else []:
+        with suppress(ValueError, RecursionError):
             found.append(json.loads(line))
     return [one for one in found if isinstance(one, dict)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from training.files.atomic import atomic_write, check_out_file, resumable_write, write_bytes, write_json
+from training.files.atomic import atomic_write, check_out_file, read_objects, resumable_write, write_bytes, write_json
 from training.files.errors import DataError
 
 ROOT = Path(__file__).parents[3]
@@ -172,6 +172,14 @@ def test_json(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "it.json", {"no": object()})
     assert (tmp_path / "it.json").read_text("utf-8") == text and names(tmp_path) == ["it.json"]
+
+
+def test_lines_of_json_end_at_line_feeds_alone(tmp_path):
+    """And what is no object there is left out: cut, too deep, a number too long."""
+    path, rows = tmp_path / "a.jsonl", [{"why": f"a{x}b"} for x in "\u2028\u2029\u0085\x0b\x0c\x1c\r\n"]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("\n".join([*lines, '{"a": 1', "[" * 100_000, "1" * 5000, "[1]"]) + "\r\n", "utf-8", newline="")
+    assert read_objects(path) == rows
 
 
 def test_a_link_to_a_folder_gives_way(tmp_path):

@@ -2,8 +2,11 @@
 and over all restarts, that went to steps whose results it still has.
 
 What lies between two lines of one process is told apart by the later: before a `stepping` it has started, before
-others stepped, less what that line took for itself. A resumed or rewound run has the steps up to where it goes on from;
-those after it were lost. What a process that was killed did after its last line counts as down.
+others stepped, less what that line took for itself. Before an end in failure that got no further than the line before
+it was in a step that came to nothing, such as one that waited for a dead peer: redone, or start where none had begun.
+A resumed or rewound run has the steps up to where it goes on from; those after it were lost. What a process that was
+killed did after its last line counts as down, and so does what the wall clock ran ahead of the process's own: it was
+suspended, or the clock set forward (one set back is not seen).
 """
 
 import time
@@ -25,7 +28,13 @@ KINDS = {
     "down": "down between processes",
 }
 SILENT = 150.0  # s without a line, after which a run is not taken to go on: a bucket has them once a minute
-ENDS = {"finished", "stopped", "diverged", "failed", "interrupted"}
+JUMP = 1.0  # s that the wall clock runs ahead of the monotonic one between two lines: less is rounding
+FAILURES = {"diverged", "failed", "interrupted"}
+ENDS = {"finished", "stopped", *FAILURES}
+STARTS = {"begun", "resumed", "rewound"}  # before the first step from there
+# Of a line, and the types of each.
+READ: dict[str, set[type]] = {"event": {str}, **dict.fromkeys(("step", "since"), {int})}
+READ |= dict.fromkeys(("time", "seconds", "waited", "took"), {int, float})
 
 
 class Stretch(NamedTuple):
@@ -38,7 +47,8 @@ class Stretch(NamedTuple):
 
 @dataclass
 class Watched:
-    stretches: list[Stretch] = field(default_factory=list)
+    steps: list[Stretch] = field(default_factory=list)  # that the run still has, and the waiting within them, in order
+    others: list[Stretch] = field(default_factory=list)
     ends: list[tuple[float, str]] = field(default_factory=list)  # s since 1970, and why each process ended
     step: int = 0
     last: float = 0.0  # line, s since 1970
@@ -47,9 +57,14 @@ class Watched:
     told: Counter[str] = field(default_factory=Counter)  # events by name
 
     @property
+    def stretches(self) -> list[Stretch]:
+        return [*self.others, *self.steps]
+
+    @property
     def seconds(self) -> dict[str, float]:
         """By kind."""
-        return {kind: sum(x.seconds for x in self.stretches if x.kind == kind) for kind in KINDS}
+        stretches = self.stretches
+        return {kind: sum(x.seconds for x in stretches if x.kind == kind) for kind in KINDS}
 
     @property
     def wall(self) -> float:
@@ -61,8 +76,16 @@ class Watched:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of a file, none if it is missing; lines cut off by a kill are left out."""
-    return [event for event in read_objects(path) if {"event", "time", "seconds", "step", "waited"} <= event.keys()]
+    """The events of a file, none if it is missing; lines cut off by a kill are left out, as are those no run wrote."""
+    return [event for event in read_objects(path) if _is_event(event)]
+
+
+def _is_event(line: dict[str, Any]) -> bool:
+    """Has it all that is read here, each of its kind, and no number that is infinite, or none?"""
+    line = {"took": 0, "since": 0, **line}
+    return all(type(line.get(name)) in kinds for name, kinds in READ.items()) and all(
+        abs(line[name]) < 1e15 for name in READ if name != "event"
+    )
 
 
 def watched(events: list[dict[str, Any]], now: float | None = None) -> Watched:
@@ -86,9 +109,9 @@ def watched(events: list[dict[str, Any]], now: float | None = None) -> Watched:
         raise ValueError("no run has begun here yet: events.jsonl is missing, or has no line that says so")
     run.step, run.last, run.going = before["step"], before["time"], before["event"] not in ENDS
     if before["event"] != "finished" and now > run.last:
-        kind = "counted" if run.going and before["event"] not in ("begun", "resumed", "rewound") else "start"
-        silent = Stretch(kind if run.going and now - run.last < SILENT else "down", run.last, now - run.last)
-        run.stretches.append(silent._replace(first=run.step, last=run.step))
+        kind = "start" if before["event"] in STARTS else "counted"
+        kind = kind if run.going and now - run.last < SILENT else "down"
+        run.others.append(Stretch(kind, run.last, now - run.last))
     return run
 
 
@@ -101,40 +124,43 @@ def _begins(run: Watched, before: dict[str, Any] | None, event: dict[str, Any]) 
         run.ends.append((before["time"], f"no word after step {before['step']:,}: killed, or its machine was lost"))
     if before["event"] != "finished":
         process = min(max(before["time"], begin - event["seconds"]), begin)
-        run.stretches.append(Stretch("down", before["time"], max(process - before["time"], 0.0)))
-        run.stretches.append(Stretch("start", process, begin - process))
+        run.others.append(Stretch("down", before["time"], max(process - before["time"], 0.0)))
+        run.others.append(Stretch("start", process, begin - process))
     _lose(run, event["step"])
 
 
 def _goes_on(run: Watched, before: dict[str, Any], event: dict[str, Any]) -> None:
-    name, begin, seconds = event["event"], before["time"], event["seconds"] - before["seconds"]
+    name, seconds = event["event"], max(event["seconds"] - before["seconds"], 0.0)
+    begin, reached = event["time"] - seconds, event.get("since", event["step"])
+    if begin - before["time"] > JUMP:
+        run.others.append(Stretch("down", before["time"], begin - before["time"]))
     if name in ("finished", "stopped"):
-        run.stretches.append(Stretch("saving", begin, seconds))
-    elif name == "stepping":
-        run.stretches.append(Stretch("start", begin, seconds))
+        run.others.append(Stretch("saving", begin, seconds))
+    elif name == "stepping" or (name in FAILURES and before["event"] in STARTS):
+        run.others.append(Stretch("start", begin, seconds))
+    elif name in FAILURES and reached <= before["step"]:
+        run.others.append(Stretch("redone", begin, seconds))
     else:
         took = min(event.get("took", 0.0), seconds)
         waited = min(max(event["waited"] - before["waited"], 0.0), seconds - took)
-        reached = event.get("since", event["step"])
         steps = Stretch("counted", begin, seconds - took - waited, before["step"], reached)
         waiting = Stretch("waiting", begin + steps.seconds, waited, before["step"], reached)
-        run.stretches += [steps, waiting]
+        run.steps += [steps, waiting]
         if kind := {"evaluated": "evaluation", "saved": "saving"}.get(name):
-            run.stretches.append(Stretch(kind, begin + seconds - took, took))
+            run.others.append(Stretch(kind, begin + seconds - took, took))
 
 
 def _lose(run: Watched, step: int) -> None:
     """Of the steps after this one nothing is left: they are done again."""
     kept = list[Stretch]()
-    for one in run.stretches:
-        if one.kind not in ("counted", "waiting") or one.last <= step:
-            kept.append(one)
-            continue
+    while run.steps and run.steps[-1].last > step:
+        one = run.steps.pop()
         share = max(step - one.first, 0) / (one.last - one.first) if one.last > one.first else 0.0
         good = one.seconds * share  # steps of one stretch are taken to be alike
-        kept.append(one._replace(seconds=good, last=step))
-        kept.append(Stretch("redone", one.begin + good, one.seconds - good))
-    run.stretches = kept
+        if good:
+            kept.append(one._replace(seconds=good, last=step))
+        run.others.append(Stretch("redone", one.begin + good, one.seconds - good))
+    run.steps += reversed(kept)
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """What a run's time went to: of a log written by hand, worked out on paper, and of a run that is killed, by our own
 clock."""
 
+import json
 import os
 import subprocess
 import sys
@@ -89,6 +90,53 @@ def test_a_run_is_watched_while_it_goes_on_and_when_nothing_more_is_heard():
     assert table(going, 1164 + 60).startswith("last step 80, 60.0 s ago; it goes on\n16 devices (TPU v5 lite), 4 proc")
     assert silent.seconds["counted"] == pytest.approx(90 + 29) and silent.seconds["down"] == 180
     assert table(silent, 1164 + 180).startswith("last step 80, 3.0 min ago; nothing has been written since")
+
+
+@pytest.mark.parametrize("end", ["failed", "interrupted", "diverged"])
+def test_what_came_before_an_end_without_a_further_step_is_redone(end):
+    """Saved at 1134; for 60 s a peer is silent; the next process begins at 1200."""
+    first, again = [*FIRST[:4], (end, 194, 50, 6, {})], [("resumed", 5, 50, 0, {}), ("stepping", 15, 50, 0, {})]
+    found = watched([*lines(first, 1000), *lines(again, 1200)], now=1215).seconds
+    assert found == pytest.approx(dict.fromkeys(KINDS, 0) | {
+        "counted": 90, "redone": 60, "start": 20 + 5 + 10, "evaluation": 10, "saving": 6, "waiting": 4, "down": 6,
+    })  # fmt: skip
+
+
+def test_an_end_before_the_first_step_was_start():
+    found = watched(lines([FIRST[0], ("failed", 24, 0, 0, {"why": "no memory"})], 1000), now=1024).seconds
+    assert found == dict.fromkeys(KINDS, 0) | {"start": 20}
+
+
+@pytest.mark.parametrize(("later", "down"), [(3600, 3600), (0.4, 0), (-3600, 0)])
+def test_a_suspended_hour_is_down_and_a_clock_set_back_is_none(later, down):
+    """Of the 30 s from 1134 to 1164 by the process's own clock."""
+    log = lines(FIRST, 1000)
+    log[-1]["time"] += later
+    found = watched(log, now=log[-1]["time"])
+    assert found.seconds["down"] == down and found.seconds["counted"] == pytest.approx(90 + 29)
+
+
+def test_many_restarts_are_read_in_no_time():
+    """2,000 at step 50, each with 20 lines of steps that are lost: half a minute if each looks at all before it."""
+    log, steps = lines(FIRST[:4], 1000), [("at", 30 + x, 50 + x, 0, {}) for x in range(1, 21)]
+    for number in range(2000):
+        log += lines([("resumed", 5, 50, 0, {}), ("stepping", 30, 50, 0, {}), *steps], 2000 + 60 * number)
+    began = time.process_time()
+    found = watched(log, now=log[-1]["time"]).seconds
+    assert time.process_time() - began < 5
+    assert found["redone"] == pytest.approx(20 * 1999) and found["counted"] == pytest.approx(90 + 20)
+
+
+def test_lines_that_no_run_wrote_are_left_out(tmp_path):
+    path, (good,) = tmp_path / "events.jsonl", lines(FIRST[3:4], 1000)
+    wrong = [
+        {"event": ["saved"]}, {"event": None}, {"time": "x"}, {"time": True}, {"time": float("nan")}, {"time": 1e300},
+        {"seconds": None}, {"step": None}, {"step": 1.5}, {"step": 10**400}, {"waited": []}, {"took": "1"},
+        {"since": None},
+    ]  # fmt: skip
+    rows = [*({**good, **one} for one in wrong), {"event": "saved"}, good]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_events(path) == [good]
 
 
 def test_what_is_no_run_is_said(tmp_path):

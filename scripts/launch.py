@@ -26,9 +26,7 @@ step. tpu runs gcloud; the others print a file for sbatch, kubectl or sky."""
 
 
 def main() -> None:
-    import tyro
-
-    from training.flags import plain_refusals
+    from training.flags import parse_command
     from training.pods.launching import jobset, skypilot, slurm, tpu
     from training.pods.launching.job import Work, with_job
 
@@ -37,10 +35,7 @@ def main() -> None:
         "tpu": tpu.TpuConfig, "slurm": slurm.SlurmConfig, "jobset": jobset.JobSetConfig,
         "skypilot": skypilot.SkyPilotConfig,
     }  # fmt: skip
-    with plain_refusals():
-        config: Any = tyro.extras.subcommand_cli_from_dict(
-            kinds, args=sys.argv[1:at], prog=prog("launch"), description=ABOUT
-        )
+    config = parse_command(kinds, args=sys.argv[1:at], prog=prog("launch"), description=ABOUT)
     given = sys.argv[at + 1 :]
     work = with_job(Work(*_split(given)), config.job) if given else None
     if isinstance(config, tpu.TpuConfig):
@@ -62,12 +57,14 @@ def main() -> None:
 
 def _split(given: list[str]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     """(the command's words, its arguments, its name for a plan). Raises ValueError for what is no training."""
+    from training.flags import masked
+
     words = [given[0].removeprefix("scripts."), *given[1:]]
     for plan, command in TRAININGS.items():
         if (*words[: len(command)],) == command:
             return command, (*words[len(command) :],), plan
     known = ", ".join(f"scripts.{' '.join(command)}" for command in TRAININGS.values())
-    raise ValueError(f"{' '.join(given[:2])!r} is no training: give one of {known}")
+    raise ValueError(f"{masked(' '.join(given[:2]))!r} is no training: give one of {known}")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ from . import prog
 
 
 def main() -> object:
-    import tyro
-
     from retrieval.matching.commands.align import AlignConfig, align
     from retrieval.matching.commands.anonymise import AnonymiseConfig, anonymise
     from retrieval.matching.commands.predict import PredictConfig, predict
     from retrieval.matching.commands.score import ScoreConfig, score
     from retrieval.matching.commands.train import TrainConfig, train
-    from training.flags import plain_refusals
+    from training.flags import parse_command
 
     run_of: dict[type, Callable[[Any], Any]] = {
         AnonymiseConfig: anonymise,
@@ -25,12 +23,11 @@ def main() -> object:
         PredictConfig: predict,
         ScoreConfig: score,
     }
-    with plain_refusals():
-        config = tyro.extras.subcommand_cli_from_dict(
-            {kind.__name__.removesuffix("Config").lower(): kind for kind in run_of},
-            prog=prog("match_anonymised"),
-            description="Match texts whose characters are numbers: find what these may be, train, predict, score.",
-        )
+    config = parse_command(
+        {kind.__name__.removesuffix("Config").lower(): kind for kind in run_of},
+        prog=prog("match_anonymised"),
+        description="Match texts whose characters are numbers: find what these may be, train, predict, score.",
+    )
     return run_of[type(config)](config)
 
 

@@ -9,12 +9,10 @@ from . import prog
 
 
 def main() -> None:
-    import tyro
-
     from retrieval.search import commands as search
     from retrieval.search import store
     from retrieval.search.page.serving import serve
-    from training.flags import plain_refusals
+    from training.flags import parse_command
 
     run_of: dict[type, Callable[[Any], Any]] = {
         store.BuildConfig: store.build,
@@ -23,12 +21,11 @@ def main() -> None:
         search.EvaluateIndexConfig: search.evaluate,
         search.ServeConfig: serve,
     }
-    with plain_refusals():
-        config = tyro.extras.subcommand_cli_from_dict(
-            {kind.__name__.removesuffix("Config").removesuffix("Index").lower(): kind for kind in run_of},
-            prog=prog("search"),
-            description="Search texts by meaning: build an index, add to it, query it, evaluate it, serve it.",
-        )
+    config = parse_command(
+        {kind.__name__.removesuffix("Config").removesuffix("Index").lower(): kind for kind in run_of},
+        prog=prog("search"),
+        description="Search texts by meaning: build an index, add to it, query it, evaluate it, serve it.",
+    )
     run_of[type(config)](config)
 
 

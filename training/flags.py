@@ -1,9 +1,10 @@
 """Command lines out of frozen dataclasses, and presets: a preset is the value that a command's flags then change."""
 
 import io
+import re
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from traceback import walk_tb
@@ -117,30 +118,47 @@ def parse_preset(
     named = [b for a, b in zip(args, args[1:], strict=False) if a == "--preset"]
     named += [a.split("=", 1)[1] for a in args if a.startswith("--preset=")]
     preset = named[-1] if named and named[-1] in presets else default
-    with plain_refusals():
-        return tyro.cli(kind, prog=prog, args=args, default=default_of(preset), description=description)
+    options = {"default": default_of(preset), "description": description}
+    return parse_flags(kind, args=args, prog=prog, **options)
 
 
 def parse_flags(kind: Callable[..., Config], *, args: Sequence[str] | None = None, prog: str, **options: Any) -> Config:
     """What the flags make of a config's class, or of a function of configs, which is to run nothing yet: standard error
     is held back. Raises ValueError as configs do; what is no flag, or no value of its kind, ends the process.
     """
-    with plain_refusals():
-        return tyro.cli(kind, args=args, prog=prog, **options)
+    return _plainly(lambda given: tyro.cli(kind, args=given, prog=prog, **options), args)
 
 
-@contextmanager
-def plain_refusals() -> Iterator[None]:
+def parse_command(
+    kinds: Mapping[str, Callable[..., Any]], *, args: Sequence[str] | None = None, prog: str, description: str
+) -> Any:
+    """The same of the kind that the first word names."""
+    cli = tyro.extras.subcommand_cli_from_dict
+    return _plainly(lambda given: cli({**kinds}, args=given, prog=prog, description=description), args)
+
+
+def masked(text: str) -> str:
+    """Without the URLs in it: that of a webhook is a secret, under whatever flag it was typed."""
+    return re.sub(r"(?i)https?://\S+", "https://…", text)
+
+
+def _plainly(parse: Callable[[Sequence[str]], Config], args: Sequence[str] | None) -> Config:
     """Lets the ValueError of a config through that is being made of flags; the library would show it in a box, under
-    the name that the part of the config has in the code."""
+    the name that the part of the config has in the code. What the library itself refuses is shown without URLs."""
+    args = sys.argv[1:] if args is None else args
     shown = io.StringIO()
     try:
         with redirect_stderr(shown):
-            yield
+            return parse(args)
     except SystemExit as left:
         if refused := _refusal(left):
-            shown.truncate(0)
+            shown = io.StringIO()
             raise refused from None
+        plain = [masked(arg) for arg in args]
+        if left.code and plain != [*args]:
+            shown = io.StringIO()  # what was shown may have a URL on several lines
+            with redirect_stderr(shown), suppress(SystemExit):
+                parse(plain)
         raise
     finally:
         sys.stderr.write(shown.getvalue())

@@ -12,7 +12,7 @@ import pytest
 import tyro
 
 from training.command import STOPPED, Stopped, as_typed, run
-from training.flags import FLAT, one_of, parse_flags
+from training.flags import FLAT, one_of, parse_command, parse_flags
 from training.loop import Diverged, Trained
 from training.ranges import check_ranges
 
@@ -130,6 +130,21 @@ def test_what_is_no_value_of_a_flag_is_told_by_the_parser(capsys):
         with pytest.raises(SystemExit, match="2"):
             parse_flags(Whole, prog="it", args=args)
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--alrt", "--alrt=", "--steps"])
+def test_a_url_is_shown_in_no_refusal_of_a_flag(flag, capsys):
+    """Though the box of the refusal cuts a long one into lines."""
+    url = f"https://hooks.example/{'SECRET/' * 30}"
+    args = ["--samples", "1", *([flag + url] if flag.endswith("=") else [flag, url])]
+    for parse in (
+        lambda: parse_flags(Whole, prog="it", args=args),
+        lambda: parse_command({"whole": Whole, "part": Part}, prog="it", args=["whole", *args], description="d"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            parse()
+        said = capsys.readouterr().err
+        assert "https://…" in said and flag.rstrip("=") in said and "SEC" not in said and "CRET" not in said
 
 
 def test_a_message_that_begins_with_no_field_stays(tmp_path):

@@ -129,6 +129,7 @@ def faults(value: object, schema: dict, at: str = "") -> list[str]:
             ["slurm", "--name", "b", "--", "scripts.embed"],
             "'scripts.embed' is no training: give one of scripts.pretrain,",
         ),
+        (["slurm", "--name", "b", "--", "--alert", "https://h/S"], "'--alert https://…' is no training: give one of"),
         (["tpu", "up", "--name", "b", *BASE], "--folder is not given: 4 hosts need one that all see"),
         (["tpu", "up", "--name", "b", *BASE, "--folder=runs/b"], "--folder runs/b is on each host's own disk: 4 hosts"),
         (

@@ -3,11 +3,19 @@
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import PurePath
+from typing import Any
+
+from training.files.buckets import path_of
 
 # Of gcloud, the label of a DNS name: https://docs.cloud.google.com/compute/docs/naming-resources. Shorter by what is
 # added to it for each slice and host.
 NAME = r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?"
+# Control characters, line separators and what is no character: in a comment or a block of YAML, and in a batch file,
+# some of them end a line, for some readers.
+BREAKS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+BUCKET = re.compile(r"gs://[^/*?#\[\]]+(/[^*?#\[\]]*)?")  # what path_of takes, which would first look for credentials
 OWN_DISKS = ("/tmp", "/var", "/dev/shm", "/local")  # where a cluster's hosts share nothing
 
 
@@ -23,6 +31,7 @@ class Job:
     """Print what would be run, and run nothing."""
 
     def __post_init__(self):
+        check_words(self)
         if not re.fullmatch(NAME, self.name):
             raise ValueError(
                 f"name is {self.name!r}: it must begin with a letter, have lower-case letters, digits and -, end with "
@@ -39,14 +48,31 @@ class Work:
     plan: str  # its name for scripts.plan
 
     def __post_init__(self):
-        if any("\n" in word or "\0" in word for word in self.arguments):
-            raise ValueError("a line break in the arguments of the training: no batch file holds it")
+        if any(map(BREAKS.search, self.arguments)):
+            raise ValueError(
+                "a line break in the arguments of the training, or another control character: no batch file holds it"
+            )
 
     def value(self, flag: str) -> str | None:
         """Of the last --flag VALUE or --flag=VALUE."""
         pairs = zip(self.arguments, (*self.arguments[1:], ""), strict=False)
         found = [b if a == flag else a.partition("=")[2] for a, b in pairs if a == flag or a.startswith(f"{flag}=")]
         return found[-1] if found else None
+
+
+def check_words(config: Any) -> None:
+    """Raises ValueError for BREAKS in the words of a config, which come into files whose lines count."""
+    for name in (field.name for field in fields(config)):
+        value = getattr(config, name)
+        words = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(word, str) and BREAKS.search(word) for word in words):
+            raise ValueError(f"{name} has a line break or another control character: give it without")
+
+
+def check_wheel(path: str) -> None:
+    """Raises ValueError for a wheel whose name a shell or YAML could read as anything else."""
+    if not re.fullmatch(r"[\w.+-]+\.whl", PurePath(path).name, re.ASCII):
+        raise ValueError(f"wheel is {path!r}: give a file whose name ends in .whl, of letters, digits, '.', _, + and -")
 
 
 def with_job(work: Work, job: Job) -> Work:
@@ -60,10 +86,13 @@ def with_job(work: Work, job: Job) -> Work:
 
 
 def check_folder(work: Work, hosts: int, *, shared: bool) -> None:
-    """Raises ValueError for a run's folder on a host's own disk where there are several: the others would not see it.
-    shared: the hosts see the same files, but for OWN_DISKS."""
+    """Raises ValueError for a run's folder that is no path on a disk or in a bucket, and for one on a host's own disk
+    where there are several: the others would not see it. shared: the hosts see the same files, but for OWN_DISKS."""
     folder = work.value("--folder")
-    if hosts == 1 or (folder and "://" in folder):
+    in_bucket = folder is not None and BUCKET.fullmatch(folder)
+    if folder is not None and not in_bucket:
+        path_of(folder, "folder")
+    if hosts == 1 or in_bucket:
         return
     if not shared or (folder and folder.startswith(OWN_DISKS)):
         told = f"--folder {folder} is on each host's own disk" if folder else "--folder is not given"

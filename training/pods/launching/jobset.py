@@ -13,7 +13,7 @@ import tyro
 
 from training.flags import FLAT
 from training.pods.launching.accelerators import Slice, slice_named
-from training.pods.launching.job import Job, Work, check_folder, shell, words_of
+from training.pods.launching.job import Job, Work, check_folder, check_words, shell, words_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class JobSetConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "slice", slice_named(self.accelerator))
+        check_words(self)
         if self.slices < 1 or self.restarts < 0:
             raise ValueError(f"slices is {self.slices}, restarts {self.restarts}: 1 and 0 are the least")
         if self.slices > 1 and self.hosts == 1:

@@ -9,7 +9,7 @@ from typing import Annotated
 from training.command import STOPPED
 from training.flags import FLAT
 from training.pods.launching.accelerators import slice_named
-from training.pods.launching.job import Job, Work, check_folder, looped
+from training.pods.launching.job import Job, Work, check_folder, check_wheel, check_words, looped
 from training.pods.launching.jobset import quoted
 
 
@@ -28,6 +28,8 @@ class SkyPilotConfig:
     """This project as python -m pip wheel --no-deps -w dist . makes it."""
 
     def __post_init__(self):
+        check_words(self)
+        check_wheel(self.wheel)
         if not re.fullmatch(r"[\w.-]+(:\d+)?", self.accelerators):
             raise ValueError(f"accelerators is {self.accelerators!r}: give a name and a number, such as H100:8")
         if self.nodes < 1 or (self.nodes > 1 and self.is_tpu):

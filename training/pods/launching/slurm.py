@@ -6,7 +6,7 @@ from typing import Annotated
 
 from training.command import STOPPED
 from training.flags import FLAT
-from training.pods.launching.job import Job, Work, check_folder, looped, shell
+from training.pods.launching.job import Job, Work, check_folder, check_words, looped, shell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class SlurmConfig:
     """A folder that all hosts see, of a Python environment in which this project is installed."""
 
     def __post_init__(self):
+        check_words(self)
         for name in ("nodes", "gpus", "cpus"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")

@@ -13,7 +13,7 @@ import tyro
 
 from training.flags import FLAT
 from training.pods.launching.accelerators import Slice, slice_named
-from training.pods.launching.job import Job, Work, check_folder, looped, shell
+from training.pods.launching.job import Job, Work, check_folder, check_wheel, check_words, looped, shell
 
 Action = Literal["up", "logs", "stop", "delete"]
 
@@ -46,6 +46,8 @@ class TpuConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "slice", slice_named(self.accelerator))
+        check_words(self)
+        check_wheel(self.wheel)
         if self.slices < 1:
             raise ValueError(f"slices is {self.slices}: it must be 1 or more")
 

@@ -19,9 +19,16 @@ import yaml
 from scripts import plan
 from scripts.launch import TRAININGS
 from tests.training.pods.launching.launched import AWKWARD, BASE, ROOT, RUN, launch, looped, made
+from training.pods.launching import tpu
 from training.pods.launching.accelerators import SLICES, slice_named
+from training.pods.launching.job import Job, Work, check_folder
+from training.pods.launching.jobset import JobSetConfig
+from training.pods.launching.skypilot import SkyPilotConfig
+from training.pods.launching.slurm import SlurmConfig
+from training.pods.launching.tpu import TpuConfig
 
 HERE = Path(__file__).parent
+ONE = Work(("pretrain",), ("--folder", "gs://b/r"), "pretrain")
 GOLDENS = {
     "v5litepod-16": ["tpu", "up", "--name", "base", "--zone", "us-west4-a"],
     "v5litepod-256-2": ["tpu", "up", "--name", "base", "--accelerator", "v5litepod-256", "--slices", "2", "--spot"],
@@ -154,6 +161,56 @@ def test_what_cannot_be_is_one_line(arguments, line):
     done = launch(*arguments)
     assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {line}")
+
+
+BREAKS = "\n\r\t\v\f\x00\x1b\x1c\x7f\x85\u2028\u2029\udcff\ufffe"
+
+
+@pytest.mark.parametrize("character", BREAKS, ids=ascii)
+def test_nothing_that_may_end_a_line_comes_into_what_is_made(character):
+    odd, job = f"a{character}b: c", Job(name="b")
+    for make, said in [
+        (lambda: Work(("pretrain",), ("--data", odd), "pretrain"), "a line break in the arguments of the training"),
+        (lambda: Job(name="b", folder=odd), "folder has a line break"),
+        (lambda: Job(name="b", data=("x", odd)), "data has a line break"),
+        (lambda: Job(name=f"b{character}"), "name has a line break"),
+        (lambda: JobSetConfig(job=job, image=odd), "image has a line break"),
+        (lambda: JobSetConfig(job=job, image="i", cluster=odd), "cluster has a line break"),
+        (lambda: TpuConfig(action="up", job=job, zone=odd), "zone has a line break"),
+        (lambda: TpuConfig(action="up", job=job, wheel=f"{odd}/a.whl"), "wheel has a line break"),
+        (lambda: SkyPilotConfig(job=job, infra=odd), "infra has a line break"),
+        (lambda: SlurmConfig(job=job, environment=odd), "environment has a line break"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{said}"):
+            make()
+
+
+@pytest.mark.parametrize(
+    "wheel", ['dist/a"; touch pwned; ".whl', "dist/$(touch pwned).whl", "`x`.whl", "a b.whl", "轮.whl", "dist/", "x"]
+)
+def test_a_wheels_name_says_nothing_to_a_shell(wheel):
+    job = Job(name="b")
+    for make in (lambda: TpuConfig(action="up", job=job, wheel=wheel), lambda: SkyPilotConfig(job=job, wheel=wheel)):
+        with pytest.raises(ValueError, match="^wheel is .*: give a file whose name ends in .whl"):
+            make()
+    assert "'it is/a-1.0+cu12.whl'" in tpu.script(TpuConfig(action="up", job=job, wheel="it is/a-1.0+cu12.whl"), ONE)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("s3://b/r", "folder is s3://b/r: a path on a disk or gs://BUCKET/NAME"),
+        ("https://h/r", "folder is https://h/r: a path on a disk or gs://BUCKET/NAME"),
+        ("", "folder is '': give a path"),
+        ("gs://", "folder is gs://: name the bucket"),
+        ("gs://b/r*", r"folder is gs://b/r\*: give a name without"),
+    ],
+)
+def test_a_folder_that_the_training_would_refuse_is_refused_here(folder, said):
+    for hosts in (1, 4):
+        for shared in (True, False):
+            with pytest.raises(ValueError, match=f"^{said}"):
+                check_folder(Work(("pretrain",), ("--folder", folder), "pretrain"), hosts, shared=shared)
 
 
 def test_one_host_may_have_a_folder_of_its_own_and_no_others_to_join():

@@ -1,9 +1,11 @@
 """A store of Google Cloud's on this machine, for tests: the emulator of gcp-storage-emulator, which several clients may
-ask at once, with what it lacks: conditions on an object's generation, and failures on purpose.
+ask at once, with what it lacks: conditions on an object's generation, and failures on purpose, before a request is
+handled or after.
 
 As a command it serves until it is killed: python -m tests.gcs PORT FOLDER [FAILING]. One of FAILING requests fails.
 """
 
+import io
 import json
 import logging
 import os
@@ -36,10 +38,20 @@ class Handler(RequestHandler):
         with self.served.lock:
             query = {name: values[0] for name, values in parse_qs(urlparse(self.path).query).items()}
             full = self.served.full and self.command in ("POST", "PUT")
-            if (status := 403 if full else self.served.failure()) or not self._meets(query):
+            if (status := 403 if full else self.served.failure(self.path)) or not self._meets(query):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 return self._refuse(status or 412)
+            if self.served.loses(self.command):
+                return self._lose(handle)
             handle()
+
+    def _lose(self, handle) -> None:
+        """Done, and nobody hears of it: the connection ends without an answer."""
+        answered, self.wfile = self.wfile, io.BytesIO()
+        try:
+            handle()
+        finally:
+            self.wfile, self.close_connection = answered, True
 
     def _meets(self, query: dict[str, str]) -> bool:
         """Is the object of the generation that the request asks for?"""
@@ -88,12 +100,19 @@ class Served:
         self.storage = Storage(use_memory_fs=folder is None, data_dir=folder)
         self.lock = threading.RLock()
         self.failing, self._random = failing, random.Random(seed)
+        self.losing = 0  # the answer to one of so many requests that change something is lost
+        self.lost = 0  # answers, so far
         self.full = False  # takes nothing any more
         buckets.create_bucket(BUCKET, self.storage)
 
-    def failure(self) -> int:
-        """429 or 503 for one of `failing` requests, else 0."""
+    def failure(self, path: str) -> int:
+        """429 or 503 for one of `failing` requests, else 0; a test may put another in its place, by the path."""
         return self._random.choice((429, 503)) if self.failing and not self._random.randrange(self.failing) else 0
+
+    def loses(self, command: str) -> bool:
+        lost = command != "GET" and self.losing and not self._random.randrange(self.losing)
+        self.lost += bool(lost)
+        return bool(lost)
 
 
 class Quiet(server.ThreadingHTTPServer):

@@ -161,8 +161,8 @@ def move(folder: Path, to: Path) -> None:
 def write_if(path: Path, content: bytes, generation: int) -> int:
     """Writes an object on the condition that it is of this generation, 0 for none that is there; its generation then.
 
-    `content` is to be like no other: by it is known what was written although its answer was lost. Raises
-    FileExistsError where the object is of another generation.
+    `content` is to be like no other writer's: by it is known what was written although its answer was lost, even of
+    an earlier call that failed. Raises FileExistsError where the object is of another generation and content.
     """
     store, (bucket, name) = _store(), _named(path)
     try:

@@ -3,7 +3,9 @@
 A lease is an object that its holder writes again and again; whoever sees it unchanged for long enough takes it over.
 Who has it is decided by the store alone, which writes on the condition of the generation that was seen; and how long it
 stood unchanged is told by one's own monotonic clock: no two clocks are compared, and none is read that may jump. (Gray
-and Cheriton, 1989; a generation is a fencing token.)
+and Cheriton, 1989.) That condition is the lease's alone: whatever else a holder writes, the store takes from anybody. A
+holder that stood still, and was followed, can write until it sees what time it is, a sixtieth of `dead` after it goes
+on at the latest; and what it had sent before may still come.
 """
 
 import json
@@ -33,11 +35,12 @@ def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[N
 
     One of a dead process of this machine is taken over at once, any other after `dead` seconds. Raises DataError,
     unless `wait`, as soon as its holder is seen to be alive. A process that has not written its own for `dead` seconds,
-    because it stood still or its store did not answer, ends at once: another may have taken it over.
+    because it stood still or its store did not answer, ends at once: another may have taken it over. To give it back
+    takes a sixth of `dead` at most: where the store does not answer then, it stays, as of a process that is dead.
     """
-    held, last = _acquired(
-        place, wait, dead
-    )  # last: before the last writing, so that nobody counts from an earlier one
+    about = _about()
+    # last: before the last writing, so that nobody counts from an earlier one
+    held, last = _acquired(place, about, wait, dead)
     done = threading.Event()
 
     def keep() -> None:
@@ -45,11 +48,14 @@ def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[N
         while not done.wait(dead / 6):
             began = time.monotonic()
             try:
-                held, last = write_if(place, _about(), held), began
+                held, last = write_if(place, about, held), began
             except FileExistsError:
-                _end(f"{place}: taken over by another run, as this one stood still; it ends")
+                if not done.is_set():
+                    _end(f"{place}: taken over by another run, as this one stood still; it ends")
             except Exception as error:  # the store does not answer; it may yet
                 tell(f"{place}: cannot be written now ({type(error).__name__}: {error})")
+        with suppress(Exception):  # whoever comes sees that it is written no more
+            remove_if(place, held)
 
     def watch() -> None:
         while not done.wait(dead / 60):
@@ -63,18 +69,17 @@ def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[N
         yield
     finally:
         done.set()
-        threads[0].join()
-        remove_if(place, held)
+        threads[0].join(dead / 6)  # a store that does not answer keeps nobody from ending
 
 
-def _acquired(place: Path, wait: bool, dead: float) -> tuple[int, float]:
+def _acquired(place: Path, about: bytes, wait: bool, dead: float) -> tuple[int, float]:
     """The generation of the object as this process has written it, and when it began to."""
     over = 0  # the generation that may be written over; none may be there at first
     seen, since = 0, 0.0
     while True:
         began = time.monotonic()
         with suppress(FileExistsError):
-            return write_if(place, _about(), over), began
+            return write_if(place, about, over), began
         try:
             content, found = read_with_generation(place)
         except FileNotFoundError:  # given back meanwhile
@@ -91,8 +96,9 @@ def _acquired(place: Path, wait: bool, dead: float) -> tuple[int, float]:
 
 
 def _about() -> bytes:
-    """Who writes it, and what no other writing has."""
-    return json.dumps({**_HERE, "process": os.getpid(), "written": uuid.uuid4().hex}).encode()
+    """Who holds it, and what no other holder writes. The same each time, so that a holder knows its own writing whose
+    answer was lost; to those who wait its generation says that it was written again."""
+    return json.dumps({**_HERE, "process": os.getpid(), "holder": uuid.uuid4().hex}).encode()
 
 
 def _died_here(content: bytes) -> bool:

@@ -166,6 +166,8 @@ def test_events_are_added_to_those_that_are_there(folder):
 def test_an_object_is_written_on_the_condition_of_its_generation(folder):
     first = write_if(folder / "x", b"1", 0)
     assert write_if(folder / "x", b"1", 0) == first  # written, and its answer lost: it is known again
+    assert (again := write_if(folder / "x", b"1", first)) != first  # those who wait see that it was written
+    assert write_if(folder / "x", b"1", first) == (first := again)
     with pytest.raises(FileExistsError, match="written or removed by another since"):
         write_if(folder / "x", b"2", 0)
     second = write_if(folder / "x", b"3", first)
@@ -177,10 +179,11 @@ def test_an_object_is_written_on_the_condition_of_its_generation(folder):
         write_if(folder / "x", b"4", second)
 
 
-def test_failures_of_the_store_pass(folder, served, monkeypatch):
+@pytest.mark.parametrize("kind", ["failing", "losing"])
+def test_failures_of_the_store_pass(folder, served, monkeypatch, kind):
     sleep = asyncio.sleep  # clients wait longer from one failure to the next
     monkeypatch.setattr(asyncio, "sleep", lambda seconds, *rest: sleep(seconds / 1000, *rest))
-    monkeypatch.setattr(served, "failing", 4)
+    monkeypatch.setattr(served, kind, 4)
     with locked(folder):
         for number in range(6):
             write_json(folder / f"{number}.json", {"number": number})

@@ -1,5 +1,6 @@
 """One run at a time in a folder of a bucket, however a holder ends: refused, waited for, taken over, and never two."""
 
+import asyncio
 import json
 import os
 import re
@@ -31,6 +32,20 @@ with leased(path_of(sys.argv[1], "it"), dead=float(sys.argv[2])):
 @pytest.fixture
 def place(served, request):
     return path_of(f"gs://{gcs.BUCKET}/{request.node.name}/.lock", "the lock")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Clients wait longer from one failure to the next."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds, *rest: sleep(seconds / 1000, *rest))
+
+
+def wait(until) -> None:
+    end = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def start(place: Path, dead: float) -> subprocess.Popen:
@@ -83,6 +98,30 @@ def test_a_run_that_stood_still_and_lost_its_folder_ends_at_once(place):
         assert holder.wait(30) == LOST
         assert re.search(r"\.lock: (taken over by another run|not written for 0.6 seconds)", holder.stderr.read())
     assert place.read_bytes() == b"another's"
+
+
+def test_a_writing_whose_answer_was_lost_is_known_for_ones_own(place, served, said, quick, monkeypatch):
+    ended = []
+    monkeypatch.setattr(leases, "_end", ended.append)
+    with leased(place, dead=3):
+        first = read_with_generation(place)[1]
+        with monkeypatch.context() as patch:
+            lost = served.lost
+            patch.setattr(served, "losing", 1)
+            patch.setattr(served, "failure", lambda path: 503 if served.lost > lost else 0)
+            wait(lambda: any("cannot be written now" in line for line in said))
+        before = read_with_generation(place)[1]
+        assert before != first
+        wait(lambda: read_with_generation(place)[1] != before or ended)
+    assert not ended and not place.exists()
+
+
+def test_a_store_that_does_not_answer_at_the_end_neither_hides_an_error_nor_keeps_it(place, served, monkeypatch):
+    began = time.monotonic()
+    with pytest.raises(KeyError), leased(place, dead=1):
+        monkeypatch.setattr(served, "failing", 1)
+        raise KeyError
+    assert time.monotonic() - began < 10
 
 
 def test_a_lease_that_cannot_be_kept_ends_the_run(place, served):

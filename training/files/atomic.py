@@ -1,4 +1,5 @@
-"""Files and folders that are there whole or not at all, whenever the process is killed."""
+"""Files and folders that are there whole or not at all, whenever the process is killed; but a folder in a bucket comes
+object by object, and is whole when what was last written to it is there (buckets.send)."""
 
 import json
 import os

@@ -115,7 +115,8 @@ def sent_to(path: Path) -> Iterator[Path]:
     """Gives a name on a disk to write a file or folder to, which becomes `path` as the block ends, if it does not fail.
 
     A file is replaced at one instant. A folder's files are sent in the order in which they were last written, so what
-    tells of the others had better be written last; then those that it has no more are removed.
+    tells of the others had better be written last: it is removed first, with those that the folder has no more, and
+    while it is missing the folder is not whole.
     """
     with tempfile.TemporaryDirectory(prefix="pegasus-zh-") as folder:
         written = Path(folder) / path.name
@@ -129,13 +130,13 @@ def send(written: Path, path: Path) -> None:
     if not written.is_dir():
         store.put_file(os.fspath(written), os.fspath(path), chunksize=_CHUNK)
         return
-    files = [file for file in written.rglob("*") if file.is_file()]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
-        store.put_file(os.fspath(file), f"{path}/{file.relative_to(written).as_posix()}", chunksize=_CHUNK)
-    kept = {file.relative_to(written).as_posix() for file in files}
+    files = sorted((file for file in written.rglob("*") if file.is_file()), key=lambda file: file.stat().st_mtime_ns)
+    names = [file.relative_to(written).as_posix() for file in files]
     for name in _objects(path):
-        if name and name not in kept:
+        if name and name not in names[:-1]:
             store.rm_file(f"{path}/{name}")
+    for file, name in zip(files, names, strict=True):
+        store.put_file(os.fspath(file), f"{path}/{name}", chunksize=_CHUNK)
 
 
 def on_a_disk(folder: Path) -> str:

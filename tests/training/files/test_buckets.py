@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,36 @@ def test_what_was_last_written_is_sent_last(folder, tmp_path, monkeypatch):
         os.utime(tmp_path / name, ns=(10**18, 10**18 + time))
     send(tmp_path, folder)
     assert [name.rpartition("/")[2] for name in sent] == ["z", "b", "manifest"]
+
+
+@pytest.mark.parametrize("kill", range(5))
+def test_what_tells_of_a_folder_is_there_when_all_of_it_is(folder, tmp_path, monkeypatch, kill):
+    """Of a folder that replaces another, killed before any of its requests: never the new and the old as one."""
+    for time, name in enumerate(["a", "b", "manifest"]):
+        (tmp_path / name).write_text("old")
+        os.utime(tmp_path / name, ns=(10**18, 10**18 + time))
+    send(tmp_path, folder)
+    for file in tmp_path.iterdir():
+        file.write_text("new")
+        os.utime(file, ns=(10**18, 10**18 + (file.name == "manifest")))
+    store, left = buckets._store(), [kill]
+
+    def counted(function):
+        def call(*given, **more):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return function(*given, **more)
+
+        return call
+
+    for name in ("put_file", "rm_file"):
+        monkeypatch.setattr(store, name, counted(getattr(store, name)))
+    with suppress(KeyboardInterrupt):
+        send(tmp_path, folder)
+    found = {file.name: file.read_text() for file in folder.iterdir()}
+    assert len(set(found.values())) == 1 or "manifest" not in found
+    assert kill < 4 or set(found.values()) == {"new"} and len(found) == 3
 
 
 def test_an_object_is_fetched_once_a_generation_and_compared_with_its_checksum(folder, served, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from training.files.buckets import cached, in_bucket, send
+from training.files.buckets import growing, in_bucket, send
 from training.telling import tell
 
 
@@ -20,7 +20,7 @@ class _Trace:
 
     def step(self, number: int, step: Callable, *arguments: Any) -> Any:
         if not self.running:
-            jax.profiler.start_trace(cached(self.folder) if in_bucket(self.folder) else self.folder)
+            jax.profiler.start_trace(growing(self.folder) if in_bucket(self.folder) else self.folder)
             self.running = True
         self.made = None  # the step may take its memory
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
@@ -39,7 +39,10 @@ class _Trace:
             jax.profiler.stop_trace()
             self.made = None
             if in_bucket(self.folder):
-                send(cached(self.folder), self.folder)
+                here = growing(self.folder)
+                for file in here.rglob("*"):  # not as a folder, which would be this process's alone
+                    if file.is_file():
+                        send(file, self.folder / file.relative_to(here).as_posix())
         if self.numbers:
             tell(f"{self.folder}: the trace of steps {self.numbers[0]} to {self.numbers[-1]}")
 

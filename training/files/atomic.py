@@ -12,10 +12,9 @@ from typing import IO, Any
 
 from filelock import Timeout
 
-from training.files.buckets import cached, in_bucket, send, sent_to
+from training.files.buckets import growing, in_bucket, send, sent_to
 from training.files.errors import AGAIN, DataError, damaged
-from training.files.locks import system_lock
-from training.files.processes import alive
+from training.files.processes import alive, system_lock
 
 
 @contextmanager
@@ -60,7 +59,7 @@ def resumable_write(path: Path, identity: str) -> Iterator[IO[bytes]]:
     may be missing from its end, or lie there in part; of a file in a bucket it lies on this machine. Raises DataError
     where another process is at work on it.
     """
-    place = cached(path) if in_bucket(path) else path.absolute()
+    place = growing(path) if in_bucket(path) else path.absolute()
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_name(f".{path.name.lstrip('.')}.{identity}.partial")
     try:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from training.files.errors import AGAIN, DataError
+from training.files.processes import one_by_one
 from training.telling import tell
 
 _ODD = "*?[]#"
-CACHE = "PEGASUS_ZH_CACHE"  # the variable that names the folder for what was fetched
+CACHE = "PEGASUS_ZH_CACHE"  # the variable that names the folder for what was fetched, and for what is to be sent
 _SCHEME = re.compile(r"(\w[\w+.-]*)://?")  # one slash is left of two where it was a Path
 
 
@@ -74,23 +75,25 @@ def in_bucket(path: Path | str) -> bool:
 def on_disk(path: Path) -> Path:
     """The file or folder itself, or what of it was fetched from its bucket: objects are fetched once a generation.
 
-    They lie in $PEGASUS_ZH_CACHE, by default ~/.cache/pegasus-zh, under their names. Raises DataError where nothing is
-    there, and for an object that comes otherwise than its checksum says.
+    They lie in fetched/ of $PEGASUS_ZH_CACHE, by default ~/.cache/pegasus-zh, under their names; of several processes
+    that ask for the same at once, one fetches it and the others wait. Raises DataError where nothing is there, and for
+    an object that comes otherwise than its checksum says.
     """
     if not in_bucket(path):
         return path
-    place = cached(path)
-    found = _objects(path)
-    if not found:
-        raise DataError(f"{path}: nothing there; check the name")
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    place, lock = cached(path), _here("locks", path)
+    waiting = f"{path}: waiting for another process, which fetches it"
+    with one_by_one(lock.with_name(f"{lock.name}.lock"), waiting), ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = _objects(path)
+        if not found:
+            raise DataError(f"{path}: nothing there; check the name")
         fetched = [pool.submit(_fetch, about, place / name if name else place) for name, about in found.items()]
         for one in fetched:
             one.result()
-    if place.is_dir():  # what is there no more
-        for file in [file for file in place.rglob("*") if file.is_file() and not file.name.endswith(_MARK)]:
-            if file.relative_to(place).as_posix() not in found:
-                file.unlink()
+        if place.is_dir():  # what is there no more
+            for file in [file for file in place.rglob("*") if file.is_file() and not file.name.endswith(_MARK)]:
+                if file.relative_to(place).as_posix() not in found:
+                    file.unlink()
     return place
 
 
@@ -222,8 +225,17 @@ def _store() -> Any:
 
 def cached(path: Path) -> Path:
     """Where a fetched object lies, or would."""
+    return _here("fetched", path)
+
+
+def growing(path: Path) -> Path:
+    """Where on this machine an object is written that is not sent yet."""
+    return _here("growing", path)
+
+
+def _here(kind: str, path: Path) -> Path:
     root = os.environ.get(CACHE) or Path.home() / ".cache" / "pegasus-zh"
-    return Path(root, *os.fspath(path).replace("gs://", "gs/").split("/"))
+    return Path(root, kind, *os.fspath(path).replace("gs://", "gs/").split("/"))
 
 
 def _objects(path: Path) -> dict[str, dict[str, Any]]:

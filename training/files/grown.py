@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from training.files.buckets import cached, in_bucket, send
+from training.files.buckets import growing, in_bucket, send
 
 OFTEN = 60.0  # seconds
 
@@ -20,7 +20,7 @@ class Grown:
         self.here, self._folder = folder, folder
         self._sent, self._sending = time.monotonic(), threading.Thread()
         if in_bucket(folder):
-            self.here = cached(folder).with_name(f".{folder.name}.{name}")
+            self.here = growing(folder).with_name(f".{folder.name}.{name}")
             shutil.rmtree(self.here, ignore_errors=True)
             self.here.mkdir(parents=True)
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from training.files.buckets import in_bucket
 from training.files.leases import leased
+from training.files.processes import system_lock
 from training.telling import tell
 
 
@@ -35,11 +36,3 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         raise ValueError(f"{folder} cannot be used as a folder ({error.strerror}): give another") from error
     with held:
         yield
-
-
-def system_lock(file: Path) -> FileLock:
-    """A lock that the system keeps, or none: a file that merely lies there would outlive a process that is killed.
-
-    Does not wait: raises filelock.Timeout, which is an OSError, where another process has it.
-    """
-    return FileLock(file, blocking=False, fallback_to_soft=False)

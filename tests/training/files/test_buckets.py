@@ -3,6 +3,8 @@
 import asyncio
 import os
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from tests import gcs
 from training.events import Events
 from training.files import buckets
 from training.files.atomic import as_json, atomic_write, check_new, read_json, resumable_write, write_json
-from training.files.buckets import cached, disk_path, on_disk, path_of, send, size_and_time, write_if
+from training.files.buckets import disk_path, growing, on_disk, path_of, send, size_and_time, write_if
 from training.files.errors import DataError
 from training.files.grown import Grown
 from training.files.locks import locked
@@ -106,9 +108,9 @@ def test_what_was_last_written_is_sent_last(folder, tmp_path, monkeypatch):
     store, sent = buckets._store(), []
     put = store.put_file
     monkeypatch.setattr(store, "put_file", lambda here, there, **more: (sent.append(there), put(here, there, **more)))
-    for time, name in enumerate(["z", "b", "manifest"]):
+    for at, name in enumerate(["z", "b", "manifest"]):
         (tmp_path / name).write_text(name)
-        os.utime(tmp_path / name, ns=(10**18, 10**18 + time))
+        os.utime(tmp_path / name, ns=(10**18, 10**18 + at))
     send(tmp_path, folder)
     assert [name.rpartition("/")[2] for name in sent] == ["z", "b", "manifest"]
 
@@ -116,9 +118,9 @@ def test_what_was_last_written_is_sent_last(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("kill", range(5))
 def test_what_tells_of_a_folder_is_there_when_all_of_it_is(folder, tmp_path, monkeypatch, kill):
     """Of a folder that replaces another, killed before any of its requests: never the new and the old as one."""
-    for time, name in enumerate(["a", "b", "manifest"]):
+    for at, name in enumerate(["a", "b", "manifest"]):
         (tmp_path / name).write_text("old")
-        os.utime(tmp_path / name, ns=(10**18, 10**18 + time))
+        os.utime(tmp_path / name, ns=(10**18, 10**18 + at))
     send(tmp_path, folder)
     for file in tmp_path.iterdir():
         file.write_text("new")
@@ -172,7 +174,38 @@ def test_an_unfinished_file_lies_here_and_goes_on(folder):
     with resumable_write(out, "settings") as file:
         assert file.read() == b"one\n"
         file.write(b"two\n")
-    assert out.read_bytes() == b"one\ntwo\n" and list(cached(out).parent.glob(".out*partial")) == []
+    assert out.read_bytes() == b"one\ntwo\n" and list(growing(out).parent.glob(".out*partial")) == []
+
+
+def test_what_is_not_sent_yet_outlives_what_is_fetched(folder):
+    (folder / "a").write_text("a")
+    (grown := Grown(folder).here / "metrics.jsonl").write_text("{}\n")
+    for name in ("out", "within/out"):
+        with pytest.raises(KeyError), resumable_write(folder / name, "settings") as file:
+            file.write(b"half")
+            raise KeyError
+    assert sorted(os.listdir(on_disk(folder))) == [".a.generation", "a"]
+    assert grown.exists()
+    for name in ("out", "within/out"):
+        with resumable_write(folder / name, "settings") as file:
+            assert file.read() == b"half"
+
+
+def test_of_several_that_ask_at_once_one_fetches(folder, said, monkeypatch):
+    store, fetched = buckets._store(), []
+    for name in ("a", "b"):
+        (folder / name).write_text(name)
+
+    def fetch(there, to):
+        fetched.append(there)
+        time.sleep(0.2)
+        Path(to).write_bytes(store.cat_file(there))
+
+    monkeypatch.setattr(store, "get_file", fetch)
+    with ThreadPoolExecutor(3) as pool:
+        places = [*pool.map(on_disk, [folder] * 3)]
+    assert len(fetched) == 2 and all((place / "b").read_text() == "b" for place in places)
+    assert set(said) == {f"{folder}: waiting for another process, which fetches it"}
 
 
 def test_files_that_grow_are_sent_whole(folder):

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from training.files.buckets import absolute, move
-from training.files.errors import DataError
+from training.files.errors import DataError, line
 from training.files.weights import check_finite
 from training.partition import spec
 from training.step import TrainState
@@ -82,7 +82,7 @@ class Checkpoints:
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # it reads the _CHECKPOINT_METADATA of all
             raise DamagedCheckpoint(
-                f"{folder}: the metadata of a checkpoint is damaged ({_line(error)}); "
+                f"{folder}: the metadata of a checkpoint is damaged ({line(error)}); "
                 "move the newest away, and try again"
             ) from None
 
@@ -120,7 +120,7 @@ class Checkpoints:
                 yield
         except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
             raise OSError(
-                f"{self.folder}: a checkpoint cannot be written ({_line(error)}); make room, and the same command goes "
+                f"{self.folder}: a checkpoint cannot be written ({line(error)}); make room, and the same command goes "
                 f"on from step {max(self.steps, default=0)}"
             ) from error
 
@@ -207,7 +207,7 @@ class Checkpoints:
         return state
 
     def _damaged(self, step: int, error: Exception) -> DamagedCheckpoint:
-        return DamagedCheckpoint(f"{self.folder / str(step)}: damaged checkpoint ({_line(error)})")
+        return DamagedCheckpoint(f"{self.folder / str(step)}: damaged checkpoint ({line(error)})")
 
     def set_aside_after(self, step: int) -> None:
         """Moves the (damaged) checkpoints of later steps out of the folder, so that the run can write them again."""
@@ -261,11 +261,6 @@ def read_model(
 def _true_on_every_process(answer: bool) -> bool:
     """Is it so on every process?"""
     return answer if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(answer)).all())
-
-
-def _line(error: Exception) -> str:
-    """An error's kind and the beginning of its first line."""
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:160]}"
 
 
 @contextmanager

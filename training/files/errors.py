@@ -32,5 +32,9 @@ def damaged(file: Path, error: Exception, what: str, remedy: str = AGAIN) -> Dat
         begin = opened.read(64)
         if not begin.startswith(b"PK") and (other := something_else(file, begin)):  # torch's weights are zip archives
             return other
-    reason = next(iter(str(error).strip().splitlines()), "")[:160]
-    return DataError(f"{file}: {what} ({type(error).__name__}: {reason}); {remedy}")
+    return DataError(f"{file}: {what} ({line(error)}); {remedy}")
+
+
+def line(error: BaseException) -> str:
+    """An error's kind and the beginning of its first line."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:160]}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from training.files.buckets import read_with_generation, remove_if, write_if
-from training.files.errors import DataError
+from training.files.errors import DataError, line
 from training.files.processes import alive
 from training.telling import tell
 
@@ -53,7 +53,7 @@ def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[N
                 if not done.is_set():
                     _end(f"{place}: taken over by another run, as this one stood still; it ends")
             except Exception as error:  # the store does not answer; it may yet
-                tell(f"{place}: cannot be written now ({type(error).__name__}: {error})")
+                tell(f"{place}: cannot be written now ({line(error)})")
         with suppress(Exception):  # whoever comes sees that it is written no more
             remove_if(place, held)
 

@@ -217,6 +217,44 @@ def test_files_that_grow_are_sent_whole(folder):
         assert (folder / "deep" / "metrics.jsonl").read_text() == "{}\n" * size
 
 
+def test_files_that_did_not_grow_are_not_sent_again(folder, monkeypatch):
+    grown, sent = Grown(folder), []
+    monkeypatch.setattr("training.files.grown.send", lambda here, there: sent.append(here.name))
+    for name in ("a", "b"):
+        (grown.here / name).write_text(name)
+    grown.send()
+    (grown.here / "b").write_text("b more")
+    grown.send()
+    assert sorted(sent) == ["a", "b", "b"]
+
+
+def test_what_a_killed_process_had_not_sent_is_sent_by_the_next_unless_others_have_been_there(folder):
+    here = Grown(folder).here
+    sent = {"goes on": "1", "others'": "1", "whole": "1 2"}
+    for name in (*sent, "of a run that is no more"):
+        (here / name).write_text("1 2")
+    for name, content in (sent | {"others'": "1 3"}).items():
+        (folder / name).write_text(content)
+    assert os.listdir(Grown(folder).here) == []
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {
+        "goes on": "1 2", "others'": "1 3", "whole": "1 2"
+    }  # fmt: skip
+
+
+def test_a_store_that_takes_nothing_is_told_of_once(folder, served, said, monkeypatch):
+    monkeypatch.setattr("training.files.grown.OFTEN", 0)
+    grown = Grown(folder)
+    (grown.here / "a").write_text("a")
+    for full in (True, True, False, True):
+        monkeypatch.setattr(served, "full", full)
+        (grown.here / "a").write_text(f"{len(said)} {full}")
+        grown.send_now_and_then()
+        grown._sending.join()
+    monkeypatch.setattr(served, "full", False)
+    told = [line for line in said if line.startswith(f"{folder}: what grows cannot be sent now (OSError: Forbidden")]
+    assert said == told and len(told) == 2 and "\n" not in "".join(told)
+
+
 def test_events_are_added_to_those_that_are_there(folder):
     for step in (0, 5):
         with Events(folder) as events:

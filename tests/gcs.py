@@ -41,15 +41,22 @@ class Handler(RequestHandler):
             if (status := 403 if full else self.served.failure(self.path)) or not self._meets(query):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 return self._refuse(status or 412)
-            if self.served.loses(self.command):
-                return self._lose(handle)
-            handle()
+            if answer := self.served.answers.get(self.path):
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.wfile.write(answer)
+            elif self.served.loses(self.command):
+                self._lose(handle)
+            else:
+                handle()
 
     def _lose(self, handle) -> None:
         """Done, and nobody hears of it: the connection ends without an answer."""
         answered, self.wfile = self.wfile, io.BytesIO()
         try:
             handle()
+            answer = self.wfile.getvalue()
+            if "upload_id=" in self.path and b" 200 " in answer.partition(b"\r\n")[0]:
+                self.served.answers[self.path] = answer  # who asks about a finished upload hears that it is finished
         finally:
             self.wfile, self.close_connection = answered, True
 
@@ -102,6 +109,7 @@ class Served:
         self.failing, self._random = failing, random.Random(seed)
         self.losing = 0  # the answer to one of so many requests that change something is lost
         self.lost = 0  # answers, so far
+        self.answers = dict[str, bytes]()  # by which finished uploads are known again
         self.full = False  # takes nothing any more
         buckets.create_bucket(BUCKET, self.storage)
 

@@ -5,6 +5,7 @@ damaged file is noticed whatever it decodes to. Arrays are restored straight int
 """
 
 import logging
+import re
 import signal
 import threading
 import warnings
@@ -20,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from training.files.buckets import absolute, move
+from training.files.buckets import absolute, move, of_a_store, read_begins
 from training.files.errors import DataError, line
 from training.files.weights import check_finite
 from training.partition import spec
@@ -54,7 +55,24 @@ def _storable(state: TrainState) -> TrainState:
 
 
 class DamagedCheckpoint(ValueError):
-    """A checkpoint that cannot be read, or not as it was saved."""
+    """A checkpoint of which something is missing, cannot be decoded, or is not as it was saved."""
+
+
+# What TensorStore's errors begin with where it is not the data that is wrong, but the store or disk, the way there, or
+# another process (https://abseil.io/docs/cpp/guides/status-codes).
+_NOT_OF_DATA = re.compile(
+    "UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|RESOURCE_EXHAUSTED|ABORTED|CANCELLED|INTERNAL|UNKNOWN"
+)
+
+
+def _of_its_place(error: BaseException | None) -> BaseException | None:
+    """That among an error and its causes which says that a store or disk does not answer, if there is one."""
+    while error is not None:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        if (isinstance(error, OSError) and not missing) or of_a_store(error) or _NOT_OF_DATA.match(str(error)):
+            return error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
 
 
 class Checkpoints:
@@ -125,14 +143,16 @@ class Checkpoints:
             ) from error
 
     def config(self, step: int) -> dict[str, Any]:
-        """The config that the checkpoint of this step was saved with. Raises DamagedCheckpoint."""
+        """The config that the checkpoint of this step was saved with. Raises DamagedCheckpoint, and OSError where it
+        cannot be read now."""
         return self._metadata(step).custom_metadata["config"]
 
     def restore(self, abstract: TrainState) -> TrainState | None:
         """The newest undamaged checkpoint in the shardings of `abstract`; None where nothing was saved yet.
 
         A damaged one is told of and the one before it tried. Raises ValueError where a checkpoint is
-        sound but of another model or optimizer, and where all are damaged.
+        sound but of another model or optimizer, and where all are damaged; and OSError where one cannot be read now,
+        as its store does not answer: it may be sound.
         """
         target = replace(abstract, key=jax.eval_shape(jax.random.key_data, abstract.key))
         for step in reversed(self.steps):
@@ -158,8 +178,8 @@ class Checkpoints:
     def restore_model(self, step: int, abstract: Any, part: str | None = None) -> Any:
         """The model alone, as NumPy arrays of the shapes of `abstract`: needs no mesh and no memory of a device.
 
-        part: the one field of what was trained that is the model. Raises DamagedCheckpoint, and ValueError where the
-        checkpoint is of another model.
+        part: the one field of what was trained that is the model. Raises DamagedCheckpoint, OSError where it cannot be
+        read now, and ValueError where the checkpoint is of another model.
         """
         saved = self._metadata(step).metadata
 
@@ -174,13 +194,16 @@ class Checkpoints:
 
     def _metadata(self, step: int) -> Any:
         try:
-            with _undisturbed():
-                about = self._checkpointer.metadata(step)
-            if about.metadata is None or not {"config", "checksums"} <= (about.custom_metadata or {}).keys():
-                raise OSError("its metadata cannot be read")  # which Orbax only logs
+            for _ in range(2):
+                with _undisturbed():
+                    about = self._checkpointer.metadata(step)
+                if about.metadata is not None and {"config", "checksums"} <= (about.custom_metadata or {}).keys():
+                    return about
+                # Orbax only logs why. Was it the store? It says so now, or answers when asked again.
+                read_begins(self.folder / str(step))
+            raise ValueError("its metadata cannot be read")
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-            raise self._damaged(step, error) from None
-        return about
+            raise self._unreadable(step, error) from None
 
     def _check_shapes(self, step: int, target: Any) -> None:
         saved, wanted = _shapes(self._metadata(step).metadata), _shapes(target)
@@ -199,15 +222,18 @@ class Checkpoints:
                 state = self._checkpointer.load(step, target)
             loaded = {i: x for i, x in enumerate(jax.tree.leaves(state)) if x is not ocp.PLACEHOLDER}
             if [int(x) for x in checksums(list(loaded.values()))] != [saved[i] for i in loaded]:
-                raise OSError("an array is not what was saved")
+                raise ValueError("an array is not what was saved")
         except Exception as error:
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 raise  # too large for this machine is not damaged
-            raise self._damaged(step, error) from None
+            raise self._unreadable(step, error) from None
         return state
 
-    def _damaged(self, step: int, error: Exception) -> DamagedCheckpoint:
-        return DamagedCheckpoint(f"{self.folder / str(step)}: damaged checkpoint ({line(error)})")
+    def _unreadable(self, step: int, error: Exception) -> OSError | DamagedCheckpoint:
+        place = self.folder / str(step)
+        if why := _of_its_place(error):
+            return OSError(f"{place}: cannot be read now ({line(why)}); the same command tries again")
+        return DamagedCheckpoint(f"{place}: damaged checkpoint ({line(error)})")
 
     def set_aside_after(self, step: int) -> None:
         """Moves the (damaged) checkpoints of later steps out of the folder, so that the run can write them again."""

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -106,6 +107,20 @@ def size_and_time(path: Path | str) -> tuple[int, int]:
     if about["type"] != "file":
         raise FileNotFoundError(f"{path}: no such object")
     return int(about["size"]), int(about["mtime"].timestamp() * 1e9)
+
+
+def read_begins(folder: Path) -> None:
+    """Reads a byte of every file of a folder, on a disk or in a bucket. Raises what its store or disk does where one
+    cannot be read."""
+    if in_bucket(folder):
+        for about in _objects(folder).values():
+            if about["size"]:
+                _store().cat_file(about["name"], start=0, end=1)
+    else:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as opened:
+                    opened.read(1)
 
 
 def matching(pattern: str) -> list[str]:
@@ -220,7 +235,17 @@ def _store() -> Any:
     fsspec.config.conf["gcs"].setdefault("consistency", "md5")
     from etils.epath import backend
 
-    return backend.fsspec_backend.fs("gs://")
+    store = backend.fsspec_backend.fs("gs://")
+    store.isdir, store.isfile = partial(_is, "directory", store), partial(_is, "file", store)
+    return store
+
+
+def _is(kind: str, store: Any, path: str) -> bool:
+    """gcsfs's own say no, too, where the store does not answer: checkpoints would be taken not to be there."""
+    try:
+        return store.info(path)["type"] == kind
+    except FileNotFoundError:
+        return False
 
 
 def cached(path: Path) -> Path:

@@ -208,6 +208,15 @@ def test_of_several_that_ask_at_once_one_fetches(folder, said, monkeypatch):
     assert set(said) == {f"{folder}: waiting for another process, which fetches it"}
 
 
+def test_what_the_store_does_not_say_is_not_taken_for_missing(folder, served, monkeypatch):
+    (folder / "a").write_text("a")
+    assert folder.is_dir() and (folder / "a").is_file() and not folder.is_file() and not (folder / "b").is_dir()
+    monkeypatch.setattr(served, "failure", lambda path: 403)
+    for asked in (folder.is_dir, folder.is_file, folder.exists):
+        with pytest.raises(OSError, match="Forbidden"):
+            asked()
+
+
 def test_files_that_grow_are_sent_whole(folder):
     grown = Grown(folder)
     (grown.here / "deep").mkdir()

@@ -19,6 +19,7 @@ from training.command import USELESS
 from training.ending import before_failing
 from training.files.grown import Grown
 
+_AT_ONCE = ("begun", "resumed", "stepping")  # of a run in a bucket: whoever looks is to see that it goes on
 OFTEN = 30.0  # s: as often there is a line where nothing befalls
 _BEGAN = time.monotonic()  # the process, nearly
 
@@ -73,9 +74,11 @@ class Events:
         self._step, self._last = step, time.monotonic()
         line = {"event": event, "time": round(wall, 3), "seconds": round(now - _BEGAN, 3), "step": step}
         line |= {"waited": round(self.waited, 3), **about}
+        if "why" in line:  # which need not say the step twice
+            line["why"] = str(line["why"]).removeprefix(f"step {step}: ")
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._grown.send_now_and_then()
+        self._grown.send_now_and_then(at_once=event in _AT_ONCE)
         for listener in listeners:
             listener(self._folder, line)
 

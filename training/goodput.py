@@ -179,7 +179,7 @@ def table(run: Watched, now: float | None = None) -> str:
         f"last step {run.step:,}, {duration(silent)} ago"
         + ("" if not run.going else "; nothing has been written since" if silent > SILENT else "; it goes on"),
         f"{about.get('devices')} devices ({about.get('kind')}), {about.get('processes')} processes, "
-        f"version {about.get('version')}",
+        f"version {about.get('version') or 'unknown: not installed as a package'}",
         f"{'wall time':32}{duration(run.wall):>10}",
     ]
     for kind, seconds in run.seconds.items():

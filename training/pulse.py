@@ -19,6 +19,7 @@ import jax
 from training.ending import before_failing, end_now
 
 _KEY = "pegasus_zh/pulse/"
+_LAST = 5.0  # seconds in which its threads end; a store may not answer
 
 
 class Pulse:
@@ -27,20 +28,33 @@ class Pulse:
 
     def __init__(self, silence: float):
         """silence: seconds without a sign of a process after which it counts as dead."""
-        from jax._src.distributed import global_state  # the store has no public name
+        from jax._src.api import clean_up
+        from jax._src.distributed import global_state  # neither has a public name
 
         store: Any = global_state.client
         self._store, self._me, self._silence = store, jax.process_index(), silence
         self._answered = time.monotonic()  # by the store
         self._heard = dict.fromkeys(range(jax.process_count()), ("", self._answered))  # what each wrote, and since when
-        self._ended = False
+        self._ended = threading.Event()
         before_failing.append(self._tell_end)
-        for target in (self._beat, self._watch):
-            threading.Thread(target=target, name="pulse", daemon=True).start()
+        targets = (self._beat, self._watch)
+        self._threads = [threading.Thread(target=target, name="pulse", daemon=True) for target in targets]
+        for thread in self._threads:
+            thread.start()
+        # After JAX has waited for all processes: until then they give signs of life. A thread that Python's end met
+        # within the store's client would abort the process.
+        atexit.unregister(clean_up)
+        atexit.register(self._stop)
+        atexit.register(clean_up)
+
+    def _stop(self) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(_LAST)
 
     def _tell_end(self, why: str) -> None:
         """Of an error: the others are not to wait, nor is this one for them, as JAX would at its end."""
-        self._ended = True
+        self._ended.set()
         atexit.register(os._exit, 1)
         self._store.key_value_set(f"{_KEY}{self._me}/ended", why, allow_overwrite=True)
         if self._me == 0:
@@ -48,14 +62,15 @@ class Pulse:
 
     def _beat(self) -> None:
         beats = 0
-        while not self._ended:
+        while True:
             try:
                 self._store.key_value_set(f"{_KEY}{self._me}", str(beats), allow_overwrite=True)
                 self._read(dict(self._store.key_value_dir_get(_KEY)))
             except RuntimeError:  # it does not answer
                 pass
             beats += 1
-            time.sleep(self._silence / 30)
+            if self._ended.wait(self._silence / 30):
+                return
 
     def _read(self, found: Mapping[str, str]) -> None:
         self._answered = time.monotonic()
@@ -68,8 +83,7 @@ class Pulse:
                 self._heard[process] = (value, self._answered)
 
     def _watch(self) -> None:
-        while not self._ended:
-            time.sleep(self._silence / 30)
+        while not self._ended.wait(self._silence / 30):
             now = time.monotonic()
             if now - self._answered > self._silence:
                 _end(f"process 0 has not answered for {self._silence:g} s")

@@ -31,9 +31,10 @@ class Grown:
             shutil.rmtree(self.here, ignore_errors=True)
             self.here.mkdir(parents=True)
 
-    def send_now_and_then(self) -> None:
-        """Sends what has grown, once a minute at most, while the run goes on."""
-        if in_bucket(self._folder) and time.monotonic() - self._last > OFTEN and not self._sending.is_alive():
+    def send_now_and_then(self, at_once: bool = False) -> None:
+        """Sends what has grown, once a minute at most unless `at_once`, while the run goes on."""
+        due = at_once or time.monotonic() - self._last > OFTEN
+        if in_bucket(self._folder) and due and not self._sending.is_alive():
             self._last, self._sending = time.monotonic(), threading.Thread(target=self._send_or_tell, daemon=True)
             self._sending.start()
 

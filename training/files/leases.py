@@ -11,7 +11,6 @@ on at the latest; and what it had sent before may still come.
 import json
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -20,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from training.ending import end_now
 from training.files.buckets import read_with_generation, remove_if, write_if
 from training.files.errors import DataError, line
 from training.files.processes import alive
@@ -41,18 +41,19 @@ def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[N
     about = _about()
     # last: before the last writing, so that nobody counts from an earlier one
     held, last = _acquired(place, about, wait, dead)
-    done = threading.Event()
+    done, cause = threading.Event(), ""
 
     def keep() -> None:
-        nonlocal held, last
+        nonlocal held, last, cause
         while not done.wait(dead / 6):
             began = time.monotonic()
             try:
                 held, last = write_if(place, about, held), began
             except FileExistsError:
                 if not done.is_set():
-                    _end(f"{place}: taken over by another run, as this one stood still; it ends")
+                    end_now(f"{place}: taken over by another run, or removed; this one ends", LOST)
             except Exception as error:  # the store does not answer; it may yet
+                cause = f" ({line(error)})"
                 tell(f"{place}: cannot be written now ({line(error)})")
         with suppress(Exception):  # whoever comes sees that it is written no more
             remove_if(place, held)
@@ -60,7 +61,8 @@ def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[N
     def watch() -> None:
         while not done.wait(dead / 60):
             if time.monotonic() - last > dead:
-                _end(f"{place}: not written for {dead:g} seconds, so another run may be at work there; this one ends")
+                why = f"not written for {dead:g} seconds, so another run may be at work there; this one ends{cause}"
+                end_now(f"{place}: {why}", LOST)
 
     threads = [threading.Thread(target=target, name="lease", daemon=True) for target in (keep, watch)]
     for thread in threads:
@@ -120,8 +122,3 @@ def _machine() -> dict[str, Any]:
 
 
 _HERE = _machine()
-
-
-def _end(why: str) -> None:
-    print(f"error: {why}", file=sys.stderr, flush=True)
-    os._exit(LOST)  # nothing more is written, from no thread

@@ -102,7 +102,7 @@ def test_a_run_that_stood_still_and_lost_its_folder_ends_at_once(place):
 
 def test_a_writing_whose_answer_was_lost_is_known_for_ones_own(place, served, said, quick, monkeypatch):
     ended = []
-    monkeypatch.setattr(leases, "_end", ended.append)
+    monkeypatch.setattr(leases, "end_now", lambda why, status: ended.append(why))
     with leased(place, dead=3):
         first = read_with_generation(place)[1]
         with monkeypatch.context() as patch:

@@ -85,15 +85,21 @@ def with_job(work: Work, job: Job) -> Work:
     return Work(work.command, (*work.arguments, *added), work.plan)
 
 
-def check_folder(work: Work, hosts: int, *, shared: bool) -> None:
+def check_folder(work: Work, hosts: int, *, shared: bool, kept: bool = True) -> None:
     """Raises ValueError for a run's folder that is no path on a disk or in a bucket, and for one on a host's own disk
-    where there are several: the others would not see it. shared: the hosts see the same files, but for OWN_DISKS."""
+    where there are several, the others of which would not see it, or where that is not kept when the run is over.
+    shared: the hosts see the same files, but for OWN_DISKS."""
     folder = work.value("--folder")
     in_bucket = folder is not None and BUCKET.fullmatch(folder)
     if folder is not None and not in_bucket:
         path_of(folder, "folder")
-    if hosts == 1 or in_bucket:
+    if in_bucket or (hosts == 1 and kept):
         return
+    if hosts == 1:
+        told = f"--folder {folder}" if folder else "--folder is not given, and so"
+        raise ValueError(
+            f"{told} is on a disk that goes with the machine: give one that stays, such as gs://bucket/run"
+        )
     if not shared or (folder and folder.startswith(OWN_DISKS)):
         told = f"--folder {folder} is on each host's own disk" if folder else "--folder is not given"
         raise ValueError(f"{told}: {hosts} hosts need one that all see, such as --folder gs://bucket/run")
@@ -108,6 +114,11 @@ def words_of(work: Work, processes: int) -> list[str]:
 def looped(work: Work, processes: int, program: str) -> str:
     """The training within the loop that starts it again, in a shell. program: pegasus-zh there, quoted already."""
     return f"{program} keep_running -- \\\n  {program} {shell(words_of(work, processes))}"
+
+
+def extras(work: Work, *names: str) -> str:
+    """Of this project, which the hosts install: those named, and what the training's flags ask for."""
+    return ",".join([*names, *(["wandb"] if work.value("--wandb") else [])])
 
 
 def shell(words: Sequence[str]) -> str:

@@ -97,7 +97,7 @@ SPOT = """\
 def manifest(config: JobSetConfig, work: Work) -> str:
     """Raises ValueError for what cannot be."""
     hosts = config.hosts * config.slices
-    check_folder(work, hosts, shared=False)
+    check_folder(work, hosts, shared=False, kept=False)
     words = ["pegasus-zh", "keep_running", "--", "pegasus-zh", *words_of(work, hosts)]
     return MANIFEST.format(
         xpk=_xpk(config, words),

@@ -9,7 +9,7 @@ from typing import Annotated
 from training.command import STOPPED
 from training.flags import FLAT
 from training.pods.launching.accelerators import slice_named
-from training.pods.launching.job import Job, Work, check_folder, check_wheel, check_words, looped
+from training.pods.launching.job import Job, Work, check_folder, check_wheel, check_words, extras, looped
 from training.pods.launching.jobset import quoted
 
 
@@ -77,9 +77,9 @@ def task(config: SkyPilotConfig, work: Work) -> str:
     if config.is_tpu:
         slice = slice_named(config.accelerators.removeprefix("tpu-").partition(":")[0])
         hosts, more = slice.hosts, f"  accelerator_args:\n    runtime_version: {slice.kind.runtime}\n"
-    check_folder(work, hosts, shared=False)
+    check_folder(work, hosts, shared=False, kept=False)
     join = JOIN if hosts > 1 and not config.is_tpu else ""
-    extras = "tpu,gcs" if config.is_tpu else "cuda,gcs"
+    setup = SETUP.format(name=name, extras=extras(work, "tpu" if config.is_tpu else "cuda", "gcs"), wheel=wheel)
     return TASK.format(
         name=name,
         nodes=config.nodes,
@@ -89,6 +89,6 @@ def task(config: SkyPilotConfig, work: Work) -> str:
         stopped=STOPPED,
         wheel=wheel,
         source=quoted(config.wheel),
-        setup=indent(SETUP.format(name=name, extras=extras, wheel=wheel), "  ").rstrip(),
+        setup=indent(setup, "  ").rstrip(),
         run=indent(f"{join}exec " + looped(work, hosts, f'"$HOME/{name}/bin/pegasus-zh"'), "  "),
     )

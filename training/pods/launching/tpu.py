@@ -4,6 +4,7 @@ Queued resources and their states: https://docs.cloud.google.com/tpu/docs/queued
 https://docs.cloud.google.com/tpu/docs/multislice-introduction; flags: gcloud compute tpus queued-resources --help.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -13,7 +14,7 @@ import tyro
 
 from training.flags import FLAT
 from training.pods.launching.accelerators import Slice, slice_named
-from training.pods.launching.job import Job, Work, check_folder, check_wheel, check_words, looped, shell
+from training.pods.launching.job import Job, Work, check_folder, check_wheel, check_words, extras, looped, shell
 
 Action = Literal["up", "logs", "stop", "delete"]
 
@@ -56,7 +57,7 @@ INSTALL = """\
 curl -LsSf https://astral.sh/uv/install.sh | sh &&
 ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 ~/{name} &&
 ~/.local/bin/uv pip install --quiet --python ~/{name}/bin/python --reinstall-package pegasus-zh \\
-  "pegasus-zh[tpu,gcs] @ file://$HOME/{wheel}"
+  "pegasus-zh[{extras}] @ file://$HOME/{wheel}"
 """  # uv brings a Python, for that of Ubuntu 22.04 is older than JAX takes
 STOP = "sudo systemctl disable --now training-{name} 2>/dev/null || true"
 # A unit of systemd survives the end of ssh, as tmux and nohup do, and the machine's next start; and its stop, or the
@@ -118,6 +119,10 @@ while now="$(state)" || exit; [ "$now" != ACTIVE ]; do
   echo "{name}: $now"
   sleep 30
 done
+costs() {{
+  echo {costs} >&2
+}}
+trap costs EXIT
 mkdir -p runs/launch
 cat > runs/launch/{name}.sh <<'END_OF_SCRIPT'
 #!/usr/bin/env bash
@@ -143,10 +148,12 @@ def script(config: TpuConfig, work: Work | None, planner: Sequence[str] = ("pyth
     if work is None:
         raise ValueError("no training: give it after --, such as -- scripts.pretrain --preset t5-pegasus-base")
     hosts = config.slice.hosts * config.slices
-    check_folder(work, hosts, shared=False)
-    install = INSTALL.format(name=name, wheel=PurePath(config.wheel).name)
+    check_folder(work, hosts, shared=False, kept=not config.spot)
+    back = shell(["pegasus-zh", "launch", "tpu", "delete", "--name", name, *_where(config)])
+    install = INSTALL.format(name=name, extras=extras(work, "tpu", "gcs"), wheel=PurePath(config.wheel).name)
     return UP.format(
         name=name,
+        costs=shlex.quote(f"{name} costs until it is given back: {back}"),
         plan=_plan(config, work, planner) + "\n" if config.plan else "",
         describe=_gcloud(config, "describe", "--format=value(state.state)"),
         delete=_gcloud(config, "delete", "--force", "--quiet"),

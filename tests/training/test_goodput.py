@@ -202,13 +202,15 @@ def test_an_error_is_an_event(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_goodput_of_a_run_that_is_killed_is_that_of_our_clock(tmp_path):
-    """Two kills, and what the processes of the toy, which saves every step, then have of their time."""
+    """Ten kills, and what the processes of the toy, which saves every step, then have of their time."""
     command = [sys.executable, train_toy.__file__, tmp_path, "40"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     alive: list[tuple[float, float]] = []  # of each process, s since 1970
     stepped = 0.0  # s in which lines came of steps, as we have seen them come
-    for saved in (8, 20, None):
+    kills = [*range(3, 33, 3)]  # after these steps were saved
+    for saved in (*kills, None):
         began = time.time()
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         lines_before, times = len(read_events(tmp_path / "events.jsonl")), dict[str, float]()
@@ -231,12 +233,12 @@ def test_the_goodput_of_a_run_that_is_killed_is_that_of_our_clock(tmp_path):
         time.sleep(1)
     found = read_events(tmp_path / "events.jsonl")
     seen, parts = watched(found), watched(found).seconds
-    assert seen.told["begun"] + seen.told["resumed"] == 3 and len(seen.ends) == 3
+    assert seen.told["begun"] + seen.told["resumed"] == len(seen.ends) == len(kills) + 1
     # From the first line until we have seen the last; after it the process draws its curve, and ends.
     assert seen.wall == pytest.approx(times["finished"] - found[0]["time"], abs=0.5)
     # Down is from the last line of a killed process until the next one's Python has come to training/events.py.
     gap = sum(after[0] - before[1] for before, after in zip(alive, alive[1:], strict=False))
-    assert gap < parts["down"] < gap + 2 * 8
+    assert gap < parts["down"] < gap + 8 * len(kills)
     # The steps that counted are those of the three processes, less what was lost: by the log's own lines, one by one.
     lineage = {x["step"]: (x, before) for before, x in zip(found, found[1:], strict=False) if x["event"] == "saved"}
     assert sorted(lineage) == list(range(1, 41))

@@ -293,8 +293,10 @@ def _true_on_every_process(answer: bool) -> bool:
 def _undisturbed() -> Iterator[None]:
     """Keeps Orbax from logging, in many lines, the damage that is said in one, and a Ctrl-C, which it would take for
     damage, until it is done."""
-    before, interrupts = logging.root.manager.disable, []
-    logging.disable(logging.CRITICAL)
+    interrupts = list[int]()
+    noisy = {logger: logger.disabled for logger in map(logging.getLogger, ("absl", "asyncio"))}
+    for logger in noisy:
+        logger.disabled = True
     main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, lambda *_: interrupts.append(1)) if main else None
     try:
@@ -302,7 +304,8 @@ def _undisturbed() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        for logger, before in noisy.items():
+            logger.disabled = before
         if main:
             signal.signal(signal.SIGINT, handler)
         if interrupts:

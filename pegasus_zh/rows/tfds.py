@@ -63,8 +63,10 @@ class PreparedSet(tfds.core.DatasetBuilder):
     def _download_and_prepare(self, *_: Any, **__: Any) -> None:
         raise NotImplementedError("a prepared set is made by scripts.prepare")
 
-    def _as_dataset(self, *_: Any, **__: Any) -> None:
+    def as_dataset(self, *_: Any, **__: Any) -> None:  # the other one's would first ask for TensorFlow
         raise NotImplementedError("of a prepared set there is as_data_source")
+
+    _as_dataset = as_dataset
 
 
 def tfds_builder(folder: Path | str) -> PreparedSet:

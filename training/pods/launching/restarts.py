@@ -118,6 +118,7 @@ def _watch(child: subprocess.Popen[bytes]) -> str:
     if child.returncode == STOPPED:
         return "told to stop, and saved"
     said = b"".join(last).decode(errors="replace").strip()
+    said = said[max(said.rfind("error: "), 0) :]  # a bar's line may be before it
     return f"status {child.returncode}: {said}" if said else f"status {child.returncode}, without a word"
 
 

@@ -54,6 +54,7 @@ def test_status_0_ends_it_and_another_one_starts_it_again(tmp_path):
     [
         (r"sys.stderr.write('a\nerror: no such file: x y\n\n'); sys.exit(1)", "status 1: error: no such file: x y"),
         (r"sys.stderr.write('bar 1%\rbar 2%'); sys.exit(1)", "status 1: bar 2%"),
+        ("sys.stderr.write('bar 2%error: taken over\\n'); sys.exit(70)", "status 70: error: taken over"),
         (
             r"sys.stderr.write('XlaRuntimeError: y\n--------\nFor simplicity, JAX has removed its internal frames\n')"
             "; sys.exit(1)",

@@ -7,11 +7,12 @@ as its last byte has come, and may be written on the condition that it is of a c
 """
 
 import base64
+import mimetypes
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -144,17 +145,41 @@ def sent_to(path: Path) -> Iterator[Path]:
 
 def send(written: Path, path: Path) -> None:
     """Copies a file or folder of a disk into a bucket, as `sent_to` says."""
-    store = _store()
     if not written.is_dir():
-        store.put_file(os.fspath(written), os.fspath(path), chunksize=_CHUNK)
+        _put(written, path)
         return
     files = sorted((file for file in written.rglob("*") if file.is_file()), key=lambda file: file.stat().st_mtime_ns)
     names = [file.relative_to(written).as_posix() for file in files]
     for name in _objects(path):
         if name and name not in names[:-1]:
-            store.rm_file(f"{path}/{name}")
+            _store().rm_file(f"{path}/{name}")
     for file, name in zip(files, names, strict=True):
-        store.put_file(os.fspath(file), f"{path}/{name}", chunksize=_CHUNK)
+        _put(file, path / name)
+
+
+def _put(file: Path, path: Path) -> None:
+    """Sends a file, which may grow meanwhile; a large one in parts.
+
+    gcsfs puts a small one between lines of text. There a carriage return at its end is taken for a line's, and a line
+    like those for one of them: bytes are lost, and every try fails at the checksum.
+    """
+    if file.stat().st_size > _SMALL:
+        _store().put_file(os.fspath(file), os.fspath(path), chunksize=_CHUNK)
+        return
+    content, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    if not content.endswith(b"\r") and b"--==0==" not in content:
+        _store().pipe_file(os.fspath(path), content, content_type=kind)
+        return
+    about = _post(path, content)
+    if about.get("crc32c") not in (None, _crc32c([content])):
+        raise OSError(f"{path}: came to its bucket otherwise than it was sent; {AGAIN}")
+
+
+def _post(path: Path, content: bytes, **more: Any) -> dict[str, Any]:
+    """Writes an object by one request; what is known of it then."""
+    store, (bucket, name) = _store(), _named(path)
+    place = f"{store.base.replace('/storage/', '/upload/storage/')}b/{bucket}/o"
+    return store.call("POST", place, data=content, json_out=True, uploadType="media", name=name, **more)
 
 
 def on_a_disk(folder: Path) -> str:
@@ -183,11 +208,8 @@ def write_if(path: Path, content: bytes, generation: int) -> int:
     `content` is to be like no other writer's: by it is known what was written although its answer was lost, even of
     an earlier call that failed. Raises FileExistsError where the object is of another generation and content.
     """
-    store, (bucket, name) = _store(), _named(path)
     try:
-        place = f"{store.base.replace('/storage/', '/upload/storage/')}b/{bucket}/o"
-        asked = {"uploadType": "media", "name": name, "ifGenerationMatch": generation}
-        about = store.call("POST", place, data=content, json_out=True, **asked)
+        about = _post(path, content, ifGenerationMatch=generation)
     except FileExistsError:
         with suppress(FileNotFoundError):  # removed meanwhile
             found, written = read_with_generation(path)
@@ -222,6 +244,7 @@ def of_a_store(error: BaseException) -> bool:
 
 
 _CHUNK = 50 * 2**20  # bytes of an upload
+_SMALL = 5 * 2**20
 _AT_ONCE = 8  # objects that are fetched
 _MARK = ".generation"  # beside a fetched file: of which generation it is
 
@@ -300,11 +323,17 @@ def _fetch(about: dict[str, Any], file: Path) -> None:
 
 def _check(file: Path, about: dict[str, Any]) -> None:
     """Compares a fetched object with the checksum that its store keeps, which composed objects have too."""
+    with open(file, "rb") as opened:
+        digest = _crc32c(iter(partial(opened.read, 1 << 24), b""))
+    if about.get("crc32c") not in (None, digest):
+        raise DataError(f"gs://{about['name']}: came otherwise than its checksum says; {AGAIN}")
+
+
+def _crc32c(parts: Iterable[bytes]) -> str:
+    """As a store writes it."""
     import google_crc32c
 
     digest = google_crc32c.Checksum()
-    with open(file, "rb") as opened:
-        while chunk := opened.read(1 << 24):
-            digest.update(chunk)
-    if about.get("crc32c") not in (None, base64.b64encode(digest.digest()).decode()):
-        raise DataError(f"gs://{about['name']}: came otherwise than its checksum says; {AGAIN}")
+    for part in parts:
+        digest.update(part)
+    return base64.b64encode(digest.digest()).decode()

@@ -78,6 +78,13 @@ def test_what_is_written_on_disks_alone_says_so(served):
         disk_path("gs://bucket/run", "--folder")
 
 
+@pytest.mark.parametrize("content", [b"", b"\r", b"a\n", b"a\r\n", b"\0\xff\r", b"--==0==--\r\n"])
+def test_a_file_is_there_as_it_was_sent_whatever_it_ends_with(folder, tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    send(tmp_path / "x", folder / "x")
+    assert (folder / "x").read_bytes() == content
+
+
 def test_a_file_appears_whole_or_not_at_all(folder):
     with pytest.raises(KeyError), atomic_write(folder / "a.txt") as temporary:
         temporary.write_text("half of it")
@@ -106,14 +113,13 @@ def test_a_folder_replaces_a_folder(folder):
 
 def test_what_was_last_written_is_sent_last(folder, tmp_path, monkeypatch):
     """So a manifest comes after what it tells of."""
-    store, sent = buckets._store(), []
-    put = store.put_file
-    monkeypatch.setattr(store, "put_file", lambda here, there, **more: (sent.append(there), put(here, there, **more)))
+    put, sent = buckets._put, []
+    monkeypatch.setattr(buckets, "_put", lambda here, there: (sent.append(there.name), put(here, there)))
     for at, name in enumerate(["z", "b", "manifest"]):
         (tmp_path / name).write_text(name)
         os.utime(tmp_path / name, ns=(10**18, 10**18 + at))
     send(tmp_path, folder)
-    assert [name.rpartition("/")[2] for name in sent] == ["z", "b", "manifest"]
+    assert sent == ["z", "b", "manifest"]
 
 
 @pytest.mark.parametrize("kill", range(5))

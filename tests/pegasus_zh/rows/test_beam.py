@@ -144,3 +144,13 @@ def test_a_bad_document_is_one_line(tmp_path, flags):
     data.write_bytes(b"".join(LINES[:5]) + b"{\n")
     with pytest.raises(DataError, match=r"^[^\n]*bad\.jsonl, line 6: [^\n]*use --on-bad-record skip[^\n]*$"):
         prepare_set(EXAMPLES, PrepareConfig(data=(str(data),)), TOKENIZER, tmp_path / "set", Beam(flags))
+
+
+def test_the_benchmark_runs(tmp_path):
+    """A few documents, and no time is looked at."""
+    (tmp_path / "few.jsonl").write_bytes(b"".join(LINES[:6]))
+    TOKENIZER.save(tmp_path / "tokenizer")
+    command = [sys.executable, "-m", "benchmarks.beam", "--data", tmp_path / "few.jsonl"]
+    flags = ["--tokenizer", tmp_path / "tokenizer", "--processes", "1", "--repeats", "1"]
+    done = subprocess.run([*command, *flags], cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert done.returncode == 0 and "the same bytes in " in done.stdout, done.stderr[-2000:]

@@ -12,16 +12,6 @@ from training.files.buckets import path_of
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    served = gcs.Served()
-    with gcs.serving(served) as port, pytest.MonkeyPatch.context() as patch:
-        for name, value in gcs.environment(port).items():
-            patch.setenv(name, value)
-        patch.setenv(buckets.CACHE, str(tmp_path_factory.mktemp("cache")))
-        yield served
-
-
-@pytest.fixture(scope="module")
 def folder(served):
     folder = path_of(f"gs://{gcs.BUCKET}/run", "the folder")
     save(folder, (1, 2))

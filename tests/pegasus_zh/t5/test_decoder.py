@@ -15,7 +15,7 @@ from rope.decoding.write import write
 from tests.pegasus_zh.t5.random_model import START, TINY, on_mesh, random_model, random_pairs, rows, token_of_some_rows
 from tests.rope.decoding.reference import plain_beams
 from training.mesh import MeshConfig, make_mesh
-from training.partition import RULES
+from training.partition import spec
 
 MODEL = random_model(TINY, seed=4)
 MODEL = MODEL.replace(head=MODEL.head.at[:, 0].multiply(3))  # padding would often be most probable
@@ -132,7 +132,7 @@ def test_padding_and_the_other_rows_do_not_count(search, end):
 @pytest.mark.parametrize("search", [GREEDY, BEAMS, BERT4KERAS_BEAMS, DRAWN], ids=str)
 def test_a_mesh_writes_the_same(search, end):
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices()[:8])):
-        source, seeds = (jax.device_put(x, jax.P(RULES["batch"])) for x in (SOURCE, SEEDS))
+        source, seeds = (jax.device_put(x, spec("batch")) for x in (SOURCE, SEEDS))
         found = ids(source, search=search, end=end, seeds=seeds, model=on_mesh(MODEL, TINY))
     np.testing.assert_array_equal(found, ids(search=search, end=end))
 
@@ -200,7 +200,7 @@ def test_a_mesh_heeds_the_same(search, end):
     search, seeds = replace(search, **CONTROLS), np.arange(8 * search.answers, dtype=np.uint32)
     words = {"never": ((7,), (8, 9)), "first": (6,), "search": search, "end": end}
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices()[:8])):
-        source, placed = (jax.device_put(x, jax.P(RULES["batch"])) for x in (SOURCE, seeds))
+        source, placed = (jax.device_put(x, spec("batch")) for x in (SOURCE, seeds))
         found = ids(source, seeds=placed, model=on_mesh(MODEL, TINY), **words)
     np.testing.assert_array_equal(found, ids(seeds=seeds, **words))
 

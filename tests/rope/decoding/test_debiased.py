@@ -15,7 +15,7 @@ from rope.layers.masks import unilm_mask
 from tests.rope.decoding.reference import plain_beams
 from tests.rope.encoder.random_encoder import ROFORMER, random_encoder, random_rows
 from training.mesh import MeshConfig, make_mesh
-from training.partition import RULES
+from training.partition import spec
 
 LONGEST, PROMPTS = 9, 3
 MODEL = random_encoder(ROFORMER, seed=3)
@@ -136,7 +136,7 @@ def test_a_mesh_changes_nothing():
         seeds = np.arange(8 * search.answers, dtype=np.uint32)
         alone, _ = run(MODEL, rows, seeds, search=search)
         with jax.set_mesh(make_mesh(MeshConfig(data=4, fsdp=2, tensor=1), jax.devices()[:8])):
-            cut = (jax.device_put(x, jax.P(RULES["batch"])) for x in (rows, seeds))
+            cut = (jax.device_put(x, spec("batch")) for x in (rows, seeds))
             sharded, _ = run(jax.device_put(MODEL, jax.P()), *cut, search=search)
         np.testing.assert_array_equal(sharded, alone)
 

@@ -16,7 +16,7 @@ from rope.positions.extension import Extension
 from tests.rope.decoding.reference import plain_beams
 from tests.rope.encoder.random_encoder import ROFORMER, random_encoder, random_rows
 from training.mesh import MeshConfig, make_mesh
-from training.partition import RULES
+from training.partition import spec
 
 LONGEST = 9
 PROMPTS = random_rows(ROFORMER, length=11)["ids"]  # of unequal lengths, padded; their last tokens are any
@@ -98,7 +98,7 @@ def test_padding_other_rows_and_a_mesh_change_nothing():
     np.testing.assert_array_equal(np.asarray(alone)[:3], ids(search=search)[0])
     assert not np.asarray(alone)[5].any()
     with jax.set_mesh(make_mesh(MeshConfig(data=4, fsdp=2, tensor=1), jax.devices()[:8])):
-        cut = (jax.device_put(x, jax.P(RULES["batch"])) for x in (prompts, seeds))
+        cut = (jax.device_put(x, spec("batch")) for x in (prompts, seeds))
         sharded, _ = ids(next(cut), seeds=next(cut), search=search, model=jax.device_put(MODEL, jax.P()))
     np.testing.assert_array_equal(sharded, alone)
 

@@ -22,7 +22,7 @@ from rope.encoder.bert4keras import write_checkpoint
 from rope.encoder.huggingface import write_encoder
 from rope.encoder.roformer import PoolerKind, RoFormer, RoFormerConfig
 from training.files.atomic import check_new
-from training.files.buckets import on_a_disk, path_of
+from training.files.buckets import loadable_name, path_of
 from training.files.errors import DataError
 from training.onnx import check_converter
 from training.partition import Dtype
@@ -82,7 +82,7 @@ def export_encoder(config: ExportEncoderConfig) -> Path:
     else:
         kind = _write_sentences(out, source, pooling, config)
     tell(f"{out}: {sum(x.size for x in jax.tree.leaves(source.text.model)) / 1e6:.1f}M parameters in {config.dtype}")
-    folder = on_a_disk(out)
+    folder = loadable_name(out)
     if config.form == "tensorflow":
         tell(f"build_transformer_model({folder + '/bert_config.json'!r}, {folder + '/bert_model.ckpt'!r}, {kind!r})")
     elif pooling is None:

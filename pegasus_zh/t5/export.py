@@ -11,7 +11,7 @@ from pegasus_zh.t5.load import Semantics, load
 from pegasus_zh.t5.onnx import write_onnx_serving
 from pegasus_zh.t5.stablehlo import write_serving
 from training.files.atomic import check_new
-from training.files.buckets import on_a_disk, path_of
+from training.files.buckets import loadable_name, path_of
 from training.files.errors import DataError
 from training.onnx import check_converter
 from training.partition import Dtype
@@ -77,7 +77,7 @@ def export(config: ExportConfig) -> Path:
     changes += ["the cross-attention's bias is left out"] if loaded.config.cross_bias else []
     size = sum(x.size for x in jax.tree.leaves(loaded.model)) / 1e6
     tell("; ".join([f"{out}: {size:.1f}M parameters in {config.dtype}", *changes, "load it with"]))
-    folder = on_a_disk(out)
+    folder = loadable_name(out)
     tell("from transformers import AutoTokenizer, MT5ForConditionalGeneration")
     tell(f"tokenizer = AutoTokenizer.from_pretrained({folder!r})")
     tell(f"model = MT5ForConditionalGeneration.from_pretrained({folder!r})")

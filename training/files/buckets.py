@@ -182,8 +182,8 @@ def _post(path: Path, content: bytes, **more: Any) -> dict[str, Any]:
     return store.call("POST", place, data=content, json_out=True, uploadType="media", name=name, **more)
 
 
-def on_a_disk(folder: Path) -> str:
-    """The folder as libraries name it that read from disks alone; of one in a bucket it is told how to fetch it."""
+def loadable_name(folder: Path) -> str:
+    """What libraries that read disks alone load a folder by; of one in a bucket it is told how to fetch it first."""
     if not in_bucket(folder):
         return str(folder)
     tell(f"gcloud storage cp -r {folder} .")

@@ -48,7 +48,7 @@ def leased(place: Path, *, wait: bool = False, dead: float = DEAD) -> Iterator[N
         while not done.wait(dead / 6):
             began = time.monotonic()
             try:
-                held, last = write_if(place, about, held), began
+                held, last, cause = write_if(place, about, held), began, ""
             except FileExistsError:
                 if not done.is_set():
                     end_now(f"{place}: taken over by another run, or removed; this one ends", LOST)

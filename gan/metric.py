@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 Metric = Literal["l2", "l1"]
 FLOOR = 1e-12  # inside square roots, whose derivative at 0 is infinite
+NEAR = 0.01  # of |x|^2 + |y|^2: a square above it is right to 1e-5 by a product in float32
 
 
 def known(metric: Metric) -> Metric:
@@ -26,13 +27,21 @@ def distances(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:
         raise ValueError(f"points {x.shape} and {y.shape}: both must be [points, dimensions], of as many dimensions")
     if known(metric) == "l1":
         return jnp.sum(jnp.abs(x[:, None] - y[None]), -1)
-    # The squares of a product of centred points, at full precision:
-    # an accelerator's default would round more than critics differ.
+    # The squares of a product of centred points, at full precision: an accelerator's default would round more than
+    # critics differ. It rounds by the points' own squares, so that where some pair is near beside them, as in clusters
+    # far from each other, all are of differences, which take many times the time.
     centre = jax.lax.stop_gradient(jnp.mean(y, 0, keepdims=True))
     x, y = x - centre, y - centre
     inner = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-    squares = jnp.sum(x * x, 1)[:, None] + jnp.sum(y * y, 1)[None] - 2 * inner
+    own = jnp.sum(x * x, 1)[:, None] + jnp.sum(y * y, 1)[None]
+    near = jax.lax.stop_gradient(jnp.any(own - 2 * inner < NEAR * own))
+    squares = jax.lax.cond(near, _squares, lambda x, y: own - 2 * inner, x, y)
     return jnp.sqrt(jnp.maximum(squares, FLOOR))
+
+
+@jax.checkpoint  # as [n, m, D] nothing is kept for the gradient
+def _squares(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.sum((x[:, None] - y[None]) ** 2, -1)
 
 
 def lengths(x: jax.Array, metric: Metric = "l2") -> jax.Array:

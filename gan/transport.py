@@ -9,7 +9,7 @@ import math
 import warnings
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,14 +38,15 @@ def exact_w1(
 ) -> float:
     """W1 of two samples [n, D] and [m, D], in float64; weights [n] and [m] sum to 1, and are equal unless given.
 
-    Raises ValueError for samples that are empty, not finite or of different dimensions, for a distance beyond float64
-    and where the solver gives up.
+    Raises ValueError for samples that are empty, not finite or of different dimensions, for weights that are none, for
+    a distance beyond float64 and where the solver gives up.
     """
     x, y = checked(x, y)
     known(metric)
     if x.shape[1] == 1:
         x, y, power = _scaled(x, y)
-        return _unscaled(float(wasserstein_distance(x[:, 0], y[:, 0], x_weights, y_weights)), power)
+        masses = _masses(x, x_weights), _masses(y, y_weights)
+        return _unscaled(float(wasserstein_distance(x[:, 0], y[:, 0], *masses)), power)
     return exact_plan(x, y, metric, x_weights, y_weights).cost
 
 
@@ -61,23 +62,27 @@ def exact_plan(
         return Plan(_unscaled(mean, power), source, target, np.full(len(x), 1 / len(x)))
     import ot  # a second, where it is needed
 
-    given = [
-        np.full(len(p), 1 / len(p)) if w is None else np.asarray(w, float) for p, w in ((x, x_weights), (y, y_weights))
-    ]
-    for mass, points in zip(given, (x, y), strict=True):
-        if mass.shape != (len(points),) or not (mass >= 0).all() or not abs(mass.sum() - 1) < 1e-6:
-            raise ValueError(
-                f"weights of {len(points)} points: as many numbers from 0, in all 1, "
-                f"not {mass.shape} in all {mass.sum():g}"
-            )
+    masses = _masses(x, x_weights), _masses(y, y_weights)
     unit = cost.max() or 1.0  # POT's tolerances are absolute
     with warnings.catch_warnings(action="ignore"):  # that it gave up is an error here
-        plan, told = ot.emd(*given, cost / unit, numItermax=10_000_000, log=True)
+        plan, told = ot.emd(*masses, cost / unit, numItermax=10_000_000, log=True)
     if told["warning"]:
         raise ValueError(f"no optimal transport was found: {told['warning']}")
     source, target = plan.nonzero()
     mass = plan[source, target]
     return Plan(_unscaled(float((cost[source, target] * mass).sum()), power), source, target, mass)
+
+
+def _masses(points: np.ndarray, weights: Points | None) -> np.ndarray:
+    """float64 [n], equal unless given."""
+    if weights is None:
+        return np.full(len(points), 1 / len(points))
+    mass = np.asarray(weights, float)
+    if mass.shape != (len(points),) or not (mass >= 0).all() or not abs(mass.sum() - 1) < 1e-6:
+        raise ValueError(
+            f"weights of {len(points)} points: as many numbers from 0, in all 1, not {mass.shape} in all {mass.sum():g}"
+        )
+    return mass
 
 
 def matched(x: np.ndarray, y: np.ndarray, metric: Metric = "l2") -> np.ndarray:
@@ -107,27 +112,53 @@ def exact_on_device(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Ar
         return unreg.hungarian(geometry.Geometry(cost_matrix=distances(x, y, metric)))[0]
 
 
-def entropic(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float | jax.Array = 0.1) -> jax.Array:
+def entropic(
+    x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float | jax.Array = 0.1, iterations: int = 2000
+) -> jax.Array:
     """min over plans of the mean cost + epsilon KL(plan | all pairs alike), by ott-jax's Sinkhorn;
-    epsilon in units of distance."""
-    return _entropic(x, y, metric, epsilon).reg_ot_cost
+    epsilon in units of distance.
+
+    Raises ValueError for an epsilon that is not above 0, and where so many iterations do not converge; within a
+    compiled program, which cannot raise, the number is then NaN, and its gradient that of where it stopped.
+    """
+    return _entropic(x, y, metric, epsilon, iterations)["regularized"]
 
 
-def _entropic(x: jax.Array, y: jax.Array, metric: Metric, epsilon: float | jax.Array) -> Any:
+def _entropic(
+    x: jax.Array, y: jax.Array, metric: Metric, epsilon: float | jax.Array, iterations: int
+) -> dict[str, jax.Array]:
     geometry, linear = need_ott("geometry.geometry", "solvers.linear")
+    _above(epsilon)
     with jax.numpy_rank_promotion("allow"):  # whatever the caller asks of its own code
-        return linear.solve(geometry.Geometry(cost_matrix=distances(x, y, metric), epsilon=epsilon))
+        costs = geometry.Geometry(cost_matrix=distances(x, y, metric), epsilon=epsilon)
+        found = linear.solve(costs, max_iterations=iterations)
+    done = found.converged
+    if not isinstance(done, jax.core.Tracer) and not done:
+        raise ValueError(
+            f"Sinkhorn has not converged in {iterations:,} iterations at epsilon {epsilon:.3g}: "
+            "allow more (iterations), or take a larger epsilon"
+        )
+    told = jnp.where(done, 0.0, jnp.nan)
+    return {"primal": found.primal_cost + told, "regularized": found.reg_ot_cost + told}
 
 
-def sinkhorn(x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float = 0.01) -> dict[str, jax.Array]:
+def sinkhorn(
+    x: jax.Array, y: jax.Array, metric: Metric = "l2", epsilon: float = 0.01, iterations: int = 2000
+) -> dict[str, jax.Array]:
     """primal: the cost of the entropic plan, at most a few hundredths above W1; debiased: the Sinkhorn divergence.
 
-    epsilon is in mean costs.
+    epsilon is in mean costs. Errors as `entropic`.
     """
+    _above(epsilon)
     scale = epsilon * jnp.mean(distances(x, y, metric))
-    between = _entropic(x, y, metric, scale)
-    within = [entropic(z, z, metric, scale) for z in (x, y)]
-    return {"primal": between.primal_cost, "debiased": between.reg_ot_cost - sum(within) / 2}
+    between = _entropic(x, y, metric, scale, iterations)
+    within = [entropic(z, z, metric, scale, iterations) for z in (x, y)]
+    return {"primal": between["primal"], "debiased": between["regularized"] - sum(within) / 2}
+
+
+def _above(epsilon: float | jax.Array) -> None:
+    if not isinstance(epsilon, jax.core.Tracer) and not 0 < epsilon < math.inf:
+        raise ValueError(f"epsilon is {epsilon}: it must be above 0; the exact distance is exact_w1")
 
 
 def need_ott(*names: str) -> list[ModuleType]:

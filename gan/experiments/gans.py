@@ -199,7 +199,7 @@ def train(
 
     Not by the engine, since all seeds are one program, which draws its own batches.
 
-    Ends early where a generator is no longer finite: what it then made is not measured.
+    Ends early where a generator, or what its critic says, is no longer finite: what it then made is not measured.
     """
     real, chunk = jnp.asarray(images), -(-config.steps // config.readings)
     begin, train_keys, test_keys = seed_keys(config.seeds)
@@ -244,7 +244,7 @@ def train(
     for first in range(0, config.steps, chunk):
         gan = advance(gan, first, count := min(chunk, config.steps - first))
         kr, objective, x, y, made = map(np.asarray, look(gan))
-        if not np.isfinite(made).all() or not np.isfinite(kr).all():
+        if not all(np.isfinite(told).all() for told in (made, kr, objective)):
             return
         exact = [float(np.mean([exact_w1(*pair) for pair in zip(*of, strict=True)])) for of in zip(x, y, strict=True)]
         yield first + count, {"kr": kr.tolist(), "objective": objective.tolist(), "exact": exact}, made

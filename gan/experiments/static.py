@@ -262,7 +262,7 @@ def _row(cell: Mapping[str, Any]) -> list[str]:
         cell["critic"],
         kr.text(3) if kr else stopped,
         _share(cell),
-        decimals(_told(cell, "objective")),
+        decimals(_told(cell, "objective")) or ("not converged" if kr else ""),
         f"{exact:.3f}",
         f"{truth:.3f}" if truth is not None else "unknown",
         decimals(_told(cell, "steepest")),

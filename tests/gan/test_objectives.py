@@ -44,6 +44,19 @@ def test_transforms_are_bounded_by_the_exact_distance(seed, grow):
         assert -rounding <= soft - hard <= epsilon * np.log(24) + rounding
 
 
+@settings(max_examples=10)
+@given(st.integers(0, 2**31), st.sampled_from([1.0, 10.0]), st.sampled_from([0.0, 1e4]))
+def test_so_they_are_where_points_are_equal_or_far(seed, grow, far):
+    """Of clusters at 1e4, whose coordinates are stored to 1e-3, the values of f rounding at 1e4 times its slope."""
+    x, y = (np.asarray(z) for z in LAW.sample(jax.random.key(seed), 24))
+    x, y = (z + np.float32(far * np.where(np.arange(24) % 2, 1, -1)[:, None]) for z in (x, y))
+    state = made("c", seed, grow)[1]
+    for other in (y, x, x[::-1]):
+        told = critics.c_transform(SHAPE).read(state, x, other)
+        rounding = 1e-5 + 1e-7 * float(np.abs(critics.c_transform(SHAPE).potential(state, x)).max()) + 1e-7 * far
+        assert told["objective"] <= exact_w1(x, other) + rounding
+
+
 def test_debiased_objectives_are_bounded_by_the_divergence():
     """Whatever f is; a batch is at most 0 from itself. The soft distance itself is checked against POT's plan."""
     x, y = (np.asarray(z) for z in LAW.sample(jax.random.key(0), 24))

@@ -6,10 +6,11 @@ import ot
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from gan import laws
 from gan.metric import distances
-from gan.transport import exact_on_device, exact_plan, exact_w1, matched, sinkhorn, sliced
+from gan.transport import entropic, exact_on_device, exact_plan, exact_w1, matched, sinkhorn, sliced
 
 SIZES = st.integers(2, 12)
 
@@ -92,10 +93,43 @@ def test_costs_equal_their_definition():
         distances(x, y, "l3")
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1, 3, 64]), st.sampled_from([0.0, 10.0, 1e4]), st.booleans())
+def test_costs_are_right_to_rounding_wherever_points_are(seed, dimensions, far, metric_l1):
+    """Clusters far from each other, and points that are one: by scipy in float64, of the same float32 points."""
+    x, y = (
+        np.float32(points(seed + n, 20, dimensions) + far * np.where(np.arange(20) % 2, 1, -1)[:, None])
+        for n in range(2)
+    )
+    y[:3] = x[:3]
+    metric, name = ("l1", "cityblock") if metric_l1 else ("l2", "euclidean")
+    wanted = cdist(np.float64(x), np.float64(y), name)
+    found = jax.jit(distances, static_argnums=2)(x, y, metric)
+    rounding = 2e-3 if far == 1e4 else 2e-6  # 1e4 itself is stored to 1e-3, and centring rounds once more
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=rounding * dimensions**0.5)
+
+
 @pytest.mark.parametrize("weights", [[0.5, 0.1], [2.0, -1.0], [np.nan, 1.0], [1.0]])
 def test_weights_that_are_none(weights):
     with pytest.raises(ValueError, match="weights of 2 points: as many numbers from 0, in all 1"):
         exact_w1(np.eye(2), np.ones((3, 2)), x_weights=weights)
+    with pytest.raises(ValueError, match="weights of 2 points: as many numbers from 0, in all 1"):
+        exact_w1(np.eye(2)[:, :1], np.ones((3, 1)), y_weights=None, x_weights=weights)
+
+
+def test_sinkhorn_says_where_it_does_not_know():
+    x, y = (np.float32(points(n, 40, 4)) for n in range(2))
+    with pytest.raises(ValueError, match="not converged in 2,000 iterations at epsilon 0.0001: allow more"):
+        entropic(x, y, epsilon=1e-4)
+    with pytest.raises(ValueError, match="not converged in 10 iterations"):
+        sinkhorn(x, y, iterations=10)
+    for epsilon in (0.0, -1.0, float("nan")):
+        for call in (entropic, sinkhorn):
+            with pytest.raises(ValueError, match=f"epsilon is {epsilon}: it must be above 0"):
+                call(x, y, epsilon=epsilon)
+    within, slope = jax.jit(jax.value_and_grad(lambda x: entropic(x, y, epsilon=1e-4)))(x)
+    assert np.isnan(within) and np.isfinite(slope).all()
+    assert np.isfinite(jax.jit(entropic)(x, y))
 
 
 def test_metrics_that_are_none():

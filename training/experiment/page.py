@@ -1,6 +1,7 @@
 """One HTML page that needs nothing else: pictures are part of it, and there is no script and no address to fetch."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -40,11 +41,20 @@ def page(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"number": number, "base64": lambda content: base64.b64encode(content).decode()}
+    environment.filters |= {
+        "number": number,
+        "unbroken": _unbroken,
+        "base64": lambda content: base64.b64encode(content).decode(),
+    }
     shown = " · ".join(f"{name.replace('_', ' ')} {_listed(value)}" for name, value in settings.items())
     return environment.get_template("page.html").render(
         title=title, lead=lead, settings=shown, sections=sections, notes=notes
     )
+
+
+def _unbroken(cell: str) -> str:
+    """A cell whose interval goes to a line of its own where columns are narrow, and is not cut there."""
+    return re.sub(r"\[([^\[\]]+), ([^\[\]]+)\]", "[\\1,\u00a0\\2]", cell)
 
 
 def _listed(value: object) -> str:

@@ -48,6 +48,11 @@ def test_everything_is_written(tmp_path):
     assert html.count("<img") == 1 and html.count("<table>") == 2
 
 
+def test_wide_tables_fold_between_a_mean_and_its_interval():
+    html = page("", "", {}, [Section("one", "", table=Table(["a", "b"], [["x", "0.1 [0.0, 0.2]"]]))])
+    assert "<td>0.1 [0.0,\u00a00.2]</td>" in html
+
+
 def test_of_stars_alone_nothing_is_bold():
     """As a name of a file may be, which the first column has."""
     cells = ["**", "***", "****", "*****"]

@@ -5,9 +5,10 @@ critic's direction can be scored, not only its value.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,11 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from gan.files import read_points
 from gan.metric import FLOOR, lengths
 from gan.transport import exact_w1
+from training.experiment.cells import digest_of_files
+from training.files.errors import DataError
 from training.files.images import Images, split_images
 
 Pair = tuple[jax.Array, jax.Array]  # x [n, D] of P and y [n, D] of Q
@@ -246,6 +250,16 @@ def clouds(name: str, x: np.ndarray, y: np.ndarray) -> Law:
     return Law(name, x.shape[1], sample, None)
 
 
+def of_files(first: str, second: str) -> Law:
+    """The points of two files, as `read_points` has them: exactly so far apart on a line, and of not too many points
+    elsewhere."""
+    x, y = read_points(first), read_points(second)
+    if x.shape[1] != y.shape[1]:
+        raise DataError(f"{first} has {x.shape[1]} dimensions, {second} {y.shape[1]}: they must have as many")
+    w1 = exact_w1(x, y) if x.shape[1] == 1 or max(len(x), len(y)) <= EXACT else None
+    return replace(clouds(f"{Path(first).stem} against {Path(second).stem}", x, y), w1=w1)
+
+
 def squares(side: int = 64) -> Law:
     """Black images, P's with one white square at a place drawn uniformly: however it lies, its length is its side."""
     _least(side=(side, 2))
@@ -323,12 +337,24 @@ KINDS: dict[str, tuple[Callable[..., Law], tuple[str, ...]]] = {
 }
 
 
+@cache
+def file_name(law: str) -> str:
+    """A law's name as a file's: of points in files with what they hold, so that others are another law."""
+    kind, *rest = law.split(":")
+    if kind != "files":
+        return law.replace(":", "-")
+    stems = (re.sub(r"[^\w.]+", "_", Path(path).stem)[:40] for path in rest)
+    return "-".join((kind, *stems, digest_of_files(rest)))
+
+
 OF_IMAGES = ("classes", "halves")  # of --data; squares draw their own
 
 
 def law_of(name: str, images: Callable[[], Images]) -> Law:
     """The law of a name such as "scale:16" or "funnels:2:4". Raises ValueError with the names there are."""
     kind, *numbers = name.split(":")
+    if kind == "files" and len(numbers) == 2:
+        return of_files(*numbers)
     make, wanted = KINDS.get(kind, (None, ()))
     if (
         make is None
@@ -336,5 +362,6 @@ def law_of(name: str, images: Callable[[], Images]) -> Law:
         or not all(n.isdecimal() and 1 <= int(n) <= 1 << 14 for n in numbers)
     ):
         known = ", ".join(":".join((kind, *wanted)) for kind, (_, wanted) in KINDS.items())
+        known += ", files:P.npy:Q.npy"
         raise ValueError(f"law {name!r}: it must be one of {known}, the letters being numbers from 1")
     return make(images()) if kind in OF_IMAGES else make(*map(int, numbers))

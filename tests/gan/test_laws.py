@@ -8,6 +8,7 @@ import pytest
 from gan import laws
 from gan.metric import lengths
 from gan.transport import exact_plan, exact_w1
+from training.files.errors import DataError
 from training.files.images import Images
 
 KNOWN = {
@@ -84,6 +85,48 @@ def test_classes_are_halves_of_the_labels_there_are():
     law = laws.classes(images)
     assert law.image == (2, 2, 1)
     assert law.w1 == pytest.approx(exact_w1(images.pixels[:6], images.pixels[6:]))
+
+
+def test_points_of_two_files(tmp_path):
+    """On a line exactly apart at any size; a file that changes is another law."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(3, 1, 7000), rng.normal(0, 2, 6000)
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "y.txt").write_text("\n".join(map(repr, y.tolist())))
+    name = f"files:{tmp_path / 'x.npy'}:{tmp_path / 'y.txt'}"
+    law = laws.law_of(name, None)
+    assert law.dimensions == 1 and law.w1 == pytest.approx(exact_w1(x[:, None], y[:, None]), rel=1e-12)
+    drawn = [np.asarray(z) for z in law.sample(jax.random.key(0), 50)]
+    for points, among in zip(drawn, (x, y), strict=True):
+        assert points.shape == (50, 1) and np.isin(points[:, 0], np.float32(among)).all()
+    laws.file_name.cache_clear()
+    before = laws.file_name(name)
+    assert before.startswith("files-x-y-") and laws.file_name("funnels:2:4") == "funnels-2-4"
+    np.save(tmp_path / "x.npy", x + 1)
+    laws.file_name.cache_clear()
+    assert laws.file_name(name) != before
+    (tmp_path / "y.txt").write_text("1, 2\n3 4\n")
+    np.save(tmp_path / "x.npy", np.eye(2))
+    assert laws.law_of(name, None).w1 == exact_w1(np.eye(2), np.array([[1, 2], [3, 4]]))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("1 2\n3\n", "no array of points"),
+        ("a b\n", "no array of points"),
+        ("", r"an array \(0, 1\)"),
+        ("1\nnan\n", "no finite number in point 1"),
+        ("1 2 3\n", "1 dimensions, .* 3: they must have as many"),
+        (None, "No such file"),
+    ],
+)
+def test_files_that_hold_no_points(tmp_path, text, expected):
+    np.save(tmp_path / "x.npy", np.arange(3.0))
+    if text is not None:
+        (tmp_path / "y.txt").write_text(text)
+    with pytest.raises(DataError, match=expected):
+        laws.law_of(f"files:{tmp_path / 'x.npy'}:{tmp_path / 'y.txt'}", None)
 
 
 def test_a_law_is_its_keys_alone():

@@ -115,6 +115,8 @@ def c_transform(shape: Shape, metric: Metric = "l2", rate: float = 2e-4) -> Crit
     No constraint is needed: whatever f, the objective is at most the exact distance of the minibatch.
     """
 
+    _above(rate=rate)
+
     def read(f, x, y):
         values = f(joined(x, y))
         transform = jnp.min(distances(x, y, metric) - values[: len(x), None], 0)

@@ -20,6 +20,7 @@ import numpy as np
 from gan.critic import Shape, precise
 from gan.estimate import over_seeds, seed_keys
 from gan.experiments.gans_report import SHOWN, VARIED, report, samples_of
+from gan.named import check_critics, critic_of_name
 from gan.networks import halvings
 from gan.objectives import CRITICS
 from gan.quality import Data, measures, read_data
@@ -48,7 +49,7 @@ class GansConfig:
     folder: str = "runs/wgan/tradeoff"
     """Where everything goes; report.html is the result."""
     critics: tuple[str, ...] = ("gp", "c", "exact")
-    """Critics; docs/wgan.md says what each is."""
+    """Critics; docs/wgan.md says what each is. With settings: gp:weight=1 c-soft:epsilon=1:rate=1e-3."""
     network: tuple[Network, ...] = ("fc",)
     """Fully connected critics, convolutional ones, or means over patches of --patch pixels a side;
     several are compared."""
@@ -84,7 +85,8 @@ class GansConfig:
         check_ranges(self, steps=1, seeds=(1, 1001), readings=(1, 10_001), latent=(1, 1 << 14), scored=(10, 5001))
         check_ranges(self, codes=(0, 1 << 14), patch=(1, 65), decay=(0.0, 1.0), rate=(0.0, 1.0))
         counts = range(1, (1 << 14) + 1)
-        check_lists(self, critics=CRITICS, network=get_args(Network), n_critic=counts, batch=counts[1:])
+        check_critics(self)
+        check_lists(self, network=get_args(Network), n_critic=counts, batch=counts[1:])
         check_lists(self, repeated=True, hidden=counts)
         if self.features:
             check_lists(self, repeated=True, features=counts)
@@ -114,7 +116,7 @@ BATCH_SIZE: dict[str, dict[str, Any]] = {
 }
 _FEW_IMAGES: dict[str, Any] = {"critics": ("gp",), "network": ("fc", "conv", "patches"), "codes": 64}
 DISCRETE: dict[str, dict[str, Any]] = {
-    "smoke": _FEW_IMAGES | {"steps": 60},
+    "smoke": _FEW_IMAGES | {"steps": 20, "readings": 2, "features": (16, 32)},
     "cpu": _FEW_IMAGES | {"steps": 2_000, "seeds": 3},
     "full": _FEW_IMAGES | {"critics": ("gp", "c", "exact"), "steps": 10_000, "seeds": 5},
 }
@@ -154,7 +156,7 @@ def recipe_of(data: Data, critic: str, network: str, n_critic: int, batch: int, 
     }
     generator = Generator(size=size, latent=config.latent, hidden=config.hidden, codes=config.codes)
     made = Recipe(
-        critic=CRITICS[critic](shapes[network]),
+        critic=critic_of_name(critic)(shapes[network]),
         generator=generator,
         n_critic=n_critic,
         rate=config.rate,
@@ -246,7 +248,10 @@ def train(
         kr, objective, x, y, made = map(np.asarray, look(gan))
         if not all(np.isfinite(told).all() for told in (made, kr, objective)):
             return
-        exact = [float(np.mean([exact_w1(*pair) for pair in zip(*of, strict=True)])) for of in zip(x, y, strict=True)]
+        exact = [
+            float(np.mean([exact_w1(*pair, recipe.critic.metric) for pair in zip(*of, strict=True)]))
+            for of in zip(x, y, strict=True)
+        ]
         yield first + count, {"kr": kr.tolist(), "objective": objective.tolist(), "exact": exact}, made
 
 

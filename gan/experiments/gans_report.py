@@ -109,7 +109,7 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
 
 def samples_of(folder: Path, cell: Iterable[str | int]) -> Path:
     """The generated images of a (critic, network, n_critic, batch), beside its figures."""
-    return folder / "cells" / f"{'-'.join(map(str, cell))}.npz"
+    return folder / "cells" / f"{'-'.join(map(str, cell)).replace(':', '-')}.npz"
 
 
 def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:

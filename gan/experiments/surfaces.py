@@ -12,7 +12,8 @@ import numpy as np
 
 from gan.critic import Shape, slope
 from gan.estimate import train
-from gan.laws import TOYS, Law, law_of, toy
+from gan.laws import TOYS, Law, file_name, law_of, toy
+from gan.named import check_critics, critic_of_name
 from gan.objectives import CRITICS
 from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
@@ -45,7 +46,8 @@ class SurfacesConfig:
 
     def __post_init__(self):
         check_ranges(self, steps=1, batch=(2, 1 << 20))
-        check_lists(self, laws=None, critics=[name for name in CRITICS if name != "exact"])
+        check_lists(self, laws=None)
+        check_critics(self, [name for name in CRITICS if name != "exact"])
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -73,7 +75,7 @@ def surfaces(config: SurfacesConfig) -> None:
     axis = {name: np.linspace(*_extent(law), SIDE) for name, law in laws.items()}
 
     def measure(cell: tuple[str, str]) -> dict[str, Any]:
-        law, critic = laws[cell[0]], CRITICS[cell[1]](Shape(size=2))
+        law, critic = laws[cell[0]], critic_of_name(cell[1])(Shape(size=2))
         *_, (reading, state) = train(critic, law, steps=config.steps, batch=config.batch, seeds=1, chunk=config.steps)
         if not np.isfinite(reading.kr).all():
             return {"law": cell[0], "critic": cell[1], "stopped": reading.step, "truth": law.w1}
@@ -94,7 +96,8 @@ def surfaces(config: SurfacesConfig) -> None:
     with experiment(folder, {}):  # a cell's name says what it is made with
         tail = f"{config.steps}-{config.batch}"
         wanted = {
-            f"{law.replace(':', '-')}-{critic}-{tail}": (law, critic) for law, critic in product(laws, config.critics)
+            f"{file_name(law)}-{critic.replace(':', '-')}-{tail}": (law, critic)
+            for law, critic in product(laws, config.critics)
         }
         made = run_cells(folder, wanted, measure, "critic")
         tell(report(folder, made, laws, axis, config))

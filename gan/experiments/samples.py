@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from gan.laws import Law, law_of
+from gan.laws import Law, file_name, law_of
 from gan.transport import exact_w1
 from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
@@ -75,9 +75,7 @@ def sample_complexity(config: SamplesConfig) -> None:
         }
 
     with experiment(folder, {}):  # a cell's name says what it is made with
-        wanted = {
-            f"{law.replace(':', '-')}-{n}-{config.draws}": (law, n) for n, law in product(config.points, config.laws)
-        }
+        wanted = {f"{file_name(law)}-{n}-{config.draws}": (law, n) for n, law in product(config.points, config.laws)}
         made = run_cells(folder, wanted, measure, "sample")
         tell(report(folder, made, laws, config))
         made.complete()
@@ -114,6 +112,7 @@ def report(folder: Path, made: Made, laws: Mapping[str, Law], config: SamplesCon
 
 def _by_points(config: SamplesConfig, laws: Mapping[str, Law], found: Mapping[tuple[str, int], Estimate]) -> bytes:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -133,6 +132,8 @@ def _by_points(config: SamplesConfig, laws: Mapping[str, Law], found: Mapping[tu
             )
     axes.set(xscale="log", yscale="log", xlabel="points n", ylabel="exact W1 of n points")
     axes.set_xticks(config.points, [str(n) for n in config.points])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # powers of ten alone may be one, or none
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_title("dashes: the laws' distance; dots: towards it like n^(-1/D)", fontsize=9)
     axes.grid(alpha=0.3, which="both")

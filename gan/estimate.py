@@ -18,6 +18,8 @@ from gan.transport import exact_w1
 from training.ranges import check_number
 from training.step import compiler_options
 
+BINS, SLOPE = 50, 2.5  # of histograms of gradients, the last bin with all that is longer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -27,8 +29,10 @@ class Reading:
     kr: np.ndarray  # mean f(x) - mean f(y) on fresh points
     objective: np.ndarray  # what the critic itself takes for the distance, of minibatches
     cosine: np.ndarray  # of its direction with the optimal one, NaN where that is unknown
+    l2: np.ndarray  # mean |its direction - the optimal one|^2 at points of P, NaN where that is unknown
     best: np.ndarray  # what the optimal f says of the same points, NaN where that is unknown: W1 but for their sampling
     steepest: np.ndarray  # largest gradient seen, in the dual norm: at P, at Q and between them
+    slopes: np.ndarray  # [seeds, 3, BINS]: the part of gradients at P, at Q and between that is so long, of 0 to SLOPE
 
 
 def train(
@@ -121,18 +125,30 @@ def scores(
     objective = jnp.mean(told.get("objective", told["kr"]))
     best = jnp.nan if law.potential is None else kr(law.potential(jnp.concatenate([x, y])))
     found = {"kr": objective, "objective": objective, "best": best, "cosine": jnp.nan, "steepest": jnp.nan}
+    found |= {"l2": jnp.nan, "slopes": jnp.full((3, BINS), jnp.nan)}
     if critic.potential is None or critic.field is None:
         return found
     f = partial(critic.potential, state)
     between = y + jax.random.uniform(key, (count, 1)) * (x - y)
     steep = dual_lengths(slope(f, jnp.concatenate([x, y, between])), critic.metric)
-    found |= {"kr": kr(f(jnp.concatenate([x, y]))), "steepest": jnp.max(steep)}
+    found |= {
+        "kr": kr(f(jnp.concatenate([x, y]))),
+        "steepest": jnp.max(steep),
+        "slopes": _parts(steep.reshape(3, count)),
+    }
     if law.gradient is not None:
         wanted, field = law.gradient(x), critic.field(state, x)
         known = jnp.any(wanted != 0, 1)  # P has atoms where float32 cannot tell a point from its funnel's centre
         inner = jnp.sum(wanted * field, 1) / lengths(field)
         found["cosine"] = jnp.mean(inner, where=known)
+        found["l2"] = jnp.mean(jnp.sum((field - wanted) ** 2, 1), where=known)
     return found
+
+
+def _parts(steep: jax.Array) -> jax.Array:
+    """[n, points] -> [n, BINS]."""
+    bins = jnp.clip(steep * (BINS / SLOPE), 0, BINS - 1).astype(jnp.int32)
+    return jnp.mean(jax.nn.one_hot(bins, BINS), 1)
 
 
 @lru_cache

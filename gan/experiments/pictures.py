@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gan.estimate import BINS, SLOPE
 from training.experiment.report import png
 from training.experiment.statistics import Estimate
 
@@ -49,6 +50,36 @@ class Panel:
         self.draw(axes)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
         return png(figure)
+
+
+def slopes(parts: Mapping[str, Sequence], seconds: Mapping[str, float]) -> bytes:
+    """PNG of histograms [seeds, 3, BINS] of gradients' lengths at P, at Q and between them, a panel each, and of how
+    long each took."""
+    from matplotlib.figure import Figure
+
+    columns = min(4, max(len(parts), 1))
+    rows = max(-(-len(parts) // columns), 1)
+    heights = (2.1 * rows, 0.6 + 0.22 * len(seconds))
+    figure = Figure(figsize=(11, sum(heights)), layout="constrained")
+    above, below = np.ravel(np.array(figure.subfigures(2, 1, height_ratios=heights), object))
+    edges = np.linspace(0, SLOPE, BINS + 1)
+    all_axes = [*above.subplots(rows, columns, squeeze=False, sharex=True).flat]
+    for axes, (name, counts) in zip(all_axes, parts.items(), strict=False):
+        for place, values in zip(("P", "Q", "between"), np.mean(counts, 0), strict=True):
+            axes.stairs(values, edges, label=place)
+        axes.axvline(1, color="k", linestyle=":", linewidth=1)
+        axes.set_title(name, fontsize=8)
+        axes.set_yticks([])
+    for axes in all_axes[len(parts) :]:
+        axes.axis("off")
+    if parts:
+        all_axes[0].legend(fontsize=7)
+    bars = below.subplots()
+    bars.barh([*seconds], [*seconds.values()])
+    bars.invert_yaxis()
+    bars.set_xlabel("seconds")
+    bars.tick_params(axis="y", labelsize=7)
+    return png(figure)
 
 
 def grid(panels: Mapping[str, np.ndarray], image: tuple[int, int, int], columns: int = 4) -> bytes:

@@ -7,7 +7,7 @@ the points that are scored are other draws.
 import csv
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
@@ -18,8 +18,9 @@ import numpy as np
 
 from gan.critic import Critic, Shape
 from gan.estimate import Reading, minibatch_w1, train
-from gan.experiments.pictures import Panel
-from gan.laws import OF_IMAGES, Law, law_of
+from gan.experiments.pictures import Panel, slopes
+from gan.laws import OF_IMAGES, Law, file_name, law_of
+from gan.named import check_critics, critic_of_name
 from gan.objectives import CRITICS
 from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
@@ -43,7 +44,8 @@ class StaticConfig:
     """Train critics on laws that stay as they are, and set what they say beside the truth; the same command goes on.
 
     Laws: shift:D, scale:D, shells:D, point:D (against a sphere), mixture (on a line), null:D
-    (shells in 2 of D dimensions), funnels:D:N (the published benchmark), squares:SIDE, classes and halves (of --data).
+    (shells in 2 of D dimensions), funnels:D:N (the published benchmark), squares:SIDE, classes and halves (of --data),
+    files:P.npy:Q.npy (points of two files, or of text, a point a line).
     """
 
     preset: Literal["smoke", "cpu", "full"] = "smoke"
@@ -57,7 +59,7 @@ class StaticConfig:
     laws: tuple[str, ...] = ("scale:2",)
     """Pairs of laws, see above."""
     critics: tuple[str, ...] = ("wc", "gp", "ortho", "c")
-    """Critics; docs/wgan.md says what each is."""
+    """Critics; docs/wgan.md says what each is. With settings: gp:weight=1 c-soft:epsilon=1:rate=1e-3."""
     steps: int = 300
     """Updates of each critic; 0: as many as the published benchmark gave it."""
     batch: int = 256
@@ -79,7 +81,8 @@ class StaticConfig:
     def __post_init__(self):
         check_ranges(self, steps=0, batch=(2, 1 << 20), seeds=(1, 1001), readings=(1, 10_001), scored=(2, 1 << 20))
         check_choices(self)
-        check_lists(self, laws=None, critics=CRITICS)
+        check_lists(self, laws=None)
+        check_critics(self)
         if self.hidden:
             check_lists(self, repeated=True, hidden=range(1, (1 << 14) + 1))
 
@@ -113,7 +116,7 @@ def static(config: StaticConfig) -> None:
     if {*OF_IMAGES} & {*laws}:
         settings["images"] = fingerprint(images())
     with experiment(folder, settings):
-        cells = {f"{law.replace(':', '-')}-{critic}": (law, critic) for law, critic in made}
+        cells = {f"{file_name(law)}-{critic.replace(':', '-')}": (law, critic) for law, critic in made}
         found = run_cells(folder, cells, lambda cell: measure(laws[cell[0]], made[cell], *cell, config), "critic")
         tell(report(folder, found, config))
         found.complete()
@@ -124,15 +127,17 @@ def critic_for(law: Law, name: str, critic: str, config: StaticConfig) -> Critic
     if config.network == "conv" and law.image is None:
         raise ValueError(f"law {name!r}: no images, so --network conv is not for it, but for squares, classes, halves")
     image = law.image if config.network == "conv" else None
-    made = CRITICS[critic](Shape(size=law.dimensions, hidden=config.hidden, image=image))
+    made = critic_of_name(critic)(Shape(size=law.dimensions, hidden=config.hidden, image=image))
     jax.eval_shape(made.init, jax.random.key(0))  # refused now, and not after the cells before it
     return made
 
 
 def measure(law: Law, made: Critic, name: str, critic: str, config: StaticConfig) -> dict[str, Any]:
     """One cell: what the critic says on its way, and the exact distances of batches of its size."""
+    if made.metric != "l2" and law.dimensions > 1:  # what is known is Euclidean
+        law = replace(law, w1=None, gradient=None, potential=None)
     begin = time.perf_counter()
-    steps = config.steps or PUBLISHED_STEPS[critic]
+    steps = config.steps or PUBLISHED_STEPS[critic.partition(":")[0]]
     chunk = -(-steps // config.readings)
     readings: Iterator[tuple[Reading, Any]] = train(
         made,
@@ -145,6 +150,7 @@ def measure(law: Law, made: Critic, name: str, critic: str, config: StaticConfig
         linear_decay=config.linear_decay,
     )
     curve = [{k: _plain(v) for k, v in asdict(reading).items()} for reading, _ in readings]
+    parts = [entry.pop("slopes") for entry in curve][-1]
     seconds = time.perf_counter() - begin
     return {
         "law": name,
@@ -153,18 +159,23 @@ def measure(law: Law, made: Critic, name: str, critic: str, config: StaticConfig
         "dimensions": law.dimensions,
         "batch": config.batch,
         "truth": law.w1,
-        "minibatch": minibatch_w1(law, config.batch).tolist(),
+        "minibatch": minibatch_w1(law, config.batch, metric=made.metric).tolist(),
         "steps": curve[-1]["step"],
         "asked": steps,
         "seconds": seconds,
         "curve": [entry for entry in curve if None not in entry["kr"]],
         "last": {k: v for k, v in curve[-1].items() if k != "step"},
+        "slopes": parts,
     }
 
 
 def _plain(values: int | np.ndarray) -> Any:
     """As JSON has it, which knows no NaN."""
-    return values if isinstance(values, int) else [float(v) if np.isfinite(v) else None for v in values]
+    if isinstance(values, int):
+        return values
+    known = values.astype(object)
+    known[~np.isfinite(values)] = None
+    return known.tolist()
 
 
 def report(folder: Path, made: Made, config: StaticConfig) -> str:
@@ -174,6 +185,7 @@ def report(folder: Path, made: Made, config: StaticConfig) -> str:
     for name in config.laws:
         if not (its := [c for c in cells if c["law"] == name]):
             continue
+        its.sort(key=lambda c: c["truth"] is None)  # critics of another metric last
         truth = its[0]["truth"]
         known = "unknown" if truth is None else f"{truth:.4g}"
         panel = Panel(
@@ -184,13 +196,24 @@ def report(folder: Path, made: Made, config: StaticConfig) -> str:
         )
         sections.append(
             Section(
-                name.replace(":", "-"),
+                file_name(name),
                 f"{name}: W1 {known}",
                 "W1(P, Q) = max E f(x) - E f(y) over 1-Lipschitz f",
                 f"The laws are {known} apart, batches of {config.batch} points {np.mean(its[0]['minibatch']):.4g}: a "
                 "critic that approaches the second is accurate of the batch, not of the laws.",
                 panel.picture(),
                 table=Table(HEADS, [_row(cell) for cell in its]),
+            )
+        )
+        parts = {c["critic"]: c["slopes"] for c in its if c.get("slopes") and None not in np.ravel(c["slopes"])}
+        sections.append(
+            Section(
+                f"{file_name(name)}-slopes",
+                f"{name}: how steep the critics are, and how long they took",
+                "|grad f| is at most 1, and 1 along the optimal plan's rays",
+                "Gradients at points of P, of Q and between them, after the last step, all seeds; the last bar has all "
+                "that is steeper. Seconds are of all seeds, with compilation and readings.",
+                slopes(parts, {c["critic"]: c["seconds"] for c in its}),
             )
         )
     if compared := list(_beside_published(cells)):
@@ -222,7 +245,7 @@ def report(folder: Path, made: Made, config: StaticConfig) -> str:
 
 HEADS = (
     "critic", "estimate", "of the truth", "own objective", "exact, batch", "truth", "steepest",
-    "cosine", "certified", "steps", "n", "seeds",
+    "cosine", "L2 error", "certified", "steps", "n", "seeds",
 )  # fmt: skip
 COLUMNS = (
     "law",
@@ -235,6 +258,7 @@ COLUMNS = (
     "best",
     "steepest",
     "cosine",
+    "l2",
     "certified",
     "steps",
     "seconds",
@@ -242,7 +266,7 @@ COLUMNS = (
 
 
 def _told(cell: Mapping[str, Any], name: str) -> Estimate | None:
-    values = np.array(cell["last"][name], float)
+    values = np.array(cell["last"].get(name, [None]), float)  # a cell of before may lack one
     return estimate_runs(values) if np.isfinite(values).all() else None
 
 
@@ -267,6 +291,7 @@ def _row(cell: Mapping[str, Any]) -> list[str]:
         f"{truth:.3f}" if truth is not None else "unknown",
         decimals(_told(cell, "steepest")),
         decimals(_told(cell, "cosine")),
+        decimals(_told(cell, "l2")),
         "yes" if cell["certified"] else "no",
         f"{cell['steps']:,}",
         f"{cell['batch']}",
@@ -278,10 +303,10 @@ def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
     last, mean = cell["last"], float(np.mean(cell["minibatch"]))
     rest = (cell["certified"], cell["steps"], round(cell["seconds"], 1))
     for seed in range(len(last["kr"])):
-        kr, objective, best, steepest, cosine = (
-            last[m][seed] for m in ("kr", "objective", "best", "steepest", "cosine")
+        kr, objective, *others = (
+            last.get(m, {seed: None})[seed] for m in ("kr", "objective", "best", "steepest", "cosine", "l2")
         )
-        yield [cell["law"], cell["critic"], seed, kr, objective, mean, cell["truth"], best, steepest, cosine, *rest]
+        yield [cell["law"], cell["critic"], seed, kr, objective, mean, cell["truth"], *others, *rest]
 
 
 @cache

@@ -197,6 +197,52 @@ def test_what_cannot_be():
         next(train(CRITICS["gp"](Shape(size=2)), law_of("shift:2", None), steps=0))
 
 
+def test_settings_of_critics_are_rows(tmp_path, said):
+    """A critic with settings is another row and another cell; of another metric, what is true there is unknown."""
+    names = ("gp:weight=1", "gp:weight=100", "gp:metric=l1")
+    config = replace(STATIC, laws=("shift:2",), critics=names, folder=str(tmp_path))
+    static.static(config)
+    cells = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "cells").glob("*.json")}
+    assert {*cells} == {"shift-2-gp-weight=1", "shift-2-gp-weight=100", "shift-2-gp-metric=l1"}
+    one, hundred, other = (cells[f"shift-2-{name.replace(':', '-')}"] for name in names)
+    assert one["last"]["kr"] != hundred["last"]["kr"] and all(f"| {name} |" in said[-1] for name in names)
+    assert one["truth"] == 1 and other["truth"] is None and np.mean(other["minibatch"]) > np.mean(one["minibatch"])
+    assert "W1 1\n" in said[-1] and "| L2 error |" in said[-1]
+    np.testing.assert_allclose(np.sum(one["slopes"], 2), 1, atol=1e-5)
+    rows = list(csv.DictReader((tmp_path / "static.csv").open()))
+    assert [float(row["l2"]) for row in rows if row["critic"] == "gp:weight=1"] == pytest.approx(one["last"]["l2"])
+    assert float(rows[0]["seconds"]) > 0 and (tmp_path / "shift-2-slopes.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gp:wieght=1", "critic 'gp:wieght=1': gp has the settings weight, one_sided, metric"),
+        ("lp:one_sided=false", "lp has the settings weight, metric"),
+        ("exact:rate=1", "exact has the settings metric"),
+        ("gp:weight", "weight is '': it must be a number"),
+        ("gp:weight=nan", "weight is 'nan': it must be a number"),
+        ("mm:inner=1.5", "inner is '1.5': it must be a whole number"),
+        ("gp:one_sided=1", "one_sided is '1': it must be true or false"),
+        ("c:metric=l3", "metric is 'l3': it must be l2 or l1"),
+        ("c:rate=1:rate=2", "rate is given twice"),
+        ("gan:weight=1", "critics has 'gan:weight=1': it must be one of wc, gp"),
+    ],
+)
+def test_settings_that_no_critic_has(name, expected):
+    for config in (StaticConfig, GansConfig):
+        with pytest.raises(ValueError) as error:
+            config(critics=(name,))
+        assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["gp:weight=0", "c-soft:epsilon=-1", "c:rate=-1", "wc:bound=0", "mm:inner=0"])
+def test_settings_that_cannot_be(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name.split(':')[1].split('=')[0]} is "):
+        static.static(replace(STATIC, critics=("exact", name), folder=str(tmp_path)))
+    assert not (tmp_path / "cells").exists()
+
+
 def test_presets_are_configs():
     for one in EXPERIMENTS.values():
         for preset, values in one.presets.items():

@@ -4,9 +4,9 @@ One convention everywhere: W1(P, Q) = max E_P f - E_Q f over 1-Lipschitz f, so a
 y ~ Q, and what is reported is that difference of means, a positive number, without any penalty.
 
 Truth         metric (the ground cost and its dual norm), transport (exact and regularised, of finite samples),
-              laws (pairs whose distance is known; threefry draws from them)
-Critics       critic (what one is), objectives (all of them, and their penalties), networks, weight_constraints,
-              estimate (one trained on two laws)
+              laws (pairs whose distance is known; threefry draws from them), files (of points)
+Critics       critic (what one is), objectives (all of them, and their penalties), named (with settings), networks,
+              weight_constraints, estimate (one trained on two laws)
 GANs          trainer (a generator against a critic), program (the same for the engine), quality (of what it makes)
 experiments/  each one command of scripts/wgan.py
 benchmark/    others' published figures, and the funnels they are of

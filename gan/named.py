@@ -20,7 +20,7 @@ def critic_of_name(text: str) -> Callable[[Shape], Critic]:
     if name not in CRITICS:
         raise ValueError(f"critic {text!r}: it must be one of {', '.join(CRITICS)}")
     make, settings = CRITICS[name], {}
-    known = _settings(make)
+    known = _settings(make) if given else {}
     for one in given:
         key, _, value = one.partition("=")
         if key not in known:
@@ -31,7 +31,7 @@ def critic_of_name(text: str) -> Callable[[Shape], Critic]:
     return partial(make, **settings) if settings else make
 
 
-def check_critics(config: Any, names: Collection[str] = tuple(CRITICS)) -> None:
+def check_critics(config: Any, names: Collection[str] = CRITICS) -> None:
     """Its field `critics` is one or more of these, each once, with or without settings. Raises ValueError."""
     if not config.critics or len({*config.critics}) < len(config.critics):
         raise ValueError(f"critics is {config.critics}: give one or more, each once")

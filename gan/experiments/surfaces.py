@@ -141,7 +141,7 @@ def _section(name: str, law: Law, axis: np.ndarray, cells: Sequence[Mapping[str,
     ]  # fmt: skip
     rows += [[c["critic"], f"no number at step {c['stopped']}", "", "", ""] for c in cells if "stopped" in c]
     return Section(
-        name.replace(":", "-"),
+        file_name(name),
         name,
         "f, high on P and low on Q",
         "Contours are of equal height; dots are points of P (blue) and Q (orange). An optimal f is of slope 1 along "

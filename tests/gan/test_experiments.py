@@ -236,6 +236,13 @@ def test_settings_that_no_critic_has(name, expected):
         assert expected in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_critic_of_ones_own_has_settings(monkeypatch):
+    monkeypatch.setitem(CRITICS, "own", lambda shape, rate=1e-3: critics.c_transform(shape, rate=rate))
+    assert StaticConfig(critics=("own", "own:rate=1e-4")) and GansConfig(critics=("own:rate=1",))
+    with pytest.raises(ValueError, match="own has the settings rate"):
+        StaticConfig(critics=("own:weight=1",))
+
+
 @pytest.mark.parametrize("name", ["gp:weight=0", "c-soft:epsilon=-1", "c:rate=-1", "wc:bound=0", "mm:inner=0"])
 def test_settings_that_cannot_be(name, tmp_path):
     with pytest.raises(ValueError, match=f"{name.split(':')[1].split('=')[0]} is "):

@@ -28,9 +28,9 @@ class RelativeBias:
         return jnp.moveaxis(table.at[bucket].get(out_sharding=spec("batch", None, None, "heads")), -1, 1)
 
     def range(self) -> tuple[int, int]:
-        """The lowest offset and the highest that tell: all beyond share a bucket with them."""
-        half = len(self.table) // 2 if self.bidirectional else len(self.table)
-        exact = half // 2
+        """The lowest offset and the highest that tell: all beyond share a bucket with them.
+        Raises ValueError as `relative_bucket`."""
+        half, exact = _sides(len(self.table), self.bidirectional, self.max_distance)
         # From here on distances share the last bucket; the thousandth is more than a float32 logarithm is wrong by.
         last = math.ceil(1.001 * exact * (self.max_distance / exact) ** ((half - exact - 1) / (half - exact)))
         reach = min(max(last, exact), self.max_distance)
@@ -43,17 +43,32 @@ def relative_bucket(offset: jax.Array, *, bidirectional: bool, buckets: int = 32
     Half of the buckets are exact distances, the other half grow logarithmically up to `max_distance`, beyond which all
     distances share the last. Bidirectional: the upper half of the numbers is for keys right of the query. Otherwise
     such keys all fall in bucket 0 (causal attention never sees them).
+
+    Raises ValueError where the formula divides by 0 or by a negative logarithm: without a bucket of an exact distance,
+    and for a `max_distance` that is among the exact ones.
     """
+    half, exact = _sides(buckets, bidirectional, max_distance)
     side: jax.Array | int = 0
     if bidirectional:
-        buckets //= 2
-        side, distance = jnp.where(offset > 0, buckets, 0), jnp.abs(offset)
+        side, distance = jnp.where(offset > 0, half, 0), jnp.abs(offset)
     else:
         distance = jnp.maximum(-offset, 0)
-    exact = buckets // 2
     log = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(max_distance / exact)
-    far = jnp.minimum(exact + (log * (buckets - exact)).astype(jnp.int32), buckets - 1)
+    far = jnp.minimum(exact + (log * (half - exact)).astype(jnp.int32), half - 1)
     return side + jnp.where(distance < exact, distance, far)
+
+
+def _sides(buckets: int, bidirectional: bool, max_distance: int) -> tuple[int, int]:
+    """The buckets of a side, and how many of them are of one distance."""
+    half = buckets // 2 if bidirectional else buckets
+    exact = half // 2
+    if exact < 1 or max_distance <= exact:
+        sides = "two sides" if bidirectional else "one side"
+        raise ValueError(
+            f"{buckets} buckets of {sides} up to distance {max_distance}: {exact} a side are of exact distances, which "
+            "must be 1 or more and less than max_distance"
+        )
+    return half, exact
 
 
 def relative_bias(

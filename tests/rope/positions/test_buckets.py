@@ -70,6 +70,25 @@ def test_offsets_beyond_the_range_share_a_bucket(bidirectional, buckets, far):
     assert -far <= low and high <= far
 
 
+@pytest.mark.parametrize(("buckets", "bidirectional"), [(32, True), (32, False), (33, True), (4, True), (2, False)])
+def test_the_least_distance_that_can_be_is_right_and_a_smaller_one_refused(buckets, bidirectional):
+    exact = buckets // (4 if bidirectional else 2)
+    offsets = np.arange(-60, 61)
+    ours = relative_bucket(offsets, bidirectional=bidirectional, buckets=buckets, max_distance=exact + 1)
+    np.testing.assert_array_equal(ours, [plain_bucket(int(o), bidirectional, buckets, exact + 1) for o in offsets])
+    assert ours.min() >= 0 and ours.max() < buckets
+    bias = RelativeBias(jnp.zeros((buckets, 1)), bidirectional=bidirectional, max_distance=exact)
+    for of in (lambda: bias.dense(3, 3), bias.range):
+        with pytest.raises(ValueError, match=f"{exact} a side are of exact distances, which must be 1 or more and le"):
+            of()
+
+
+@pytest.mark.parametrize(("buckets", "bidirectional"), [(3, True), (1, False)])
+def test_too_few_buckets_are_refused(buckets, bidirectional):
+    with pytest.raises(ValueError, match="0 a side are of exact distances"):
+        relative_bucket(jnp.arange(3), bidirectional=bidirectional, buckets=buckets)
+
+
 def test_offset_bias_of_one_query_is_a_row_of_the_whole():
     table = jax.random.normal(jax.random.key(1), (32, 2))
     whole = relative_bias(table, 8, 8, bidirectional=False)[0, :, 5]

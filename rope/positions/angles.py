@@ -130,7 +130,7 @@ def join(first: jax.Array, second: jax.Array, layout: Layout) -> jax.Array:
     check_layout(layout)
     if layout == "half":
         return jnp.concatenate([first, second], -1)
-    return jnp.stack([first, second], -1).reshape(*first.shape[:-1], -1)
+    return jnp.stack([first, second], -1).reshape(*first.shape[:-1], 2 * first.shape[-1])
 
 
 def check_layout(layout: str) -> None:

@@ -107,6 +107,12 @@ def test_interpolation_is_exact_at_the_tables_size_and_linear_between():
     np.testing.assert_array_equal(stretched(table, jnp.array([[-3.0, 9.0]]), (3, 5))[0], table[0, 4])
 
 
+@pytest.mark.parametrize("positions", ALL)
+def test_a_batch_of_no_images(positions):
+    c = config(positions)
+    assert vit.forward(init(c, jax.random.key(0)), images(0, 8, 12, 1), c).shape == (0, 10)
+
+
 def test_dropout_comes_with_a_key():
     c = replace(config("axial"), dropout=0.5)
     model, x = model_of(c), images(2, 8, 12, 1)

@@ -38,7 +38,7 @@ class PrefixDecoder:
     """A rope.decoding.decoder.Decoder. Its prompts are padded on the right;
     it begins with their last token, not Marks.start.
 
-    Raises ValueError for positions that depend on the whole row's length or on distances.
+    Raises ValueError for positions that depend on the whole text's length or on distances.
     """
 
     config: RoFormerConfig

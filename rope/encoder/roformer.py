@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 
 from rope.layers.dropout import dropout
-from rope.layers.masks import Segments, segment_positions
+from rope.layers.masks import Segments, segment_lengths, segment_positions
 from rope.layers.primitives import Linear, Norm, init_linear, init_norm, layer_norm, linear
 from rope.layers.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
 from rope.positions.angles import SINUSOIDAL, Layout, frequencies, rows_of, schedule
@@ -170,9 +170,9 @@ def encode_layers(
     positions = segment_positions(segments) if positions is None else positions
     first, key = jax.random.split(key) if key is not None else (None, None)
     x = embed(p, ids, types, positions, c, first)
-    length, rotation = ids.shape[1], None
+    rotation = None
     if c.positions == "rotary":
-        rotation = extended_rotation(c.extension, positions, c.head_size, length, c.theta)
+        rotation = extended_rotation(c.extension, positions, c.head_size, segment_lengths(segments), c.theta)
     return run_blocks(
         model.blocks,
         x,

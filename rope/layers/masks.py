@@ -52,6 +52,11 @@ def segment_positions(segments: jax.Array) -> jax.Array:
     return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
 
 
+def segment_lengths(segments: jax.Array) -> jax.Array:
+    """int32 [B, T]: of how many tokens each token's segment is, where segments [B, T] lie side by side."""
+    return segment_positions(segments) + segment_positions(segments[:, ::-1])[:, ::-1] + 1
+
+
 def segment_places(query_segments: jax.Array, key_segments: jax.Array) -> jax.Array:
     """int32 [B, T]: where among the keys [B, S] each query [B, T] stands, if it is to stand as far from the first key
     of its segment as it is from the segment's first query."""

@@ -35,10 +35,22 @@ def ntk_aware(size: int, factor: float, base: float = 10_000.0) -> jax.Array:
     return frequencies(size, f"{base * factor ** (size / (size - 2)):.17g}^-t")
 
 
-def dynamic_ntk(size: int, factor: float, length: int, trained: int, base: float = 10_000.0) -> jax.Array:
+def dynamic_ntk(size: int, factor: float, length: int | jax.Array, trained: int, base: float = 10_000.0) -> jax.Array:
     """`ntk_aware` by what the length needs: nothing up to the trained length,
-    then factor length / trained - (factor - 1)."""
-    return ntk_aware(size, factor * max(length, trained) / trained - (factor - 1), base)
+    then factor length / trained - (factor - 1).
+
+    [F] of one length; [..., F] of lengths [...], where texts of several lengths lie in a batch.
+    """
+    if not isinstance(length, jax.Array):
+        return ntk_aware(size, factor * max(length, trained) / trained - (factor - 1), base)
+    plain = frequencies(size, f"{base:.17g}^-t")
+    if size == 2:
+        return jnp.broadcast_to(plain, (*length.shape, 1))
+    more = factor * jnp.maximum(length, trained).astype(jnp.float32) / trained - (factor - 1)
+    # (base more^(d/(d-2)))^-t is base^-t more^(-2i/(d-2)) for the i-th pair.
+    slower = jnp.arange(size // 2, dtype=jnp.float32) * (-2 / (size - 2))
+    plain, slower = (jnp.expand_dims(x, range(more.ndim)) for x in (plain, slower))
+    return plain * jnp.expand_dims(more, -1) ** slower
 
 
 def yarn(
@@ -107,10 +119,12 @@ class Extension:
 
 
 def extended_rotation(
-    extension: Extension, positions: jax.Array, size: int, length: int, theta: str = SINUSOIDAL
+    extension: Extension, positions: jax.Array, size: int, length: int | jax.Array, theta: str = SINUSOIDAL
 ) -> Rotation | LongRotation:
-    """The rotation of positions [..., T] of rows of `length` for heads of `size`, for `rope.layers.attention`.
+    """The rotation of positions [..., T] of texts of `length` for heads of `size`, for `rope.layers.attention`.
 
+    `length`, which `dynamic` alone asks for, is one for all or [..., T], that of each token's own text: then neither
+    padding nor what else lies in its row changes what a text becomes (rope.layers.masks.segment_lengths).
     Raises ValueError where the method wants a base and theta has none, and for `hierarchical`.
     """
     e = extension
@@ -120,7 +134,7 @@ def extended_rotation(
 
 
 def slowed_rotation(
-    extension: Extension, positions: jax.Array, size: int, length: int, theta: str = SINUSOIDAL
+    extension: Extension, positions: jax.Array, size: int, length: int | jax.Array, theta: str = SINUSOIDAL
 ) -> Rotation:
     """The same of the methods that are a matter of frequencies alone. Raises ValueError for the others too."""
     e, plain = extension, frequencies(size, theta)
@@ -130,7 +144,11 @@ def slowed_rotation(
         case "ntk":
             return rotation(positions, ntk_aware(size, e.factor, base_of(theta)))
         case "dynamic":
-            return rotation(positions, dynamic_ntk(size, e.factor, length, e.trained, base_of(theta)))
+            slower = dynamic_ntk(size, e.factor, length, e.trained, base_of(theta))
+            if slower.ndim == 1:
+                return rotation(positions, slower)
+            x = jnp.expand_dims(jnp.expand_dims(jnp.asarray(positions, jnp.float32), -1) * slower, -2)
+            return Rotation(jnp.cos(x), jnp.sin(x))
         case "yarn":
             return rotation(
                 positions, yarn(size, e.factor, e.trained, base_of(theta)), magnitude=yarn_magnitude(e.factor)

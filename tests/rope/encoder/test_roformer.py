@@ -57,6 +57,17 @@ def test_packed_rows_are_as_if_alone(models, positions):
     np.testing.assert_array_equal(run(model, changed, segments)[0][:, :9], packed[0][:, :9])
 
 
+@pytest.mark.parametrize("method", ["dynamic", "ntk", "yarn", "rerope", "leaky"])
+def test_an_extension_reads_a_text_alike_in_any_row(models, method):
+    """Shorter and longer than what was trained, beside another and with padding."""
+    config = replace(CONFIG, extension=Extension(method=method, factor=2.0, trained=4))
+    segments, run = np.array([[1] * 3 + [2] * 7 + [0] * 2]), jax.jit(partial(encode, config=config))
+    packed = run(models["rotary"], IDS[:1], segments)
+    for first, end in ((0, 3), (3, 10)):
+        alone = run(models["rotary"], IDS[:1, first:end], ONE[:1, first:end])
+        np.testing.assert_allclose(packed[:, first:end], alone, atol=2e-5)
+
+
 @pytest.mark.parametrize("positions", get_args(Positions))
 def test_order_matters_but_for_none(models, positions):
     config, model = replace(CONFIG, positions=positions), models[positions]

@@ -53,6 +53,22 @@ def test_dynamic_changes_nothing_within_the_trained_length(length, factor):
     np.testing.assert_allclose(dynamic_ntk(64, factor, length, 512), frequencies(64), rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [2, 4, 16])
+def test_dynamic_by_the_length_of_each_text(size):
+    lengths, positions = np.array([[5, 5, 40], [130, 31, 32]]), np.array([[0, 4, 39], [129, 3, 31]])
+    e = Extension(method="dynamic", factor=3, trained=32)
+    found = extended_rotation(e, jnp.asarray(positions), size, jnp.asarray(lengths))
+    assert found.cos.shape == (2, 3, 1, size // 2)
+    for at in np.ndindex(2, 3):
+        grown = (3 * max(lengths[at], 32) / 32 - 2) ** (size / max(size - 2, 1))
+        base = 10_000 * grown if size > 2 else 10_000.0
+        theta = positions[at] * base ** -(np.arange(size // 2) / (size // 2))
+        np.testing.assert_allclose(found.cos[at][0], np.cos(theta), atol=2e-5)
+        np.testing.assert_allclose(found.sin[at][0], np.sin(theta), atol=2e-5)
+        alone = extended_rotation(e, jnp.asarray(positions[at])[None], size, int(lengths[at]))
+        np.testing.assert_allclose(found.sin[at][0], alone.sin[0, 0], atol=2e-5)
+
+
 @pytest.mark.parametrize("method", ["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky"])
 def test_a_factor_of_one_is_no_extension(method):
     places = jnp.arange(40)

@@ -10,6 +10,7 @@ from rope.layers.dropout import attention_dropout
 from rope.layers.kernels import Asked, Bias, Implementation, Kernel, Mask, Shaped, choose, share
 from rope.layers.masks import MASKED, Segments
 from rope.positions.angles import Layout
+from rope.positions.blocks import BlockRotation, turn_blocks
 from rope.positions.buckets import RelativeBias
 from rope.positions.rerope import LongRotation, long_scores
 from rope.positions.rotary import Rotation, rotate
@@ -21,7 +22,7 @@ def attention(
     key: jax.Array,
     value: jax.Array,
     *,
-    rotation: Rotation | LongRotation | None = None,
+    rotation: Rotation | LongRotation | BlockRotation | None = None,
     layout: Layout = "interleaved",
     bias: Bias | None = None,
     mask: Mask | None = None,
@@ -48,6 +49,8 @@ def attention(
     """
     _check(query, key, value, rotation, bias, mask)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if isinstance(rotation, BlockRotation):
+        query, key, rotation = turn_blocks(query, rotation), turn_blocks(key, rotation), None
     long = isinstance(rotation, LongRotation)
     dropped = attention_dropout(dropout_rate, dropout_key, query, key.shape[1])
     asked = Asked(query=query, key=key, value=value, bias=bias, mask=mask, dropped=dropped is not None, long=long)
@@ -107,7 +110,7 @@ def _check(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    rotation: Rotation | LongRotation | None,
+    rotation: Rotation | LongRotation | BlockRotation | None,
     bias: Bias | None,
     mask: Mask | None,
 ) -> None:
@@ -142,13 +145,14 @@ def _check(
         )
     if rotation is not None:
         near = rotation.near if isinstance(rotation, LongRotation) else rotation
-        if near.cos.ndim == 4 and near.cos.shape[0] not in (1, rows):
-            raise ValueError(f"a rotation of {near.cos.shape[0]} rows for {rows} rows of queries")
-        if (turning := near.cos.shape[-2]) != 1 and not turning == heads == groups:
+        shape = near.matrix.shape[:-2] if isinstance(near, BlockRotation) else near.cos.shape
+        if len(shape) == 4 and shape[0] not in (1, rows):
+            raise ValueError(f"a rotation of {shape[0]} rows for {rows} rows of queries")
+        if (turning := shape[-2]) != 1 and not turning == heads == groups:
             raise ValueError(f"a rotation of {turning} heads for {heads} heads of queries and {groups} of keys")
-        if not near.cos.shape[-3] == queries == keys:
+        if not shape[-3] == queries == keys:
             raise ValueError(
-                f"a rotation of {near.cos.shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of "
+                f"a rotation of {shape[-3]} positions, {queries} queries and {keys} keys: a rotation is of "
                 "the positions of both; turn them by rope.positions.rotary.rotate where they differ"
             )
 

@@ -30,12 +30,14 @@ from rope.layers.primitives import (
     stream,
 )
 from rope.positions.angles import Layout
+from rope.positions.blocks import BlockRotation
 from rope.positions.buckets import RelativeBias
 from rope.positions.rerope import LongRotation
 from rope.positions.rotary import Rotation
 from training.partition import Dtype, on_one_cpu
 from training.ranges import check_choices, check_ranges
 
+Own = Rotation | BlockRotation | None  # a layer's
 STD = 0.02  # of initial kernels and embeddings (Devlin et al. 2019)
 
 
@@ -148,7 +150,8 @@ def run_blocks(
     config: TransformerConfig,
     *,
     mask: jax.Array | Segments | None = None,
-    rotation: Rotation | LongRotation | None = None,
+    rotation: Rotation | LongRotation | BlockRotation | None = None,
+    rotations: Own = None,
     layout: Layout = "interleaved",
     bias: jax.Array | RelativeBias | None = None,
     key: jax.Array | None = None,
@@ -156,6 +159,7 @@ def run_blocks(
 ) -> tuple[jax.Array, ...]:
     """[B, T, D] -> [B, T, D] of each layer in `outputs`, numbered as a list is. `key` turns dropout on.
 
+    rotation: one for all layers; rotations: one of each, with a leading axis L.
     Raises ValueError for a layer that is not there.
     """
     c = config
@@ -166,12 +170,12 @@ def run_blocks(
     kinds = {"dropped": c.attention_dropout > 0 and key is not None, "long": isinstance(rotation, LongRotation)}
     bias, mask = prepare(c.attention, heads, heads, bias=bias, mask=mask, **kinds)
 
-    def mix(query: jax.Array, memory: jax.Array, value: jax.Array, key: jax.Array | None) -> jax.Array:
+    def mix(own: Own, query: jax.Array, memory: jax.Array, value: jax.Array, key: jax.Array | None) -> jax.Array:
         return attention(
             query,
             memory,
             value,
-            rotation=rotation,
+            rotation=rotation if own is None else own,
             layout=layout,
             bias=bias,
             mask=mask,
@@ -181,8 +185,9 @@ def run_blocks(
         )
 
     @partial(recomputed, remat=c.remat)
-    def layer(x: jax.Array, inputs: tuple[Block, jax.Array | None]) -> jax.Array:
-        return run_block(x, inputs[0], c, mix, inputs[1])
+    def layer(x: jax.Array, inputs: tuple[Block, jax.Array | None, Own]) -> jax.Array:
+        block, key, own = inputs
+        return run_block(x, block, c, partial(mix, own), key)
 
     wanted = [n for n in numbers if n < c.layers - 1]  # the last is what the scan ends with
 
@@ -196,6 +201,6 @@ def run_blocks(
     # On one CPU the loop is unrolled: what it would stack for the backward pass costs more than a longer compilation.
     unroll = c.layers if on_one_cpu() else 1
     begin = (x, [jnp.zeros_like(x) for _ in wanted])
-    (x, kept), _ = jax.lax.scan(body, begin, (jnp.arange(c.layers), blocks, keys), unroll=unroll)
+    (x, kept), _ = jax.lax.scan(body, begin, (jnp.arange(c.layers), blocks, keys, rotations), unroll=unroll)
     found = dict(zip(wanted, kept, strict=True)) | {c.layers - 1: x}
     return tuple(found[n] for n in numbers)

@@ -1,4 +1,4 @@
-"""How good generated images are, by measures that need no download: Fréchet distance, precision and recall, blur.
+"""How good generated images are, by measures that need no download: Fréchet distance, coverage, blur and the like.
 
 None of them is W1, and W1 in pixels is none of them:
 a set of averages can be nearer to the data in W1 than the data's own sample.
@@ -20,6 +20,7 @@ from training.files.images import Images, fingerprint, read_images, split_images
 
 Features = Callable[[np.ndarray], np.ndarray]  # images [n, D] -> [n, F]
 UNITS = 128
+ROUNDING = 1e-4  # distance up to which two points are one
 MOST = 10_000  # images that the classifier is trained on
 
 
@@ -50,17 +51,39 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(first + second) - 2 * root)
 
 
+def balls(points: np.ndarray, neighbours: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """(centres [m, D], radii [m]): the distinct points of [n, D], and how far from each its k-th neighbour is.
+
+    Points that rounding alone keeps apart are one: a point that comes often would be its own neighbour, of radius 0.
+    """
+    same = NearestNeighbors(radius=ROUNDING).fit(points).radius_neighbors(points, return_distance=False)
+    distinct = points[[number == min(alike) for number, alike in enumerate(same)]]
+    index = NearestNeighbors(n_neighbors=min(neighbours + 1, len(distinct))).fit(distinct)
+    return distinct, index.kneighbors(distinct)[0][:, -1]  # the nearest is the point itself
+
+
+def _within(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """bool [n, m]: is the point in the ball?"""
+    squares = (points**2).sum(1)[:, None] + (centres**2).sum(1) - 2 * points @ centres.T
+    return np.sqrt(np.maximum(squares, 0)) <= radii
+
+
 def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
     """The part of made points within some real point's k-th neighbour, and of real within a made one's
-    (Kynkäänniemi et al. 2019, arXiv 1904.06991)."""
+    (Kynkäänniemi et al. 2019, arXiv 1904.06991).
 
-    def covered(by: np.ndarray, points: np.ndarray) -> float:
-        index = NearestNeighbors(n_neighbors=neighbours + 1).fit(by)
-        radius = index.kneighbors(by)[0][:, -1]  # the nearest is the point itself
-        apart = np.sqrt(np.maximum((points**2).sum(1)[:, None] + (by**2).sum(1) - 2 * points @ by.T, 0))
-        return float((apart <= radius).any(1).mean())
+    Few distinct made points have large balls: recall compares sets of about as many, coverage any.
+    """
+    precision, recall = (
+        float(_within(points, *balls(by, neighbours)).any(1).mean()) for points, by in ((made, real), (real, made))
+    )
+    return precision, recall
 
-    return covered(real, made), covered(made, real)
+
+def coverage(real: np.ndarray, made: np.ndarray, neighbours: int = 3) -> float:
+    """The part of real points that have a made one within their k-th real neighbour
+    (Naeem et al. 2020, arXiv 2002.09797): however few or many are made, the balls are the same."""
+    return float(_within(made, *balls(real, neighbours)).any(0).mean())
 
 
 def blur(x: np.ndarray) -> float:
@@ -110,6 +133,7 @@ def measures(data: Data, made: np.ndarray, patch: int) -> dict[str, float]:
         "frechet": frechet(*(data.features(z) for z in (data.test, made))),
         "precision": precision,
         "recall": recall,
+        "coverage": coverage(data.test, made),
         "blur": blur(made),
     }
 

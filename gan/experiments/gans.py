@@ -2,7 +2,7 @@
 
 A cell is one (critic, network, n_critic, batch) with all its seeds: a GAN trained on one part of the images. On its way
 the critic's own estimate is set beside the exact distance of the same minibatches, and generated images beside the
-held-out part: by exact W1, Fréchet distance, precision, recall and blur.
+held-out part: by exact W1, Fréchet distance, precision, recall, coverage and blur.
 """
 
 import io
@@ -19,7 +19,7 @@ import numpy as np
 
 from gan.critic import Shape, precise
 from gan.estimate import over_seeds, seed_keys
-from gan.experiments.gans_report import SHOWN, VARIED, report, samples_of
+from gan.experiments.gans_report import SHOWN, VARIED, fits, report, samples_of
 from gan.named import check_critics, critic_of_name
 from gan.networks import halvings
 from gan.objectives import CRITICS
@@ -140,7 +140,7 @@ def gans(config: GansConfig, question: str = "do better distances make better im
             return measure(data, recipes[cell], *cell, config, samples_of(folder, cell))
 
         cells = {samples_of(folder, cell).stem: cell for cell in recipes}
-        made = run_cells(folder, cells, make, "GAN")
+        made = run_cells(folder, cells, make, "GAN", fits)
         tell(report(folder, data, made, config, question))
         made.complete()
 

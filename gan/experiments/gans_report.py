@@ -17,7 +17,7 @@ from training.experiment.statistics import Estimate, estimate_runs
 from training.files.errors import DataError
 
 SHOWN = 64  # generated images that are kept
-MEASURES = ("ratio", "objective", "exact", "held_out", "patches", "frechet", "precision", "recall", "blur")
+MEASURES = ("ratio", "objective", "exact", "held_out", "patches", "frechet", "precision", "recall", "coverage", "blur")
 VARIED = ("network", "n_critic", "batch")
 
 
@@ -30,7 +30,7 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
     found = {label(c): {m: estimate_runs(c["curve"][-1][m]) for m in MEASURES} for c in cells}
     known = references(data, config.patch, config.codes or 64)
     rows = [[name, *(decimals(e[m]) for m in MEASURES)] for name, e in found.items()]
-    rows += [[label(c), f"no number at step {c['stopped']}", *[""] * 8] for c in every if c["stopped"]]
+    rows += [[label(c), f"no number at step {c['stopped']}", *[""] * len(MEASURES[1:])] for c in every if c["stopped"]]
     rows += [[name, "", "", "", *(decimals(m[k]) for k in MEASURES[3:])] for name, m in known.items()]
     heads = (
         "critic",
@@ -42,6 +42,7 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
         "Fréchet",
         "precision",
         "recall",
+        "coverage",
         "blur",
     )
     sections = [
@@ -107,6 +108,12 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
     )
 
 
+def fits(cell: Mapping[str, Any]) -> bool:
+    """Has a kept cell all that the report is of?"""
+    whole = {"critic", *VARIED, "stopped", "curve"} <= cell.keys()
+    return whole and all({*MEASURES} <= entry.keys() for entry in cell["curve"])
+
+
 def samples_of(folder: Path, cell: Iterable[str | int]) -> Path:
     """The generated images of a (critic, network, n_critic, batch), beside its figures."""
     return folder / "cells" / f"{'-'.join(map(str, cell)).replace(':', '-')}.npz"
@@ -135,12 +142,15 @@ def _scatter(
         "frechet": "Fréchet distance",
         "precision": "precision",
         "recall": "recall",
+        "coverage": "coverage",
         "blur": "blur",
         "held_out": "W1 to held-out images",
         "patches": "W1 of patches",
     }
-    figure = Figure(figsize=(14, 7), layout="constrained")
-    for axes, (measure, title) in zip(figure.subplots(2, 3).flat, shown.items(), strict=True):
+    figure = Figure(figsize=(18, 7), layout="constrained")
+    *every, spare = figure.subplots(2, 4).flat
+    spare.axis("off")
+    for axes, (measure, title) in zip(every, shown.items(), strict=True):
         for place, cell in enumerate(cells):
             name, last, color = label(cell), cell["curve"][-1], f"C{place % 10}"
             x, y = found[name]["ratio"], found[name][measure]

@@ -96,6 +96,18 @@ def test_a_second_call_makes_what_is_missing_alone(ran, monkeypatch, said):
         static.static(replace(STATIC, folder=str(folder), steps=5))
 
 
+@pytest.mark.parametrize(
+    "name, cell, content",
+    [("static", "halves-wc", "{}"), ("tradeoff", "c-fc-5-8", '{"curve": []}')],
+)
+def test_a_cell_without_what_belongs_in_it_is_made_again(ran, name, cell, content, said):
+    folder, told = ran[name]
+    path = folder / "cells" / f"{cell}.json"
+    path.write_text(content)
+    EXPERIMENTS[name].run(replace({"static": STATIC, "tradeoff": GANS}[name], folder=str(folder)))
+    assert said[0] == f"{path}: not a cell as this version makes it; it is made again" and said[-1] == told
+
+
 def test_a_critic_that_diverges_ends_with_its_step(tmp_path, monkeypatch, said):
     monkeypatch.setitem(CRITICS, "gp", lambda shape: critics.c_transform(shape, rate=1e30))
     config = replace(STATIC, laws=("shift:2",), critics=("gp",), folder=str(tmp_path), steps=40, readings=4)
@@ -128,13 +140,13 @@ def test_a_gan_that_diverges_leaves_the_others(tmp_path, monkeypatch, said):
     ],
 )
 def test_a_cell_that_fails_is_named_in_the_report(tmp_path, monkeypatch, module, name, config, bad, there):
-    def run(folder, cells, make, unit):
+    def run(folder, cells, make, unit, *rest):
         def failing(cell):
             if cell == cells[bad]:
                 raise ValueError("it cannot be")
             return make(cell)
 
-        return run_cells(folder, cells, failing, unit)
+        return run_cells(folder, cells, failing, unit, *rest)
 
     monkeypatch.setattr(module, "run_cells", run)
     one = next(x for x in EXPERIMENTS.values() if x.config is type(config))

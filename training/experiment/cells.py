@@ -106,7 +106,7 @@ def _kept(path: Path, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any] 
     except DataError as error:
         tell(str(error))
         return None
-    if not fits(row):
+    if not row or not fits(row):
         tell(f"{path}: not a cell as this version makes it; {AGAIN}")
         return None
     return row

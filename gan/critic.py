@@ -19,6 +19,7 @@ import optax
 from gan.metric import Metric
 from gan.networks import Activation, Layer, convolutions, halvings, init_convolutions, init_mlp, mlp, over_patches
 
+Net = Any  # a list of layers, or another pytree of weights
 Readings = dict[str, jax.Array]  # kr, objective, penalty of a batch
 Draw = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> a batch
 Given = ParamSpec("Given")
@@ -39,7 +40,7 @@ def precise(run: Callable[Given, Found]) -> Callable[Given, Found]:
 
 
 class State(NamedTuple):
-    nets: dict[str, list[Layer]]  # f, and what else is trained
+    nets: dict[str, Net]  # f, and what else is trained
     optimizer: Any
     memory: Any = ()  # what is carried from step to step without gradient
 
@@ -79,6 +80,12 @@ class Shape:
     image: tuple[int, int, int] | None = None  # (height, width, channels)
     patch: int = 0  # above 0: the side of patches
 
+    @property
+    def features(self) -> tuple[int, ...]:
+        if self.hidden or self.image is None:
+            return self.hidden or 2 * (max(2 * self.size, 128),)
+        return (128, 128) if self.patch else (64, 128, 256)[: max(1, halvings(self.image))]
+
     def init(self, key: jax.Array) -> list[Layer]:
         if self.image is None:
             return self.perceptron(key, 1)
@@ -87,8 +94,8 @@ class Shape:
         if self.patch > min(self.image[:2]):
             raise ValueError(f"patches of {self.patch} x {self.patch}: images are {self.image[0]} x {self.image[1]}")
         if self.patch:
-            return init_mlp(key, [self.patch**2 * self.image[2], *(self.hidden or (128, 128)), 1])
-        return init_convolutions(key, self.image, self.hidden or (64, 128, 256)[: halvings(self.image)])
+            return init_mlp(key, [self.patch**2 * self.image[2], *self.features, 1])
+        return init_convolutions(key, self.image, self.features)
 
     @property
     def bounded(self) -> bool:
@@ -144,20 +151,21 @@ def critic_of(
     certified: bool = False,
     metric: Metric = "l2",
     tx: optax.GradientTransformation | None = None,
-    begin: Callable[[list[Layer]], list[Layer]] | None = None,
-    project: Callable[[list[Layer]], list[Layer]] = lambda layers: layers,
-    constrain: Callable[[list[Layer], Any], tuple[list[Layer], Any]] = lambda layers, memory: (layers, memory),
-    memory: Callable[[jax.Array, list[Layer]], Any] = lambda key, layers: (),
+    begin: Callable[[jax.Array], Net] | None = None,
+    project: Callable[[Net], Net] = lambda layers: layers,
+    constrain: Callable[[Net, Any], tuple[Net, Any]] = lambda layers, memory: (layers, memory),
+    memory: Callable[[jax.Array, Net], Any] = lambda key, layers: (),
     read: Callable | None = None,
+    forward: Callable[[Net, jax.Array], jax.Array] | None = None,
 ) -> Critic:
-    """A critic of one network. loss(f, x, y, key) -> (what is minimised, readings). `begin` makes the first weights out
-    of random ones, `project` those that are kept after an update, `constrain` those that f is computed with."""
+    """A critic of one network. loss(f, x, y, key) -> (what is minimised, readings). `begin` draws the first weights,
+    `project` makes those that are kept after an update, `constrain` those that f is computed with."""
     tx = tx or adam()
-    forward = shape.forward(activation)
+    forward = forward or shape.forward(activation)
 
     def init(key: jax.Array) -> State:
         first, second = jax.random.split(key)
-        layers = (begin or project)(shape.init(first))
+        layers = begin(first) if begin else project(shape.init(first))
         return State({"f": layers}, {"f": tx.init(layers)}, memory(second, layers))
 
     def potential(state: State, x: jax.Array) -> jax.Array:
@@ -182,3 +190,17 @@ def critic_of(
         return read(f, x, y) if read else {"kr": kr(f(joined(x, y)))}
 
     return Critic(certified, init, step, say, potential, slope_of(potential), metric)
+
+
+def kr_alone(
+    f: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Readings]:
+    """The loss of critics whose constraint is on their weights."""
+    found = kr(f(joined(x, y)))
+    return -found, {"kr": found}
+
+
+def above(**settings: float) -> None:
+    for name, value in settings.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value}: it must be above 0")

@@ -32,7 +32,8 @@ def activate(x: jax.Array, name: Activation) -> jax.Array:
             return jax.nn.relu(x)
         case "leaky":
             return jax.nn.leaky_relu(x, 0.2)
-    return sort_groups(x, math.gcd(x.shape[-1], GROUP))
+    features = x.shape[-1]
+    return sort_groups(x.reshape(-1, features), math.gcd(features, GROUP)).reshape(x.shape)
 
 
 def sort_groups(x: jax.Array, size: int) -> jax.Array:
@@ -138,20 +139,25 @@ def transposed(layers: Sequence[Layer], x: jax.Array, shape: tuple[int, int, int
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, height, width, in] -> [B, height / 2, width / 2, out] by kernel [4, 4, in, out]:
-    stride 2, one row of zeros around."""
+    """[B, height, width, in] -> [B, height', width', out] by kernel [k, k, in, out], zeros around: an odd k keeps the
+    sides; an even one has stride 2, and halves them, odd ones rounded up."""
+    count, height, width, inputs = x.shape
+    side = kernel.shape[0]
+    stride, before = 2 - side % 2, (side - 1) // 2
+    around = [(before, before + size % stride) for size in (height, width)]
     if jax.default_backend() != "cpu":
         numbers = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=numbers)
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), around, dimension_numbers=numbers)
     # XLA's convolutions take 5 times as long on a CPU, differentiated twice,
-    # as one product over patches of 2 x 2 blocks of 2 x 2.
-    count, height, width, inputs = x.shape
-    rows, columns = height // 2, width // 2
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(count, rows + 1, 2, columns + 1, 2, inputs)
-    x = x.swapaxes(2, 3).reshape(count, rows + 1, columns + 1, 4 * inputs)
-    patches = jnp.concatenate([x[:, i : i + rows, j : j + columns] for i in (0, 1) for j in (0, 1)], -1)
-    kernel = kernel.reshape(2, 2, 2, 2, inputs, -1).swapaxes(1, 2).reshape(16 * inputs, -1)
-    return (patches.reshape(-1, 16 * inputs) @ kernel).reshape(count, rows, columns, -1)
+    # as one product over patches, those of stride 2 of blocks of 2 x 2.
+    times = side // stride
+    rows, columns = -(-height // stride), -(-width // stride)
+    x = jnp.pad(x, ((0, 0), *around, (0, 0)))
+    x = x.reshape(count, rows + times - 1, stride, columns + times - 1, stride, inputs).swapaxes(2, 3)
+    x = x.reshape(*x.shape[:3], stride * stride * inputs)
+    patches = jnp.concatenate([x[:, i : i + rows, j : j + columns] for i in range(times) for j in range(times)], -1)
+    kernel = kernel.reshape(times, stride, times, stride, inputs, -1).swapaxes(1, 2).reshape(side * side * inputs, -1)
+    return (patches.reshape(-1, side * side * inputs) @ kernel).reshape(count, rows, columns, -1)
 
 
 def convolutions(layers: Sequence[Layer], x: jax.Array, activation: Activation = "leaky") -> jax.Array:

@@ -4,7 +4,6 @@ C_ij is the ground cost from x_i to y_j.
 Settings are those of Korotin, Kolesov, Burnaev 2022 (arXiv 2206.07767), whose names for the critics stand in brackets.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -13,24 +12,32 @@ import jax.numpy as jnp
 import optax
 
 from gan import weight_constraints
-from gan.critic import Critic, Draw, Readings, Shape, State, adam, critic_of, joined, kr, slope, slope_of
+from gan.certified import almost_orthogonal, orthogonal, residual
+from gan.critic import (
+    Critic,
+    Draw,
+    Readings,
+    Shape,
+    State,
+    above,
+    adam,
+    critic_of,
+    joined,
+    kr,
+    kr_alone,
+    slope,
+    slope_of,
+)
 from gan.metric import Metric, distances, dual_lengths, lengths
 from gan.networks import Layer, mlp
 from gan.transport import entropic, matched, need_ott
 
 
-def _kr_alone(
-    f: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array, key: jax.Array
-) -> tuple[jax.Array, Readings]:
-    found = kr(f(joined(x, y)))
-    return -found, {"kr": found}
-
-
 def weight_clipping(shape: Shape, bound: float = 0.04) -> Critic:
     """[WC] Arjovsky, Chintala, Bottou 2017 (arXiv 1701.07875). Its scale goes with bound, width and depth:
     no estimate of W1."""
-    _above(bound=bound)
-    return critic_of(shape, _kr_alone, project=lambda layers: weight_constraints.clip(layers, bound))
+    above(bound=bound)
+    return critic_of(shape, kr_alone, project=lambda layers: weight_constraints.clip(layers, bound))
 
 
 def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False, metric: Metric = "l2") -> Critic:
@@ -39,7 +46,7 @@ def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False
 
     The penalty is on the gradient's dual norm, at points between pairs of x and y.
     """
-    _above(weight=weight)
+    above(weight=weight)
 
     def loss(f, x, y, key):
         along = jax.random.uniform(key, (len(x), 1))
@@ -58,7 +65,7 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
     has converged: it approaches the norm from below.
     """
 
-    _above(iterations=iterations)
+    above(iterations=iterations)
 
     def begin(key: jax.Array, layers: list[Layer]) -> list[jax.Array]:
         vectors = []
@@ -75,38 +82,7 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
     def constrain(layers, vectors):
         return weight_constraints.spectral(layers, vectors, iterations, detached)
 
-    return critic_of(shape, _kr_alone, certified=shape.bounded, constrain=constrain, memory=begin)
-
-
-def orthogonal(shape: Shape, rate: float = 2e-3) -> Critic:
-    """[SO] Anil, Lucas, Grosse 2019 (arXiv 1811.05381): orthonormal kernels by Björck's iteration, and activations that
-    keep the gradient's length: groups sorted (the benchmark sorts all, at a rate of 2e-4). Raises ValueError for
-    convolutions, and for widths that no two features share."""
-    if shape.image:
-        raise ValueError("orthonormal kernels are those of products: the critic ortho has no convolutions")
-    if odd := [width for width in shape.hidden if width % 2]:
-        raise ValueError(f"hidden layers of {odd[0]} features: the critic ortho sorts groups of even layers")
-    _above(rate=rate)
-    near = partial(weight_constraints.orthogonal, bounded=False)
-
-    # Kernels stay orthonormal, so that an update takes them little away: three iterations bring them back, and the
-    # gradient through two is that along the orthonormal ones. From anywhere it takes 30, with the gradient through all.
-    def init(layers: list[Layer]) -> list[Layer]:
-        return weight_constraints.orthogonal(layers, 30)
-
-    def constrain(layers, memory):
-        return near(layers, 2), memory
-
-    return critic_of(
-        shape,
-        _kr_alone,
-        activation="groupsort",
-        certified=True,
-        tx=adam(rate, 0.9, 0.999),
-        begin=init,
-        project=lambda layers: near(layers, 3),
-        constrain=constrain,
-    )
+    return critic_of(shape, kr_alone, certified=shape.bounded, constrain=constrain, memory=begin)
 
 
 def c_transform(shape: Shape, metric: Metric = "l2", rate: float = 2e-4) -> Critic:
@@ -134,7 +110,7 @@ def soft_c_transform(
     debiased: less half of what x is from x and y from y, as the Sinkhorn divergence has it
     (Feydy et al. 2019, arXiv 1810.08278); f is trained as without.
     """
-    _above(epsilon=epsilon, rate=rate)
+    above(epsilon=epsilon, rate=rate)
     if debiased:
         need_ott()
 
@@ -181,7 +157,7 @@ def compared_c_transforms(shape: Shape, metric: Metric = "l2") -> Critic:
 def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate: float = 2e-4) -> Critic:
     """[LS] Seguy et al. 2018 (arXiv 1711.02283):
     f on P and g on Q, and a quadratic penalty where f(x) + g(y) is above the cost."""
-    _above(epsilon=epsilon, rate=rate)
+    above(epsilon=epsilon, rate=rate)
     forward, tx = shape.forward(), adam(rate, 0.9, 0.999)
 
     def init(key: jax.Array) -> State:
@@ -297,12 +273,6 @@ def exact(shape: Shape, metric: Metric = "l2") -> Critic:
     return Critic(False, lambda key: State({}, ()), step, read, None, None, metric)
 
 
-def _above(**settings: float) -> None:
-    for name, value in settings.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}: it must be above 0")
-
-
 CRITICS: dict[str, Callable[[Shape], Critic]] = {
     "wc": weight_clipping,
     "gp": gradient_penalty,
@@ -310,6 +280,8 @@ CRITICS: dict[str, Callable[[Shape], Critic]] = {
     "sn": spectral_normalization,
     "sn-detached": partial(spectral_normalization, detached=True),
     "ortho": orthogonal,
+    "aol": almost_orthogonal,
+    "sll": residual,
     "ls": regularized,
     "c": c_transform,
     "c-soft": soft_c_transform,

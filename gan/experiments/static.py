@@ -32,9 +32,10 @@ from training.ranges import check_choices, check_lists, check_ranges
 from training.telling import tell
 
 # Of the published benchmark (Korotin, Kolesov, Burnaev 2022, arXiv 2206.07767, and its notebooks);
-# c-soft and c-debiased have none there.
+# c-soft, c-debiased, aol and sll have none there.
 PUBLISHED_STEPS = {
     "wc": 5_000, "gp": 60_000, "lp": 60_000, "sn": 10_000, "sn-detached": 10_000, "ortho": 25_000, "ls": 10_000,
+    "aol": 25_000, "sll": 25_000,
     "c": 25_000, "c-soft": 25_000, "c-debiased": 25_000, "cow": 25_000, "mm": 20_000, "mm-reverse": 20_000, "exact": 1,
 }  # fmt: skip
 

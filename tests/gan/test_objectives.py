@@ -195,8 +195,10 @@ def test_a_step_moves_and_a_constant_does_not_matter(name):
     assert all(np.isfinite(value) for value in readings.values()) and "kr" in readings
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(state.nets), jax.tree.leaves(after.nets), strict=True))
     x, y = LAW.sample(jax.random.key(2), 16)
-    last = state.nets["f"][-1]
-    raised = state._replace(nets=state.nets | {"f": [*state.nets["f"][:-1], last.replace(bias=last.bias + 5)]})
+    f = state.nets["f"]
+    last = f[-1] if isinstance(f, list) else f.last
+    last = last.replace(bias=last.bias + 5)
+    raised = state._replace(nets=state.nets | {"f": [*f[:-1], last] if isinstance(f, list) else f.replace(last=last)})
     read = jax.jit(critic.read)
     np.testing.assert_allclose(read(raised, x, y)["kr"], read(state, x, y)["kr"], atol=1e-4)
     assert critic.field(state, x).shape == x.shape
@@ -217,8 +219,10 @@ def test_what_cannot_be():
             critic.read(state, x, y)
     with pytest.raises(ValueError, match="multiples of 8"):
         critics.weight_clipping(Shape(size=784, image=(28, 28, 1), hidden=(4, 4, 4))).init(jax.random.key(0))
-    with pytest.raises(ValueError, match="no convolutions"):
-        critics.orthogonal(Shape(size=1024, image=(32, 32, 1)))
+    with pytest.raises(ValueError, match="no network of patches"):
+        critics.residual(Shape(size=1024, image=(32, 32, 1), patch=4))
+    with pytest.raises(ValueError, match="down is 'median': it must be one of stride, mean, norm"):
+        critics.residual(SHAPE, down="median")
     assert kr(jnp.array([3.0, 3.0, 1.0, 1.0])) == 2
 
 

@@ -82,7 +82,7 @@ $(PARITY)/.made: requirements/core.txt requirements/parity.txt
 	rm -rf $(PARITY)
 	$(PYTHON) -m venv $(PARITY)
 	# On their own: a build without CUDA satisfies this where one is at hand, and a lock would name CUDA's packages.
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 rotary-embedding-torch==0.9.1 sentence-transformers==6.2.0
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 rotary-embedding-torch==0.9.1 sentence-transformers==6.2.0 orthogonium==0.0.4
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/core.txt -r requirements/parity.txt
 	touch $@
 

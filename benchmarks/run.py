@@ -27,6 +27,7 @@ def main() -> None:
         ["packing", *data],
         ["rotary"],
         ["critics"],
+        ["certified"],
         ["embeddings"],
         ["roformer_sim"],
         ["matching"],

@@ -21,6 +21,7 @@ SMALL = {
     "rotary": ["--rows", "1", "--length", "32", "--heads", "2", "--size", "8", "--repeats", "1"],
     "critics": ["--dimensions", "4", "--batch", "32", "--steps", "2", "--seeds", "2",
                 "--repeats", "1", "--points", "32"],
+    "certified": ["--side", "8", "--features", "4", "--batch", "4", "--steps", "1", "--repeats", "1"],
     "roformer_sim": ["--count", "80", "--width", "64", "--layers", "1", "--pairs", "4", "--repeats", "1"],
     "matching": ["--width", "64", "--layers", "2", "--pairs", "40", "--torch-batches", "8", "--repeats", "1"],
     "embeddings": ["--count", "20", "--width", "64", "--layers", "1", "--batch", "4", "--repeats", "1"],

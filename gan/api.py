@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gan.critic import Critic, Shape
+from gan.critic import Constraint, Critic, Shape
 from gan.estimate import train
 from gan.laws import clouds
 from gan.metric import Metric
@@ -35,7 +35,12 @@ class Estimate:
     kr: np.ndarray  # mean f(x) - mean f(y)
     objective: np.ndarray  # what the critic itself takes for the distance
     steepest: np.ndarray  # largest gradient of f seen: kr / steepest is at most W1, and kr alone where that is 1
-    certified: bool  # the critic cannot be steeper than 1 in the end
+    constraint: Constraint  # how the critic is kept 1-Lipschitz
+
+    @property
+    def certified(self) -> bool:
+        """The critic, as it was read in the end, cannot be steeper than 1."""
+        return self.constraint == "certified"
 
 
 def critic_w1(
@@ -75,5 +80,5 @@ def critic_w1(
         kr=last.kr,
         objective=last.objective,
         steepest=last.steepest,
-        certified=made.certified,
+        constraint=made.constraint,
     )

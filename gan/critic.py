@@ -7,21 +7,25 @@ y_j.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from gan import weight_constraints
 from gan.metric import Metric
 from gan.networks import Activation, Layer, convolutions, halvings, init_convolutions, init_mlp, mlp, over_patches
 
 Net = Any  # a list of layers, or another pytree of weights
 Readings = dict[str, jax.Array]  # kr, objective, penalty of a batch
 Draw = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> a batch
+# How f is kept 1-Lipschitz. certified: it is, once settled, whatever the weights. penalised: the loss asks for it.
+# clipped: it has some constant, which nobody knows. none: f may be anything (a transform bounds the objective instead).
+Constraint = Literal["certified", "penalised", "clipped", "none"]
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
 
@@ -47,8 +51,9 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Critic:
-    certified: bool
-    """No weights that steps can lead to make kr more than W1 of what it is the mean over."""
+    constraint: Constraint
+    """certified: no weights that steps can lead to make kr of a settled state more than W1 of what it is the mean
+    over."""
     init: Callable[[jax.Array], State]
     step: Callable[[State, Draw, jax.Array], tuple[State, Readings]]
     """One update of f, on batches drawn anew."""
@@ -60,12 +65,21 @@ class Critic:
     """The direction in which mass at points of P is said to come: the gradient of f there, or a mover's."""
     metric: Metric = "l2"
     """The ground cost; the gradient of f is measured in its dual norm."""
+    settle: Callable[[State], State] = lambda state: state
+    """The state to read, to ask for f and not to train: what a constraint costs too much for in every step is made to
+    hold."""
+    bound: Callable[[State], jax.Array] | None = None
+    """What the slope of f is at most: of a state that trains, of the f that steps are taken by; None: it is unknown."""
+
+    @property
+    def certified(self) -> bool:
+        return self.constraint == "certified"
 
     def of(self, state: State) -> Callable[[jax.Array], jax.Array]:
-        """f of a state. ValueError where the critic is no function of single points."""
+        """f of a state, settled. ValueError where the critic is no function of single points."""
         if self.potential is None:
             raise ValueError("the critic is no function of single points")
-        return precise(partial(self.potential, state))
+        return precise(partial(self.potential, precise(self.settle)(state)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +114,26 @@ class Shape:
     @property
     def bounded(self) -> bool:
         """Whether f is 1-Lipschitz where its layers are: of patches, where there are as many as pixels in one."""
+        return self.spread <= 1
+
+    @property
+    def spread(self) -> float:
+        """What the slope of f is at most where its layers are 1-Lipschitz: of patches the root of the pixels in one
+        over how many there are."""
         if not self.patch or self.image is None:
-            return True
-        return (self.image[0] - self.patch + 1) * (self.image[1] - self.patch + 1) >= self.patch**2
+            return 1.0
+        return self.patch / math.sqrt((self.image[0] - self.patch + 1) * (self.image[1] - self.patch + 1))
+
+    def inputs(self, layers: Sequence[Layer]) -> list[tuple[int, ...]]:
+        """What each layer takes of one point: [in], or of a convolution [height, width, in]."""
+        shapes: list[tuple[int, ...]] = []
+        for layer in layers:
+            inputs = layer.kernel.shape[-2]
+            if layer.kernel.ndim == 2 or self.image is None:
+                shapes.append((inputs,))
+            else:
+                shapes.append((*(side >> len(shapes) for side in self.image[:2]), inputs))
+        return shapes
 
     def perceptron(self, key: jax.Array, outputs: int) -> list[Layer]:
         hidden = () if self.image else self.hidden
@@ -148,7 +179,7 @@ def critic_of(
     loss: Callable[[Callable, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Readings]],
     *,
     activation: Activation | None = None,
-    certified: bool = False,
+    constraint: Constraint = "none",
     metric: Metric = "l2",
     tx: optax.GradientTransformation | None = None,
     begin: Callable[[jax.Array], Net] | None = None,
@@ -157,9 +188,12 @@ def critic_of(
     memory: Callable[[jax.Array, Net], Any] = lambda key, layers: (),
     read: Callable | None = None,
     forward: Callable[[Net, jax.Array], jax.Array] | None = None,
+    settle: Callable[[State], State] = lambda state: state,
+    bound: Callable[[State], jax.Array] | None = None,
 ) -> Critic:
     """A critic of one network. loss(f, x, y, key) -> (what is minimised, readings). `begin` draws the first weights,
-    `project` makes those that are kept after an update, `constrain` those that f is computed with."""
+    `project` makes those that are kept after an update, `constrain` those that f is computed with. `bound`, of a
+    certified critic that is no list of layers."""
     tx = tx or adam()
     forward = forward or shape.forward(activation)
 
@@ -189,7 +223,13 @@ def critic_of(
         f = lambda points: potential(state, points)  # noqa: E731
         return read(f, x, y) if read else {"kr": kr(f(joined(x, y)))}
 
-    return Critic(certified, init, step, say, potential, slope_of(potential), metric)
+    def of_layers(state: State) -> jax.Array:
+        layers = constrain(state.nets["f"], state.memory)[0]
+        norms = map(weight_constraints.norm_bound, (layer.kernel for layer in layers), shape.inputs(layers))
+        return math.prod(norms, start=jnp.asarray(shape.spread))
+
+    of_steps = (bound or of_layers) if constraint == "certified" else None
+    return Critic(constraint, init, step, say, potential, slope_of(potential), metric, settle, of_steps)
 
 
 def kr_alone(

@@ -33,6 +33,7 @@ class Reading:
     best: np.ndarray  # what the optimal f says of the same points, NaN where that is unknown: W1 but for their sampling
     steepest: np.ndarray  # largest gradient seen, in the dual norm: at P, at Q and between them
     slopes: np.ndarray  # [seeds, 3, BINS]: the part of gradients at P, at Q and between that is so long, of 0 to SLOPE
+    bound: np.ndarray  # what the slope of the f that steps are taken by is at most, NaN where that is unknown
 
 
 def train(
@@ -118,14 +119,17 @@ def scores(
     critic: Critic, law: Law, state: State, key: jax.Array, *, batch: int, count: int
 ) -> dict[str, jax.Array | float]:
     """What is read of one critic, on points that no training step has drawn."""
+    bound = critic.bound(state) if critic.bound else jnp.nan
+    state = critic.settle(state)
     x, y = law.sample(key, count)
     batch = min(batch, count)
     batches = (z[: count // batch * batch].reshape(-1, batch, law.dimensions) for z in (x, y))
     told = jax.lax.map(lambda pair: critic.read(state, *pair), tuple(batches))
     objective = jnp.mean(told.get("objective", told["kr"]))
     best = jnp.nan if law.potential is None else kr(law.potential(jnp.concatenate([x, y])))
-    found = {"kr": objective, "objective": objective, "best": best, "cosine": jnp.nan, "steepest": jnp.nan}
-    found |= {"l2": jnp.nan, "slopes": jnp.full((3, BINS), jnp.nan)}
+    unknown: dict[str, jax.Array | float]
+    unknown = {"cosine": jnp.nan, "l2": jnp.nan, "steepest": jnp.nan, "slopes": jnp.full((3, BINS), jnp.nan)}
+    found = {"kr": objective, "objective": objective, "best": best, "bound": bound, **unknown}
     if critic.potential is None or critic.field is None:
         return found
     f = partial(critic.potential, state)

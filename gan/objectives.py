@@ -37,7 +37,9 @@ def weight_clipping(shape: Shape, bound: float = 0.04) -> Critic:
     """[WC] Arjovsky, Chintala, Bottou 2017 (arXiv 1701.07875). Its scale goes with bound, width and depth:
     no estimate of W1."""
     above(bound=bound)
-    return critic_of(shape, kr_alone, project=lambda layers: weight_constraints.clip(layers, bound))
+    return critic_of(
+        shape, kr_alone, constraint="clipped", project=lambda layers: weight_constraints.clip(layers, bound)
+    )
 
 
 def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False, metric: Metric = "l2") -> Critic:
@@ -55,34 +57,45 @@ def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False
         found, penalty = kr(f(joined(x, y))), jnp.mean(excess**2)
         return weight * penalty - found, {"kr": found, "penalty": penalty}
 
-    return critic_of(shape, loss, metric=metric)
+    return critic_of(shape, loss, constraint="penalised", metric=metric)
 
 
 def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = False) -> Critic:
     """[SN] Miyato et al. 2018 (arXiv 1802.05957): kernels divided by their spectral norms.
 
-    detached: no gradient through the norm, as the published benchmark's code has it. Certified once the power iteration
-    has converged: it approaches the norm from below.
+    detached: no gradient through the norm, as the published benchmark's code has it.
+
+    Norms of steps are those of some iterations from where the last step's ended, which are below the true ones and lag
+    behind updates: f is steeper than 1 by as much. A settled state has kernels divided by bounds of their norms, and is
+    certified.
     """
 
     above(iterations=iterations)
 
     def begin(key: jax.Array, layers: list[Layer]) -> list[jax.Array]:
         vectors = []
-        side: tuple[int, ...] = shape.image or ()  # of a convolution's input
-        for layer in layers:
+        for inputs in shape.inputs(layers):
             key, now = jax.random.split(key)
-            if layer.kernel.ndim == 4:
-                vectors.append(jax.random.normal(now, side))
-                side = (side[0] // 2, side[1] // 2, layer.kernel.shape[-1])
-            else:
-                vectors.append(jax.random.normal(now, (layer.kernel.shape[0],)))
+            vectors.append(jax.random.normal(now, inputs))
         return weight_constraints.spectral(layers, vectors, 50)[1]
 
     def constrain(layers, vectors):
+        if not vectors:  # settled
+            return layers, vectors
         return weight_constraints.spectral(layers, vectors, iterations, detached)
 
-    return critic_of(shape, kr_alone, certified=shape.bounded, constrain=constrain, memory=begin)
+    def settle(state: State) -> State:
+        layers = state.nets["f"]
+        return State({"f": weight_constraints.within_bounds(layers, shape.inputs(layers))}, ())
+
+    return critic_of(
+        shape,
+        kr_alone,
+        constraint="certified" if shape.bounded else "none",
+        constrain=constrain,
+        memory=begin,
+        settle=settle,
+    )
 
 
 def c_transform(shape: Shape, metric: Metric = "l2", rate: float = 2e-4) -> Critic:
@@ -91,7 +104,7 @@ def c_transform(shape: Shape, metric: Metric = "l2", rate: float = 2e-4) -> Crit
     No constraint is needed: whatever f, the objective is at most the exact distance of the minibatch.
     """
 
-    _above(rate=rate)
+    above(rate=rate)
 
     def read(f, x, y):
         values = f(joined(x, y))
@@ -185,7 +198,7 @@ def regularized(shape: Shape, epsilon: float = 0.01, metric: Metric = "l2", rate
         values = potential(state, joined(x, y))
         return {"kr": kr(values), "objective": jnp.mean(values[: len(x)]) + jnp.mean(forward(state.nets["g"], y))}
 
-    return Critic(False, init, step, read, potential, slope_of(potential), metric)
+    return Critic("penalised", init, step, read, potential, slope_of(potential), metric)
 
 
 def learned_mover(shape: Shape, inner: int = 12, reverse: bool = False, metric: Metric = "l2") -> Critic:
@@ -251,7 +264,7 @@ def learned_mover(shape: Shape, inner: int = 12, reverse: bool = False, metric: 
         away = x - mlp(state.nets["mover"], x)
         return away / lengths(away)[:, None]
 
-    return Critic(False, init, step, read, potential, field, metric)
+    return Critic("none", init, step, read, potential, field, metric)
 
 
 def exact(shape: Shape, metric: Metric = "l2") -> Critic:
@@ -270,7 +283,7 @@ def exact(shape: Shape, metric: Metric = "l2") -> Critic:
     def step(state: State, draw: Draw, key: jax.Array) -> tuple[State, Readings]:
         return state, {}
 
-    return Critic(False, lambda key: State({}, ()), step, read, None, None, metric)
+    return Critic("none", lambda key: State({}, ()), step, read, None, None, metric)
 
 
 CRITICS: dict[str, Callable[[Shape], Critic]] = {

@@ -61,7 +61,7 @@ def evaluate(recipe: Recipe, gan: Gan, batch: Batch) -> Sums:
 
     def run(gan: Gan, real: jax.Array) -> Sums:
         made = recipe.generator.sample(gan.average, jax.random.key(0), len(real))
-        readings = recipe.critic.read(gan.critic, real, made)
+        readings = recipe.critic.read(recipe.critic.settle(gan.critic), real, made)
         return {"loss": (readings.get("objective", readings["kr"]), jnp.ones(()))}
 
     return by_compiler(run)(gan, batch["images"])

@@ -49,7 +49,8 @@ class GansConfig:
     folder: str = "runs/wgan/tradeoff"
     """Where everything goes; report.html is the result."""
     critics: tuple[str, ...] = ("gp", "c", "exact")
-    """Critics; docs/wgan.md says what each is. With settings: gp:weight=1 c-soft:epsilon=1:rate=1e-3."""
+    """Critics; of ortho, aol, sll, sn and sn-detached what is read is certified, and of the first three what steps are
+    taken by; docs/wgan.md says what each is. With settings: gp:weight=1 c-soft:epsilon=1:rate=1e-3."""
     network: tuple[Network, ...] = ("fc",)
     """Fully connected critics, convolutional ones, or means over patches of --patch pixels a side;
     several are compared."""
@@ -185,6 +186,7 @@ def measure(
         rows["ratio"] = (np.array(told["objective"]) / np.array(told["exact"])).tolist()
         curve.append({"step": step, **rows})
     names = {"critic": critic, "network": network, "n_critic": n_critic, "batch": batch}
+    names |= {"constraint": recipe.critic.constraint}
     if not curve or curve[-1]["step"] < config.steps:
         return names | {
             "stopped": min((len(curve) + 1) * -(-config.steps // config.readings), config.steps),
@@ -220,11 +222,13 @@ def train(
         draw, noise, images = jax.random.split(key, 3)
         x = rows(draw, ASKED)
         y = jax.vmap(lambda k: recipe.generator.sample(gan.generator, k, batch))(jax.random.split(noise, ASKED))
-        told = jax.lax.map(lambda pair: recipe.critic.read(gan.critic, *pair), (x, y))
+        critic = recipe.critic.settle(gan.critic)
+        told = jax.lax.map(lambda pair: recipe.critic.read(critic, *pair), (x, y))
         objective = told.get("objective", told["kr"])
         return (
             jnp.mean(told["kr"]),
             jnp.mean(objective),
+            recipe.critic.bound(gan.critic) if recipe.critic.bound else jnp.full((), jnp.nan),
             x,
             y,
             recipe.generator.sample(gan.average, images, config.scored),
@@ -245,14 +249,15 @@ def train(
     gan = jax.jit(precise(jax.vmap(recipe.init)))(begin)
     for first in range(0, config.steps, chunk):
         gan = advance(gan, first, count := min(chunk, config.steps - first))
-        kr, objective, x, y, made = map(np.asarray, look(gan))
+        kr, objective, bound, x, y, made = map(np.asarray, look(gan))
         if not all(np.isfinite(told).all() for told in (made, kr, objective)):
             return
         exact = [
             float(np.mean([exact_w1(*pair, recipe.critic.metric) for pair in zip(*of, strict=True)]))
             for of in zip(x, y, strict=True)
         ]
-        yield first + count, {"kr": kr.tolist(), "objective": objective.tolist(), "exact": exact}, made
+        told = {"kr": kr.tolist(), "objective": objective.tolist(), "exact": exact}
+        yield first + count, told | ({"bound": bound.tolist()} if recipe.critic.bound else {}), made
 
 
 def write_npz(path: Path, images: np.ndarray) -> None:

@@ -29,9 +29,6 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
     cells = [c for c in every if c["stopped"] is None]
     found = {label(c): {m: estimate_runs(c["curve"][-1][m]) for m in MEASURES} for c in cells}
     known = references(data, config.patch, config.codes or 64)
-    rows = [[name, *(decimals(e[m]) for m in MEASURES)] for name, e in found.items()]
-    rows += [[label(c), f"no number at step {c['stopped']}", *[""] * len(MEASURES[1:])] for c in every if c["stopped"]]
-    rows += [[name, "", "", "", *(decimals(m[k]) for k in MEASURES[3:])] for name, m in known.items()]
     heads = (
         "critic",
         "ratio",
@@ -44,7 +41,12 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
         "recall",
         "coverage",
         "blur",
+        "constraint",
+        "steps' bound",
     )
+    rows = [[label(c), *(decimals(found[label(c)][m]) for m in MEASURES), *_constraint(c)] for c in cells]
+    rows += [[label(c), f"no number at step {c['stopped']}", *[""] * len(heads[2:])] for c in every if c["stopped"]]
+    rows += [[name, "", "", "", *(decimals(m[k]) for k in MEASURES[3:]), "", ""] for name, m in known.items()]
     sections = [
         Section(
             "tradeoff",
@@ -52,7 +54,8 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
             "ratio = the critic's own estimate / the exact distance of the same minibatch",
             "A dot is a seed, a cross a mean with its interval. W1 to held-out images is exact; that of the laws is "
             "unknown. The first three columns are of minibatches as training sees them, the others of images by the "
-            "average of the generator's weights.",
+            "average of the generator's weights. A certified critic's estimate is read with its constraint made to "
+            "hold; steps' bound is what the slope of the f that steps were taken by was at most, at any reading.",
             _scatter(cells, found, known, label),
             table=Table(heads, rows),
         )
@@ -92,7 +95,7 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
             _samples(folder, data, cells, label),
         )
     )
-    columns = ("critic", *VARIED, "seed", "step", "kr", *MEASURES)
+    columns = ("critic", *VARIED, "seed", "step", "kr", *MEASURES, "bound")
     settings = shown_settings(config)
     return write_report(
         folder,
@@ -110,8 +113,14 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
 
 def fits(cell: Mapping[str, Any]) -> bool:
     """Has a kept cell all that the report is of?"""
-    whole = {"critic", *VARIED, "stopped", "curve"} <= cell.keys()
+    whole = {"critic", "constraint", *VARIED, "stopped", "curve"} <= cell.keys()
     return whole and all({*MEASURES} <= entry.keys() for entry in cell["curve"])
+
+
+def _constraint(cell: Mapping[str, Any]) -> list[str]:
+    """Its word, and the largest bound of the slope at any reading and of any seed."""
+    bounds = [bound for entry in cell["curve"] for bound in entry.get("bound", ())]
+    return [cell["constraint"], f"{max(bounds):.3f}" if bounds else ""]
 
 
 def samples_of(folder: Path, cell: Iterable[str | int]) -> Path:
@@ -127,6 +136,7 @@ def _line(cell: Mapping[str, Any]) -> Iterator[list[Any]]:
                 seed,
                 entry["step"],
                 *(entry[m][seed] for m in ("kr", *MEASURES)),
+                entry["bound"][seed] if "bound" in entry else "",
             ]
 
 

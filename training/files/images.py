@@ -1,13 +1,16 @@
 """Labelled images of few classes, such as digits, from what is at hand.
 
-| data                         | is                                                                                   |
-|------------------------------|--------------------------------------------------------------------------------------|
-| nothing                      | scikit-learn's 1,797 digits of 8 x 8 pixels, which come with it                      |
-| a folder                     | all pairs of IDX files in it, as MNIST comes: `*-images-idx3-ubyte[.gz]` and labels  |
-| such a file                  | that pair alone                                                                      |
-| a folder of pictures         | PNG and JPEG files in it, all of one size, labelled by their sub-folder, if any      |
-| `FILE.npz`                   | arrays `images` or `x_train` [n, H, W] or [n, H, W, channels], `labels` or `y_train` |
-| `tfds:NAME[/CONFIG][:SPLIT]` | an already prepared dataset with the features `image` and `label`; split "train"     |
+| data                         | is                                                                                  |
+|------------------------------|-------------------------------------------------------------------------------------|
+| nothing                      | scikit-learn's 1,797 digits of 8 x 8 pixels, which come with it                     |
+| a folder                     | all pairs of IDX files in it, as MNIST comes: `*-images-idx3-ubyte[.gz]` and labels |
+| such a file                  | that pair alone                                                                     |
+| a folder of pictures         | PNG and JPEG files in it, all of one size, labelled by their folders, if any        |
+| `FILE.npz`                   | arrays `images` or `x_train`, and `labels` or `y_train`                             |
+| `tfds:NAME[/CONFIG][:SPLIT]` | an already prepared dataset with the features `image` and `label`; split "train"    |
+
+Arrays are [n, H, W], [n, H, W, channels] or [n, channels, H, W] of 1 or 3 channels; on pictures see
+pictures.py.
 """
 
 import gzip
@@ -16,7 +19,6 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +27,10 @@ import numpy as np
 
 from training.files.datasets import open_dataset
 from training.files.errors import DataError
+from training.files.pictures import pictures_in, read_pictures
+from training.telling import tell
 
 IDX_IMAGES, IDX_LABELS = 0x803, 0x801  # unsigned bytes, of three dimensions and of one
-PICTURES = (".png", ".jpg", ".jpeg")
 ARRAYS = (("images", "x_train"), ("labels", "y_train"))
 NAME = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?")
 
@@ -59,8 +62,8 @@ def read_images(data: str | None) -> Images:
         return _arrays(path)
     pairs = [path] if path.is_file() else sorted(p for p in path.glob("*") if NAME.fullmatch(p.name))
     if not pairs:
-        if pictures := sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES):
-            return _pictures(path, pictures)
+        if pictures := pictures_in(path):
+            return _images(data, *read_pictures(path, pictures))
         wanted = "no *-images-idx3-ubyte[.gz] and no pictures in it" if path.is_dir() else "no such file or folder"
         raise DataError(f"{data}: {wanted}; give MNIST's files or folder, a folder of pictures, an .npz, or tfds:NAME")
     found = [_idx_pair(pair) for pair in pairs]
@@ -77,6 +80,8 @@ def _images(name: str, pixels: np.ndarray, labels: np.ndarray) -> Images:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or not len(pixels) or len(pixels) != len(labels):
         raise DataError(f"{name}: images of shape {pixels.shape} with {len(labels)} labels; each needs one label")
+    if not 0 <= labels.min() <= labels.max() < 1 << 31:
+        raise DataError(f"{name}: labels from {labels.min()} to {labels.max()}; they must count from 0")
     return Images(pixels.astype(np.float32), labels.astype(np.int32))
 
 
@@ -96,6 +101,8 @@ def _arrays(path: Path) -> Images:
         raise DataError(f"{path}: its images are {pixels.dtype}, or have a value that is no finite number")
     if pixels.ndim not in (3, 4):
         raise DataError(f"{path}: images of shape {pixels.shape}; they must be [n, H, W] or [n, H, W, channels]")
+    if pixels.ndim == 4:
+        pixels = _channels_last(path, pixels)
     if pixels.dtype.kind in "ui" and pixels.max(initial=0) > 1:  # else black and white as 0 and 1
         pixels = pixels / 255
     if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 1:
@@ -106,24 +113,20 @@ def _arrays(path: Path) -> Images:
     return _images(str(path), pixels, labels)
 
 
-def _pictures(folder: Path, paths: Sequence[Path]) -> Images:
-    from matplotlib.image import imread  # through Pillow, which matplotlib brings
-
-    classes = {name: n for n, name in enumerate(sorted({path.parent for path in paths}))}
-    found: list[np.ndarray] = []
-    for path in paths:
-        try:
-            pixels = imread(path)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{path}: no picture can be read from it ({error}); delete it") from error
-        pixels = (pixels / 255 if pixels.dtype == np.uint8 else pixels).astype(np.float32)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels[..., :3]  # without transparency
-        if found and pixels.shape != found[0].shape:
-            raise DataError(
-                f"{path}: {pixels.shape}, where {paths[0].name} is {found[0].shape}; all must have one size"
-            )
-        found.append(pixels)
-    return _images(str(folder), np.stack(found), np.array([classes[path.parent] for path in paths]))
+def _channels_last(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """[n, H, W, 1 or 3] of images whose channels are last or first. Raises DataError where either may be."""
+    first, last = (pixels.shape[axis] in (1, 3) for axis in (1, 3))
+    if first and last:
+        _, a, b, c = pixels.shape
+        raise DataError(
+            f"{path}: images of shape {pixels.shape} are {a} x {b} with channels last, or {b} x {c} with channels "
+            "first; save those of one channel as [n, H, W], or pad them to other sides"
+        )
+    if not first and not last:
+        raise DataError(f"{path}: images of shape {pixels.shape}; their channels, 1 or 3, must be last or first")
+    if first:
+        tell(f"{path}: images of shape {pixels.shape} have their channels first")
+    return np.moveaxis(pixels, 1, 3) if first else pixels
 
 
 def _idx_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -174,6 +174,14 @@ def test_arrays_of_an_npz(tmp_path):
     assert set(read_images(str(tmp_path / "b.npz")).labels) == {0}
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_of_an_npz_are_last_or_first(tmp_path, channels):
+    pixels = np.random.default_rng(0).random((5, 4, 6, channels), np.float32)
+    for order in (pixels, pixels.transpose(0, 3, 1, 2)):
+        np.savez(tmp_path / "a.npz", images=order)
+        np.testing.assert_array_equal(read_images(str(tmp_path / "a.npz")).pixels, pixels)
+
+
 BAD_ARRAYS = {
     "another name": ({"pixels": np.zeros((2, 2, 2))}, "no array images or x_train; it has: pixels"),
     "a pickle": ({"images": np.array([{}, {}], object)}, "no arrays can be read from it"),
@@ -183,6 +191,16 @@ BAD_ARRAYS = {
         "images from 7.0 to 7.0; give bytes, or numbers from 0 to 1",
     ),
     "labels in words": ({"images": np.zeros((2, 2, 2)), "labels": np.array(["a", "b"])}, "they must be integers"),
+    "labels below 0": (
+        {"images": np.zeros((2, 2, 2)), "labels": np.array([-1, 1])},
+        "labels from -1 to 1; they must count from 0",
+    ),
+    "labels too large": ({"images": np.zeros((2, 2, 2)), "labels": np.array([0, 1 << 32])}, "they must count from 0"),
+    "channels at either end": (
+        {"images": np.zeros((2, 3, 8, 1))},
+        "(2, 3, 8, 1) are 3 x 8 with channels last, or 8 x 1 with channels first",
+    ),
+    "opacity": ({"images": np.zeros((2, 8, 8, 4))}, "their channels, 1 or 3, must be last or first"),
     "fewer labels": ({"images": np.zeros((2, 2, 2)), "labels": np.zeros(1, int)}, "with 1 labels"),
 }
 

@@ -192,7 +192,7 @@ def _begin(
     checkpoints.set_aside_after(first)
     if state is not None and first:
         about = checkpoints.config(first)
-        _check_identity(folder, about.get("fixed", {}), identity)
+        _check_identity(folder, about | about.get("fixed", {}), identity)
         tell(f"{folder}: {'finished' if first >= steps else 'resumed'} at step {first} of {steps}")
         return state, about.get("left_out", 0)
     if state is None:

@@ -144,7 +144,9 @@ def _batches(data: Images, config: ImagesConfig) -> Data:
         for begin in range(0, len(data.test) - loop.batch_size + 1, loop.batch_size):
             yield {"images": share.of(data.test[begin : begin + loop.batch_size])}
 
-    identity = {"images": data.fingerprint, "critic": config.critic, "n_critic": config.n_critic}
+    # `scored` too: of those held out where it is raised, the run has trained on some.
+    identity = {"images": data.fingerprint, "scored": config.scored}
+    identity |= {"critic": config.critic, "n_critic": config.n_critic}
     return Data(train=batches, heldout=heldout, identity=identity)
 
 

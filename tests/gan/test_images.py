@@ -32,6 +32,8 @@ def test_neither_a_mesh_nor_a_resumption_changes_a_run(tmp_path):
     longer = replace(CONFIG.loop, steps=3)
     found = images(replace(once, loop=longer)).state
     images(twice)
+    with pytest.raises(ValueError, match="its run had scored 40, not 60"):  # of which it has trained on 20
+        images(replace(twice, loop=longer, scored=60))
     resumed = images(replace(twice, loop=longer)).state
     for one, other in zip(jax.tree.leaves(found.model), jax.tree.leaves(resumed.model), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -160,7 +160,7 @@ def test_a_cell_that_fails_is_named_in_the_report(tmp_path, monkeypatch, module,
 def test_convolutions_beside_a_known_distance(tmp_path, said):
     config = replace(STATIC, laws=("squares:8",), critics=("sn",), network="conv", hidden=(4, 4), folder=str(tmp_path))
     static.static(config)
-    assert re.search(r"\| sn \| .* \| 2.000 \| .* \| yes \|", said[-1])
+    assert re.search(r"\| sn \| .* \| 2.000 \| .* \| certified \|", said[-1])
 
 
 def test_refused_before_the_first_cell(tmp_path, monkeypatch):
@@ -169,7 +169,7 @@ def test_refused_before_the_first_cell(tmp_path, monkeypatch):
         (replace(STATIC, network="conv"), "law 'shift:2': no images"),
         (replace(STATIC, critics=("wc", "ortho"), hidden=(5,)), "hidden layers of 5 features"),
         (replace(STATIC, laws=("squares:8",), network="conv", hidden=(4,) * 4), "4 convolutions of stride 2"),
-        (replace(GANS, critics=("c", "ortho"), network=("fc", "conv")), "no convolutions"),
+        (replace(GANS, critics=("c", "sll"), network=("fc", "patches")), "no network of patches"),
         (replace(GANS, batch=(8, 4096)), "fewer than --batch 4096"),
     ):
         with pytest.raises(ValueError, match=expected):

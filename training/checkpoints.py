@@ -151,8 +151,8 @@ class Checkpoints:
         """The newest undamaged checkpoint in the shardings of `abstract`; None where nothing was saved yet.
 
         A damaged one is told of and the one before it tried. Raises ValueError where a checkpoint is
-        sound but of another model or optimizer, and where all are damaged; and OSError where one cannot be read now,
-        as its store does not answer: it may be sound.
+        sound but of another model or optimizer, or of another step than its folder's name, and where all are damaged;
+        and OSError where one cannot be read now, as its store does not answer: it may be sound.
         """
         target = replace(abstract, key=jax.eval_shape(jax.random.key_data, abstract.key))
         for step in reversed(self.steps):
@@ -167,6 +167,10 @@ class Checkpoints:
             if state is None or not sound:
                 tell(f"{damage}; trying the one before it")
                 continue
+            if int(state.step) != step:
+                raise ValueError(
+                    f"{self.folder / str(step)}: holds step {int(state.step)}; name the folder so, or move it away"
+                )
             return replace(state, key=jax.random.wrap_key_data(state.key, impl="rbg"))
         if self.steps:
             raise ValueError(

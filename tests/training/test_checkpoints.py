@@ -121,6 +121,14 @@ def test_nothing_sound_is_an_error_and_nothing_saved_is_none(tmp_path, said):
     assert len(said) == 2
 
 
+def test_a_sound_one_under_another_steps_name_is_neither_restored_nor_set_aside(tmp_path):
+    save(tmp_path)
+    (tmp_path / "3").rename(tmp_path / "7")
+    with pytest.raises(ValueError, match="7: holds step 3; name the folder so"):
+        restore(tmp_path)
+    assert {"2", "7"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_another_model_is_refused(tmp_path):
     save(tmp_path)
     tx = make_optimizer(OptimizerConfig(optimizer="adafactor"), 10)

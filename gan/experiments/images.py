@@ -88,7 +88,7 @@ def images(config: ImagesConfig) -> Trained:
     Raises ValueError for data or settings that cannot be, and what training.loop.train raises.
     """
     joined(config.launch)
-    with hold(config.folder, config.launch):
+    with hold(config.folder, config.launch), jax.enable_x64(False):  # a run's arrays are the same wherever it goes on
         return _run(config)
 
 

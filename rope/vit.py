@@ -16,14 +16,26 @@ from flax import struct
 from rope.layers.dropout import dropout
 from rope.layers.primitives import Linear, Norm, init_linear, init_norm, layer_norm, linear
 from rope.layers.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
-from rope.positions.angles import axial_frequencies, frequencies, grid, mixed_frequencies, schedule
-from rope.positions.rotary import Rotation, rotation
-from rope.positions.sinusoidal import sinusoidal
-from training.partition import gather, normal, spec
+from rope.positions.angles import grid, schedule
+from rope.positions.blocks import BlockRotation
+from rope.positions.rotary import Rotation
+from rope.vit_positions import KINDS, check_sizes, placed
+from training.partition import spec
 from training.ranges import check_ranges
 
-Positions = Literal["axial", "mixed", "flat", "sinusoidal", "learned", "none"]
-ROTARY = ("axial", "mixed", "flat")
+Positions = Literal[
+    "axial",
+    "mixed",
+    "flat",
+    "sinusoidal",
+    "learned",
+    "none",
+    "mixed-layers",
+    "golden",
+    "normalised",
+    "spherical",
+    "lie",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,33 +53,34 @@ class ViTConfig(TransformerConfig):
     positions: Positions = "axial"
     """axial: rotary, half of a head by row and half by column; mixed: rotary, each pair by a learned direction; flat:
     rotary, by number in reading order; sinusoidal: half of the width by row and half by column, added; learned: a
-    table, added; none."""
+    table, added; none; mixed-layers: mixed, each layer its own; golden: as mixed, by even directions, not learned;
+    normalised: axial, the image from -1 to 1, stretched at random in training; spherical: triplets of a head on
+    spheres, learned; lie: all of a head by learned generators."""
     theta: str = "100^-t"
     """Frequencies of all but learned ones: 100^-t, 10^-t, … An image has tens of patches a side where a text has
     thousands of tokens, so the base is smaller."""
     grid: tuple[int, int] = (14, 14)
     """learned: rows and columns of the table, in patches; other images interpolate it."""
+    shift: float = 0.0
+    """normalised, in training: each axis is moved by up to so much, of an image from -1 to 1."""
+    jitter: float = 1.0
+    """normalised, in training: each axis is stretched by up to so much, or its inverse; 1 changes nothing."""
+    rescale: float = 2.0
+    """normalised, in training: both axes are stretched alike by up to so much, or its inverse; 1 changes nothing."""
 
     def __post_init__(self):
         super().__post_init__()
-        check_ranges(self, patch=1, channels=1, classes=1)
+        check_ranges(self, patch=1, channels=1, classes=1, shift=0, jitter=1, rescale=1)
         schedule(self.theta)
         if min(self.grid) < 1:
             raise ValueError(f"grid is {self.grid}: it must be 1 x 1 or more")
-        if self.positions in ROTARY and self.head_size % 2:
-            raise ValueError(f"width / heads is {self.head_size}: {self.positions} positions need an even head size")
-        size = {"axial": ("width / heads", self.head_size), "sinusoidal": ("width", self.width)}
-        label, value = size.get(self.positions, ("", 0))
-        if value % 4:
-            raise ValueError(
-                f"{label} is {value}: {self.positions} positions need a multiple of 4, pairs for both axes"
-            )
+        check_sizes(self)
 
 
 @struct.dataclass
 class ViT:
     patch: Linear  # [pixels of a patch, D]
-    position: jax.Array | None  # learned [rows, columns, D]; mixed: frequencies [N, 2, F], the same for all layers
+    position: jax.Array | None  # what is learned of positions: learned [rows, columns, D], mixed [N, 2, F], …
     blocks: Block
     norm: Norm  # [D]
     head: Linear  # [D, classes]
@@ -77,14 +90,10 @@ def init(config: ViTConfig, key: jax.Array) -> ViT:
     """Random parameters: N(0, 0.02²), but patches of unit variance where pixels are; biases 0, norms 1."""
     c, keys = config, iter(jax.random.split(key, 4))
     pixels = c.patch**2 * c.channels
-    key = next(keys)
-    position = {
-        "learned": lambda: normal(key, (*c.grid, c.width), (None, None, "embed"), STD),
-        "mixed": lambda: gather(mixed_frequencies(key, c.heads, c.head_size, 2, c.theta), "heads", None, None),
-    }
+    key, learned = next(keys), KINDS[c.positions].learned
     return ViT(
         patch=init_linear(next(keys), (pixels, c.width), (None, "embed"), pixels**-0.5),
-        position=position[c.positions]() if c.positions in position else None,
+        position=None if learned is None else learned(c, key),
         blocks=init_blocks(c, next(keys)),
         norm=init_norm((c.width,)),
         head=init_linear(next(keys), (c.width, c.classes), ("embed", None), STD),
@@ -111,15 +120,16 @@ def encode(
         raise ValueError(f"coordinates of shape {places.shape}: [{rows * columns}, 2], or one set an image, are needed")
     places = places if places.ndim == 3 else places[None]
     first, key = jax.random.split(key) if key is not None else (None, None)
+    kind, size = KINDS[c.positions], (rows, columns)
     # From -1 to 1: an empty patch of zeros would be the zero vector, whose norm has a gradient of 1 / sqrt(epsilon).
     x = linear(_cut(2 * images - 1, rows, columns, c), model.patch, (None, "embed"))
-    if c.positions == "sinusoidal":
-        x = x + sinusoidal(places, axial_frequencies(c.width, 2, c.theta))
-    if c.positions == "learned":
-        x = x + stretched(gather(position_of(model), None, None, "embed"), places, (rows, columns))
+    if kind.added is not None:
+        x = x + kind.added(c, model.position, places, size)
     x = dropout(x, c.dropout, first).astype(c.dtype)
-    turned = rotation_of(model, places, columns, c) if c.positions in ROTARY else None
-    (x,) = run_blocks(model.blocks, x, c, rotation=turned, key=key)
+    stretch = None if first is None else jax.random.fold_in(first, 1)
+    turned = rotation_of(model, places, size, c, key=stretch)
+    one, each = (None, turned) if kind.layered else (turned, None)
+    (x,) = run_blocks(model.blocks, x, c, rotation=one, rotations=each, key=key)
     return layer_norm(x, model.norm, c.epsilon)
 
 
@@ -130,43 +140,13 @@ def forward(model: ViT, images: jax.Array, config: ViTConfig, **options: Any) ->
     return linear(mean, model.head, ("embed", None))[:, 0]
 
 
-def rotation_of(model: ViT, places: jax.Array, columns: int, config: ViTConfig) -> Rotation:
-    """How rotary positions turn patches at places [B, T, 2] of an image that is so many columns of patches wide."""
-    c = config
-    if c.positions == "flat":
-        return rotation(places[..., 0] * columns + places[..., 1], frequencies(c.head_size, c.theta))
-    if c.positions == "axial":
-        return rotation(places, axial_frequencies(c.head_size, 2, c.theta))
-    return rotation(places, position_of(model))
-
-
-def position_of(model: ViT) -> jax.Array:
-    """The learned table, or the mixed frequencies. ValueError without any."""
-    if model.position is None:
-        raise ValueError("the model has no learned positions")
-    return model.position
-
-
-def stretched(table: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """The rows [..., T, D] of a table [rows, columns, D], stretched over an image of `size` patches,
-    at places [..., T, 2].
-
-    Bilinear, between the centres of patches: as fine-tuning at a higher resolution does it
-    (Dosovitskiy et al. 2021, section 3.2), because a table says nothing of places it never had. It reads positions as
-    parts of the image, so that the upper left corner keeps its row of the table, and the distance between two
-    neighbours shrinks. At the table's own size it is exact.
-    """
-
-    def hats(axis: int) -> jax.Array:
-        """How much each row (or column) of the table has in each place: [..., T, rows]."""
-        cells = table.shape[axis]
-        at = jnp.clip((places[..., axis] + 0.5) * (cells / size[axis]) - 0.5, 0, cells - 1)[..., None]
-        cell = jnp.arange(cells, dtype=jnp.float32)
-        return jnp.maximum(0, 1 - jnp.abs(at - jnp.expand_dims(cell, range(at.ndim - 1))))
-
-    shares = hats(0)[..., :, None] * hats(1)[..., None, :]
-    flat = shares.reshape(*shares.shape[:-2], -1)
-    return jnp.matmul(flat, table.reshape(-1, table.shape[-1]), precision=jax.lax.Precision.HIGHEST)
+def rotation_of(
+    model: ViT, places: jax.Array, size: tuple[int, int], config: ViTConfig, *, key: jax.Array | None = None
+) -> Rotation | BlockRotation | None:
+    """How patches at places [B, T, 2] of an image of `size` patches are turned, if they are; where every layer turns
+    them otherwise, with a leading axis L. `key`: in training, where normalised coordinates are stretched."""
+    turns = KINDS[config.positions].turns
+    return None if turns is None else turns(config, model.position, placed(config, places, size, key), size)
 
 
 def _patches_of(images: jax.Array, c: ViTConfig) -> tuple[int, int]:

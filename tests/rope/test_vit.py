@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,16 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from rope import vit
+from rope import vit, vit_positions
 from rope.positions.angles import grid
 from rope.positions.rotary import rotate
-from rope.vit import ViTConfig, init, rotation_of
+from rope.vit import Positions, ViTConfig, init, rotation_of
 from training.mesh import MeshConfig, make_mesh
 
-stretched = jax.jit(vit.stretched, static_argnames="size")
+stretched = jax.jit(vit_positions.stretched, static_argnames="size")
 forward, encode = (jax.jit(f, static_argnames="config") for f in (vit.forward, vit.encode))
-ALL = ("axial", "mixed", "flat", "sinusoidal", "learned", "none")
+ALL = get_args(Positions)
+RELATIVE = ("axial", "mixed", "mixed-layers", "golden", "normalised", "flat", "none")
 
 
 def config(positions, **changes):
@@ -46,20 +48,20 @@ def test_only_differences_of_coordinates_matter_to_rotary_positions(positions):
     logits = partial(forward, model, x, c)
     np.testing.assert_array_equal(logits(), logits(coordinates=places))
     change = np.abs(logits(coordinates=places + jnp.array([[3.5, -1.25]])) - logits()).max()
-    assert change < 2e-5 if positions in ("axial", "mixed", "flat", "none") else change > 1e-3
+    assert change < 2e-5 if positions in RELATIVE else change > 1e-3
     # What is not the same for all: two axes are told apart, except where there are none.
     turned = np.abs(logits(coordinates=places[:, ::-1]) - logits()).max()
     assert turned == 0 if positions == "none" else turned > 1e-3
 
 
-@pytest.mark.parametrize("positions", ["axial", "mixed", "flat"])
+@pytest.mark.parametrize("positions", ["axial", "mixed", "golden", "flat"])
 def test_two_patches_side_by_side_score_alike_anywhere_and_on_any_canvas_but_by_number(positions):
     c = config(positions)
     model = model_of(c)
     query, key = jax.random.normal(jax.random.key(2), (2, 1, 2, c.heads, c.head_size))
 
     def score(first, second, columns):
-        turn = rotation_of(model, jnp.array([[first, second]], jnp.float32), columns, c)
+        turn = rotation_of(model, jnp.array([[first, second]], jnp.float32), (4, columns), c)
         return jnp.einsum("NH,NH->N", rotate(query, turn)[0, 0], rotate(key, turn)[0, 1])
 
     here = score((0, 1), (1, 2), 4)
@@ -71,7 +73,7 @@ def test_two_patches_side_by_side_score_alike_anywhere_and_on_any_canvas_but_by_
     assert wrapped < 1e-5 if positions == "flat" else wrapped > 1e-2
 
 
-@pytest.mark.parametrize("positions", ["axial", "mixed", "none"])
+@pytest.mark.parametrize("positions", ["axial", "mixed", "mixed-layers", "golden", "normalised", "none"])
 def test_what_a_patch_becomes_moves_with_the_patch(positions):
     """With the empty patches around as many as before: the canvas is a torus of which a block moves by two patches."""
     c = config(positions)
@@ -113,6 +115,34 @@ def test_a_batch_of_no_images(positions):
     assert vit.forward(init(c, jax.random.key(0)), images(0, 8, 12, 1), c).shape == (0, 10)
 
 
+def test_layers_turn_by_frequencies_of_their_own():
+    c = config("mixed-layers", layers=2)
+    model, x = model_of(c), images(2, 8, 12, 1)
+    assert model.position.shape == (2, 4, 2, 4) and np.abs(model.position[0] - model.position[1]).max() > 0.1
+    of_one = model.replace(position=model.position[:1].repeat(2, 0))
+    alike = model.replace(position=model.position[0])
+    np.testing.assert_allclose(forward(of_one, x, c), forward(alike, x, config("mixed", layers=2)), atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda p: vit.forward(model.replace(position=p), x, c).std()))(model.position)
+    assert (np.abs(gradient).max((1, 2, 3)) > 1e-6).all()
+    for layer in (0, 1):
+        changed = model.replace(position=model.position.at[layer].multiply(2))
+        assert np.abs(forward(changed, x, c) - forward(model, x, c)).max() > 1e-3
+
+
+def test_normalised_coordinates_are_stretched_in_training_alone():
+    c = config("normalised")
+    model, x = model_of(c), images(2, 8, 12, 1)
+    still, stretched = (replace(c, rescale=rescale) for rescale in (1.0, 4.0))
+    np.testing.assert_array_equal(forward(model, x, stretched), forward(model, x, still))
+    drawn = [forward(model, x, stretched, key=jax.random.key(n)) for n in (0, 1)]
+    np.testing.assert_allclose(forward(model, x, still, key=jax.random.key(0)), forward(model, x, c), atol=1e-5)
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
+    # An image whose pixels are four times as many, by patches twice as high: the same patches at the same places.
+    turned = rotation_of(model, grid(2, 3), (2, 3), c)
+    fine = rotation_of(model, 2 * grid(2, 3) + 0.5, (4, 6), c)
+    np.testing.assert_allclose(turned.sin, fine.sin, atol=1e-5)
+
+
 def test_dropout_comes_with_a_key():
     c = replace(config("axial"), dropout=0.5)
     model, x = model_of(c), images(2, 8, 12, 1)
@@ -121,7 +151,7 @@ def test_dropout_comes_with_a_key():
     assert np.abs(first - other).max() > 1e-3 and np.abs(first - forward(model, x, c)).max() > 1e-3
 
 
-@pytest.mark.parametrize("positions", ["mixed", "learned"])
+@pytest.mark.parametrize("positions", ["mixed", "learned", "mixed-layers", "golden", "spherical", "lie"])
 def test_cut_over_a_mesh_as_on_one_device(positions):
     c, x = config(positions), images(8, 8, 12, 1)
 
@@ -137,7 +167,13 @@ def test_cut_over_a_mesh_as_on_one_device(positions):
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
         cut = jax.jit(compute)(jax.device_put(x, PartitionSpec(("data", "fsdp"))))
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), alone, cut)
-    position = {"mixed": ("tensor", None, None), "learned": (None, None, "fsdp")}.get(positions)
+    position = {
+        "mixed": ("tensor", None, None),
+        "learned": (None, None, "fsdp"),
+        "mixed-layers": (None, "tensor", None, None),
+        "spherical": ("tensor", None, None),
+        "lie": ("tensor", None, None, None, None),
+    }.get(positions)
     assert cut[0].position is None if position is None else cut[0].position.sharding.spec == PartitionSpec(*position)
     assert cut[0].blocks.query.kernel.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
 
@@ -150,6 +186,11 @@ def test_cut_over_a_mesh_as_on_one_device(positions):
         ("mixed", {"width": 36}, "width / heads is 9: mixed positions need an even head size"),
         ("sinusoidal", {"width": 30, "heads": 2}, "width is 30: sinusoidal positions need a multiple of 4"),
         ("learned", {"grid": (0, 4)}, "grid is"),
+        ("golden", {"width": 36}, "width / heads is 9: golden positions need an even head size"),
+        ("normalised", {"width": 24}, "width / heads is 6: normalised positions need a multiple of 4"),
+        ("spherical", {"width": 8}, "width / heads is 2: spherical positions turn 3 dimensions together"),
+        ("lie", {"width": 4}, "width / heads is 1: lie positions turn 2 dimensions together"),
+        ("normalised", {"rescale": 0.5}, "rescale is 0.5: it must be 1 or more"),
         ("axial", {"theta": "fast"}, "theta is 'fast'"),
         ("axial", {"patch": 0}, "patch is 0: it must be 1 or more"),
     ],

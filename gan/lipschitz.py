@@ -39,7 +39,7 @@ def _inverse_root(sums: jax.Array) -> jax.Array:
 
 def almost_orthogonal(kernel: jax.Array) -> jax.Array:
     """A kernel of stride 1 with each input scaled, or each output where they are fewer (Prach, Lampert, ibid.)."""
-    if kernel.shape[-2] < kernel.shape[-1]:  # of the transposed map: a kernel that is turned round has the same sums
+    if kernel.shape[-2] <= kernel.shape[-1]:  # of the transposed map: a kernel that is turned round has the same sums
         return kernel * _inverse_root(row_sums(kernel.swapaxes(2, 3)))[None, None, :, None]
     return kernel * _inverse_root(row_sums(kernel))[None, None, None]
 

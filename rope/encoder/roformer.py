@@ -172,7 +172,8 @@ def encode_layers(
     x = embed(p, ids, types, positions, c, first)
     rotation = None
     if c.positions == "rotary":
-        rotation = extended_rotation(c.extension, positions, c.head_size, segment_lengths(segments), c.theta)
+        length = segment_lengths(segments) if c.extension.method == "dynamic" else ids.shape[1]  # which alone asks
+        rotation = extended_rotation(c.extension, positions, c.head_size, length, c.theta)
     return run_blocks(
         model.blocks,
         x,

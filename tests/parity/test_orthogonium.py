@@ -37,6 +37,8 @@ def close(found, wanted) -> None:
 @pytest.mark.parametrize(("inputs", "outputs", "side"), [(3, 8, 3), (8, 3, 3), (5, 5, 5), (4, 6, 1)])
 def test_almost_orthogonal(inputs, outputs, side):
     layer = AOLConv2D(inputs, outputs, side, padding=side // 2, bias=False)
+    # Theirs begins orthogonal, where scaling inputs or outputs is one.
+    layer.parametrizations.weight.original.data = torch.from_numpy(draw(outputs, inputs, side, side))
     kernel = as_ours(layer.parametrizations.weight.original)
     x = draw(2, 7, 5, inputs)
     close(convolve(x, lipschitz.almost_orthogonal(kernel)), theirs(layer, x))

@@ -1,11 +1,12 @@
 """Position encodings, the one attention function, and the models built on them.
 
-positions/    angles, sinusoidal, rotary, buckets; beyond the trained length: extension, rerope; their laws: analysis
+positions/    angles, sinusoidal, rotary, buckets; beyond the trained length: extension, rerope; their laws: analysis;
+              of several coordinates: golden, sections, normalised; that do not commute: blocks, spherical, lie
 layers/       attention, its masks, kernels (flash/: for TPUs) and dropout; products and norms (primitives), blocks
               (transformer), cross_entropy
 decoding/     greedy, drawn and beam search over any decoder, which is four functions
 encoder/      RoFormer and BERT, masked and prefix language model, pretraining; load, huggingface (weights in and out)
-vit           the same blocks over the patches of an image
+vit           the same blocks over the patches of an image, told apart by vit_positions
 report/       one page on what any encoding does
 experiments/  longer text than trained on (lengths); moved and enlarged digits
 

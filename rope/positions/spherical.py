@@ -1,9 +1,9 @@
 """Spherical RoPE: triplets of dimensions are turned on spheres, by one coordinate about one axis and by the other about
 another (van de Geijn et al. 2025, arXiv 2511.08368).
 
-The paper's abstract says that its generators do not commute, as those of Mixed RoPE do, and a later paper of the same
-group that it is a sequence of Euler angles (arXiv 2511.11665). The order and axes here are those of Unlu 2023
-(arXiv 2310.04454), R(p, q) = R_z(p theta) R_x(q theta):
+Its formula could not be checked: known from the abstract is that its generators do not commute, where those of Mixed
+RoPE do, and from another paper of the group (arXiv 2511.11665) that it turns by Euler angles. The order and axes here
+are those of Unlu 2023 (arXiv 2310.04454), R(p, q) = R_z(p theta) R_x(q theta):
 
     cos a   -sin a cos b    sin a sin b
     sin a    cos a cos b   -cos a sin b       a = p theta, b = q theta

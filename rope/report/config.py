@@ -1,27 +1,28 @@
 """What a report on encodings of positions is about."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from rope.positions.angles import SINUSOIDAL, schedule
 from rope.positions.extension import Extension, base_of
 from training.ranges import check_ranges
 
-Encoding = Literal["sinusoidal", "rotary", "axial", "mixed", "buckets"]
+Encoding = Literal["sinusoidal", "rotary", "axial", "mixed", "buckets", "golden", "sections", "spherical", "lie"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     """What encodings of positions do, as one page: `report.html`, its pictures, and the figures as JSON."""
 
-    encodings: tuple[Encoding, ...] = ("sinusoidal", "rotary", "axial", "mixed", "buckets")
-    """Added sines and cosines; turned queries and keys; of images, an axis a half or both mixed; T5's buckets."""
+    encodings: tuple[Encoding, ...] = get_args(Encoding)
+    """Added sines and cosines; turned queries and keys; of images, an axis a half or both mixed; T5's buckets; of
+    images too, even directions, an axis every other pair, spheres, and generators that are drawn."""
     theta: str = SINUSOIDAL
     """Frequencies: 10000^-t (any base), t^2 (any exponent), t."""
     compare: tuple[str, ...] = ("10000^-t", "1000^-t", "t^2", "t")
     """Frequencies whose decay is compared in one picture."""
     mixed_theta: str = "10^-t"
-    """Frequencies of mixed positions, before they are learned."""
+    """Frequencies of mixed positions, before they are learned, of golden and of spherical ones."""
     size: int = 64
     """Dimensions of a head, or of a sinusoidal vector."""
     length: int = 2048
@@ -49,6 +50,8 @@ class ReportConfig:
         if self.size % (4 if images else 2):
             wanted = f"a multiple of 4 for {' and '.join(images)} positions" if images else "even"
             raise ValueError(f"size is {self.size}: it must be {wanted}")
+        if self.size < 4 and {"sections", "spherical"} & set(self.encodings):
+            raise ValueError(f"size is {self.size}: it must be 4 or more for sections and spherical positions")
         if self.buckets % 4 or self.max_distance <= self.buckets // 2:
             raise ValueError(
                 f"{self.buckets} buckets up to distance {self.max_distance}: "

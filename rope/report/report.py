@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from rope.report import extensions, images, rows
+from rope.report import extensions, images, laws, rows
 from rope.report.config import ReportConfig
 from training.experiment.page import Section
 from training.experiment.report import write_report
@@ -23,6 +23,7 @@ SECTIONS: dict[Callable[[ReportConfig], Section], set[str]] = {
     extensions.extensions: {"rotary"},
     images.images: {"axial", "mixed"},
     images.groups: {"axial", "mixed"},
+    laws.laws: {"golden", "sections", "spherical", "lie"},
     rows.buckets: {"buckets"},
 }
 

@@ -15,7 +15,7 @@ from rope.positions import analysis
 from rope.positions.angles import axial_frequencies, frequencies
 from rope.positions.extension import Extension, extended_rotation
 from rope.positions.sinusoidal import sinusoidal
-from rope.report import extensions, images, rows
+from rope.report import extensions, images, laws, rows
 from rope.report.report import SECTIONS, ReportConfig, position_report
 from tests.listening import listening
 from training.experiment.page import Section, number, page
@@ -143,7 +143,7 @@ def test_the_code_of_every_extension_follows_its_formula(method, monkeypatch):
 
 @pytest.mark.parametrize("change", [{"size": 2, "length": 2}, {"theta": "t", "compare": ("t^2",)}])
 def test_smallest_and_other_schedules(change, monkeypatch):
-    for sections in (rows, extensions, images):
+    for sections in (rows, extensions, images, laws):
         monkeypatch.setattr(sections, "png", lambda figure: b"")
     c = replace(SMALL, encodings=("sinusoidal", "rotary", "buckets"), **change)
     for section, encodings in SECTIONS.items():
@@ -151,6 +151,15 @@ def test_smallest_and_other_schedules(change, monkeypatch):
             made = section(c)
             assert all(value is None or np.isfinite(value) for value in made.figures.values()), made.figures
             assert "nan" not in made.says
+
+
+def test_who_keeps_the_law_of_differences(made):
+    figures = made[2]["figures"]["laws"]
+    for name in ("axial", "mixed", "golden", "sections"):
+        assert all(figures[f"{name}, {way}"] < 1e-5 for way in laws.SHIFTS)
+    assert figures["spherical, down"] < 1e-5
+    assert all(figures[x] > 0.1 for x in ("spherical, across", "spherical, both", "lie, down", "lie, across"))
+    assert all(figures[f"{name}: nearest cells"] > 0.05 for name in ("axial", "golden", "spherical", "lie"))
 
 
 def test_texts_are_escaped():
@@ -172,6 +181,7 @@ def test_texts_are_escaped():
         ({"theta": "10000^t"}, "theta is '10000^t': it must be like"),
         ({"compare": ("t", "sin")}, "theta is 'sin'"),
         ({"mixed_theta": ""}, "theta is ''"),
+        ({"size": 2, "encodings": ("spherical",)}, "size is 2: it must be 4 or more for sections and spherical"),
         ({"length": 1}, "length is 1: it must be at least 2"),
         ({"side": 1}, "side is 1"),
         ({"encodings": ()}, "encodings and compare must name one or more"),

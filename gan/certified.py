@@ -11,7 +11,7 @@ from flax import struct
 
 from gan import lipschitz
 from gan.critic import Critic, Shape, above, adam, critic_of, kr_alone
-from gan.networks import Layer, convolve, init_mlp, linear
+from gan.networks import Layer, blocks, convolve, init_mlp, linear, strided
 from gan.weight_constraints import orthonormal, short
 
 Near = Callable[[jax.Array], jax.Array]  # a matrix [..., in, out] -> one with orthonormal rows or columns
@@ -29,7 +29,7 @@ def _near(iterations: int, bounded: bool = False) -> Near:
 # gradient through two is that along the orthonormal ones. From anywhere it takes 30, with the gradient through all.
 # Little is within Björck's region, sqrt(3) - 1: the first updates of kernels of a million numbers, all alike in length,
 # would be far out of it, those of 128 x 128 are a third of it.
-NEAR = 0.7
+MOST = 0.7
 FROM_ANYWHERE, BACK, ALONG = _near(30, bounded=True), _near(3), _near(2)
 
 
@@ -60,7 +60,7 @@ def whole(layers: Sequence[Layer | Turned]) -> list[Layer]:
     def one(layer: Layer | Turned) -> Layer:
         if isinstance(layer, Layer):
             return layer
-        return Layer(lipschitz.strided(lipschitz.orthogonal(layer.kernel, layer.turns)), layer.bias)
+        return Layer(strided(lipschitz.orthogonal(layer.kernel, layer.turns)), layer.bias)
 
     return [one(layer) for layer in _all(layers, ALONG)]
 
@@ -83,7 +83,7 @@ def orthogonal(shape: Shape, rate: float = 2e-3) -> Critic:
             inputs, outputs = layer.kernel.shape[2:]
             now = jax.random.fold_in(second, number)
             turns = jax.random.normal(now, (2, outputs, outputs // 2))
-            layers.append(Turned(lipschitz.blocks(layer.kernel)[0, 0], turns, layer.bias))
+            layers.append(Turned(blocks(layer.kernel)[0, 0], turns, layer.bias))
         return _all(layers, FROM_ANYWHERE)
 
     return critic_of(
@@ -91,7 +91,7 @@ def orthogonal(shape: Shape, rate: float = 2e-3) -> Critic:
         kr_alone,
         activation="groupsort",
         constraint="certified" if shape.bounded else "none",
-        tx=short(adam(rate, 0.9, 0.999), NEAR),
+        tx=short(adam(rate, 0.9, 0.999), MOST),
         begin=begin,
         project=partial(_all, near=BACK),
         constrain=lambda layers, memory: (whole(layers), memory),
@@ -106,7 +106,7 @@ def almost_orthogonal(shape: Shape, rate: float = 2e-3) -> Critic:
     def one(layer: Layer) -> Layer:
         if layer.kernel.ndim == 2:
             return replace(layer, kernel=lipschitz.almost_orthogonal(layer.kernel[None, None])[0, 0])
-        return replace(layer, kernel=lipschitz.strided(lipschitz.almost_orthogonal(lipschitz.blocks(layer.kernel))))
+        return replace(layer, kernel=strided(lipschitz.almost_orthogonal(blocks(layer.kernel))))
 
     def constrain(layers, memory):
         return [one(layer) for layer in layers], memory
@@ -137,16 +137,12 @@ class Residuals:
     last: Layer
 
 
-Down = Literal["stride", "mean", "norm"]
-
-
-def residual(shape: Shape, rate: float = 2e-3, down: Down = "stride") -> Critic:
+def residual(shape: Shape, rate: float = 2e-3, down: Literal["stride", "mean", "norm"] = "stride") -> Critic:
     """Residual layers under the bound of gan.lipschitz.residual, and before each a product that changes the features
     (SLL of Araujo et al. 2023, arXiv 2303.03169).
 
     Of images sides are halved by products of blocks of 2 x 2 (stride), or by pooling after products: half of the sum
-    of a block's values, or their length. Raises ValueError for perceptrons over patches, and where a side cannot be
-    halved.
+    of a block's values, or their length; odd ones are rounded up. Raises ValueError for perceptrons over patches.
     """
     above(rate=rate)
     if down not in (choices := ("stride", "mean", "norm")):
@@ -178,7 +174,7 @@ def residual(shape: Shape, rate: float = 2e-3, down: Down = "stride") -> Critic:
         x = x.reshape(-1, *image)
         for stage in net.stages:
             kernel = stage.change.kernel[None, None]
-            x = convolve(x, lipschitz.strided(kernel) if in_blocks else kernel) + stage.change.bias[None, None, None]
+            x = convolve(x, strided(kernel) if in_blocks else kernel) + stage.change.bias[None, None, None]
             if down != "stride" and shape.image:
                 x = lipschitz.pool(x, down)
             x = lipschitz.residual(x, stage.kernel, stage.bias, stage.weights)
@@ -190,7 +186,7 @@ def residual(shape: Shape, rate: float = 2e-3, down: Down = "stride") -> Critic:
         forward=forward,
         constraint="certified",
         bound=lambda net: jnp.ones(()),  # by construction
-        tx=short(adam(rate, 0.9, 0.999), NEAR),
+        tx=short(adam(rate, 0.9, 0.999), MOST),
         begin=begin,
         project=project,
         constrain=lambda net, memory: (project(net, ALONG), memory),

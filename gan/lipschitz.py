@@ -5,13 +5,13 @@ Kernels are [k, k, in, out], those of products [1, 1, in, out]; sides as gan.net
 of images without an end holds of finite ones with zeros around them: their map is a part of the endless one's.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from gan.metric import FLOOR
 from gan.networks import convolve
-
-MEAN, NORM = "mean", "norm"  # poolings of blocks of 2 x 2
 
 
 def row_sums(kernel: jax.Array, weights: jax.Array | float = 1.0) -> jax.Array:
@@ -60,18 +60,6 @@ def orthogonal(first: jax.Array, turns: jax.Array) -> jax.Array:
     return parts(parts(first, turns[0]), turns[1]).swapaxes(0, 1)
 
 
-def blocks(kernel: jax.Array) -> jax.Array:
-    """A kernel [2 k, 2 k, in, out] of stride 2 as one of stride 1, [k, k, 4 in, out], over blocks of 2 x 2."""
-    half, inputs = kernel.shape[0] // 2, kernel.shape[2]
-    return kernel.reshape(half, 2, half, 2, inputs, -1).swapaxes(1, 2).reshape(half, half, 4 * inputs, -1)
-
-
-def strided(kernel: jax.Array) -> jax.Array:
-    """`blocks` the other way round."""
-    half, inputs = kernel.shape[0], kernel.shape[2] // 4
-    return kernel.reshape(half, half, 2, 2, inputs, -1).swapaxes(1, 2).reshape(2 * half, 2 * half, inputs, -1)
-
-
 def residual(x: jax.Array, kernel: jax.Array, bias: jax.Array, weights: jax.Array) -> jax.Array:
     """x - 2 K^T T^-1 relu(K x + b), T the row sums of K, [B, height, width, in]; kernel [k, k, in, out] of an odd k
     (SLL of Araujo et al. 2023, ibid., theorem 3). `weights` [out] are logarithms."""
@@ -80,13 +68,13 @@ def residual(x: jax.Array, kernel: jax.Array, bias: jax.Array, weights: jax.Arra
     return x - 2 * convolve(inner, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
-def pool(x: jax.Array, kind: str) -> jax.Array:
+def pool(x: jax.Array, kind: Literal["mean", "norm"]) -> jax.Array:
     """[B, height, width, F] -> [B, height / 2, width / 2, F], an odd side's last one for itself: half the sum of each
     block of 2 x 2, or its length."""
     count, height, width, features = x.shape
     x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     x = x.reshape(count, (height + 1) // 2, 2, (width + 1) // 2, 2, features)
-    if kind == MEAN:
+    if kind == "mean":
         return jnp.sum(x, (2, 4)) / 2
     squares = jnp.sum(x * x, (2, 4))
     return jnp.where(squares > 0, jnp.sqrt(jnp.maximum(squares, FLOOR)), 0.0)

@@ -138,6 +138,18 @@ def transposed(layers: Sequence[Layer], x: jax.Array, shape: tuple[int, int, int
     return x.reshape(len(x), -1)
 
 
+def blocks(kernel: jax.Array) -> jax.Array:
+    """A kernel [2 k, 2 k, in, out] of stride 2 as one of stride 1, [k, k, 4 in, out], over blocks of 2 x 2."""
+    half, inputs = kernel.shape[0] // 2, kernel.shape[2]
+    return kernel.reshape(half, 2, half, 2, inputs, -1).swapaxes(1, 2).reshape(half, half, 4 * inputs, -1)
+
+
+def strided(kernel: jax.Array) -> jax.Array:
+    """`blocks` the other way round."""
+    half, inputs = kernel.shape[0], kernel.shape[2] // 4
+    return kernel.reshape(half, half, 2, 2, inputs, -1).swapaxes(1, 2).reshape(2 * half, 2 * half, inputs, -1)
+
+
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """[B, height, width, in] -> [B, height', width', out] by kernel [k, k, in, out], zeros around: an odd k keeps the
     sides; an even one has stride 2, and halves them, odd ones rounded up."""
@@ -156,7 +168,7 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     x = x.reshape(count, rows + times - 1, stride, columns + times - 1, stride, inputs).swapaxes(2, 3)
     x = x.reshape(*x.shape[:3], stride * stride * inputs)
     patches = jnp.concatenate([x[:, i : i + rows, j : j + columns] for i in range(times) for j in range(times)], -1)
-    kernel = kernel.reshape(times, stride, times, stride, inputs, -1).swapaxes(1, 2).reshape(side * side * inputs, -1)
+    kernel = (kernel if side % 2 else blocks(kernel)).reshape(side * side * inputs, -1)
     return (patches.reshape(-1, side * side * inputs) @ kernel).reshape(count, rows, columns, -1)
 
 

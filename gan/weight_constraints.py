@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from gan.metric import FLOOR
-from gan.networks import Layer, convolve
+from gan.networks import Layer, blocks, convolve
 
 
 def clip(layers: Sequence[Layer], bound: float) -> list[Layer]:
@@ -70,7 +70,7 @@ def norm_bound(kernel: jax.Array, inputs: Sequence[int], squarings: int = 12) ->
     maps = kernel
     if kernel.ndim == 4:
         rows, columns = inputs[0] // 2 + 1, inputs[1] // 2 + 1  # blocks, with the zeros
-        taps = kernel.reshape(2, 2, 2, 2, *kernel.shape[2:]).swapaxes(1, 2).reshape(2, 2, -1, kernel.shape[3])
+        taps = blocks(kernel)
         along, across = (
             jnp.exp(2j * jnp.pi * jnp.arange(n) / side) for n, side in ((rows, rows), (columns // 2 + 1, columns))
         )

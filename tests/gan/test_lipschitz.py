@@ -12,7 +12,7 @@ from gan import lipschitz
 from gan.certified import FROM_ANYWHERE, almost_orthogonal, orthogonal, residual, whole
 from gan.critic import Shape
 from gan.metric import lengths
-from gan.networks import convolve
+from gan.networks import blocks, convolve, strided
 from gan.transport import exact_w1
 
 KERNELS = 20  # of random entries, to each shape
@@ -43,7 +43,7 @@ def test_almost_orthogonal_convolutions(shape, side):
     def layer(x: jax.Array, kernel: jax.Array) -> jax.Array:
         if side % 2:
             return convolve(x, lipschitz.almost_orthogonal(kernel))
-        return convolve(x, lipschitz.strided(lipschitz.almost_orthogonal(lipschitz.blocks(kernel))))
+        return convolve(x, strided(lipschitz.almost_orthogonal(blocks(kernel))))
 
     for scale in SCALES:
         found = norms(layer, scale * drawn(side, side, inputs, outputs), (height, width, inputs))
@@ -68,8 +68,8 @@ def test_orthogonal_convolutions(shape):
     along = np.exp(1j * angles[:, :, None] * np.arange(2))
     transforms = np.einsum("fa,fb,nabio->nfio", *along, np.asarray(kernels, np.float64))
     np.testing.assert_allclose(np.linalg.svd(transforms, compute_uv=False), 1, atol=1e-3)
-    np.testing.assert_array_equal(lipschitz.blocks(lipschitz.strided(kernels[0])), kernels[0])
-    found = norms(lambda x, kernel: convolve(x, lipschitz.strided(kernel)), kernels, (height, width, inputs))
+    np.testing.assert_array_equal(blocks(strided(kernels[0])), kernels[0])
+    found = norms(lambda x, kernel: convolve(x, strided(kernel)), kernels, (height, width, inputs))
     assert (found <= 1 + 1e-3).all()
 
 
@@ -79,11 +79,11 @@ def test_large_images_by_power_iteration():
     turns = FROM_ANYWHERE(jax.random.normal(second, (2, 16, 8)))
     kernels = {
         "orthogonal": lipschitz.orthogonal(FROM_ANYWHERE(jax.random.normal(first, (12, 16))), turns),
-        "almost": lipschitz.almost_orthogonal(lipschitz.blocks(jax.random.normal(third, (4, 4, 3, 16)))),
+        "almost": lipschitz.almost_orthogonal(blocks(jax.random.normal(third, (4, 4, 3, 16)))),
     }
 
     def largest(kernel: jax.Array) -> jax.Array:
-        there = partial(convolve, kernel=lipschitz.strided(kernel))
+        there = partial(convolve, kernel=strided(kernel))
         back = jax.linear_transpose(there, jnp.zeros((1, 33, 25, 3)))
 
         def once(_, v: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from orthogonium.layers.conv.SLL.sll_layer import SDPBasedLipschitzDense, SDPBas
 
 from gan import lipschitz
 from gan.certified import FROM_ANYWHERE
-from gan.networks import convolve
+from gan.networks import convolve, strided
 
 
 def draw(*shape: int) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_orthogonal():
     close(lipschitz.orthogonal(jnp.eye(8), jnp.asarray(turns)), as_ours(wanted.transpose(0, 1)))
     layer = AdaptiveOrthoConv2d(3, 8, 4, stride=2, padding=1, padding_mode="zeros", bias=False).eval()
     first = FROM_ANYWHERE(jnp.asarray(draw(12, 8)))
-    ours = lipschitz.strided(lipschitz.orthogonal(first, jnp.asarray(turns)))
+    ours = strided(lipschitz.orthogonal(first, jnp.asarray(turns)))
     eye = np.eye(8 * 8 * 3, dtype=np.float32).reshape(-1, 8, 8, 3)
     for matrix in (theirs(layer, eye), np.asarray(convolve(eye, ours))):
         assert np.linalg.svd(matrix.reshape(len(eye), -1), compute_uv=False)[0] == pytest.approx(1, abs=1e-3)

@@ -2,6 +2,7 @@
 # make environment         only what the others need first, to call scripts as .venv/bin/python -m scripts.NAME
 # make test                the tests; make slow: the long ones (two processes, kills at any time)
 # make chaos ARGS="…"      a job disturbed a hundred times (python -m tests.chaos.chaos --help); make slow: ten times
+# make figures             after docs' tables were made again: what ties them to the code (tests/figures.py), anew
 # make browser             the search page in a real browser: see what it needs, where it is made
 # make beam                preparing by Apache Beam, in an environment of its own
 # make parity              the comparison with torch and transformers, in an environment of its own
@@ -24,7 +25,7 @@ NO_TPU = $(CPU) TPU_LIBRARY_PATH=$(abspath $(LIBTPU))/libtpu/libtpu.so
 # Temporary arrays of hundreds of megabytes in pages of 2 MB, not of 4 kB: a tenth of a CPU's step (glibc 2.35 or later).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: environment pretrain test slow chaos browser beam parity plan flash estimate aot bench lint lock
+.PHONY: environment pretrain test slow chaos figures browser beam parity plan flash estimate aot bench lint lock
 
 pretrain: $(ENVIRONMENT)
 	$(HUGE_PAGES) $(VENV)/bin/python -m scripts.pretrain $(ARGS)
@@ -39,6 +40,9 @@ slow: $(ENVIRONMENT)
 
 chaos: $(ENVIRONMENT)
 	$(VENV)/bin/python -m tests.chaos.chaos $(ARGS)
+
+figures: $(ENVIRONMENT)
+	FIGURES=1 $(VENV)/bin/python -m pytest -q -k figures tests/gan tests/rope
 
 # A Chromium is for root to install, as by apt-get install --no-install-recommends chromium fonts-noto-cjk, or for anyone by
 # .venv/bin/playwright install chromium; without one the tests are skipped, and say so. Once here, they are among `make test`'s.

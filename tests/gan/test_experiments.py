@@ -21,6 +21,7 @@ from gan.laws import KINDS, law_of, squares
 from gan.objectives import CRITICS
 from gan.quality import patches
 from gan.transport import exact_w1
+from tests.figures import tied
 from tests.listening import listening
 from training.experiment.cells import run_cells
 from training.files.errors import DataError
@@ -82,6 +83,23 @@ def test_what_static_says(ran):
     assert np.mean(exact["last"]["objective"]) == pytest.approx(np.mean(exact["minibatch"]), rel=0.4)
     assert [entry["step"] for entry in cells["shift-2-wc"]["curve"]] == [2, 4]
     assert "| law | critic | cosine | published |" in told and "| funnels:2:4 | wc |" in told
+
+
+def test_figures_of_docs_are_of_this_code(ran):
+    """Numbers of cells, by their names in them."""
+
+    def numbers(value, name=""):
+        if isinstance(value, dict):
+            return {k: v for key, one in value.items() for k, v in numbers(one, f"{name} {key}".strip()).items()}
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return numbers(value[-1], name)
+        if isinstance(value, str) or value is None or "seconds" in name:
+            return {}
+        return {name: np.array(value, float)}  # None is NaN
+
+    for experiment in ("tradeoff", "false-minima", "sample-complexity"):
+        cells = sorted((ran[experiment][0] / "cells").glob("*.json"))
+        tied("docs/wgan.md", experiment, numbers({path.stem: json.loads(path.read_text()) for path in cells}))
 
 
 def test_a_second_call_makes_what_is_missing_alone(ran, monkeypatch, said):

@@ -14,6 +14,7 @@ from rope import vit, vit_positions
 from rope.positions.angles import grid
 from rope.positions.rotary import rotate
 from rope.vit import Positions, ViTConfig, init, rotation_of
+from tests.figures import tied
 from training.mesh import MeshConfig, make_mesh
 
 stretched = jax.jit(vit_positions.stretched, static_argnames="size")
@@ -52,6 +53,11 @@ def test_only_differences_of_coordinates_matter_to_rotary_positions(positions):
     # What is not the same for all: two axes are told apart, except where there are none.
     turned = np.abs(logits(coordinates=places[:, ::-1]) - logits()).max()
     assert turned == 0 if positions == "none" else turned > 1e-3
+
+
+def test_figures_of_docs_are_of_these_models():
+    x = images(2, 8, 12, 1)
+    tied("docs/vit.md", "digits, forward", {name: forward(model_of(c := config(name)), x, c) for name in ALL})
 
 
 @pytest.mark.parametrize("positions", ["axial", "mixed", "golden", "flat"])

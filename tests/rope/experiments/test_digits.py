@@ -15,6 +15,7 @@ from rope.experiments import digits as digits_module
 from rope.experiments.digits import DigitsConfig, batches, digits
 from rope.experiments.digits_report import report
 from rope.experiments.placing import conditions, placed
+from tests.figures import tied
 from tests.listening import listening
 from tests.training.files.test_images import write_pair
 from training.experiment.cells import Made
@@ -90,6 +91,11 @@ def test_every_cell_is_there_and_the_report_has_its_numbers(finished):
         assert (row["mean"], row["low"], row["high"]) == pytest.approx(estimate(values))
         mean, low, high = (f"{100 * x:.1f}" for x in estimate(values))
         assert f"{mean} [{low}, {high}]" in said[1]
+
+
+def test_figures_of_docs_are_of_these_trainings(finished):
+    made = {path.stem: json.loads(path.read_bytes())["loss"] for path in (finished[0] / "cells").iterdir()}
+    tied("docs/vit.md", "digits, losses", made)
 
 
 def test_a_second_call_makes_what_is_missing_alone(finished, config):

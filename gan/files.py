@@ -1,8 +1,56 @@
-"""Points from a file."""
+"""Points and images from files."""
+
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from training.files.errors import DataError
+from training.files.images import IDX_IMAGES, NAME, read_idx, read_images
+
+
+class Cloud(NamedTuple):
+    """A set of points."""
+
+    points: np.ndarray  # float64 [n, D]
+    shape: tuple[int, ...]  # of one: (D,), or (height, width, channels) of an image, whose values are from 0 to 1
+
+
+def read_cloud(path: str) -> Cloud:
+    """Points as `read_points` has them, also of an .npz with one array, or images: MNIST's files, with labels or
+    without, or whatever else `read_images` takes, and an .npy [n, H, W] or [n, H, W, channels]. Raises DataError."""
+    file = Path(path)
+    if file.suffix == ".npy" and _dimensions(file) < 3:
+        points = read_points(path)
+    elif file.suffix == ".npz" and (name := _only_array(file)):
+        points = _points(path, np.load(file, allow_pickle=False)[name])
+    elif file.is_file() and NAME.fullmatch(file.name):
+        points = (read_idx(file, IDX_IMAGES)[..., None] / 255).astype(np.float32).astype(np.float64)
+    elif path.startswith("tfds:") or file.is_dir() or file.suffix in (".npy", ".npz") or not file.is_file():
+        points = read_images(path).pixels.astype(np.float64)
+    else:
+        points = read_points(path)
+    if not len(points):
+        raise DataError(f"{path}: no image in it")
+    return Cloud(points.reshape(len(points), -1), points.shape[1:])
+
+
+def _dimensions(file: Path) -> int:
+    """Of the array in an .npy; 0 where there is none, of which read_points tells."""
+    try:
+        return int(np.load(file, allow_pickle=False, mmap_mode="r").ndim)
+    except (OSError, ValueError, EOFError):
+        return 0
+
+
+def _only_array(file: Path) -> str | None:
+    """Its name in an .npz that has no other, and is no set of images."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            (name,) = arrays
+            return name if arrays[name].ndim < 3 else None
+    except (OSError, ValueError, EOFError, TypeError):  # read_images tells
+        return None
 
 
 def read_points(path: str) -> np.ndarray:
@@ -17,6 +65,14 @@ def read_points(path: str) -> np.ndarray:
     except (OSError, ValueError, TypeError, EOFError) as error:
         reason = getattr(error, "strerror", None) or "no array of points, as many numbers a line"
         raise DataError(f"{path}: {reason}") from None
+    return _points(path, found)
+
+
+def _points(path: str, found: np.ndarray) -> np.ndarray:
+    try:
+        found = np.asarray(found, np.float64)
+    except (ValueError, TypeError):
+        raise DataError(f"{path}: an array of {found.dtype}, where points are numbers") from None
     if found.ndim == 1:
         found = found[:, None]
     if found.ndim != 2 or not found.size:

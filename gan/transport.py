@@ -56,21 +56,29 @@ def exact_plan(
     """Who goes where at the least cost. Errors as `exact_w1`."""
     x, y, power = _scaled(*checked(x, y))
     cost = cdist(x, y, _SCIPY[known(metric)])
-    if len(x) == len(y) and x_weights is None and y_weights is None:
+    alike = len(x) == len(y) and x_weights is None and y_weights is None
+    source, target, mass = optimal(cost, None if alike else (_masses(x, x_weights), _masses(y, y_weights)))
+    mean = cost[source, target].mean() if alike else (cost[source, target] * mass).sum()
+    return Plan(_unscaled(float(mean), power), source, target, mass)
+
+
+def optimal(
+    cost: np.ndarray, masses: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Source, target and mass [k] at the least of the costs [n, m], masses [n] and [m] summing to 1; without them n = m
+    equal ones. Raises ValueError where the solver gives up."""
+    if masses is None:
         source, target = linear_sum_assignment(cost)
-        mean = float(cost[source, target].mean())
-        return Plan(_unscaled(mean, power), source, target, np.full(len(x), 1 / len(x)))
+        return source, target, np.full(len(cost), 1 / len(cost))
     import ot  # a second, where it is needed
 
-    masses = _masses(x, x_weights), _masses(y, y_weights)
     unit = cost.max() or 1.0  # POT's tolerances are absolute
     with warnings.catch_warnings(action="ignore"):  # that it gave up is an error here
         plan, told = ot.emd(*masses, cost / unit, numItermax=10_000_000, log=True)
     if told["warning"]:
         raise ValueError(f"no optimal transport was found: {told['warning']}")
     source, target = plan.nonzero()
-    mass = plan[source, target]
-    return Plan(_unscaled(float((cost[source, target] * mass).sum()), power), source, target, mass)
+    return source, target, plan[source, target]
 
 
 def _masses(points: np.ndarray, weights: Points | None) -> np.ndarray:

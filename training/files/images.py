@@ -7,6 +7,7 @@
 | such a file                  | that pair alone                                                                     |
 | a folder of pictures         | PNG and JPEG files in it, all of one size, labelled by their folders, if any        |
 | `FILE.npz`                   | arrays `images` or `x_train`, and `labels` or `y_train`                             |
+| `FILE.npy`                   | an array of images, all of one label                                                |
 | `tfds:NAME[/CONFIG][:SPLIT]` | an already prepared dataset with the features `image` and `label`; split "train"    |
 
 Arrays are [n, H, W], [n, H, W, channels] or [n, channels, H, W] of 1 or 3 channels; on pictures see
@@ -58,7 +59,7 @@ def read_images(data: str | None) -> Images:
     if data.startswith("tfds:"):
         return _dataset(data)
     path = Path(data)
-    if path.suffix == ".npz":
+    if path.suffix in (".npy", ".npz"):
         return _arrays(path)
     pairs = [path] if path.is_file() else sorted(p for p in path.glob("*") if NAME.fullmatch(p.name))
     if not pairs:
@@ -86,12 +87,16 @@ def _images(name: str, pixels: np.ndarray, labels: np.ndarray) -> Images:
 
 
 def _arrays(path: Path) -> Images:
-    if path.is_file() and not zipfile.is_zipfile(path):
+    if path.suffix == ".npz" and path.is_file() and not zipfile.is_zipfile(path):
         raise DataError(f"{path}: no .npz, or a damaged one; numpy.savez writes them")
     try:
-        with np.load(path, allow_pickle=False) as file:  # a pickle could run anything
-            found = [next((file[n] for n in names if n in file), None) for names in ARRAYS]
-            names = ", ".join(file)
+        file = np.load(path, allow_pickle=False)  # a pickle could run anything
+        if path.suffix == ".npy":
+            found, names = [file, None], ""
+        else:
+            with file:
+                found = [next((file[n] for n in names if n in file), None) for names in ARRAYS]
+                names = ", ".join(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: no arrays can be read from it ({error})") from error
     pixels, labels = found

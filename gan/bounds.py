@@ -16,7 +16,7 @@ import numpy as np
 from gan.transport import optimal
 
 EPSILON = float(np.finfo(np.float64).eps)
-TILE = 1024  # pairs at a time: 8 MB
+TILE = 512  # pairs at a time: 2 MB, what is near to a core
 
 
 def lower(x: np.ndarray, y: np.ndarray, on_x: np.ndarray, on_y: np.ndarray) -> float:
@@ -40,14 +40,14 @@ def distances_below(x: np.ndarray, y: np.ndarray, tile: int = TILE) -> Iterator[
     """Tiles (rows, columns, distances) of all pairs by products, each distance less what they may be rounded by."""
     centre = (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre[None], y - centre[None]
-    squares = [np.einsum("nd,nd->n", z, z) for z in (x, y)]
+    squares = [np.einsum("nd,nd->n", z, z)[:, None] for z in (x, y)]
     rounding = 4 * (x.shape[1] + 8) * EPSILON * max(part.max() for part in squares)
+    # |x|^2 - 2 x y + |y|^2 in one product
+    x = np.concatenate([-2 * x, squares[0] - rounding, np.ones_like(squares[0])], 1)
+    y = np.concatenate([y, np.ones_like(squares[1]), squares[1]], 1)
     for rows in _slices(len(x), tile):
         for columns in _slices(len(y), tile):
             apart = x[rows] @ y[columns].T
-            apart *= -2
-            apart += squares[0][rows, None] - rounding
-            apart += squares[1][None, columns]
             yield rows, columns, np.sqrt(np.maximum(apart, 0, out=apart), out=apart)
 
 
@@ -64,7 +64,7 @@ class Coupling(NamedTuple):
 
     def cost(self, x: np.ndarray, y: np.ndarray) -> float:
         """At least W1 of the points, and rounded up."""
-        parts = np.array_split(np.arange(len(self.units)), -(-len(self.units) * x.shape[1] // TILE**2))
+        parts = np.array_split(np.arange(len(self.units)), -(-len(self.units) * x.shape[1] // 2**20))
         costs = [self.units[part] * lengths(x[self.source[part]] - y[self.target[part]]) for part in parts]
         return math.fsum(np.concatenate(costs)) / int(self.units.sum()) * (1 + (x.shape[1] + 16) * EPSILON)
 
@@ -87,7 +87,7 @@ def couplings(x: np.ndarray, y: np.ndarray, *, block: int, seed: int = 0) -> Ite
         order = np.argsort(x[plan.source] @ line + y[plan.target] @ line, kind="stable")
         cuts = np.linspace(0, len(order), max(2, -(-len(order) // block) + 1)).astype(int)
         parts = [_improved(x, y, *(z[order[first:last]] for z in plan)) for first, last in pairwise(cuts)]
-        source, target, units = (np.concatenate(part) for part in zip(*parts, strict=True))
+        source, target, units = map(np.concatenate, zip(*parts, strict=True))
         plan = Coupling(source, target, units)
 
 
@@ -107,7 +107,7 @@ def along_a_line(x: np.ndarray, y: np.ndarray) -> Coupling:
     ends = [np.arange(1, len(z) + 1) * (other // common) for z, other in ((x, len(y)), (y, len(x)))]
     all_ends = np.union1d(*ends)
     places = [np.argsort(z, kind="stable")[np.searchsorted(end, all_ends)] for z, end in zip((x, y), ends, strict=True)]
-    return Coupling(*places, np.diff(all_ends, prepend=0))
+    return Coupling(places[0], places[1], np.diff(all_ends, prepend=0))
 
 
 def _improved(x: np.ndarray, y: np.ndarray, source: np.ndarray, target: np.ndarray, units: np.ndarray) -> Coupling:

@@ -15,6 +15,7 @@ from training.experiment.report import png, shown_settings, write_report
 from training.experiment.statistics import Estimate
 
 LAWS = "the laws that they were drawn from"
+COSTS = ("seconds", "cpu_seconds", "memory")  # of a method, all its rows together
 COLORS = {"exact": "k", "lower": "C0", "upper": "C3", "estimate": "C2", "none": "C7", "other": "C4"}
 MARKS = {"exact": "D", "lower": ">", "upper": "<", "estimate": "o", "none": "x", "other": "s"}
 
@@ -40,24 +41,20 @@ class Facts(NamedTuple):
 
 def fits(cell: Mapping[str, Any]) -> bool:
     """Has a kept cell all that the report is of?"""
-    return {"rows", "seconds", "memory"} <= cell.keys()
+    return {"rows", *COSTS} <= cell.keys()
 
 
 def report(folder: Path, made: Made, facts: Facts, config: Any) -> str:
     """estimate.md, .csv, .json and report.html; returns the table and what follows from it."""
     cells = [*made.cells.values()]
-    told = [
-        (one, cell["seconds"] if first else None, cell["memory"] if first else None)
-        for cell in cells
-        for first, one in ((one is cell["rows"][0], one) for one in cell["rows"])
-    ]
-    told += [(one, None, None) for one in extrapolated([one for one, *_ in told], facts)]
+    told = [(one, cell if one is cell["rows"][0] else {}) for cell in cells for one in cell["rows"]]
+    told += [(one, {}) for one in extrapolated([one for one, _ in told], facts)]
     told.sort(key=lambda line: line[0]["of"] != "files")
-    rows = [one for one, *_ in told]
+    rows = [one for one, _ in told]
     summary = [conclusion(rows, "files"), conclusion(rows, "laws")]
     table = Table(
         ("method", "is", "of", "note", "W1", "seconds", "peak memory"),
-        [[one["what"], KINDS[one["kind"]], _of(one), one["note"], _number(one), *_cost(*cost)] for one, *cost in told],
+        [[one["what"], KINDS[one["kind"]], _of(one), one["note"], _number(one), *_cost(cell)] for one, cell in told],
         left=4,
     )
     section = Section(
@@ -76,10 +73,14 @@ def report(folder: Path, made: Made, facts: Facts, config: Any) -> str:
         [section],
         settings,
         lead=f"{facts.lines[0]}. {facts.lines[1]}. Intervals are of 95 %.",
-        columns=("method", "w1", "low", "high", "is", "of", "seconds", "memory", "note"),
+        columns=("method", "w1", "low", "high", "is", "of", *COSTS, "note"),
         rows=(
-            [one["what"], one["value"], one["low"], one["high"], one["kind"], one["of"], *cost, one["note"]]
-            for one, *cost in told
+            [
+                *(one[name] for name in ("what", "value", "low", "high", "kind", "of")),
+                *map(cell.get, COSTS),
+                one["note"],
+            ]
+            for one, cell in told
         ),
         json={"settings": settings, "files": facts.lines, "summary": summary, "cells": cells, "rows": rows},
         notes=[
@@ -106,8 +107,10 @@ def _number(one: Row) -> str:
     return Estimate(value, one["low"], one["high"]).text(digits)
 
 
-def _cost(seconds: float | None, memory: int | None) -> tuple[str, str]:
-    return "" if seconds is None else f"{seconds:.1f}", "" if memory is None else f"{memory / 2**30:.2f} GB"
+def _cost(cell: Mapping[str, Any]) -> tuple[str, str]:
+    """Of a method's first row."""
+    memory = cell.get("memory")
+    return f"{cell['seconds']:.1f}" if cell else "", f"{memory / 2**30:.2f} GB" if memory else ""
 
 
 def limits(rows: Sequence[Row], of: str) -> tuple[Row | None, Row | None]:
@@ -188,8 +191,7 @@ def _picture(rows: Sequence[Row], summary: Sequence[str]) -> bytes:
         low, high = limits(shown, of)
         if places and low and high and low["bound"] <= high["bound"]:
             span = (low["bound"], high["bound"])
-            axes.fill_betweenx([places[0] - 0.5, places[-1] + 0.5], *span, color="C8", alpha=0.3, lw=0)
-            axes.plot([span[0]] * 2, [places[0] - 0.5, places[-1] + 0.5], color="C8", lw=1)
+            axes.fill_betweenx([places[0] - 0.5, places[-1] + 0.5], *span, color="C8", alpha=0.3, lw=1)
         if of == "laws" and places:
             axes.axhline(places[0] - 0.5, color="k", lw=0.8)
     for place, one in enumerate(shown):

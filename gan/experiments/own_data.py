@@ -58,8 +58,10 @@ class OwnDataConfig:
     times as long, and four times the memory."""
     block: int = 1000
     """Pairs that a plan between all points is made better of at a time: more are nearer to the best plan."""
-    rounds: int = 8
+    rounds: int = 30
     """Times, at most, that it is."""
+    passes: int = 20
+    """Passes over all pairs of points by which a potential is made better."""
     points: tuple[int, ...] = (16, 64, 256, 1024)
     """Points of each subset whose distance is exact, to see how it falls with their number."""
     draws: int = 5
@@ -76,8 +78,9 @@ class OwnDataConfig:
     def __post_init__(self):
         check_choices(self)
         check_ranges(
-            self, steps=1, batch=(2, 1 << 20), exact=(0, 50_001), block=(2, 10_001), rounds=(1, 1001), draws=(2, 1001),
-            directions=(2, 1 << 20), sinkhorn=(2, 10_001), epsilon=(1e-4, 100), iterations=1, held_out=(0, 0.9),
+            self, steps=1, batch=(2, 1 << 20), exact=(0, 50_001), block=(2, 10_001), rounds=(1, 1001),
+            passes=(1, 10_001), draws=(2, 1001), directions=(2, 1 << 20),
+            sinkhorn=(2, 10_001), epsilon=(1e-4, 100), iterations=1, held_out=(0, 0.9),
         )  # fmt: skip
         check_lists(self, points=range(2, 10_001))
         check_lists(self, repeated=True, hidden=range(1, (1 << 14) + 1))
@@ -143,19 +146,23 @@ def measures(points: Points, config: OwnDataConfig) -> dict[str, Callable[[], li
     """By name of the cell, what is to be measured; the quickest first."""
     least, most = (pick(map(len, points)) for pick in (min, max))
     small = points.x.shape[1] == 1 or most <= config.exact
+    over = cells.Sinkhorn(config.sinkhorn, config.epsilon, config.iterations)
+    plan = {"block": config.block, "rounds": config.rounds}
+    pairs = {
+        "untrained": partial(cells.untrained, points),
+        "ascent": partial(cells.ascent, points, over=over, passes=config.passes, **plan),
+    }
     found: dict[str, Callable[[], list[Row]]] = {
         **({"exact": partial(cells.exact, points)} if small else {}),
-        **({"untrained": partial(cells.untrained, points)} if cells.few(points) else {}),
-        "blocks": partial(cells.plans, points, block=config.block, rounds=config.rounds),
+        "blocks": partial(cells.plans, points, **plan),
+        **(pairs if cells.within_reach(points) else {}),
         **{
             f"subsets-{count}": partial(cells.subsets, points, count=count, draws=config.draws)
             for count in sorted(config.points)
             if count <= least // 2
         },
         "sliced": partial(cells.sliced, points, directions=config.directions),
-        "sinkhorn": partial(
-            cells.sinkhorn, points, count=config.sinkhorn, epsilon=config.epsilon, iterations=config.iterations
-        ),
+        "sinkhorn": partial(cells.sinkhorn, points, over=over),
     }
     trained: dict[str, Any] = {
         "steps": config.steps,

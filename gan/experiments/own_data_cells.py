@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import ttest_ind
 
-from gan.bounds import couplings, distances_below, lower, mean
+from gan.bounds import ascended, couplings, distances_below, lower, mean
 from gan.critic import Critic, Shape
 from gan.estimate import program
 from gan.laws import clouds
@@ -45,7 +45,7 @@ class Points(NamedTuple):
     y: np.ndarray  # float64 [m, D]
 
 
-def few(points: Points) -> bool:
+def within_reach(points: Points) -> bool:
     return len(points.x) * len(points.y) <= MOST_PAIRS
 
 
@@ -100,16 +100,21 @@ def untrained(points: Points) -> list[Row]:
 
 
 def plans(points: Points, *, block: int, rounds: int) -> list[Row]:
-    """The last of so many plans between all points, or the first that is within a thousandth of the one before."""
+    """A plan between all points, made better block by block."""
+    cost, number = _planned(points, block, rounds)
+    return [row("blocks", "upper", "files", cost, note=f"all points; blocks of {block:,}, {number} times")]
+
+
+def _planned(points: Points, block: int, rounds: int) -> tuple[float, int]:
+    """Cost and number of the last of so many plans, or of the first that gains less than 0.03 % over the one before."""
     last = math.inf
     for number, plan in enumerate(couplings(*points, block=block)):
         cost = plan.cost(*points)
         best = number > 0 and len(plan.units) <= block  # all in one block
-        if number == rounds or best or number > 1 and cost > 0.999 * last:
+        if number == rounds or best or number > 1 and cost > 0.9997 * last:
             break
         last = cost
-    note = f"all points; blocks of {block:,}, {number} times"
-    return [row("blocks", "upper", "files", cost, note=note)]
+    return cost, number
 
 
 def subsets(points: Points, *, count: int, draws: int) -> list[Row]:
@@ -139,22 +144,42 @@ def sliced(points: Points, *, directions: int) -> list[Row]:
     return [row("sliced W1", "other", "files", estimate_runs(found), note=note)]
 
 
-def sinkhorn(points: Points, *, count: int, epsilon: float, iterations: int) -> list[Row]:
-    """The Sinkhorn divergence of some points of each, epsilon in their mean distances; and of all points a bound, by
-    its potential: a soft minimum of distances, which is no steeper than they are."""
-    x, y = (z[_subsets(len(z), min(count, len(z)), 1, seed)[0]] for seed, z in enumerate(points))
-    epsilon *= float(np.mean([part.mean() for *_, part in distances_below(x, y)])) or 1.0
-    between, of_y, off = _entropic(x, y, epsilon, iterations)
-    within = [_entropic(z, z, epsilon, iterations) for z in (x, y)]
-    off = max(off, *(other for *_, other in within))
-    told = "converged" if off < 1e-3 else f"not converged: {off:.0%} of the mass is not where it belongs"
-    size = f"{len(x):,} and {len(y):,} points; epsilon {epsilon:.3g}"
-    debiased = between - sum(part for part, *_ in within) / 2
-    rows = [row("Sinkhorn divergence", "other", "laws", debiased, note=f"{size}; {told}")]
-    if few(points):
-        bound = lower(*points, *(_soft(z, y, of_y, epsilon) for z in points))
+class Sinkhorn(NamedTuple):
+    """Iterations over some points of each."""
+
+    size: int  # points of each
+    epsilon: float  # in their mean distances
+    iterations: int  # at most
+
+    def chosen(self, points: Points) -> tuple[Points, float]:
+        """The points, and epsilon as a distance."""
+        kept = [_subsets(len(z), min(self.size, len(z)), 1, seed)[0] for seed, z in enumerate(points)]
+        few = Points(*(z[rows] for z, rows in zip(points, kept, strict=True)))
+        return few, self.epsilon * (float(np.mean([part.mean() for *_, part in distances_below(*few)])) or 1.0)
+
+
+def sinkhorn(points: Points, *, over: Sinkhorn) -> list[Row]:
+    """The Sinkhorn divergence of some points; and of all a bound, by its potential."""
+    few, epsilon = over.chosen(points)
+    found = [_entropic(*pair, epsilon, over.iterations) for pair in (few, (few.x, few.x), (few.y, few.y))]
+    value = found[0][0] - (found[1][0] + found[2][0]) / 2
+    off = max(off for *_, off in found)
+    told = "converged" if off < 1e-3 else f"not converged: {off:.1%} of the mass is not where it belongs"
+    size = f"{len(few.x):,} and {len(few.y):,} points; epsilon {epsilon:.3g}"
+    rows = [row("Sinkhorn divergence", "other", "laws", value, note=f"{size}; {told}")]
+    if within_reach(points):
+        bound = lower(*points, *(_soft(z, few.y, found[0][1], epsilon) for z in points))
         rows.append(row("Sinkhorn's potential", "lower", "files", bound, note=f"all points; learned of {size}"))
     return rows
+
+
+def ascent(points: Points, *, over: Sinkhorn, passes: int, block: int, rounds: int) -> list[Row]:
+    """Sinkhorn's potential made better over all points, and no network."""
+    few, epsilon = over.chosen(points)
+    of_y = _entropic(*few, epsilon, over.iterations)[1]
+    target, _ = _planned(points, block, rounds)
+    bound = lower(*points, *ascended(*points, _soft(points.x, few.y, of_y, epsilon), target, passes))
+    return [row("ascent", "lower", "files", bound, note=f"from Sinkhorn's potential; {passes} passes over all pairs")]
 
 
 def _entropic(x: np.ndarray, y: np.ndarray, epsilon: float, iterations: int) -> tuple[float, np.ndarray, float]:
@@ -174,7 +199,7 @@ def _entropic(x: np.ndarray, y: np.ndarray, epsilon: float, iterations: int) -> 
 
 
 def _soft(z: np.ndarray, y: np.ndarray, of_y: np.ndarray, epsilon: float) -> np.ndarray:
-    """[k]: -epsilon log sum_j exp(of_y_j - |z - y_j| / epsilon)."""
+    """[k]: -epsilon log sum_j exp(of_y_j - |z - y_j| / epsilon), a soft minimum of distances: no steeper than they."""
     parts = np.array_split(z, -(-len(z) // 1024))
     tiles = (next(distances_below(part, y, tile=max(len(part), len(y))))[2] for part in parts)
     return np.concatenate([-epsilon * logsumexp(of_y[None] - apart / epsilon, axis=1) for apart in tiles])
@@ -196,7 +221,7 @@ def critic(points: Points, name: str, *, steps: int, batch: int, hidden: tuple[i
     if made.certified:  # less what float32 may have rounded, in f and in its constraint
         said -= ROUNDED * max(float(np.ptp(part)) for part in (on_x, on_y))
     rows = [row(name, "lower" if made.certified else "none", "files", said, note=f"{made.constraint}; {steps:,} steps")]
-    if few(points):
+    if within_reach(points):
         bound = lower(*points, on_x, on_y)
         rows.append(row(f"{name}, transformed", "lower", "files", bound, note="all points; whatever its slope"))
     if made.certified and min(held) > 1:

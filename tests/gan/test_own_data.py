@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan.bounds import couplings, lengths, lower, mean
+from gan.bounds import ascended, couplings, lengths, lower, mean
 from gan.experiments import own_data
 from gan.experiments import own_data_cells as cells
 from gan.experiments.own_data import OwnDataConfig, read_both
@@ -48,6 +48,8 @@ def test_the_exact_distance_is_between_the_bounds(both, steep):
     slack = 1e-12 * max(np.abs(x).max(), np.abs(y).max())  # of what is exact
     on_x, on_y = (steep * spread * rng.normal(size=len(z)) for z in (x, y))
     assert lower(x, y, on_x, on_y) <= exact + slack
+    better = lower(x, y, *ascended(x, y, on_x, exact, passes=5))
+    assert lower(x, y, on_x, np.full(len(y), 1e30)) - slack <= better <= exact + slack
     before = np.inf
     for plan in islice(couplings(x, y, block=6), 5):
         cost = plan.cost(x, y)
@@ -84,6 +86,15 @@ def test_more_rounds_come_near_to_the_best_plan():
     assert costs[0] > 1.5 * costs[-1] and costs[-1] < 1.03 * exact_w1(x, y)
 
 
+def test_an_ascent_comes_near_to_the_exact_distance():
+    rng = np.random.default_rng(0)
+    for n, m in ((300, 300), (300, 200)):
+        x, y = rng.normal(size=(n, 8)), rng.normal(size=(m, 8)) + 0.3
+        exact, still = exact_w1(x, y), np.zeros(n)
+        begin, end = (lower(x, y, *ascended(x, y, still, 1.02 * exact, passes)) for passes in (1, 30))
+        assert begin < 0.98 * exact and 0.995 * exact < end <= exact
+
+
 def known() -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
     """Points of which W1 is known: (x, y, W1)."""
     rng = np.random.default_rng(0)
@@ -103,12 +114,13 @@ def known() -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
 def test_where_the_truth_is_known(name):
     """All that is called a bound is one, and the best two are not far apart."""
     x, y, truth = known()[name]
-    points = Points(x, y)
+    points, over = Points(x, y), cells.Sinkhorn(100, 0.05, 500)
     rows = [
         *cells.exact(points),
         *cells.untrained(points),
         *cells.plans(points, block=100, rounds=8),
-        *cells.sinkhorn(points, count=100, epsilon=0.05, iterations=500),
+        *cells.sinkhorn(points, over=over),
+        *cells.ascent(points, over=over, passes=10, block=100, rounds=8),
         *cells.critic(points, "ortho", steps=40, batch=32, hidden=(16,), held_out=0.2),
         *cells.critic(points, "wc:bound=1", steps=10, batch=32, hidden=(16,), held_out=0.2),
     ]
@@ -126,8 +138,8 @@ def test_where_the_truth_is_known(name):
 def test_what_has_not_converged_is_said():
     rng = np.random.default_rng(0)
     points = Points(rng.normal(size=(40, 2)), rng.normal(size=(30, 2)) + 2)
-    for iterations, told in ((1, r"not converged: \d+% of the mass"), (2000, r"; converged$")):
-        (divergence, potential) = cells.sinkhorn(points, count=40, epsilon=0.05, iterations=iterations)
+    for iterations, told in ((1, r"not converged: [\d.]+% of the mass"), (2000, r"; converged$")):
+        (divergence, potential) = cells.sinkhorn(points, over=cells.Sinkhorn(40, 0.05, iterations))
         assert re.search(told, divergence["note"]) and divergence["kind"] == "other"
         assert potential["value"] <= exact_w1(*points)  # whether it has or not
     assert 0.9 * exact_w1(*points) < potential["value"]

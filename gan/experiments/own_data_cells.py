@@ -102,7 +102,7 @@ def untrained(points: Points) -> list[Row]:
 def plans(points: Points, *, block: int, rounds: int) -> list[Row]:
     """A plan between all points, made better block by block."""
     cost, number = _planned(points, block, rounds)
-    return [row("blocks", "upper", "files", cost, note=f"all points; blocks of {block:,}, {number} times")]
+    return [row("blocks", "upper", "files", cost, note=f"all points; blocks of {block:,}, rounds: {number}")]
 
 
 def _planned(points: Points, block: int, rounds: int) -> tuple[float, int]:

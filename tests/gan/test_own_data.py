@@ -248,6 +248,22 @@ def test_more_points_than_are_solved_exactly(ran, said):
     assert "extrapolated to all points" in said[-1] and "| exact |" not in said[-1].replace("| exact | exact |", "")
 
 
+def test_more_pairs_than_are_passed_over(ran, monkeypatch, said):
+    """A certified critic's bound is left, and a plan's."""
+    config, folder, _ = ran
+    monkeypatch.setattr(cells, "MOST_PAIRS", 10)
+    own_data.own_data(replace(config, exact=0, folder=str(folder.parent / "many"), critics=("ortho",)))
+    assert re.search(r"files' points are at least [\d.]+ \(ortho\) and at most [\d.]+ \(blocks\)", said[-1])
+    assert not re.search("transformed|ascent|nearest|potential", said[-1])
+
+
+@pytest.mark.parametrize("preset", own_data.PRESETS)
+def test_presets_are_of_critics_that_can_be(preset):
+    config = OwnDataConfig(preset=preset, **own_data.PRESETS[preset])
+    for name in config.critics:
+        assert cells.made_critic(name, 784, config.hidden).potential
+
+
 @pytest.mark.parametrize(
     "settings, expected",
     [

@@ -65,7 +65,7 @@ class OwnDataConfig:
     points: tuple[int, ...] = (16, 64, 256, 1024)
     """Points of each subset whose distance is exact, to see how it falls with their number."""
     draws: int = 5
-    """Subsets of each size."""
+    """Subsets of each size, at most: no point is in two."""
     directions: int = 128
     """Random directions of the sliced distance."""
     sinkhorn: int = 1000

@@ -155,10 +155,13 @@ def test_sliced_is_at_most_w1_and_on_a_line_it():
     assert line["value"] == pytest.approx(exact_w1(x[:, :1], y[:, :1]), rel=1e-12)
 
 
-def test_subsets_are_apart_while_there_are_enough():
-    few, many = (cells._subsets(100, 20, draws, 0) for draws in (5, 9))
-    assert len(np.unique(np.concatenate(few))) == 100
-    assert len(many) == 9 and all(len(np.unique(part)) == 20 for part in many)
+def test_no_point_is_in_two_subsets():
+    """So that draws are independent: of 100 points there are five subsets of 20, and not nine."""
+    parts = cells._subsets(100, 20, 9, 0)
+    assert len(parts) == 5 and len(np.unique(np.concatenate(parts))) == 100
+    points = Points(np.arange(100.0)[:, None], np.arange(60.0)[:, None])
+    (told,) = cells.subsets(points, count=20, draws=9)
+    assert len(told["draws"]) == 3 and told["low"] < told["value"] == pytest.approx(np.mean(told["draws"]))
 
 
 def test_an_extrapolation_finds_the_curve_that_it_is_of():
@@ -243,7 +246,8 @@ def test_more_points_than_are_solved_exactly(ran, said):
     config, folder, _ = ran
     own_data.own_data(replace(config, exact=0, folder=str(folder.parent / "bounded"), critics=("ortho",)))
     exact = exact_w1(*read_both(config.p, config.q)[0])
-    low, high = map(float, re.search(r"files' points are at least ([\d.]+) .* at most ([\d.]+)", said[-1]).groups())
+    told = re.search(r"files' points are at least ([\d.]+) \(ascent\) and at most ([\d.]+) \(blocks\)", said[-1])
+    low, high = map(float, told.groups())
     assert 0.95 * exact < low <= exact * 1.0001 and exact <= high * 1.0001 < 1.05 * exact
     assert "extrapolated to all points" in said[-1] and "| exact |" not in said[-1].replace("| exact | exact |", "")
 

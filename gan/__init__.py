@@ -4,11 +4,11 @@ One convention everywhere: W1(P, Q) = max E_P f - E_Q f over 1-Lipschitz f, so a
 y ~ Q, and what is reported is that difference of means, a positive number, without any penalty.
 
 Truth         metric (the ground cost and its dual norm), transport (exact and regularised, of finite samples), bounds
-              (of all points of two large samples), laws (pairs whose distance is known; threefry draws from them),
-              files (of points and images)
+              (of all points of two large samples), laws and image_laws (pairs whose distance is known; threefry draws
+              from them), files (of points and images)
 Critics       critic (what one is), objectives (all of them, and their penalties), certified (those that cannot be
-              steep), named (with settings), networks, weight_constraints, lipschitz (certified layers), estimate (one
-              trained on two laws)
+              steep), named (with settings; laws by name), networks, weight_constraints, lipschitz (certified layers),
+              estimate (one trained on two laws)
 GANs          trainer (a generator against a critic), program (the same for the engine), quality (of what it makes)
 experiments/  each one command of scripts/wgan.py
 benchmark/    others' published figures, and the funnels they are of

@@ -5,10 +5,9 @@ critic's direction can be scored, not only its value.
 """
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +20,7 @@ from scipy.stats import norm
 from gan.files import read_points
 from gan.metric import FLOOR, lengths
 from gan.transport import exact_w1
-from training.experiment.cells import digest_of_files
 from training.files.errors import DataError
-from training.files.images import Images, split_images
 
 Pair = tuple[jax.Array, jax.Array]  # x [n, D] of P and y [n, D] of Q
 
@@ -79,7 +76,7 @@ def scale(dimensions: int, large: float = 2.0, small: float = 1.0) -> Law:
         return large * x, small * y
 
     return Law(
-        f"scale {large:g}:{small:g}", dimensions, sample, (large - small) * mean, gradient=_outward, potential=lengths
+        f"scale {large:g}:{small:g}", dimensions, sample, (large - small) * mean, gradient=outward, potential=lengths
     )
 
 
@@ -89,12 +86,12 @@ def shells(dimensions: int, outer: float = 2.0, inner: float = 1.0) -> Law:
 
     def sample(key: jax.Array, count: int) -> Pair:
         x, y = _two(lambda k, n: jax.random.normal(k, (n, dimensions)), key, count)
-        return outer * _outward(x), inner * _outward(y)
+        return outer * outward(x), inner * outward(y)
 
-    return Law(f"shells {outer:g}:{inner:g}", dimensions, sample, outer - inner, gradient=_outward, potential=lengths)
+    return Law(f"shells {outer:g}:{inner:g}", dimensions, sample, outer - inner, gradient=outward, potential=lengths)
 
 
-def _outward(x: jax.Array) -> jax.Array:
+def outward(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-30)
 
 
@@ -202,7 +199,7 @@ def height(x: jax.Array, a: Funnels) -> jax.Array:
 
 
 def _downhill(x: jax.Array, a: Funnels) -> jax.Array:
-    return -_outward(x - a.centres[jnp.argmin(_heights(x, a), 1)])
+    return -outward(x - a.centres[jnp.argmin(_heights(x, a), 1)])
 
 
 def moved(x: jax.Array, a: Funnels, power: float) -> jax.Array:
@@ -214,7 +211,7 @@ def moved(x: jax.Array, a: Funnels, power: float) -> jax.Array:
     heights = _heights(x, a)
     nearest = jnp.argmin(heights, 1)
     low = a.centres[nearest]
-    v = _outward(x - low)
+    v = outward(x - low)
     box = jnp.min(jnp.abs((jnp.sign(v) * SIDE - x) / jnp.where(v == 0, FLOOR, v)), 1)
     apart = heights - a.offsets[None]  # |x - a_n|
     rise = height(x, a)[:, None] - a.offsets[None]  # u(x) - b_n
@@ -228,15 +225,6 @@ def moved(x: jax.Array, a: Funnels, power: float) -> jax.Array:
 
 
 EXACT = 5000  # points of each set beyond which no exact distance is tried: a minute
-
-
-def finite(name: str, x: np.ndarray, y: np.ndarray) -> Law:
-    """Two sets of images, [n, H, W, channels] and [m, H, W, channels]. Their own distance is exact; what they were
-    drawn from is unknown."""
-    height, width, channels = x.shape[1:]
-    x, y = (z.reshape(len(z), -1) for z in (x, y))
-    w1 = exact_w1(x, y) if max(len(x), len(y)) <= EXACT else None
-    return replace(clouds(name, x, y), w1=w1, image=(height, width, channels))
 
 
 def clouds(name: str, x: np.ndarray, y: np.ndarray) -> Law:
@@ -258,41 +246,6 @@ def of_files(first: str, second: str) -> Law:
         raise DataError(f"{first} has {x.shape[1]} dimensions, {second} {y.shape[1]}: they must have as many")
     w1 = exact_w1(x, y) if x.shape[1] == 1 or max(len(x), len(y)) <= EXACT else None
     return replace(clouds(f"{Path(first).stem} against {Path(second).stem}", x, y), w1=w1)
-
-
-def squares(side: int = 64) -> Law:
-    """Black images, P's with one white square at a place drawn uniformly: however it lies, its length is its side."""
-    _least(side=(side, 2))
-    size = round(0.3 * side)
-
-    def sample(key: jax.Array, count: int) -> Pair:
-        corners = jax.random.randint(key, (count, 2, 1), 0, side - size + 1)
-        there = jnp.arange(side)[None, None]
-        rows, columns = jnp.moveaxis((corners <= there) & (there < corners + size), 1, 0)
-        x = (rows[:, :, None] & columns[:, None]).reshape(count, -1).astype(jnp.float32)
-        return x, jnp.zeros_like(x)
-
-    return Law(f"squares {side}", side * side, sample, float(size), _outward, lengths, image=(side, side, 1))
-
-
-def classes(images: Images) -> Law:
-    """Images of the first half of the labels and those of the other
-    (Mallasto, Montúfar, Gerolin 2019, arXiv 1910.03875)."""
-    labels = np.unique(images.labels)
-    if len(labels) == 1:
-        raise ValueError("the images have one label: their classes cannot be set against each other; take halves")
-    first = images.labels < labels[(len(labels) + 1) // 2]
-    return finite("classes", images.pixels[first], images.pixels[~first])
-
-
-def halves(images: Images) -> Law:
-    """The images' two halves by a hash of their pixels:
-    samples of one law, whose distance is that of finite data alone."""
-    different = len(np.unique(images.pixels.reshape(len(images.labels), -1), axis=0))
-    if different < 2:
-        raise ValueError("all images are one: they have no halves")
-    second, first = split_images(images, different // 2)
-    return finite("halves", first.pixels, second.pixels)
 
 
 def toy(name: str) -> Law:
@@ -323,45 +276,3 @@ def toy(name: str) -> Law:
 
 
 TOYS = ("8gaussians", "25gaussians", "swissroll")
-KINDS: dict[str, tuple[Callable[..., Law], tuple[str, ...]]] = {
-    "shift": (shift, ("D",)),
-    "scale": (scale, ("D",)),
-    "shells": (shells, ("D",)),
-    "point": (lambda dimensions: shells(dimensions, 1.0, 0.0), ("D",)),
-    "mixture": (mixture_on_a_line, ()),
-    "null": (lambda dimensions: with_null_dimensions(shells(2), dimensions), ("D",)),
-    "funnels": (min_funnel, ("D", "N")),
-    "squares": (squares, ("SIDE",)),
-    "classes": (classes, ()),
-    "halves": (halves, ()),
-}
-
-
-@cache
-def file_name(law: str) -> str:
-    """A law's name as a file's: of points in files with what they hold, so that others are another law."""
-    kind, *rest = law.split(":")
-    if kind != "files":
-        return law.replace(":", "-")
-    stems = (re.sub(r"[^\w.]+", "_", Path(path).stem)[:40] for path in rest)
-    return "-".join((kind, *stems, digest_of_files(rest)))
-
-
-OF_IMAGES = ("classes", "halves")  # of --data; squares draw their own
-
-
-def law_of(name: str, images: Callable[[], Images]) -> Law:
-    """The law of a name such as "scale:16" or "funnels:2:4". Raises ValueError with the names there are."""
-    kind, *numbers = name.split(":")
-    if kind == "files" and len(numbers) == 2:
-        return of_files(*numbers)
-    make, wanted = KINDS.get(kind, (None, ()))
-    if (
-        make is None
-        or len(numbers) != len(wanted)
-        or not all(n.isdecimal() and 1 <= int(n) <= 1 << 14 for n in numbers)
-    ):
-        known = ", ".join(":".join((kind, *wanted)) for kind, (_, wanted) in KINDS.items())
-        known += ", files:P.npy:Q.npy"
-        raise ValueError(f"law {name!r}: it must be one of {known}, the letters being numbers from 1")
-    return make(images()) if kind in OF_IMAGES else make(*map(int, numbers))

@@ -1,16 +1,23 @@
-"""Critics by name, with settings: "gp", "gp:weight=1", "c-soft:epsilon=1:metric=l1".
+"""Critics by name, with settings: "gp", "gp:weight=1", "c-soft:epsilon=1:metric=l1"; and laws, with sizes: "scale:16".
 
-The settings are those of the function in gan.objectives.CRITICS: its arguments that have a number or a word as default.
+A critic's settings are those of the function in gan.objectives.CRITICS: its arguments that have a number or a word as
+default.
 """
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Collection
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from gan.critic import Critic, Shape
+from gan.image_laws import classes, halves, marked, squares
+from gan.laws import Law, min_funnel, mixture_on_a_line, of_files, scale, shells, shift, with_null_dimensions
 from gan.objectives import CRITICS
+from training.experiment.cells import digest_of_files
+from training.files.images import Images
 
 
 def critic_of_name(text: str) -> Callable[[Shape], Critic]:
@@ -68,3 +75,48 @@ def _parsed(value: str, default: Any, hint: Any, where: str) -> Any:
     if not math.isfinite(number):
         raise ValueError(f"{where} is {value!r}: it must be a {'whole ' * (kind is int)}number")
     return number
+
+
+KINDS: dict[str, tuple[Callable[..., Law], tuple[str, ...]]] = {
+    "shift": (shift, ("D",)),
+    "scale": (scale, ("D",)),
+    "shells": (shells, ("D",)),
+    "point": (lambda dimensions: shells(dimensions, 1.0, 0.0), ("D",)),
+    "mixture": (mixture_on_a_line, ()),
+    "null": (lambda dimensions: with_null_dimensions(shells(2), dimensions), ("D",)),
+    "funnels": (min_funnel, ("D", "N")),
+    "squares": (squares, ("SIDE",)),
+    "classes": (classes, ()),
+    "halves": (halves, ()),
+    "marked": (marked, ()),
+}
+
+
+@cache
+def file_name(law: str) -> str:
+    """A law's name as a file's: of points in files with what they hold, so that others are another law."""
+    kind, *rest = law.split(":")
+    if kind != "files":
+        return law.replace(":", "-")
+    stems = (re.sub(r"[^\w.]+", "_", Path(path).stem)[:40] for path in rest)
+    return "-".join((kind, *stems, digest_of_files(rest)))
+
+
+OF_IMAGES = ("classes", "halves", "marked")  # of --data; squares draw their own
+
+
+def law_of(name: str, images: Callable[[], Images]) -> Law:
+    """The law of a name such as "scale:16" or "funnels:2:4". Raises ValueError with the names there are."""
+    kind, *numbers = name.split(":")
+    if kind == "files" and len(numbers) == 2:
+        return of_files(*numbers)
+    make, wanted = KINDS.get(kind, (None, ()))
+    if (
+        make is None
+        or len(numbers) != len(wanted)
+        or not all(n.isdecimal() and 1 <= int(n) <= 1 << 14 for n in numbers)
+    ):
+        known = ", ".join(":".join((kind, *wanted)) for kind, (_, wanted) in KINDS.items())
+        known += ", files:P.npy:Q.npy"
+        raise ValueError(f"law {name!r}: it must be one of {known}, the letters being numbers from 1")
+    return make(images()) if kind in OF_IMAGES else make(*map(int, numbers))

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from gan.laws import Law, file_name, law_of
+from gan.laws import Law
+from gan.named import file_name, law_of
 from gan.transport import exact_w1
 from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table

@@ -16,8 +16,8 @@ import numpy as np
 from gan.critic import Critic, Shape
 from gan.estimate import Reading, minibatch_w1, train
 from gan.experiments.static_report import fits, report
-from gan.laws import OF_IMAGES, Law, file_name, law_of
-from gan.named import check_critics, critic_of_name
+from gan.laws import Law
+from gan.named import OF_IMAGES, check_critics, critic_of_name, file_name, law_of
 from gan.objectives import CRITICS
 from training.experiment.cells import experiment, run_cells
 from training.files.buckets import disk_path
@@ -39,15 +39,15 @@ class StaticConfig:
     """Train critics on laws that stay as they are, and set what they say beside the truth; the same command goes on.
 
     Laws: shift:D, scale:D, shells:D, point:D (against a sphere), mixture (on a line), null:D
-    (shells in 2 of D dimensions), funnels:D:N (the published benchmark), squares:SIDE, classes and halves (of --data),
-    files:P.npy:Q.npy (points of two files, or of text, a point a line).
+    (shells in 2 of D dimensions), funnels:D:N (the published benchmark), squares:SIDE, classes, halves and marked
+    (of --data), files:P.npy:Q.npy (points of two files, or of text, a point a line).
     """
 
     preset: Literal["smoke", "cpu", "full"] = "smoke"
     """What the other defaults are for: under a minute, minutes on a laptop,
     or the published benchmark's grid and steps."""
     data: str | None = None
-    """Images of the laws classes and halves. None: scikit-learn's digits;
+    """Images of the laws classes, halves and marked. None: scikit-learn's digits;
     else MNIST's files, pictures, an .npz or tfds:NAME."""
     folder: str = "runs/wgan/static"
     """Where everything goes; report.html is the result, and static.md, .csv and .json."""
@@ -61,7 +61,8 @@ class StaticConfig:
     batch: int = 256
     """Points of P, and of Q, of an update."""
     network: Literal["fc", "conv"] = "fc"
-    """Fully connected critics, or convolutional ones, which laws of images can have: squares, classes, halves."""
+    """Fully connected critics, or convolutional ones, which laws of images can have: squares, classes, halves,
+    marked."""
     hidden: tuple[int, ...] = ()
     """Units of the hidden layers; () is two of max(2 D, 128), or 64, 128, 256 features of convolutions of stride 2."""
     seeds: int = 3
@@ -127,7 +128,9 @@ def static(config: StaticConfig) -> None:
 def critic_for(law: Law, name: str, critic: str, config: StaticConfig) -> Critic:
     """Raises ValueError where the law's points are no images for convolutions, or the critic cannot be so."""
     if config.network == "conv" and law.image is None:
-        raise ValueError(f"law {name!r}: no images, so --network conv is not for it, but for squares, classes, halves")
+        raise ValueError(
+            f"law {name!r}: no images, so --network conv is not for it, but for squares, classes, halves, marked"
+        )
     image = law.image if config.network == "conv" else None
     made = critic_of_name(critic)(Shape(size=law.dimensions, hidden=config.hidden, image=image))
     jax.eval_shape(made.init, jax.random.key(0))  # refused now, and not after the cells before it

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gan.experiments.pictures import Panel, slopes
-from gan.laws import file_name
+from gan.named import file_name
 from training.experiment.cells import Made
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report

@@ -12,8 +12,8 @@ import numpy as np
 
 from gan.critic import Shape, slope
 from gan.estimate import train
-from gan.laws import TOYS, Law, file_name, law_of, toy
-from gan.named import check_critics, critic_of_name
+from gan.laws import TOYS, Law, toy
+from gan.named import check_critics, critic_of_name, file_name, law_of
 from gan.objectives import CRITICS
 from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table

@@ -17,7 +17,8 @@ from gan.experiments import gans, minima, samples, static, surfaces
 from gan.experiments.all import EXPERIMENTS
 from gan.experiments.gans import GansConfig
 from gan.experiments.static import StaticConfig
-from gan.laws import KINDS, law_of, squares
+from gan.image_laws import squares
+from gan.named import KINDS, law_of
 from gan.objectives import CRITICS
 from gan.quality import patches
 from gan.transport import exact_w1

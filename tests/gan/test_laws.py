@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan import laws
+from gan import image_laws, laws, named
 from gan.metric import lengths
 from gan.transport import exact_plan, exact_w1
 from training.files.errors import DataError
 from training.files.images import Images
 
+ALIKE = Images(np.ones((5, 2, 2, 1), np.float32), np.zeros(5, np.int32))
+PICTURES = Images(np.random.default_rng(0).random((30, 3, 7, 3), np.float32), np.zeros(30, np.int32))
 KNOWN = {
     "shift": laws.shift(3, 2.0),
     "scale": laws.scale(2),
@@ -19,6 +21,7 @@ KNOWN = {
     "mixture": laws.mixture_on_a_line(),
     "null": laws.with_null_dimensions(laws.shells(1, 3.0, 0.5), 2),
     "funnels": laws.min_funnel(2, 4),
+    "marked": image_laws.marked(PICTURES),
 }
 
 
@@ -68,11 +71,11 @@ def test_funnels_that_are_not_published():
         (lambda: laws.shift(2, -1.0), "distance is -1"),
         (lambda: laws.scale(2, 1.0, 2.0), "large is 1.0: it must be 2 or more"),
         (lambda: laws.shells(2, 1.0, 2.0), "outer is 1.0"),
-        (lambda: laws.squares(1), "side is 1"),
+        (lambda: image_laws.squares(1), "side is 1"),
         (lambda: laws.toy("8gaussian"), "law '8gaussian': it must be one of 8gaussians"),
-        (lambda: laws.law_of("null:1", None), "null:1: shells 2:1 alone has 2 dimensions"),
-        (lambda: laws.halves(Images(np.ones((5, 2, 2, 1), np.float32), np.zeros(5, np.int32))), "all images are one"),
-        (lambda: laws.classes(Images(np.ones((5, 2, 2, 1), np.float32), np.full(5, 3, np.int32))), "have one label"),
+        (lambda: named.law_of("null:1", None), "null:1: shells 2:1 alone has 2 dimensions"),
+        (lambda: image_laws.halves(ALIKE), "all images are one"),
+        (lambda: image_laws.classes(ALIKE), "have one label"),
     ],
 )
 def test_laws_that_cannot_be(make, expected):
@@ -82,7 +85,7 @@ def test_laws_that_cannot_be(make, expected):
 
 def test_classes_are_halves_of_the_labels_there_are():
     images = Images(np.random.default_rng(0).random((9, 2, 2, 1), np.float32), np.repeat([5, 7, 9], 3).astype(np.int32))
-    law = laws.classes(images)
+    law = image_laws.classes(images)
     assert law.image == (2, 2, 1)
     assert law.w1 == pytest.approx(exact_w1(images.pixels[:6], images.pixels[6:]))
 
@@ -94,20 +97,20 @@ def test_points_of_two_files(tmp_path):
     np.save(tmp_path / "x.npy", x)
     (tmp_path / "y.txt").write_text("\n".join(map(repr, y.tolist())))
     name = f"files:{tmp_path / 'x.npy'}:{tmp_path / 'y.txt'}"
-    law = laws.law_of(name, None)
+    law = named.law_of(name, None)
     assert law.dimensions == 1 and law.w1 == pytest.approx(exact_w1(x[:, None], y[:, None]), rel=1e-12)
     drawn = [np.asarray(z) for z in law.sample(jax.random.key(0), 50)]
     for points, among in zip(drawn, (x, y), strict=True):
         assert points.shape == (50, 1) and np.isin(points[:, 0], np.float32(among)).all()
-    laws.file_name.cache_clear()
-    before = laws.file_name(name)
-    assert before.startswith("files-x-y-") and laws.file_name("funnels:2:4") == "funnels-2-4"
+    named.file_name.cache_clear()
+    before = named.file_name(name)
+    assert before.startswith("files-x-y-") and named.file_name("funnels:2:4") == "funnels-2-4"
     np.save(tmp_path / "x.npy", x + 1)
-    laws.file_name.cache_clear()
-    assert laws.file_name(name) != before
+    named.file_name.cache_clear()
+    assert named.file_name(name) != before
     (tmp_path / "y.txt").write_text("1, 2\n3 4\n")
     np.save(tmp_path / "x.npy", np.eye(2))
-    assert laws.law_of(name, None).w1 == exact_w1(np.eye(2), np.array([[1, 2], [3, 4]]))
+    assert named.law_of(name, None).w1 == exact_w1(np.eye(2), np.array([[1, 2], [3, 4]]))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_files_that_hold_no_points(tmp_path, text, expected):
     if text is not None:
         (tmp_path / "y.txt").write_text(text)
     with pytest.raises(DataError, match=expected):
-        laws.law_of(f"files:{tmp_path / 'x.npy'}:{tmp_path / 'y.txt'}", None)
+        named.law_of(f"files:{tmp_path / 'x.npy'}:{tmp_path / 'y.txt'}", None)
 
 
 def test_a_law_is_its_keys_alone():

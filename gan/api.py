@@ -10,7 +10,7 @@ from gan.critic import Constraint, Critic, Shape
 from gan.estimate import train
 from gan.laws import clouds
 from gan.metric import Metric
-from gan.objectives import CRITICS
+from gan.named import critic_of_name
 from gan.transport import exact_w1
 from training.arrays import points
 from training.ranges import check_number
@@ -55,13 +55,15 @@ def critic_w1(
 ) -> Estimate:
     """The same distance as a WGAN's critic has it, trained on points [n, D] and [m, D] that are drawn with replacement.
 
-    critic: a name of gan.objectives.CRITICS, or what makes one of a shape, such as
-    `partial(gradient_penalty, weight=1.0)`. hidden: its layers' features, by default two of max(2 D, 128). What it says
-    is read of 4,096 further draws. Critics learn points of unit scale best, in float32: W1 of points times c is c W1.
-    Raises ValueError as `w1` does, for an unknown critic, for numbers that cannot be, and for training that diverged.
+    critic: a name of gan.objectives.CRITICS, with settings or without ("gp:weight=1"), or what makes one of a shape,
+    such as `partial(gradient_penalty, weight=1.0)`. hidden: its layers' features, by default two of max(2 D, 128).
+    What it says is read of 4,096 further draws. Critics learn points of unit scale best, in float32: W1 of points times
+    c is c W1. Raises ValueError as `w1` does, for an unknown critic, for numbers that cannot be, and for training that
+    diverged.
     """
-    if not callable(critic) and critic not in (*CRITICS,):
-        raise ValueError(f"critic is {critic!r}: it must be one of {', '.join(CRITICS)}")
+    if not isinstance(critic, str) and not callable(critic):
+        raise ValueError(f"critic is {critic!r}: give a name, or what makes a critic of a shape")
+    make = critic_of_name(critic) if isinstance(critic, str) else critic
     x, y = points(x, "x"), points(y, "y")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x of {x.shape[1]} and y of {y.shape[1]} dimensions: they must have as many")
@@ -69,7 +71,7 @@ def critic_w1(
         raise ValueError(f"hidden is {hidden!r}: give a tuple, a number a layer, such as (128, 128)")
     for features in hidden:
         check_number("hidden", features, 1)
-    made = (critic if callable(critic) else CRITICS[critic])(Shape(size=x.shape[1], hidden=tuple(hidden)))
+    made = make(Shape(size=x.shape[1], hidden=tuple(hidden)))
     if not isinstance(made, Critic):
         raise ValueError(f"critic makes {made!r:.40}: it must make a gan.critic.Critic of a gan.critic.Shape")
     ((last, _),) = deque(train(made, clouds("points", x, y), steps=steps, batch=batch, seeds=seeds), maxlen=1)

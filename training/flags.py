@@ -21,6 +21,11 @@ FLAT = tyro.conf.arg(name="")
 Config = TypeVar("Config")
 
 
+def shown_as(value: str) -> Any:
+    """Annotated[str, shown_as("NAME[:SETTING=VALUE]")] is a field whose value --help shows so; the config checks it."""
+    return tyro.conf.arg(metavar=value)
+
+
 def flag(name: str) -> str:
     """As a field is written on the command line."""
     return "--" + name.replace("_", "-")

@@ -11,6 +11,7 @@ import numpy as np
 
 from gan.critic import Shape, precise
 from gan.experiments.pictures import grid
+from gan.named import critic_of_name
 from gan.objectives import CRITICS
 from gan.program import by_compiler, gan_program
 from gan.quality import Data as Images
@@ -18,7 +19,7 @@ from gan.quality import measures, read_data
 from gan.trainer import Gan, Generator, Recipe
 from training.files.atomic import write_bytes
 from training.files.buckets import disk_path
-from training.flags import FLAT, one_of, parse_preset
+from training.flags import FLAT, parse_preset, shown_as
 from training.launch import LaunchConfig, hold, joined
 from training.loop import Diverged, LoopConfig, Trained, Training, train
 from training.mesh import Share, make_mesh
@@ -40,8 +41,8 @@ class ImagesConfig:
     """None: scikit-learn's digits; else MNIST's files, a folder of pictures, an .npz or tfds:NAME."""
     folder: str = "runs/wgan/images"
     """Checkpoints, metrics.jsonl, loss.png and samples-STEP.png."""
-    critic: Annotated[str, one_of(CRITICS)] = "gp"
-    """The critic; docs/wgan.md says what each is."""
+    critic: Annotated[str, shown_as(f"{{{','.join(CRITICS)}}}[:SETTING=VALUE]")] = "gp"
+    """The critic; docs/wgan.md says what each is. With settings: gp:weight=1, c-soft:epsilon=1:rate=1e-3."""
     network: Literal["fc", "conv"] = "conv"
     """Of critic and generator: fully connected, or DCGAN's convolutions without batch norm (sides must be even)."""
     n_critic: int = 5
@@ -64,6 +65,7 @@ class ImagesConfig:
     """On what it runs; images are cut over `data` and `fsdp`, weights are whole on each device."""
 
     def __post_init__(self):
+        critic_of_name(self.critic)
         check_ranges(self, n_critic=(1, 1001), latent=(1, 1 << 14), scored=(10, 5001), patch=(1, 65), decay=(0.0, 1.0))
         if not 0 < self.rate < 1:
             raise ValueError(f"rate is {self.rate}: it must be above 0 and below 1")
@@ -153,7 +155,7 @@ def _batches(data: Images, config: ImagesConfig) -> Data:
 def recipe_of(config: ImagesConfig, data: Images) -> Recipe:
     size, image = data.train.shape[1], data.image if config.network == "conv" else None
     return Recipe(
-        critic=CRITICS[config.critic](Shape(size=size, image=image)),
+        critic=critic_of_name(config.critic)(Shape(size=size, image=image)),
         generator=Generator(size=size, latent=config.latent, image=image),
         n_critic=config.n_critic,
         rate=config.rate,

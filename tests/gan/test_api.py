@@ -29,6 +29,12 @@ def test_by_a_critic(critic):
         assert found.certified and w1(X, Y) - 0.8 < found.w1 < w1(X, Y) + 0.2 and found.steepest.max() < 1.01
 
 
+def test_settings_by_name_are_those_of_the_function():
+    brief = {"steps": 5, "batch": 16, "seeds": 1, "hidden": (8,)}
+    by_name, plain = (critic_w1(X, Y, critic, **brief) for critic in ("gp:weight=1", "gp"))
+    assert by_name.kr == critic_w1(X, Y, partial(gradient_penalty, weight=1.0), **brief).kr != plain.kr
+
+
 def test_what_is_refused():
     for call in (w1, critic_w1):
         with pytest.raises(ValueError, match=r"x of shape \(2,\): \[n, D\] is needed"):
@@ -39,8 +45,10 @@ def test_what_is_refused():
             call(X, Y + 0j)
         with pytest.raises(ValueError, match="of 2 .*and .*1 dimensions: they must have as many"):
             call(X, Y[:, :1])
-    with pytest.raises(ValueError, match=f"critic is 'wgan': it must be one of {', '.join(CRITICS)}"):
+    with pytest.raises(ValueError, match=f"critic 'wgan': it must be one of {', '.join(CRITICS)}"):
         critic_w1(X, Y, "wgan")
+    with pytest.raises(ValueError, match="critic 'gp:wait=1': gp has the settings weight"):
+        critic_w1(X, Y, "gp:wait=1")
     with pytest.raises(ValueError, match="metric is 'l3'"):
         w1(X, Y, "l3")
     for name, value in [("steps", 0), ("steps", 2.5), ("steps", "3"), ("batch", 4.0), ("seeds", True)]:
@@ -50,7 +58,7 @@ def test_what_is_refused():
         with pytest.raises(ValueError, match="hidden is"):
             critic_w1(X, Y, hidden=hidden)
     for critic in (None, ["gp"]):
-        with pytest.raises(ValueError, match=r"critic is .*: it must be one of"):
+        with pytest.raises(ValueError, match=r"critic is .*: give a name, or what makes"):
             critic_w1(X, Y, critic)
     with pytest.raises(ValueError, match=r"critic makes 3: it must make a gan.critic.Critic"):
         critic_w1(X, Y, lambda shape: 3)

@@ -16,7 +16,7 @@ from training.mesh import MeshConfig
 from training.metrics import read_metrics
 
 CONFIG = ImagesConfig(
-    critic="gp",
+    critic="gp:weight=1",
     network="fc",
     n_critic=2,
     latent=4,
@@ -34,6 +34,8 @@ def test_neither_a_mesh_nor_a_resumption_changes_a_run(tmp_path):
     images(twice)
     with pytest.raises(ValueError, match="its run had scored 40, not 60"):  # of which it has trained on 20
         images(replace(twice, loop=longer, scored=60))
+    with pytest.raises(ValueError, match="its run had critic gp:weight=1, not gp:weight=2"):
+        images(replace(twice, loop=longer, critic="gp:weight=2"))
     with jax.enable_x64(True):  # as JAX_ENABLE_X64 does
         resumed = images(replace(twice, loop=longer)).state
     for one, other in zip(jax.tree.leaves(found.model), jax.tree.leaves(resumed.model), strict=True):
@@ -58,6 +60,10 @@ def test_what_cannot_be(tmp_path):
     ):
         with pytest.raises(ValueError, match=expected):
             images(replace(config, **changed))
+    with pytest.raises(ValueError, match="weight is 0"):
+        images(replace(config, critic="gp:weight=0"))
+    with pytest.raises(ValueError, match="critic 'gan': it must be one of wc, gp"):
+        replace(CONFIG, critic="gan")
     with pytest.raises(ValueError, match="rate is 0"):
         replace(CONFIG, rate=0)
     with pytest.raises(ValueError, match="loop.accumulate must be 1"):

@@ -33,22 +33,23 @@ from gan.networks import Layer, mlp
 from gan.transport import entropic, matched, need_ott
 
 
-def weight_clipping(shape: Shape, bound: float = 0.04) -> Critic:
+def weight_clipping(shape: Shape, bound: float = 0.04, rate: float = 2e-4) -> Critic:
     """[WC] Arjovsky, Chintala, Bottou 2017 (arXiv 1701.07875). Its scale goes with bound, width and depth:
     no estimate of W1."""
-    above(bound=bound)
-    return critic_of(
-        shape, kr_alone, constraint="clipped", project=lambda layers: weight_constraints.clip(layers, bound)
-    )
+    above(bound=bound, rate=rate)
+    clip = partial(weight_constraints.clip, bound=bound)
+    return critic_of(shape, kr_alone, constraint="clipped", project=clip, tx=adam(rate))
 
 
-def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False, metric: Metric = "l2") -> Critic:
+def gradient_penalty(
+    shape: Shape, weight: float = 10.0, one_sided: bool = False, metric: Metric = "l2", rate: float = 2e-4
+) -> Critic:
     """[GP] Gulrajani et al. 2017 (arXiv 1704.00028); one-sided [LP]:
     Petzka, Fischer, Lukovnikov 2018 (arXiv 1709.08894).
 
     The penalty is on the gradient's dual norm, at points between pairs of x and y.
     """
-    above(weight=weight)
+    above(weight=weight, rate=rate)
 
     def loss(f, x, y, key):
         along = jax.random.uniform(key, (len(x), 1))
@@ -57,10 +58,10 @@ def gradient_penalty(shape: Shape, weight: float = 10.0, one_sided: bool = False
         found, penalty = kr(f(joined(x, y))), jnp.mean(excess**2)
         return weight * penalty - found, {"kr": found, "penalty": penalty}
 
-    return critic_of(shape, loss, constraint="penalised", metric=metric)
+    return critic_of(shape, loss, constraint="penalised", metric=metric, tx=adam(rate))
 
 
-def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = False) -> Critic:
+def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = False, rate: float = 2e-4) -> Critic:
     """[SN] Miyato et al. 2018 (arXiv 1802.05957): kernels divided by their spectral norms.
 
     detached: no gradient through the norm, as the published benchmark's code has it.
@@ -70,7 +71,7 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
     certified.
     """
 
-    above(iterations=iterations)
+    above(iterations=iterations, rate=rate)
 
     def begin(key: jax.Array, layers: list[Layer]) -> list[jax.Array]:
         vectors = []
@@ -92,6 +93,7 @@ def spectral_normalization(shape: Shape, iterations: int = 5, detached: bool = F
         shape,
         kr_alone,
         constraint="certified" if shape.bounded else "none",
+        tx=adam(rate),
         constrain=constrain,
         memory=begin,
         settle=settle,

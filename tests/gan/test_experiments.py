@@ -248,8 +248,8 @@ def test_settings_of_critics_are_rows(tmp_path, said):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("gp:wieght=1", "critic 'gp:wieght=1': gp has the settings weight, one_sided, metric"),
-        ("lp:one_sided=false", "lp has the settings weight, metric"),
+        ("gp:wieght=1", "critic 'gp:wieght=1': gp has the settings weight, one_sided, metric, rate"),
+        ("lp:one_sided=false", "lp has the settings weight, metric, rate"),
         ("exact:rate=1", "exact has the settings metric"),
         ("gp:weight", "weight is '': it must be a number"),
         ("gp:weight=nan", "weight is 'nan': it must be a number"),
@@ -274,7 +274,7 @@ def test_a_critic_of_ones_own_has_settings(monkeypatch):
         StaticConfig(critics=("own:weight=1",))
 
 
-@pytest.mark.parametrize("name", ["gp:weight=0", "c-soft:epsilon=-1", "c:rate=-1", "wc:bound=0", "mm:inner=0"])
+@pytest.mark.parametrize("name", ["gp:weight=0", "c-soft:epsilon=-1", "c:rate=-1", "wc:bound=0", "wc:rate=0", "mm:inner=0"])
 def test_settings_that_cannot_be(name, tmp_path):
     with pytest.raises(ValueError, match=f"{name.split(':')[1].split('=')[0]} is "):
         static.static(replace(STATIC, critics=("exact", name), folder=str(tmp_path)))

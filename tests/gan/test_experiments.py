@@ -274,7 +274,9 @@ def test_a_critic_of_ones_own_has_settings(monkeypatch):
         StaticConfig(critics=("own:weight=1",))
 
 
-@pytest.mark.parametrize("name", ["gp:weight=0", "c-soft:epsilon=-1", "c:rate=-1", "wc:bound=0", "wc:rate=0", "mm:inner=0"])
+@pytest.mark.parametrize(
+    "name", ["gp:weight=0", "c-soft:epsilon=-1", "c:rate=-1", "wc:bound=0", "wc:rate=0", "mm:inner=0"]
+)
 def test_settings_that_cannot_be(name, tmp_path):
     with pytest.raises(ValueError, match=f"{name.split(':')[1].split('=')[0]} is "):
         static.static(replace(STATIC, critics=("exact", name), folder=str(tmp_path)))

@@ -244,3 +244,14 @@ def test_no_function_of_single_points():
     state = State({"f": []}, ())
     with pytest.raises(ValueError, match="no function of single points"):
         CRITICS["exact"](Shape(size=2)).of(state)
+
+
+@pytest.mark.parametrize("name", ["wc", "gp", "lp", "sn"])
+@pytest.mark.parametrize("rate", [2e-4, 1e-3])
+def test_a_first_update_is_as_long_as_the_rate(name, rate):
+    """As Adam without momentum has it in each bias, which no constraint on kernels changes."""
+    critic = CRITICS[name](SHAPE, rate=rate)
+    before = critic.init(jax.random.key(0))
+    after, _ = critic.step(before, lambda key: LAW.sample(key, 16), jax.random.key(1))
+    change = after.nets["f"][0].bias - before.nets["f"][0].bias
+    assert jnp.max(jnp.abs(change)) == pytest.approx(rate, rel=1e-2)

@@ -20,7 +20,17 @@ from rope.layers.primitives import Linear, Norm, init_linear, init_norm, layer_n
 from rope.layers.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
 from rope.positions.angles import SINUSOIDAL, Layout, frequencies, rows_of, schedule
 from rope.positions.buckets import RelativeBias
-from rope.positions.extension import Extension, base_of, extended_rotation, hierarchical
+from rope.positions.extension import (
+    BASED,
+    BY_LENGTH,
+    Extension,
+    base_of,
+    check_factors,
+    extended_rotation,
+    hierarchical,
+)
+from rope.positions.rerope import LongRotation
+from rope.positions.rotary import Rotation
 from rope.positions.sinusoidal import sinusoidal
 from training.partition import gather, normal, size_of, spec, zeros
 from training.ranges import check_ranges
@@ -63,8 +73,9 @@ class RoFormerConfig(TransformerConfig):
         wanted = "learned" if self.extension.method == "hierarchical" else "rotary"
         if self.extension.method != "none" and self.positions != wanted:
             raise ValueError(f"positions are {self.positions}: extension {self.extension.method} is for {wanted} ones")
-        if self.extension.method in ("ntk", "dynamic", "yarn"):
+        if self.extension.method in BASED:
             base_of(self.theta)
+        check_factors(self.extension, self.head_size)
 
     @property
     def embedding_width(self) -> int:
@@ -143,6 +154,7 @@ def encode_layers(
     *,
     types: jax.Array | None = None,
     positions: jax.Array | None = None,
+    rotation: Rotation | LongRotation | None = None,
     mask: jax.Array | Segments | None = None,
     key: jax.Array | None = None,
     outputs: Sequence[int] = (-1,),
@@ -152,7 +164,8 @@ def encode_layers(
 
     Segments are 1 for the tokens of a row's one text; what BERT calls so are the types [B, T], 0 unless given.
     Positions [B, T] restart in each segment. Who sees whom follows from the segments, unless a mask is given instead
-    (rope.layers.masks.unilm_mask). Relative buckets take the places in the row for positions. `key` turns dropout on.
+    (rope.layers.masks.unilm_mask). Relative buckets take the places in the row for positions. Rotary positions
+    follow from the config, unless their rotation is given. `key` turns dropout on.
     Raises ValueError for rows longer than a learned table, for shapes that do not belong together, for a layer that is
     not there, and for NumPy ids that the vocabulary does not have (inside a compiled program they make NaN).
     """
@@ -170,9 +183,8 @@ def encode_layers(
     positions = segment_positions(segments) if positions is None else positions
     first, key = jax.random.split(key) if key is not None else (None, None)
     x = embed(p, ids, types, positions, c, first)
-    rotation = None
-    if c.positions == "rotary":
-        length = segment_lengths(segments) if c.extension.method == "dynamic" else ids.shape[1]  # which alone asks
+    if c.positions == "rotary" and rotation is None:
+        length = segment_lengths(segments) if c.extension.method in BY_LENGTH else ids.shape[1]  # exports need none
         rotation = extended_rotation(c.extension, positions, c.head_size, length, c.theta)
     return run_blocks(
         model.blocks,

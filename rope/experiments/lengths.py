@@ -4,57 +4,61 @@ One encoder is trained by masked language model for each encoding and seed, on s
 documents are then read in pieces of each length, the same tokens masked in all: what a longer piece adds is context,
 and positions that were never trained. A cell is one (encoding, seed).
 
-Letters: W windows, C tokens of a window, T positions of a row, V vocabulary.
+Letters: W windows, C tokens of a window.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rope.encoder import roformer
-from rope.encoder.mlm import mask_tokens
 from rope.encoder.pretrain import EncoderRecipe, Rows, pretrain_on, recipe_of
-from rope.encoder.roformer import Positions, RoFormer, RoFormerConfig, encode, logits
+from rope.encoder.roformer import Positions, RoFormer, RoFormerConfig
+from rope.experiments.factors import find_factors
 from rope.experiments.lengths_report import report
+from rope.experiments.windows import Scores, Windows, full_rows, mask_windows, reader, score
 from rope.layers.computation import Computation
-from rope.layers.cross_entropy import of_labels
-from rope.positions.extension import Extension
+from rope.positions.angles import frequencies
+from rope.positions.extension import Extension, longrope_magnitude, slowed
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
 from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.flags import one_of
-from training.loop import LoopConfig, to_mesh
+from training.loop import LoopConfig
 from training.mesh import WHOLE, MeshConfig, make_mesh
-from training.partition import Dtype, parts_of, to_host
+from training.partition import Dtype
 from training.ranges import check_ranges
-from training.step import Batch, compiler_options
 from training.telling import silence, tell
 
-Method = Literal["linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
-FRAME = 2  # [CLS] and [SEP] of a row
-GROUP = 4  # windows at once
+Method = Literal["linear", "ntk", "dynamic", "yarn", "dynamic-yarn", "longrope", "rerope", "leaky"]
+TRIED = 20  # training rows looked at for each window that is searched by
 
 
 @dataclass(frozen=True, kw_only=True)
 class LengthsConfig:
     folder: str = "runs/lengths"
-    """Where everything goes; report.html is the result, and lengths.md, .csv, .json and .png."""
+    """Where everything goes; report.html is the result, and lengths.md, .csv, .json and .png, positions.csv and
+    .png."""
     lengths: tuple[int, ...] = (128, 256, 512, 1024)
     """The first is trained on, all are scored; each a multiple of the first."""
     positions: tuple[Positions, ...] = get_args(Positions)
     """Positions of the models."""
     extensions: tuple[Method, ...] = get_args(Method)
-    """What the rotary model is continued by; learned positions have no continuation but the hierarchical one."""
+    """What the rotary model is continued by; learned positions have no continuation but the hierarchical one.
+    longrope's factors are searched for, by text that is trained on."""
     seeds: int = 3
     """Independent repeats."""
     windows: int = 64
     """Held-out windows that are scored, at most."""
+    search_windows: int = 16
+    """longrope: windows of the training documents by which factors are searched for, at most."""
     preset: Annotated[str, one_of(roformer.PRESETS)] = "tiny"
     """Shape of the models."""
     steps: int = 1000
@@ -69,7 +73,7 @@ class LengthsConfig:
     """The devices' arrangement."""
 
     def __post_init__(self):
-        check_ranges(self, seeds=1, windows=1, steps=1, batch_size=1, learning_rate=0)
+        check_ranges(self, seeds=1, windows=1, search_windows=1, steps=1, batch_size=1, learning_rate=0)
         for name in ("lengths", "positions"):
             if not (given := getattr(self, name)) or len({*given}) < len(given):
                 raise ValueError(f"{name} is {given}: give one or more, each once")
@@ -102,26 +106,18 @@ class LengthsConfig:
         )
 
 
-class Windows(NamedTuple):
-    """Text of held-out documents without frame, some tokens masked."""
-
-    inputs: np.ndarray  # [W, C]
-    labels: np.ndarray  # [W, C]
-    masked: np.ndarray  # bool [W, C]
-    frame: tuple[int, int]  # the ids before and after a row's text
-
-
 def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows]) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. rows_of: the text in rows of a length.
 
     Raises DataError where the documents have no held-out text as long as the longest row.
     """
-    folder, mesh, long = disk_path(config.folder, "--folder"), make_mesh(config.mesh), config.lengths[-1]
-    rows = rows_of(config.lengths[0])
-    windows = cut_windows(rows_of(long), config)
+    folder, mesh, short = disk_path(config.folder, "--folder"), make_mesh(config.mesh), config.lengths[0]
+    rows, long_rows = rows_of(short), rows_of(config.lengths[-1])
+    windows = cut_windows(long_rows, config)
     note = (
         f"{len(windows.labels)} held-out windows of {windows.labels.shape[1]:,} tokens, {windows.masked.sum():,} masked"
     )
+    edges = position_edges(short, config.lengths[-1])
     cells = {f"{e}-{s}": (e, s) for s in range(config.seeds) for e in config.positions}
     free = ("folder", "positions", "seeds", "mesh")
     settings = {name: value for name, value in asdict(config).items() if name not in free}
@@ -134,14 +130,24 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows]) -> None:
             made = recipe.model(rows.vocabulary.size)
             with silence():
                 model = pretrain_on(recipe, made, rows, mesh, place).complete().model
-            scores: dict[str, dict[str, Any]] = {}
+            by_length: dict[str, dict[str, Any]] = {}
+            by_position: dict[str, Any] = {}
             with jax.set_mesh(mesh):
-                for name, length, continued in continuations(made, config):
-                    found = score(model, continued, windows, long // length, mesh)
-                    scores.setdefault(name, {})[str(length)] = found
-            return {"encoding": encoding, "seed": seed, "scores": scores}
+                search = partial(search_factors, model, made, long_rows, config, folder / "factors" / str(seed), mesh)
+                for name, length, continued in continuations(made, config, search):
+                    found = score(reader(continued), model, windows, config.lengths[-1] // length, mesh)
+                    by_length.setdefault(name, {})[str(length)] = by_window(found, windows)
+                    if length in (short, config.lengths[-1]):
+                        by_position.setdefault(name, {})[str(length)] = in_bins(found.entropy, edges)
+            counts = in_bins(windows.masked, edges)
+            return {
+                "encoding": encoding,
+                "seed": seed,
+                "scores": by_length,
+                "positions": {"edges": edges, "counts": counts, "entropy": by_position},
+            }
 
-        made = run_cells(folder, cells, make, "model")
+        made = run_cells(folder, cells, make, "model", fits=lambda row: "positions" in row)
         tell(report(folder, made, config.positions, note, shown_settings(config)))
         made.complete()
 
@@ -150,30 +156,47 @@ def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:
     """Of the held-out rows that one document fills as many as wanted, spread over all."""
     if rows.heldout is None:
         raise DataError("no document is held out: give a larger --eval-fraction, or more documents")
-    found, frame = [], (0, 0)
-    for batch in rows.heldout(batch_size=1, share=WHOLE):
-        ids, segments = batch["ids"][0], batch["segments"][0]
-        if (segments == 1).all():
-            frame = int(ids[0]), int(ids[-1])
-            found.append(ids[1:-1])
+    found = [*full_rows(rows.heldout(batch_size=1, share=WHOLE))]
     if not found:
         raise DataError(f"no held-out document has {rows.length} tokens: give shorter --lengths, or longer documents")
-    inner = config.lengths[0] - FRAME
     count = min(config.windows, len(found))
-    labels = np.stack([found[n * len(found) // count] for n in range(count)])[
-        :, : rows.length // config.lengths[0] * inner
-    ]
-    pieces = labels.reshape(-1, inner)  # the share of the masked is the same in each
-    tokens = jnp.asarray(pieces)
-    made = mask_tokens(tokens, jnp.ones_like(tokens), rows.vocabulary, jax.random.key(0))
-    made = jax.tree.map(np.asarray, made)
-    masked = np.zeros(pieces.shape, bool)
-    np.put_along_axis(masked, made.places, made.weights > 0, 1)
-    return Windows(made.inputs.reshape(labels.shape), labels, masked.reshape(labels.shape), frame)
+    spread = np.stack([found[n * len(found) // count] for n in range(count)])
+    return mask_windows(spread, config.lengths[0], rows.vocabulary)
 
 
-def continuations(model: RoFormerConfig, config: LengthsConfig) -> Iterator[tuple[str, int, RoFormerConfig]]:
-    """(what the table calls it, length, the model that reads it) of all that a trained model is scored with."""
+def search_factors(
+    model: RoFormer,
+    config: RoFormerConfig,
+    rows: Rows,
+    experiment: LengthsConfig,
+    folder: Path,
+    mesh: jax.sharding.Mesh,
+    length: int,
+) -> tuple[float, ...]:
+    """LongRoPE's factors for a trained model's rows of `length`: by windows of training documents, so that what is
+    scored stays unseen. Kept, and gone on with, in `folder`."""
+    short, long, count = experiment.lengths[0], experiment.lengths[-1], experiment.search_windows
+    trained = islice(rows.train(batch_size=1, seed=0, start_step=0, share=WHOLE), TRIED * count)
+    if not (found := [*islice(full_rows(trained), count)]):
+        raise DataError(f"no training document has {long} tokens: give shorter --lengths, or --extensions but longrope")
+    windows = mask_windows(np.stack(found), short, rows.vocabulary)
+    factor, theta = length / short, frequencies(config.head_size, config.theta)
+    read = reader(config, longrope_magnitude(factor, short))
+
+    def loss(factors: np.ndarray) -> float:
+        scores = score(read, model, windows, long // length, mesh, theta / factors)
+        return float(scores.entropy.sum() / windows.masked.sum())
+
+    others = [Extension(method=m, factor=factor, trained=short) for m in ("linear", "ntk", "yarn")]
+    starts = [np.asarray(theta / slowed(x, config.head_size, length, config.theta)[0]) for x in others]
+    return find_factors(loss, [np.maximum(x, 1) for x in starts], factor, folder / f"{length}.json")
+
+
+def continuations(
+    model: RoFormerConfig, config: LengthsConfig, search: Callable[[int], tuple[float, ...]]
+) -> Iterator[tuple[str, int, RoFormerConfig]]:
+    """(what the table calls it, length, the model that reads it) of all that a trained model is scored with. search:
+    longrope's factors for a length."""
     short = config.lengths[0]
     for length in config.lengths:
         extension = Extension(factor=length / short, trained=short)
@@ -182,35 +205,31 @@ def continuations(model: RoFormerConfig, config: LengthsConfig) -> Iterator[tupl
             continue
         yield model.positions, length, model
         for method in config.extensions if model.positions == "rotary" else ():
-            yield f"rotary, {method}", length, replace(model, extension=replace(extension, method=method))
+            factors: tuple[float, ...] = ()
+            if method == "longrope":
+                factors = search(length) if length > short else (1.0,) * (model.head_size // 2)
+            continued = replace(extension, method=method, long_factors=factors)
+            yield f"rotary, {method}", length, replace(model, extension=continued)
 
 
-def score(
-    model: RoFormer, config: RoFormerConfig, windows: Windows, pieces: int, mesh: jax.sharding.Mesh
-) -> dict[str, list[float]]:
-    """For each window the mean cross-entropy of its masked tokens, and the share guessed right,
-    read in so many pieces."""
-    count = len(windows.labels)
-    parts = parts_of("batch", mesh)
-    group = -(-GROUP // parts) * parts
-    found = []
-    read = jax.jit(partial(_read, config=config), compiler_options=compiler_options())
-    for begin in range(0, count, group):
-        which = np.arange(begin, begin + group) % count  # one shape, one program
-        text, labels, masked = (x[which].reshape(group * pieces, -1) for x in windows[:3])
-        sides = ((0, 0), (1, 1))
-        ids = np.pad(text, sides)
-        ids[:, 0], ids[:, -1] = windows.frame
-        rows = {"ids": ids, "labels": np.pad(labels, sides), "weights": np.pad(masked, sides).astype(np.float32)}
-        found.append(to_host(read(model, to_mesh(rows, mesh))).reshape(group, pieces, 3).sum(1)[: count - begin])
-    entropy, right, weight = np.concatenate(found).T
-    return {"cross_entropy": (entropy / weight).tolist(), "accuracy": (right / weight).tolist()}
+def by_window(scores: Scores, windows: Windows) -> dict[str, list[float]]:
+    """For each window the mean cross-entropy of its masked tokens, and the share guessed right."""
+    count = windows.masked.sum(1)
+    return {
+        "cross_entropy": (scores.entropy.sum(1) / count).tolist(),
+        "accuracy": (scores.right.sum(1) / count).tolist(),
+    }
 
 
-def _read(model: RoFormer, batch: Batch, config: RoFormerConfig) -> jax.Array:
-    """[B, 3]: each row's sums of cross-entropy, of right guesses and of weights."""
-    hidden = encode(model, batch["ids"], jnp.ones_like(batch["ids"]), config)
-    scores = logits(model, hidden, config)
-    entropy = jax.nn.logsumexp(scores, -1) - of_labels(scores, batch["labels"])
-    right = jnp.argmax(scores, -1) == batch["labels"]
-    return jnp.stack([jnp.sum(x * batch["weights"], 1) for x in (entropy, right, jnp.ones_like(entropy))], 1)
+def position_edges(short: int, long: int) -> list[int]:
+    """The bounds of bins of positions from 1 on, half an octave each from an eighth of the trained length; the trained
+    length and its powers of two are among them."""
+    made = short / 8 * 2 ** (np.arange(2 * np.ceil(np.log2(8 * long / short))) / 2)
+    return [1, *(int(x) for x in np.unique(np.round(made)) if 1 < x < long), long]
+
+
+def in_bins(values: np.ndarray, edges: list[int]) -> list[list[float]]:
+    """[W, bins]: sums of values [W, C] of windows whose first token is at position 1, over each bin of positions."""
+    last = np.clip(np.array(edges) - 1, 0, values.shape[1])
+    sums = np.pad(np.cumsum(values, 1, dtype=np.float64), ((0, 0), (1, 0)))[:, last]
+    return np.diff(sums, axis=1).round(4).tolist()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rope.experiments.positions_report import position_section
 from training.experiment.cells import Made
 from training.experiment.page import Section, Table
 from training.experiment.report import png, seeds_told, write_report
@@ -16,7 +17,8 @@ METRICS = {"cross_entropy": "Cross-entropy of the masked tokens, nats", "accurac
 
 
 def report(folder: Path, made: Made, positions: Sequence[str], note: str, settings: Mapping[str, Any]) -> str:
-    """lengths.csv, .json, .md, .png and report.html in `folder`, of the cells' files; returns the tables.
+    """lengths.csv, .json, .md, .png, positions.csv, .png and report.html in `folder`, of the cells' files; returns the
+    tables.
 
     positions: the encodings in order. note: a line on the data. settings: of the page.
     """
@@ -33,7 +35,7 @@ def report(folder: Path, made: Made, positions: Sequence[str], note: str, settin
         folder,
         "lengths",
         "Which positions read longer text than they were trained on?",
-        _sections(arrays),
+        [*_sections(arrays), position_section(folder, cells, *_ends(arrays["cross_entropy"]))],
         settings,
         lead=f"{len(cells)} models; intervals are of 95 %, by a bootstrap of seeds and windows.",
         columns=columns,
@@ -78,6 +80,12 @@ def gather(cells: Sequence[dict[str, Any]], metric: str) -> Figures:
             for length, found in by_length.items():
                 lists.setdefault((encoding, int(length)), []).append(found[metric])
     return {key: np.array(values) for key, values in lists.items()}
+
+
+def _ends(figures: Figures) -> tuple[int, int]:
+    """The trained length and the longest."""
+    lengths = [length for _, length in figures]
+    return min(lengths), max(lengths)
 
 
 def _axes(figures: Figures) -> tuple[list[str], list[int]]:

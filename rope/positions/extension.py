@@ -1,7 +1,8 @@
 """Positions beyond the trained length, without training.
 
-For rotary models all but ReRoPE change the frequencies alone (and YaRN the temperature of the scores); ReRoPE changes
-what the scores do with far keys: rope/positions/rerope.py. A table of learned positions is continued by its own rows.
+For rotary models all but ReRoPE change the frequencies alone (YaRN and LongRoPE the temperature of the scores too);
+ReRoPE changes what the scores do with far keys: rope/positions/rerope.py. A table of learned positions is continued by
+its own rows.
 """
 
 import math
@@ -14,9 +15,13 @@ import jax.numpy as jnp
 from rope.positions.angles import SINUSOIDAL, frequencies, schedule
 from rope.positions.rerope import LongRotation, long_rotation
 from rope.positions.rotary import Rotation, rotation
-from training.ranges import check_choices, check_ranges
+from training.ranges import check_choices, check_number, check_ranges
 
-Method = Literal["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky", "hierarchical"]
+Method = Literal[
+    "none", "linear", "ntk", "dynamic", "yarn", "dynamic-yarn", "longrope", "rerope", "leaky", "hierarchical"
+]
+BASED = ("ntk", "dynamic", "yarn", "dynamic-yarn")  # of frequencies that have a base
+BY_LENGTH = ("dynamic", "dynamic-yarn", "longrope")  # which turn a text by its own length
 
 
 def interpolated(theta: jax.Array, factor: float) -> jax.Array:
@@ -54,10 +59,16 @@ def dynamic_ntk(size: int, factor: float, length: int | jax.Array, trained: int,
 
 
 def yarn(
-    size: int, factor: float, trained: int, base: float = 10_000.0, fast: float = 32, slow: float = 1
+    size: int,
+    factor: float | jax.Array,
+    trained: int,
+    base: float = 10_000.0,
+    fast: float = 32,
+    slow: float = 1,
 ) -> jax.Array:
     """[F] of YaRN (Peng et al. 2023, arXiv 2309.00071, section 3.2): pairs that turn more than `fast` times over the
-    trained length are kept, those that turn less than `slow` times are interpolated, a ramp between them.
+    trained length are kept, those that turn less than `slow` times are interpolated, a ramp between them; of factors
+    [...] it is [..., F].
 
     Goes with `yarn_magnitude` for the rotation.
     Raises ValueError for a base of 1 or less, whose pairs do not slow down.
@@ -71,12 +82,31 @@ def yarn(
     first, last = max(math.floor(pair(fast)), 0), min(math.ceil(pair(slow)), size - 1)
     ramp = jnp.clip((jnp.arange(size // 2) - first) / max(last - first, 1e-3), 0, 1)
     theta = frequencies(size, f"{base:.17g}^-t")
+    if isinstance(factor, jax.Array):
+        factor = jnp.expand_dims(factor, -1)
+        ramp, theta = (jnp.expand_dims(x, range(factor.ndim - 1)) for x in (ramp, theta))
     return theta * (1 - ramp) + theta / factor * ramp
 
 
-def yarn_magnitude(factor: float) -> float:
+def yarn_magnitude(factor: float | jax.Array) -> float | jax.Array:
     """What queries and keys are both lengthened by: 0.1 ln(factor) + 1 (ibid., section 3.4)."""
+    if isinstance(factor, jax.Array):
+        return 0.1 * jnp.log(jnp.maximum(factor, 1)) + 1
     return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def times_longer(length: int | jax.Array, trained: int) -> float | jax.Array:
+    """Dynamic YaRN's factor (ibid., section 3.3): how many times longer than trained a text is, at least 1. A number of
+    one length, [...] of lengths [...]."""
+    if not isinstance(length, jax.Array):
+        return max(length, trained) / trained
+    return jnp.maximum(length, trained).astype(jnp.float32) / trained
+
+
+def longrope_magnitude(factor: float, trained: int) -> float:
+    """What queries and keys are both lengthened by with LongRoPE's factors, sqrt(1 + ln factor / ln trained): in short
+    texts too. It is Phi-3's (Abdin et al. 2024, arXiv 2404.14219), as transformers has it."""
+    return math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0
 
 
 def hierarchical(table: jax.Array, length: int, share: float = 0.4) -> jax.Array:
@@ -98,19 +128,32 @@ class Extension:
     """How a model trained on rows of `trained` positions reads longer ones."""
 
     method: Method = "none"
-    """Rotary: position interpolation (linear), a larger base (ntk; dynamic: as the length needs), YaRN, ReRoPE or leaky
-    ReRoPE. Learned: hierarchical."""
+    """Rotary: position interpolation (linear), a larger base (ntk; dynamic: as the length needs), YaRN (dynamic-yarn:
+    by the length itself), factors of each pair (longrope), ReRoPE or leaky ReRoPE. Learned: hierarchical."""
     factor: float = 1.0
     """linear, ntk, dynamic and yarn: how many times longer rows may be than the trained length, and 1 changes nothing
-    (dynamic: but for rows beyond it); leaky: the slope beyond the window is its inverse."""
+    (dynamic: but for rows beyond it); leaky: the slope beyond the window is its inverse; longrope: the temperature
+    alone."""
     trained: int = 512
-    """dynamic, yarn, rerope and leaky: positions of the rows that the model was trained on."""
+    """dynamic, yarn, dynamic-yarn, longrope, rerope and leaky: positions of the rows that the model was trained on."""
     window: int | None = None
     """rerope and leaky: the distance from which on distances no longer count in full; by default half of `trained`."""
+    long_factors: tuple[float, ...] = ()
+    """longrope: what the frequency of each pair is divided by, in texts longer than trained (arXiv 2402.13753)."""
+    short_factors: tuple[float, ...] = ()
+    """longrope: the same in others; by default 1."""
 
     def __post_init__(self):
         check_choices(self)
         check_ranges(self, factor=(1, 1e9), trained=1, window=1)
+        for name in ("long_factors", "short_factors"):
+            object.__setattr__(self, name, given := tuple(getattr(self, name)))  # JSON has lists
+            for value in given:
+                check_number(name, value, (1e-9, 1e9), whole=False)
+        if self.method == "longrope" and (not self.long_factors or self.trained < 2):
+            raise ValueError(
+                "extension longrope needs long_factors, one for each pair of a head, and trained of 2 or more"
+            )
 
     @property
     def span(self) -> int:
@@ -123,7 +166,7 @@ def extended_rotation(
 ) -> Rotation | LongRotation:
     """The rotation of positions [..., T] of texts of `length` for heads of `size`, for `rope.layers.attention`.
 
-    `length`, which `dynamic` alone asks for, is one for all or [..., T], that of each token's own text: then neither
+    `length`, for which those of BY_LENGTH ask, is one for all or [..., T], that of each token's own text: then neither
     padding nor what else lies in its row changes what a text becomes (rope.layers.masks.segment_lengths).
     Raises ValueError where the method wants a base and theta has none, and for `hierarchical`.
     """
@@ -137,27 +180,61 @@ def slowed_rotation(
     extension: Extension, positions: jax.Array, size: int, length: int | jax.Array, theta: str = SINUSOIDAL
 ) -> Rotation:
     """The same of the methods that are a matter of frequencies alone. Raises ValueError for the others too."""
+    slower, magnitude = slowed(extension, size, length, theta)
+    if slower.ndim == 1 and not isinstance(magnitude, jax.Array):
+        return rotation(positions, slower, magnitude=magnitude)
+    x = jnp.expand_dims(jnp.expand_dims(jnp.asarray(positions, jnp.float32), -1) * slower, -2)
+    by = jnp.expand_dims(jnp.asarray(magnitude, jnp.float32), (-1, -2))
+    by = jnp.expand_dims(by, range(x.ndim - by.ndim))
+    return Rotation(jnp.cos(x) * by, jnp.sin(x) * by)
+
+
+def slowed(
+    extension: Extension, size: int, length: int | jax.Array, theta: str = SINUSOIDAL
+) -> tuple[jax.Array, float | jax.Array]:
+    """Such a method's frequencies [F], and what queries and keys are lengthened by; of texts of several lengths [...],
+    by methods that ask for them, [..., F] and a number or [...]. Raises ValueError as `slowed_rotation`."""
     e, plain = extension, frequencies(size, theta)
     match e.method:
         case "linear":
-            return rotation(positions, interpolated(plain, e.factor))
+            return interpolated(plain, e.factor), 1.0
         case "ntk":
-            return rotation(positions, ntk_aware(size, e.factor, base_of(theta)))
+            return ntk_aware(size, e.factor, base_of(theta)), 1.0
         case "dynamic":
-            slower = dynamic_ntk(size, e.factor, length, e.trained, base_of(theta))
-            if slower.ndim == 1:
-                return rotation(positions, slower)
-            x = jnp.expand_dims(jnp.expand_dims(jnp.asarray(positions, jnp.float32), -1) * slower, -2)
-            return Rotation(jnp.cos(x), jnp.sin(x))
+            return dynamic_ntk(size, e.factor, length, e.trained, base_of(theta)), 1.0
         case "yarn":
-            return rotation(
-                positions, yarn(size, e.factor, e.trained, base_of(theta)), magnitude=yarn_magnitude(e.factor)
-            )
+            return yarn(size, e.factor, e.trained, base_of(theta)), yarn_magnitude(e.factor)
+        case "dynamic-yarn":
+            factor = times_longer(length, e.trained)
+            return yarn(size, factor, e.trained, base_of(theta)), yarn_magnitude(factor)
+        case "longrope":
+            return longrope(plain, length, e), longrope_magnitude(e.factor, e.trained)
         case "rerope" | "leaky":
             raise ValueError(f"{e.method} is no matter of frequencies alone")
         case "hierarchical":
             raise ValueError("hierarchical continues a table of learned positions: rotary ones have none")
-    return rotation(positions, plain)
+    return plain, 1.0
+
+
+def longrope(theta: jax.Array, length: int | jax.Array, extension: Extension) -> jax.Array:
+    """[F], or [..., F] of lengths [...]: each pair's frequency by its own factor (Ding et al. 2024, arXiv 2402.13753),
+    short or long as the text is. The paper's first positions that stay as they are have no place here, nor in Phi-3's.
+    Raises ValueError for factors of another number of pairs."""
+    e = extension
+    check_factors(e, 2 * len(theta))
+    long = theta / jnp.array(e.long_factors, jnp.float32)
+    short = theta / jnp.array(e.short_factors, jnp.float32) if e.short_factors else theta
+    if not isinstance(length, jax.Array):
+        return long if length > e.trained else short
+    long, short = (jnp.expand_dims(x, range(length.ndim)) for x in (long, short))
+    return jnp.where(jnp.expand_dims(length, -1) > e.trained, long, short)
+
+
+def check_factors(extension: Extension, size: int) -> None:
+    """Raises ValueError for LongRoPE's factors of another number of pairs than heads of `size` have."""
+    for name in ("long_factors", "short_factors"):
+        if (given := getattr(extension, name)) and 2 * len(given) != size:
+            raise ValueError(f"{name} are {len(given)}: a head of {size} has {size // 2} pairs")
 
 
 def base_of(theta: str) -> float:

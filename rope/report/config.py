@@ -1,10 +1,10 @@
 """What a report on encodings of positions is about."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from rope.positions.angles import SINUSOIDAL, schedule
-from rope.positions.extension import Extension, base_of
+from rope.positions.extension import BASED, Extension, base_of, check_factors
 from training.ranges import check_ranges
 
 Encoding = Literal["sinusoidal", "rotary", "axial", "mixed", "buckets", "golden", "sections", "spherical", "lie"]
@@ -61,5 +61,8 @@ class ReportConfig:
             raise ValueError(
                 "extension.method is hierarchical, which continues learned positions: the report is on rotary ones"
             )
-        if self.extension.method in ("ntk", "dynamic", "yarn"):
+        if self.extension.method in BASED:
             base_of(self.theta)
+        check_factors(self.extension, self.size)
+        if self.extension.long_factors:
+            replace(self.extension, method="longrope")  # which is compared then

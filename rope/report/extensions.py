@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from rope.positions import analysis
-from rope.positions.extension import Extension, Method, base_of, extended_rotation
+from rope.positions.extension import BASED, Extension, Method, base_of, extended_rotation
 from rope.report.config import ReportConfig
 from rope.report.plots import lines, panels
 from training.experiment.page import Section
@@ -14,11 +14,13 @@ from training.experiment.report import png
 
 def methods(c: ReportConfig) -> dict[str, Extension]:
     """Every extension that theta allows, at the config's factor, trained length and window."""
-    names: list[Method] = ["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky"]
+    names: list[Method] = ["none", "linear", "ntk", "dynamic", "yarn", "dynamic-yarn", "longrope", "rerope", "leaky"]
+    if not c.extension.long_factors:
+        names.remove("longrope")
     if not c.theta.endswith("^-t") or c.size == 2:
-        names = [name for name in names if name not in ("ntk", "dynamic", "yarn")]
+        names = [name for name in names if name not in BASED]
     elif base_of(c.theta) <= 1:
-        names.remove("yarn")  # its pairs must slow down
+        names = [name for name in names if "yarn" not in name]  # its pairs must slow down
     return {name: replace(c.extension, method=name) for name in names}
 
 

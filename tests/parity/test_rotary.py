@@ -20,7 +20,15 @@ from rope.layers.attention import attention
 from rope.layers.masks import Segments
 from rope.layers.primitives import rms_norm
 from rope.positions.angles import frequencies
-from rope.positions.extension import Extension, dynamic_ntk, extended_rotation, interpolated, yarn, yarn_magnitude
+from rope.positions.extension import (
+    Extension,
+    dynamic_ntk,
+    extended_rotation,
+    interpolated,
+    slowed,
+    yarn,
+    yarn_magnitude,
+)
 from rope.positions.rotary import rotate, rotation
 
 RANDOM = np.random.default_rng(5)
@@ -38,8 +46,9 @@ def close(found, wanted, tolerance: float = 1e-5) -> None:
 
 
 def scaled(kind: str, factor: float, trained: int) -> dict:
-    """How LlamaConfig says it: max_position_embeddings is the trained length, or with YaRN the longer one."""
-    if kind == "yarn":
+    """How LlamaConfig says it: max_position_embeddings is the trained length, or with YaRN and LongRoPE the longer
+    one."""
+    if kind in ("yarn", "longrope"):
         return {"longest": int(trained * factor), "factor": factor, "original_max_position_embeddings": trained}
     return {"longest": trained} | ({} if kind == "default" else {"factor": factor})
 
@@ -112,17 +121,58 @@ def test_frequencies(kind):
             np.testing.assert_allclose(found[1], wanted[1], rtol=1e-12, err_msg=where)
 
 
+def drawn_factors(size: int) -> dict[str, tuple[float, ...]]:
+    """One for each pair: what a search finds, and nothing of any formula."""
+    random = np.random.default_rng(size)
+    return {name: tuple(random.uniform(1, 40, size // 2).tolist()) for name in ("long_factors", "short_factors")}
+
+
+def theirs_by_factors(e: Extension) -> dict[str, list[float]]:
+    return {"long_factor": [*e.long_factors], "short_factor": [*e.short_factors]}
+
+
+def test_frequencies_by_longropes_factors():
+    for size, base, factor, trained in CASES:
+        e = Extension(method="longrope", factor=factor, trained=trained, **drawn_factors(size))
+        scaling = scaled("longrope", factor, trained) | theirs_by_factors(e)
+        about = config(size, rope_type="longrope", rope_theta=base, **scaling)
+        for length in (trained // 2, trained, trained + 1, 3 * trained):
+            wanted = ROPE_INIT_FUNCTIONS["longrope"](about, torch.device("cpu"), length)
+            found = slowed(e, size, length, f"{base}^-t")
+            of_texts = slowed(e, size, jnp.array([[length, 1]]), f"{base}^-t")[0]
+            where = f"{size=} {base=} {factor=} {trained=} {length=}"
+            np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5, err_msg=where)
+            np.testing.assert_allclose(of_texts[0, 0], wanted[0], rtol=1e-5, err_msg=where)
+            np.testing.assert_allclose(found[1], wanted[1], rtol=1e-12, err_msg=where)
+
+
+def test_dynamic_yarn_is_yarn_of_the_texts_own_length():
+    for size, base, _, trained in CASES:
+        e = Extension(method="dynamic-yarn", trained=trained)
+        lengths = [trained // 2, trained, trained + 1, 3 * trained, 17 * trained]
+        of_texts = slowed(e, size, jnp.array(lengths), f"{base}^-t")
+        for i, length in enumerate(lengths):
+            wanted = theirs("yarn", size, base, max(length / trained, 1.0), trained, length)
+            found = slowed(e, size, length, f"{base}^-t")
+            where = f"{size=} {base=} {trained=} {length=}"
+            for ours, rtol in ((found, 1e-12), ((of_texts[0][i], of_texts[1][i]), 1e-6)):
+                np.testing.assert_allclose(ours[0], wanted[0], rtol=1e-5, err_msg=where)
+                np.testing.assert_allclose(ours[1], wanted[1], rtol=rtol, err_msg=where)
+
+
 SCALINGS = {
     "default": Extension(trained=16),
     "linear": Extension(method="linear", factor=4, trained=16),
     "dynamic": Extension(method="dynamic", factor=4, trained=16),
     "yarn": Extension(method="yarn", factor=4, trained=16),
+    "longrope": Extension(method="longrope", factor=4, trained=16, **drawn_factors(8)),
 }
 
 
 def llama(kind: str) -> tuple[LlamaConfig, Extension]:
     e = SCALINGS[kind]
-    about = config(8, rope_type=kind, **scaled(kind, e.factor, e.trained))
+    factors = theirs_by_factors(e) if kind == "longrope" else {}
+    about = config(8, rope_type=kind, **scaled(kind, e.factor, e.trained), **factors)
     about._attn_implementation = "eager"
     return about, e
 

@@ -24,18 +24,26 @@ class Estimate(NamedTuple):
         return mean if np.isnan(self.low) else f"{mean} [{low}, {high}]"
 
 
-def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
+def estimate(values: np.ndarray, seed: int = 0, counts: np.ndarray | None = None) -> Estimate:
     """Of values [seeds, examples], by a bootstrap of both:
     resampled seeds, and examples that are the same for all seeds.
 
     Of differences between two methods, seed by seed and example by example, it keeps each pair together. Where a seed
-    has one number, values are [seeds, 1].
+    has one number, values are [seeds, 1]. counts [examples]: values are sums over so many things of each example, and
+    the mean is that of the things; NaN where there are none.
     """
     rng = np.random.default_rng(seed)
     # How often each seed and each example is drawn is all that a resample's mean needs.
     seeds, examples = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in values.shape)
-    low, high = np.percentile(np.einsum("rs,se,re->r", seeds, values, examples, optimize=True), BOUNDS)
-    return Estimate(float(values.mean()), float(low), float(high))
+    means = np.einsum("rs,se,re->r", seeds, values, examples, optimize=True)
+    mean = values.mean()
+    if counts is not None:
+        if not counts.any():
+            return Estimate(np.nan, np.nan, np.nan)
+        size = examples @ counts
+        means, mean = means[size > 0] / size[size > 0], mean / counts.mean()
+    low, high = np.percentile(means, BOUNDS)
+    return Estimate(float(mean), float(low), float(high))
 
 
 def over_seeds(runs: Runs) -> np.ndarray:

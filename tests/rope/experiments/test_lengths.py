@@ -53,9 +53,13 @@ def made_rows(length: int) -> Rows:
 
 def config(folder, **changed) -> LengthsConfig:
     basis = LengthsConfig(
-        folder=str(folder), lengths=(16, 32), preset="tiny", positions=("rotary", "learned"), extensions=("yarn",)
+        folder=str(folder),
+        lengths=(16, 32),
+        preset="tiny",
+        positions=("rotary", "learned"),
+        extensions=("yarn", "longrope"),
     )
-    return replace(basis, seeds=1, windows=5, steps=3, batch_size=8, **changed)
+    return replace(basis, seeds=1, windows=5, search_windows=2, steps=3, batch_size=8, **changed)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,7 +89,11 @@ def test_the_report_is_of_the_cells(finished):
     folder, (_, told) = finished  # and nothing of the trainings
     cells = [json.loads(path.read_bytes()) for path in sorted((folder / "cells").iterdir())]
     assert [(c["encoding"], c["seed"]) for c in cells] == [(e, s) for e in ("learned", "rotary") for s in (0,)]
-    assert {*cells[0]["scores"]} == {"learned, hierarchical"} and {*cells[1]["scores"]} == {"rotary", "rotary, yarn"}
+    assert {*cells[0]["scores"]} == {"learned, hierarchical"} and {*cells[1]["scores"]} == {
+        "rotary",
+        "rotary, yarn",
+        "rotary, longrope",
+    }
     # Of the trained length an extension by 1 changes nothing.
     for cell in cells[1:]:
         plain, yarn = (cell["scores"][name]["16"]["cross_entropy"] for name in ("rotary", "rotary, yarn"))
@@ -94,8 +102,8 @@ def test_the_report_is_of_the_cells(finished):
     assert f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]" in (folder / "lengths.md").read_text()
     assert (folder / "lengths.md").read_text() + f"\n{folder / 'report.html'}: the same with pictures" == told
     rows = json.loads((folder / "lengths.json").read_bytes())["rows"]
-    assert len(rows) == 2 * 3 * 2 and (folder / "lengths.png").read_bytes().startswith(b"\x89PNG")
-    assert (folder / "report.html").read_text("utf-8").count('class="left">rotary, yarn</td>') == 3
+    assert len(rows) == 2 * 4 * 2 and (folder / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text("utf-8").count('class="left">rotary, yarn</td>') == 4
     assert len((folder / "lengths.csv").read_text().splitlines()) == 1 + len(rows)
 
 

@@ -114,6 +114,7 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows]) -> None:
     folder, mesh, short = disk_path(config.folder, "--folder"), make_mesh(config.mesh), config.lengths[0]
     rows, long_rows = rows_of(short), rows_of(config.lengths[-1])
     windows = cut_windows(long_rows, config)
+    searched = cut_search_windows(long_rows, config)
     note = (
         f"{len(windows.labels)} held-out windows of {windows.labels.shape[1]:,} tokens, {windows.masked.sum():,} masked"
     )
@@ -133,7 +134,7 @@ def lengths(config: LengthsConfig, rows_of: Callable[[int], Rows]) -> None:
             by_length: dict[str, dict[str, Any]] = {}
             by_position: dict[str, Any] = {}
             with jax.set_mesh(mesh):
-                search = partial(search_factors, model, made, long_rows, config, folder / "factors" / str(seed), mesh)
+                search = partial(search_factors, model, made, searched, config, folder / "factors" / str(seed), mesh)
                 for name, length, continued in continuations(made, config, search):
                     found = score(reader(continued), model, windows, config.lengths[-1] // length, mesh)
                     by_length.setdefault(name, {})[str(length)] = by_window(found, windows)
@@ -164,22 +165,32 @@ def cut_windows(rows: Rows, config: LengthsConfig) -> Windows:
     return mask_windows(spread, config.lengths[0], rows.vocabulary)
 
 
+def cut_search_windows(rows: Rows, config: LengthsConfig) -> Windows | None:
+    """What longrope's factors are searched for by, where they are: training documents, so that what is scored stays
+    unseen."""
+    if "longrope" not in config.extensions or "rotary" not in config.positions or len(config.lengths) == 1:
+        return None
+    count = config.search_windows
+    trained = islice(rows.train(batch_size=1, seed=0, start_step=0, share=WHOLE), TRIED * count)
+    if not (found := [*islice(full_rows(trained), count)]):
+        raise DataError(
+            f"no training document has {rows.length} tokens: give shorter --lengths, or --extensions without longrope"
+        )
+    return mask_windows(np.stack(found), config.lengths[0], rows.vocabulary)
+
+
 def search_factors(
     model: RoFormer,
     config: RoFormerConfig,
-    rows: Rows,
+    windows: Windows | None,
     experiment: LengthsConfig,
     folder: Path,
     mesh: jax.sharding.Mesh,
     length: int,
 ) -> tuple[float, ...]:
-    """LongRoPE's factors for a trained model's rows of `length`: by windows of training documents, so that what is
-    scored stays unseen. Kept, and gone on with, in `folder`."""
-    short, long, count = experiment.lengths[0], experiment.lengths[-1], experiment.search_windows
-    trained = islice(rows.train(batch_size=1, seed=0, start_step=0, share=WHOLE), TRIED * count)
-    if not (found := [*islice(full_rows(trained), count)]):
-        raise DataError(f"no training document has {long} tokens: give shorter --lengths, or --extensions but longrope")
-    windows = mask_windows(np.stack(found), short, rows.vocabulary)
+    """LongRoPE's factors for a trained model's rows of `length`. Kept, and gone on with, in `folder`."""
+    assert windows is not None  # where longrope is wanted
+    short, long = experiment.lengths[0], experiment.lengths[-1]
     factor, theta = length / short, frequencies(config.head_size, config.theta)
     read = reader(config, longrope_magnitude(factor, short))
 

@@ -171,7 +171,7 @@ def cut_search_windows(rows: Rows, config: LengthsConfig) -> Windows | None:
     if "longrope" not in config.extensions or "rotary" not in config.positions or len(config.lengths) == 1:
         return None
     count = config.search_windows
-    trained = islice(rows.train(batch_size=1, seed=0, start_step=0, share=WHOLE), TRIED * count)
+    trained = islice(rows.train(batch_size=TRIED, seed=0, start_step=0, share=WHOLE), count)
     if not (found := [*islice(full_rows(trained), count)]):
         raise DataError(
             f"no training document has {rows.length} tokens: give shorter --lengths, or --extensions without longrope"

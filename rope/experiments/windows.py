@@ -41,10 +41,11 @@ class Scores(NamedTuple):
 
 
 def full_rows(batches: Iterable[HostBatch]) -> Iterator[np.ndarray]:
-    """The ids [T] of the rows, given one a batch, that one document fills."""
+    """The ids [T] of the rows that one document fills."""
     for batch in batches:
-        if (batch["segments"][0] == 1).all():
-            yield batch["ids"][0]
+        for ids, segments in zip(batch["ids"], batch["segments"], strict=True):
+            if (segments == 1).all():
+                yield ids
 
 
 def mask_windows(rows: np.ndarray, short: int, vocabulary: Vocabulary) -> Windows:

@@ -21,7 +21,7 @@ from rope.encoder.roformer import (
     pool,
 )
 from rope.layers.masks import unilm_mask
-from rope.positions.extension import Extension
+from rope.positions.extension import Extension, extended_rotation
 
 CONFIG = RoFormerConfig(
     vocabulary=48, width=32, embedding=16, feed_forward=64, heads=4, layers=3, max_positions=16, dropout=0.0
@@ -57,15 +57,26 @@ def test_packed_rows_are_as_if_alone(models, positions):
     np.testing.assert_array_equal(run(model, changed, segments)[0][:, :9], packed[0][:, :9])
 
 
-@pytest.mark.parametrize("method", ["dynamic", "ntk", "yarn", "rerope", "leaky"])
+@pytest.mark.parametrize("method", ["dynamic", "ntk", "yarn", "dynamic-yarn", "longrope", "rerope", "leaky"])
 def test_an_extension_reads_a_text_alike_in_any_row(models, method):
     """Shorter and longer than what was trained, beside another and with padding."""
-    config = replace(CONFIG, extension=Extension(method=method, factor=2.0, trained=4))
+    config = replace(
+        CONFIG, extension=Extension(method=method, factor=2.0, trained=4, long_factors=(1.0, 1.5, 2.0, 4.0))
+    )
     segments, run = np.array([[1] * 3 + [2] * 7 + [0] * 2]), jax.jit(partial(encode, config=config))
     packed = run(models["rotary"], IDS[:1], segments)
     for first, end in ((0, 3), (3, 10)):
         alone = run(models["rotary"], IDS[:1, first:end], ONE[:1, first:end])
         np.testing.assert_allclose(packed[:, first:end], alone, atol=2e-5)
+
+
+def test_a_rotation_may_be_given_instead_of_the_configs(models):
+    e, places = Extension(method="linear", factor=2.0), jnp.arange(12)
+    run = jax.jit(partial(encode, config=CONFIG))
+    wanted = jax.jit(partial(encode, config=replace(CONFIG, extension=e)))(models["rotary"], IDS, ONE)
+    by = extended_rotation(e, places, CONFIG.head_size, 12)
+    np.testing.assert_allclose(run(models["rotary"], IDS, ONE, rotation=by), wanted, atol=1e-5)
+    assert np.abs(run(models["rotary"], IDS, ONE) - wanted).max() > 1e-3
 
 
 @pytest.mark.parametrize("positions", get_args(Positions))

@@ -13,6 +13,7 @@ from rope.encoder.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe_
 from rope.experiments import lengths as lengths_module
 from rope.experiments.lengths import LengthsConfig, cut_windows, lengths
 from rope.experiments.lengths_report import gather
+from rope.experiments.positions_report import gather_bins, merged, perplexities, times
 from tests.listening import listening
 from tests.rope.encoder.random_encoder import one_layer_preset
 from training.experiment.statistics import estimate
@@ -105,6 +106,40 @@ def test_the_report_is_of_the_cells(finished):
     assert len(rows) == 2 * 4 * 2 and (folder / "lengths.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "report.html").read_text("utf-8").count('class="left">rotary, yarn</td>') == 4
     assert len((folder / "lengths.csv").read_text().splitlines()) == 1 + len(rows)
+
+
+def test_perplexity_by_position_is_of_the_same_tokens(finished):
+    folder, _ = finished
+    learned, rotary = (json.loads(path.read_bytes()) for path in sorted((folder / "cells").iterdir()))
+    about, scores = rotary["positions"], rotary["scores"]
+    assert about["edges"] == [1, 2, 3, 4, 6, 8, 11, 16, 23, 32] and np.sum(about["counts"]) == 30
+    for name, by_length in about["entropy"].items():
+        assert {*by_length} == {"16", "32"}
+        for length, entropy in by_length.items():
+            means = np.sum(entropy, 1) / np.sum(about["counts"], 1)
+            np.testing.assert_allclose(means, scores[name][length]["cross_entropy"], rtol=1e-3)
+    # Twice the octaves' sums of differences are what the table by length has.
+    octaves = merged(gather_bins([rotary]), [1, 16, 32])
+    found = times(octaves, "rotary, yarn")
+    differences = np.array(about["entropy"]["rotary, yarn"]["32"]) - np.array(about["entropy"]["rotary"]["16"])
+    counts = np.array(about["counts"])
+    for bound, one in zip((slice(None, 7), slice(7, None)), found, strict=True):
+        assert np.log(one.mean) == pytest.approx(differences[:, bound].sum() / counts[:, bound].sum())
+        assert one.low <= one.mean <= one.high
+    assert f"| rotary, yarn | {found[0].text(3)} | {found[1].text(3)} |" in (folder / "lengths.md").read_text()
+    lines = (folder / "positions.csv").read_text().splitlines()
+    assert lines[0].startswith("encoding,first,last,perplexity,low,high,times") and len(lines) == 1 + 9 * 4
+    whole = merged(gather_bins([learned]), [1, 32])
+    mean = np.sum(learned["positions"]["entropy"]["learned, hierarchical"]["32"]) / 30
+    assert perplexities(whole, "learned, hierarchical")[0].mean == pytest.approx(np.exp(mean))
+    assert (folder / "positions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_factors_are_searched_for_once_a_length(finished):
+    folder, _ = finished
+    tried = json.loads((folder / "factors" / "0" / "32.json").read_bytes())["tried"]
+    assert len({*(len(x["factors"]) for x in tried)}) == 1 and min(x["loss"] for x in tried) < tried[0]["loss"]
+    assert [path.name for path in (folder / "factors" / "0").iterdir()] == ["32.json"]
 
 
 def test_the_same_command_does_nothing_again_and_more_seeds_go_on(finished, monkeypatch, said):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rope.encoder.roformer import RoFormerConfig
 from rope.positions.angles import frequencies
 from rope.positions.extension import (
     Extension,
@@ -15,6 +16,7 @@ from rope.positions.extension import (
     hierarchical,
     interpolated,
     ntk_aware,
+    slowed,
     slowed_rotation,
     yarn,
     yarn_magnitude,
@@ -69,10 +71,65 @@ def test_dynamic_by_the_length_of_each_text(size):
         np.testing.assert_allclose(found.sin[at][0], alone.sin[0, 0], atol=2e-5)
 
 
-@pytest.mark.parametrize("method", ["none", "linear", "ntk", "dynamic", "yarn", "rerope", "leaky"])
+FACTORS_OF_16 = tuple(np.linspace(1, 9, 8).tolist())
+
+
+@pytest.mark.parametrize("method", ["dynamic-yarn", "longrope"])
+def test_a_text_is_turned_by_its_own_length(method):
+    """Beside others as alone, in frequencies and magnitude."""
+    e = Extension(method=method, factor=3, trained=32, long_factors=FACTORS_OF_16, short_factors=FACTORS_OF_16[::-1])
+    lengths, positions = np.array([[5, 5, 40], [130, 31, 33]]), np.array([[0, 4, 39], [129, 3, 31]])
+    found = extended_rotation(e, jnp.asarray(positions), 16, jnp.asarray(lengths))
+    assert found.cos.shape == (2, 3, 1, 8)
+    for at in np.ndindex(2, 3):
+        alone = extended_rotation(e, jnp.asarray(positions[at])[None], 16, int(lengths[at]))
+        for ours, wanted in zip(found, alone, strict=True):
+            np.testing.assert_allclose(ours[at], wanted[0], atol=2e-5)
+    # What a text is divided by: of short texts YaRN's factor is 1, LongRoPE has factors of its own.
+    short, long = (slowed(e, 16, length)[0] for length in (32, 33))
+    ratio = np.asarray(frequencies(16) / short), np.asarray(frequencies(16) / long)
+    wanted = (FACTORS_OF_16[::-1], FACTORS_OF_16) if method == "longrope" else (np.ones(8), ratio[1])
+    np.testing.assert_allclose(ratio, wanted, rtol=1e-5)
+    assert ratio[1][-1] == pytest.approx(9 if method == "longrope" else 33 / 32)
+
+
+def test_longropes_short_texts_are_as_trained_unless_told():
+    e = Extension(method="longrope", factor=4, trained=16, long_factors=[2.0] * 4)
+    assert e.long_factors == (2.0,) * 4 and e == Extension(**vars(e))  # lists, as JSON has them
+    np.testing.assert_array_equal(slowed(e, 8, 16)[0], frequencies(8))
+    np.testing.assert_array_equal(slowed(e, 8, 17)[0], frequencies(8) / 2)
+    assert slowed(e, 8, 16)[1] == slowed(e, 8, 17)[1] == pytest.approx(1.5**0.5)  # ln 4 / ln 16 is a half
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        (lambda: Extension(method="longrope"), "needs long_factors, one for each pair"),
+        (lambda: Extension(method="longrope", trained=1, long_factors=(1.0,)), "trained of 2 or more"),
+        (lambda: Extension(long_factors=(1.0, 0.0)), "long_factors is 0.0: it must be at least"),
+        (lambda: Extension(short_factors=(float("nan"),)), "short_factors is nan"),
+        (
+            lambda: slowed(Extension(method="longrope", long_factors=(1.0,) * 3), 8, 4),
+            "long_factors are 3: a head of 8 has 4 pairs",
+        ),
+        (
+            lambda: RoFormerConfig(extension=Extension(method="longrope", long_factors=(1.0,) * 3)),
+            "long_factors are 3: a head of 64 has 32 pairs",
+        ),
+    ],
+)
+def test_factors_that_cannot_be(of, message):
+    with pytest.raises(ValueError, match=message):
+        of()
+
+
+@pytest.mark.parametrize(
+    "method", ["none", "linear", "ntk", "dynamic", "yarn", "dynamic-yarn", "longrope", "rerope", "leaky"]
+)
 def test_a_factor_of_one_is_no_extension(method):
     places = jnp.arange(40)
-    by = extended_rotation(Extension(method=method, trained=64, window=50), places, 16, 40)
+    e = Extension(method=method, trained=64, window=50, long_factors=(1.0,) * 8)
+    by = extended_rotation(e, places, 16, 40)
     by = by.near if isinstance(by, LongRotation) else by
     for ours, plain in zip(by, rotation(places, frequencies(16)), strict=True):
         np.testing.assert_allclose(ours, plain, atol=2e-5)

@@ -16,13 +16,19 @@ from rope.positions.angles import axial_frequencies, frequencies
 from rope.positions.extension import Extension, extended_rotation
 from rope.positions.sinusoidal import sinusoidal
 from rope.report import extensions, images, laws, rows
+from rope.report.extensions import extensions, methods
 from rope.report.report import SECTIONS, ReportConfig, position_report
 from tests.listening import listening
 from training.experiment.page import Section, number, page
 from training.files.atomic import atomic_write
 
 SMALL = ReportConfig(
-    size=8, length=48, side=3, max_distance=20, buckets=8, extension=Extension(factor=4, trained=12, window=6)
+    size=8,
+    length=48,
+    side=3,
+    max_distance=20,
+    buckets=8,
+    extension=Extension(factor=4, trained=12, window=6),
 )
 
 
@@ -85,6 +91,15 @@ def test_pictures_are_in_the_page_and_beside_it(made):
     assert {file.name for file in path.parent.iterdir()} == names
 
 
+def test_factors_of_longrope_are_compared_where_they_are_given():
+    given = replace(SMALL, extension=replace(SMALL.extension, long_factors=(1, 2, 2, 6)))
+    assert {*methods(given)} - {*methods(SMALL)} == {"longrope"}
+    figures = extensions(given).figures
+    assert figures["last pair, longrope"] == pytest.approx(1 / 6) and figures["first pair, longrope"] == pytest.approx(
+        1
+    )
+
+
 def test_figures_are_those_of_the_functions(made):
     figures, k, theta = made[2]["figures"], np.arange(1, 48), frequencies(8)
     code = analysis.gram(sinusoidal(jnp.arange(48), theta))
@@ -119,7 +134,14 @@ def test_what_is_said_and_shown_is_in_the_page(made):
     for section in figures["figures"].values():
         for name, value in section.items():
             assert name in text and number(value) in text
-    assert figures["config"]["extension"] == {"method": "none", "factor": 4, "trained": 12, "window": 6}
+    assert figures["config"]["extension"] == {
+        "method": "none",
+        "factor": 4,
+        "trained": 12,
+        "window": 6,
+        "long_factors": [],
+        "short_factors": [],
+    }
 
 
 def test_only_what_is_asked_for_is_reported(tmp_path):
@@ -188,6 +210,7 @@ def test_texts_are_escaped():
         ({"buckets": 30}, "buckets must be a multiple of 4"),
         ({"max_distance": 4}, "the distance more than half of them"),
         ({"theta": "t", "extension": Extension(method="ntk")}, "a larger base needs frequencies like"),
+        ({"extension": Extension(long_factors=(1, 2))}, "long_factors are 2: a head of 8 has 4 pairs"),
     ],
 )
 def test_what_cannot_be_is_one_line(change, message):

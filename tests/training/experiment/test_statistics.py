@@ -35,6 +35,20 @@ def test_seeds_that_differ_alone_make_it_as_wide_as_they_are():
     assert estimate(np.repeat([[0.0], [3.0]], 400, axis=1)) == pytest.approx((1.5, 0, 3))
 
 
+def test_sums_over_so_many_things_each_have_the_mean_of_the_things():
+    random = np.random.default_rng(0)
+    counts = random.integers(0, 5, 400)
+    things = random.normal(1, 1, counts.sum())
+    sums = np.add.reduceat(np.append(things, 0), np.cumsum(counts) - counts) * (counts > 0)
+    mean, low, high = estimate(sums[None], counts=counts)
+    assert mean == pytest.approx(things.mean()) and (high - low) / 2 == pytest.approx(
+        1.96 / len(things) ** 0.5, rel=0.15
+    )
+    of_one_each = random.normal(0, 1, (3, 50))
+    assert estimate(of_one_each, counts=np.ones(50)) == pytest.approx(estimate(of_one_each))
+    assert np.isnan(estimate(np.zeros((2, 9)), counts=np.zeros(9))).all()
+
+
 def test_a_few_runs_have_students_interval():
     assert estimate_runs([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
     assert estimate_runs([0.5]).text(2) == "0.50" and estimate_runs([0.5, 0.5]).text(2) == "0.50 [0.50, 0.50]"

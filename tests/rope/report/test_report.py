@@ -16,7 +16,6 @@ from rope.positions.angles import axial_frequencies, frequencies
 from rope.positions.extension import Extension, extended_rotation
 from rope.positions.sinusoidal import sinusoidal
 from rope.report import extensions, images, laws, rows
-from rope.report.extensions import extensions, methods
 from rope.report.report import SECTIONS, ReportConfig, position_report
 from tests.listening import listening
 from training.experiment.page import Section, number, page
@@ -93,8 +92,8 @@ def test_pictures_are_in_the_page_and_beside_it(made):
 
 def test_factors_of_longrope_are_compared_where_they_are_given():
     given = replace(SMALL, extension=replace(SMALL.extension, long_factors=(1, 2, 2, 6)))
-    assert {*methods(given)} - {*methods(SMALL)} == {"longrope"}
-    figures = extensions(given).figures
+    assert {*extensions.methods(given)} - {*extensions.methods(SMALL)} == {"longrope"}
+    figures = extensions.extensions(given).figures
     assert figures["last pair, longrope"] == pytest.approx(1 / 6) and figures["first pair, longrope"] == pytest.approx(
         1
     )
@@ -151,10 +150,10 @@ def test_only_what_is_asked_for_is_reported(tmp_path):
     assert list(figures) == ["buckets"]
 
 
-@pytest.mark.parametrize("method", ["linear", "ntk", "dynamic", "yarn", "rerope", "leaky"])
+@pytest.mark.parametrize("method", ["linear", "ntk", "dynamic", "yarn", "dynamic-yarn", "longrope", "rerope", "leaky"])
 def test_the_code_of_every_extension_follows_its_formula(method, monkeypatch):
     monkeypatch.setattr(rows, "png", lambda figure: b"")
-    c = replace(SMALL, extension=replace(SMALL.extension, method=method))
+    c = replace(SMALL, extension=replace(SMALL.extension, method=method, long_factors=(1, 2, 2, 6)))
     figures = rows.rotary_scores(c).figures
     assert figures["code against formula, largest"] < 1e-5 * figures["largest score"]
     theta, factor = extensions.turning(c.extension, c)

@@ -72,7 +72,6 @@ def _perplexity(sums: np.ndarray, counts: np.ndarray) -> Estimate:
 def position_section(folder: Path, cells: Sequence[Mapping[str, Any]], trained: int, long: int) -> Section:
     """The section; `positions.csv` in `folder` has its rows."""
     bins = gather_bins(cells)
-    kept = bins.counts.sum(0) > 0
     found = {name: (perplexities(bins, name), times(bins, name)) for name in bins.long}
     rows = [
         (name, first, last - 1, *one, *other)
@@ -90,8 +89,9 @@ def position_section(folder: Path, cells: Sequence[Mapping[str, Any]], trained: 
         "Perplexity by position",
         says=f"Of the masked tokens of rows of {long:,} by their position, and over that of the same tokens in rows of "
         f"{trained}. The encoder reads both ways: a token in the middle has keys half a row away, the "
-        "first and the last a whole one. Bands: 95 % over seeds and windows.",
-        picture=_picture(bins, found, kept, trained),
+        "first and the last a whole one. Bands: 95 % over seeds and windows; of perplexities, which differ most by "
+        "what the tokens are, for one model alone.",
+        picture=_picture(bins, trained),
         table=Table(
             ["positions", *heads],
             table,
@@ -101,37 +101,55 @@ def position_section(folder: Path, cells: Sequence[Mapping[str, Any]], trained: 
     )
 
 
-def _picture(
-    bins: Bins, found: Mapping[str, tuple[list[Estimate], list[Estimate]]], kept: np.ndarray, trained: int
-) -> bytes:
+def _picture(bins: Bins, trained: int) -> bytes:
     """Encodings above, what continues the rotary one below."""
     from matplotlib.figure import Figure
 
-    continued = [name for name in found if name.startswith("rotary,")]
-    groups = [("encodings", [name for name in found if name not in continued])]
+    # Of few positions there are few tokens.
+    first = [int(bins.edges[np.searchsorted(bins.edges, trained / part)]) for part in (4, 2)]
+    bins = merged(bins, [*dict.fromkeys([1, *first]), *(int(x) for x in bins.edges if x >= trained)])
+    continued = [name for name in bins.long if name.startswith("rotary,")]
+    groups = [("encodings", [name for name in bins.long if name not in continued])]
     if continued:
-        plain = [name for name in ("rotary",) if name in found]
+        plain = [name for name in ("rotary",) if name in bins.long]
         groups = [*(groups if len(groups[0][1]) > 1 else []), ("rotary, continued", [*plain, *continued])]
     figure = Figure(figsize=(12.4, 4.6 * len(groups)), layout="constrained")
-    for (title, names), axes in zip(groups, figure.subplots(len(groups), 2, squeeze=False), strict=True):
-        for which, axis in enumerate(axes):
-            _curves(axis, bins.edges, {name: found[name][which] for name in names}, kept)
-            axis.axvline(trained, color="0.4", linestyle=":", linewidth=1.2)
-            axis.set(title=title, xlabel=f"position (trained up to {trained}, dotted)")
-        axes[0].set(ylabel="perplexity of masked tokens", yscale="log")
-        axes[1].set(ylabel="times that in rows as trained", yscale="log")
-        axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    for (title, names), (left, right) in zip(groups, figure.subplots(len(groups), 2, squeeze=False), strict=True):
+        found = {name: (perplexities(bins, name), times(bins, name)) for name in names}
+        if names[0] == "rotary":  # one model, whose rows as trained all are compared with
+            short = perplexities(bins._replace(long=bins.short), names[0])
+            _curve(left, bins, short, band=True, color="black", label=f"in rows of {trained}")
+        for number, (name, (long, over)) in enumerate(found.items()):
+            look = {"color": f"C{number}", "linestyle": "--" if number > 4 else "-", "label": name}
+            _curve(left, bins, long, band=False, **look)
+            _curve(right, bins, over, band=True, **look)
+        right.axhline(1, color="black", linewidth=1)
+        left.set(title=title, ylabel="perplexity of masked tokens")
+        right.set(title=title, ylabel=f"times that in rows of {trained}")
+        left.legend(fontsize=8, loc="center right", bbox_to_anchor=(-0.15, 0.5))
+        for axes in (left, right):
+            _scales(axes, trained)
     return png(figure)
 
 
-def _curves(axes: "Axes", edges: np.ndarray, curves: Mapping[str, list[Estimate]], kept: np.ndarray) -> None:
-    from matplotlib.ticker import ScalarFormatter
+def _curve(axes: "Axes", bins: Bins, found: Sequence[Estimate], *, band: bool, **look: Any) -> None:
+    kept = bins.counts.sum(0) > 0
+    middles = np.sqrt(bins.edges[:-1] * bins.edges[1:])[kept]
+    mean, low, high = np.array(found)[kept].T
+    axes.plot(middles, mean, marker="o", markersize=3, lw=1.4, **look)
+    if band:
+        axes.fill_between(middles, low, high, color=look["color"], alpha=0.12, lw=0)
 
-    middles = np.sqrt(edges[:-1] * edges[1:])[kept]
-    for number, (name, found) in enumerate(curves.items()):
-        mean, low, high = np.array(found)[kept].T
-        line = axes.plot(middles, mean, "--" if number > 4 else "-", marker="o", markersize=3, lw=1.4, label=name)
-        axes.fill_between(middles, low, high, color=line[0].get_color(), alpha=0.1, lw=0)
+
+def _scales(axes: "Axes", trained: int) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axes.axvline(trained, color="0.4", linestyle=":", linewidth=1.2)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_locator(LogLocator(2, subs=(1, 1.25, 1.5, 1.75)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel=f"position (trained up to {trained}, dotted)")
     axes.grid(alpha=0.3)

@@ -20,15 +20,7 @@ from rope.layers.primitives import Linear, Norm, init_linear, init_norm, layer_n
 from rope.layers.transformer import STD, Block, TransformerConfig, init_blocks, run_blocks
 from rope.positions.angles import SINUSOIDAL, Layout, frequencies, rows_of, schedule
 from rope.positions.buckets import RelativeBias
-from rope.positions.extension import (
-    BASED,
-    BY_LENGTH,
-    Extension,
-    base_of,
-    check_factors,
-    extended_rotation,
-    hierarchical,
-)
+from rope.positions.extension import BY_LENGTH, Extension, check_fits, extended_rotation, hierarchical
 from rope.positions.rerope import LongRotation
 from rope.positions.rotary import Rotation
 from rope.positions.sinusoidal import sinusoidal
@@ -73,9 +65,7 @@ class RoFormerConfig(TransformerConfig):
         wanted = "learned" if self.extension.method == "hierarchical" else "rotary"
         if self.extension.method != "none" and self.positions != wanted:
             raise ValueError(f"positions are {self.positions}: extension {self.extension.method} is for {wanted} ones")
-        if self.extension.method in BASED:
-            base_of(self.theta)
-        check_factors(self.extension, self.head_size)
+        check_fits(self.extension, self.head_size, self.theta)
 
     @property
     def embedding_width(self) -> int:

@@ -221,7 +221,7 @@ def longrope(theta: jax.Array, length: int | jax.Array, extension: Extension) ->
     short or long as the text is. The paper's first positions that stay as they are have no place here, nor in Phi-3's.
     Raises ValueError for factors of another number of pairs."""
     e = extension
-    check_factors(e, 2 * len(theta))
+    _check_factors(e, 2 * len(theta))
     long = theta / jnp.array(e.long_factors, jnp.float32)
     short = theta / jnp.array(e.short_factors, jnp.float32) if e.short_factors else theta
     if not isinstance(length, jax.Array):
@@ -230,8 +230,15 @@ def longrope(theta: jax.Array, length: int | jax.Array, extension: Extension) ->
     return jnp.where(jnp.expand_dims(length, -1) > e.trained, long, short)
 
 
-def check_factors(extension: Extension, size: int) -> None:
-    """Raises ValueError for LongRoPE's factors of another number of pairs than heads of `size` have."""
+def check_fits(extension: Extension, size: int, theta: str) -> None:
+    """Raises ValueError where the method wants a base and theta has none, and for LongRoPE's factors of another number
+    of pairs than heads of `size` have."""
+    if extension.method in BASED:
+        base_of(theta)
+    _check_factors(extension, size)
+
+
+def _check_factors(extension: Extension, size: int) -> None:
     for name in ("long_factors", "short_factors"):
         if (given := getattr(extension, name)) and 2 * len(given) != size:
             raise ValueError(f"{name} are {len(given)}: a head of {size} has {size // 2} pairs")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from rope.positions.angles import SINUSOIDAL, schedule
-from rope.positions.extension import BASED, Extension, base_of, check_factors
+from rope.positions.extension import Extension, check_fits
 from training.ranges import check_ranges
 
 Encoding = Literal["sinusoidal", "rotary", "axial", "mixed", "buckets", "golden", "sections", "spherical", "lie"]
@@ -61,8 +61,6 @@ class ReportConfig:
             raise ValueError(
                 "extension.method is hierarchical, which continues learned positions: the report is on rotary ones"
             )
-        if self.extension.method in BASED:
-            base_of(self.theta)
-        check_factors(self.extension, self.size)
+        check_fits(self.extension, self.size, self.theta)
         if self.extension.long_factors:
             replace(self.extension, method="longrope")  # which is compared then

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from pegasus_zh.text.lines import is_blank, is_blank_line
+from pegasus_zh.text.overlap import longest_common
 from pegasus_zh.text.pairs import PAIR_FILES
 from pegasus_zh.text.records import cells, read_rows, text_of
 from pegasus_zh.text.sources import find_sources
@@ -197,7 +198,7 @@ def _sentences(spaced: str) -> list[list[str]]:
 def _rouge(reference: list[list[str]], candidate: list[list[str]]) -> tuple[float, float, float]:
     wanted, found = sum(reference, []), sum(candidate, [])
     one, two = (_f_score(_overlap(wanted, found, n), len(wanted) + 1 - n, len(found) + 1 - n) for n in (1, 2))
-    common = set().union(*(_longest_common(r, c) for r in reference for c in candidate))
+    common = set().union(*(longest_common(r, c) for r in reference for c in candidate))
     return one, two, _f_score(len(common), len(set(wanted)), len(set(found)))
 
 
@@ -212,34 +213,6 @@ def _overlap(wanted: list[str], found: list[str], n: int) -> int:
     """How many n-grams the two share, repeated ones as often as both have them."""
     counts, limits = (Counter(zip(*(units[k:] for k in range(n)), strict=False)) for units in (found, wanted))
     return sum(min(count, limits[ngram]) for ngram, count in counts.items() if ngram in limits)
-
-
-def _longest_common(reference: list[str], candidate: list[str]) -> set[str]:
-    """The distinct characters of a longest common subsequence: of several, that which `rouge` finds.
-
-    Which one decides how many are distinct, so a length (rapidfuzz) or another's path will not do. Bit j of rows[i] is
-    0 where candidate[j] lengthens the subsequence of reference[: i + 1] and candidate[:j] (Hyyrö, 2004).
-    """
-    places: dict[str, int] = {}
-    for j, character in enumerate(candidate):
-        places[character] = places.get(character, 0) | 1 << j
-    row = ones = (1 << len(candidate)) - 1
-    rows = []
-    for character in reference:
-        matches = row & places.get(character, 0)
-        row = (row + matches | row - matches) & ones
-        rows.append(row)
-    found: set[str] = set()
-    i, j = len(reference) - 1, len(candidate) - 1
-    while i >= 0 and j >= 0:
-        if reference[i] == candidate[j]:
-            found.add(reference[i])
-            i, j = i - 1, j - 1
-        elif rows[i] >> j & 1:
-            j -= 1
-        else:
-            i -= 1
-    return found
 
 
 def _bleu(reference: list[str], candidate: list[str]) -> float:

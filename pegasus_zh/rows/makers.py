@@ -55,6 +55,7 @@ def pseudo_summaries(
     unit: Unit,
     faithful: bool,
     ratio: float,
+    kept: float,
     max_source: int,
     max_target: int,
     selector_seed: int,
@@ -65,7 +66,7 @@ def pseudo_summaries(
     by text.
     """
     groups = _groups(texts, faithful, max_source, max_target)
-    rule = partial(pseudo_summary, selector=selector, ratio=ratio, unit=unit, seed=selector_seed)
+    rule = partial(pseudo_summary, selector=selector, ratio=ratio, kept=kept, unit=unit, seed=selector_seed)
     chosen = [(n, group, rule(group)) for n, group in groups]
     pairs = [(n, ["".join([group[i] for i in side]) for side in pair]) for n, group, pair in chosen]
     examples: list[list[Example]] = [[] for _ in texts]
@@ -127,7 +128,7 @@ _GROUPS = ("faithful", *_LENGTHS, "selector_seed")
 
 
 def _of_selector(name: str) -> Maker:
-    return Maker(partial(pseudo_summaries, selector=name), (*_GROUPS, "unit", "ratio"))
+    return Maker(partial(pseudo_summaries, selector=name), (*_GROUPS, "unit", "ratio", "kept"))
 
 
 MAKERS: dict[str, Maker] = {
@@ -188,14 +189,16 @@ class ExamplesConfig:
     """Which examples are made of documents, and of what length. The defaults are T5-PEGASUS's."""
 
     selector: str = "lcs"
-    """Rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig or seq-uniq; or span-corruption, as
-    T5; or text: no pairs, the text in pieces; or pairs: of files of pairs."""
+    """Rule of the pseudo-summary: lcs, random, lead, ind-orig, ind-uniq, seq-orig, seq-uniq or rouge-l; or
+    span-corruption, as T5; or text: no pairs, the text in pieces; or pairs: of files of pairs."""
     unit: Unit = "character"
     """What the selector compares."""
     faithful: bool = False
     """Cut sentences exactly as T5-PEGASUS did: at line ends and "。" alone."""
     ratio: float = 0.25
     """Sentences become target until it has more than this times the source's characters."""
+    kept: float = 0.0
+    """Share of the target's sentences that stay in the source too, so that copying is learned; PEGASUS has 0.2."""
     max_source: int = 384
     """Ids of a source, special tokens included."""
     max_target: int = 128
@@ -209,7 +212,9 @@ class ExamplesConfig:
 
     def __post_init__(self):
         lengths, rows = dict.fromkeys(_LENGTHS, (4, 1 << 15)), dict.fromkeys(("row_source", "row_target"), (0, 1 << 16))
-        check_ranges(self, ratio=0, selector_seed=(0, 1 << 32), **lengths, **rows)
+        check_ranges(self, ratio=0, kept=0, selector_seed=(0, 1 << 32), **lengths, **rows)
+        if self.kept > 1:
+            raise ValueError(f"kept is {self.kept}: a share, at most 1")
         if self.selector not in MAKERS:
             raise DataError(f"selector is {self.selector!r}: it must be one of {', '.join(MAKERS)}")
         if 0 < self.row_source < self.max_source or 0 < self.row_target < self.max_target:

@@ -29,7 +29,7 @@ RANGES = {
     OptimizerConfig: dict.fromkeys(("learning_rate", "weight_decay", "epsilon", "clip", "warmup"), (0, None))
     | {"beta1": (0, 1), "beta2": (0, 1)},
     MT5Config: {"dropout": (0, 1), "epsilon": (0, None)},
-    ExamplesConfig: {"ratio": (0, None), "selector_seed": (0, 2**32), "max_source": (4, 2**15)},
+    ExamplesConfig: {"ratio": (0, None), "kept": (0, None), "selector_seed": (0, 2**32), "max_source": (4, 2**15)},
     PrepareConfig: {"eval_fraction": (0, 1)},
     TokenizerConfig: {"vocabulary": (1, None)},
     PretrainConfig: {"samples": (0, None)},

@@ -91,6 +91,42 @@ def gap_sentences(
     return _move(sentences, best, ratio)
 
 
+def rouge_l_sentences(
+    sentences: Sequence[str], ratio: float = 0.25, cut: Callable[[str], Sequence[str]] = list
+) -> tuple[list[int], list[int]]:
+    """The selection of Randeng-Pegasus: every candidate of every round by Rouge-L's F1 of the distinct units."""
+    units = [cut(sentence) for sentence in sentences]
+
+    def best(source: list[int], target: list[int]) -> int:
+        scores = []
+        for i in source:
+            chosen = [unit for k in sorted([*target, i]) for unit in units[k]]
+            rest = [unit for k in source if k != i for unit in units[k]]
+            common = len(common_units(chosen, rest))
+            scores.append(Fraction(2 * common, max(1, len(set(chosen)) + len(set(rest)))))
+        return source[scores.index(max(scores))]
+
+    return _move(sentences, best, ratio)
+
+
+def common_units(first: Sequence[str], second: Sequence[str]) -> set[str]:
+    """The distinct units of the longest common subsequence that `rouge` finds, by the table, backwards from its end."""
+    table = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
+    for i, a in enumerate(first, 1):
+        for j, b in enumerate(second, 1):
+            table[i][j] = table[i - 1][j - 1] + 1 if a == b else max(table[i - 1][j], table[i][j - 1])
+    found, i, j = set(), len(first), len(second)
+    while i and j:
+        if first[i - 1] == second[j - 1]:
+            found.add(first[i - 1])
+            i, j = i - 1, j - 1
+        elif table[i - 1][j] > table[i][j - 1]:
+            i -= 1
+        else:
+            j -= 1
+    return found
+
+
 def _move(
     sentences: Sequence[str], best: Callable[[list[int], list[int]], int], ratio: float
 ) -> tuple[list[int], list[int]]:

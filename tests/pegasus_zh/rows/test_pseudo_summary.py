@@ -93,6 +93,46 @@ def test_the_four_rouge_selectors_differ() -> None:
     assert len({tuple(pseudo_summary(texts, selector=name)[1]) for name in names}) == 4
 
 
+@given(few_kinds, ratios)
+@example(["天地", "地天", "天天地"], 0.25)
+def test_rouge_l_is_the_reference(sentences: list[str], ratio: float) -> None:
+    expected = reference.rouge_l_sentences(sentences, ratio)
+    assert pseudo_summary(sentences, selector="rouge-l", ratio=ratio) == expected
+
+
+def test_rouge_l_is_the_reference_on_text_of_real_size_and_on_words() -> None:
+    texts = zipf_sentences(400, 12, seed=5)
+    assert pseudo_summary(texts, selector="rouge-l") == reference.rouge_l_sentences(texts)
+    cut = lambda text: rjieba.cut(text, False)  # noqa: E731
+    texts = ["今天北京天气很好。", "天气很好。", "北京今天很好。", "天天"]
+    found = pseudo_summary(texts, selector="rouge-l", unit="word", ratio=1)
+    assert found == reference.rouge_l_sentences(texts, 1, cut)
+
+
+def test_rouge_l_does_not_prefer_what_is_long_or_repeated() -> None:
+    # Of the first six characters stand in the rest in order, but of two kinds: the second has three kinds of three.
+    sentences = ["甲乙甲乙甲乙丙", "甲乙丁", "丁甲乙甲乙甲乙"]
+    assert pseudo_summary(sentences, ratio=0)[1] == [0]
+    assert pseudo_summary(sentences, selector="rouge-l", ratio=0)[1] == [1]
+
+
+@given(more_kinds, st.sampled_from(sorted(SELECTORS)), st.integers(0, 3))
+def test_kept_sentences_are_in_both(sentences: list[str], selector: str, seed: int) -> None:
+    source, target = pseudo_summary(sentences, selector=selector, seed=seed)
+    some = pseudo_summary(sentences, selector=selector, seed=seed, kept=0.5)
+    assert some[1] == target and {*source} <= {*some[0]} <= {*source, *target} and some[0] == sorted(some[0])
+    assert some == pseudo_summary(sentences, selector=selector, seed=seed, kept=0.5)
+    every = pseudo_summary(sentences, selector=selector, seed=seed, kept=1)
+    assert every == ([*range(len(sentences))], target)
+
+
+def test_as_many_are_kept_as_asked_for() -> None:
+    texts = [zipf_sentences(60, 30, seed=seed) for seed in range(60)]
+    pairs = [pseudo_summary(text, selector="random", kept=0.2) for text in texts]
+    kept, targets = (sum(map(len, x)) for x in ([{*s} & {*t} for s, t in pairs], [t for _, t in pairs]))
+    assert targets > 300 and abs(kept / targets - 0.2) < 4 * (0.2 * 0.8 / targets) ** 0.5
+
+
 def test_lcs_over_words_matches_no_part_of_a_word() -> None:
     sentences = ["人民", "民人", "民"]  # the words 人民 | 民, 人 | 民
     assert pseudo_summary(sentences)[1] == [0]

@@ -2,7 +2,9 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -168,7 +170,13 @@ def _pretrain(config: PretrainConfig) -> Trained:
 
     data, heldout = _prepared(config, start.tokenizer if start else None, eval_data, folder)
     trained, model, tokenizer = pretrain_on(
-        config.recipe, data, heldout, mesh, folder, start=start, finds=config.samples > 0
+        config.recipe,
+        data,
+        heldout,
+        mesh,
+        folder,
+        start=start,
+        review=partial(finding, heldout=heldout) if config.samples and heldout else None,
     )
     if config.samples and heldout and trained.finished:
         with jax.set_mesh(mesh):
@@ -184,11 +192,11 @@ def pretrain_on(
     folder: Path,
     *,
     start: Loaded | None = None,
-    finds: bool = False,
+    review: Callable[[mt5.MT5Config], Callable[[mt5.MT5, int], dict[str, float]]] | None = None,
 ) -> tuple[Trained, mt5.MT5Config, Tokenizer]:
     """Trains on prepared rows in `folder`, which is then a model for pegasus_zh.t5.load. Errors as train raises.
 
-    finds: evaluations say too how many held-out pseudo-summaries the model finds among eight.
+    review: of the model's config makes what (model, step) further numbers of an evaluation are.
     """
     loop, tokenizer = recipe.loop, start.tokenizer if start else load_tokenizer(data.folder / "tokenizer")
     model = recipe.model(tokenizer.vocab_size, start.config if start else None)
@@ -211,8 +219,8 @@ def pretrain_on(
         identity={"data": data.fingerprint, "start": start and start.fingerprint},
     )
     about = {"model": dataclasses.asdict(model), "tokenizer": tokenizer.fingerprint, "preset": recipe.preset}
-    review = finding(model, heldout) if finds and heldout else None
-    training = Training(program=program, data=rows, about=about, start=start and start.model, review=review)
+    told = review(model) if review else None
+    training = Training(program=program, data=rows, about=about, start=start and start.model, review=told)
     return train(training, loop, mesh, folder), model, tokenizer
 
 

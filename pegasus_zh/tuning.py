@@ -148,7 +148,7 @@ def tune(
             "warning: most references are cut, so that what is learned has no end: give a larger --max-target; is "
             "the reference the source?"
         )
-    batch = partial(_batch, tokenizer=tokenizer, shape=shape, rows=rows)
+    batch = partial(batch_of_pairs, tokenizer=tokenizer, shape=shape, rows=rows)
     best = _Best(folder, model, tokenizer)
     writing = Writing(max_source=recipe.max_source, max_target=recipe.max_target, batch_size=rows)
     marks = marks_of(tokenizer, writing, sentinels(tokenizer))
@@ -213,7 +213,9 @@ def _epochs(ids: list[Example], rows: int, seed: int, first: int) -> Iterator[li
         first += 1
 
 
-def _batch(pairs: list[Example], share: Share, tokenizer: Tokenizer, shape: tuple[int, int], rows: int) -> HostBatch:
+def batch_of_pairs(
+    pairs: Sequence[Example], share: Share, tokenizer: Tokenizer, shape: tuple[int, int], rows: int
+) -> HostBatch:
     """A process's share of a batch, one pair a row, empty rows at its end."""
     dtype = id_dtype(tokenizer.vocab_size)
     records = [encode_row([pair], dtype) for pair in pairs] + [b""] * (rows - len(pairs))

@@ -1,10 +1,10 @@
 """Does pretraining on pseudo-summaries help where few examples are at hand?
 
-One small model is pretrained for each objective and seed under one budget
-(updates, rows, row shape, vocabulary, recipe), fine-tuned on 10, 100, ... examples of each task, and scored on the
-task's test part. A cell is one (task, number of examples, objective, seed): its seed decides the initial weights, the
-order of the pretraining, the examples drawn and the fine-tuning, so that repeats are independent; the test part and
-what chooses the epoch are the same for all.
+One small model is pretrained for each objective and seed under one budget (updates, rows, row shape, vocabulary,
+recipe), fine-tuned on 10, 100, ... examples of each task, and scored on the task's test part. On the way is measured
+whether it looks at its source at all (source_use.py). A cell is one (task, number of examples, objective, seed): its
+seed decides the initial weights, the order of the pretraining, the examples drawn and the fine-tuning, so that repeats
+are independent; the test part and what chooses the epoch are the same for all.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -21,28 +21,31 @@ import numpy as np
 
 from pegasus_zh.evaluation import scores
 from pegasus_zh.experiments.few_shot_report import report
-from pegasus_zh.finetune import read_whole_pairs
+from pegasus_zh.experiments.few_shot_tasks import FewShotTask, Pairs, read_task, share_seen, without_model
+from pegasus_zh.experiments.source_use import batches_of, gains, part_from_source, source_gain
 from pegasus_zh.generation import placed, writer
 from pegasus_zh.pretrain import PretrainRecipe, defaults, pretrain_on
-from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
+from pegasus_zh.rows.makers import ExamplesConfig, given_pairs, pairs_of_documents
 from pegasus_zh.rows.packed_rows import PreparedRows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import check_formats
+from pegasus_zh.rows.pseudo_summary import SELECTORS
+from pegasus_zh.samples import pairs_of
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.load import Start, load
-from pegasus_zh.text.documents import read_documents
 from pegasus_zh.text.tokenizers import Tokenizer
 from pegasus_zh.tuning import FinetuneRecipe, tune
 from pegasus_zh.writing import Writing
 from rope.layers.computation import Computation
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
-from training.files.atomic import read_json, write_json
 from training.files.buckets import disk_path
 from training.files.errors import DataError
 from training.flags import one_of
 from training.mesh import MeshConfig, make_mesh
+from training.metrics import read_metrics
 from training.partition import Dtype
+from training.program import HostBatch
 from training.ranges import check_ranges
 from training.telling import silence, tell
 
@@ -64,9 +67,9 @@ class RowLengths(Lengths):
 PAIRS = RowLengths(max_source=128, max_target=48, row_source=256, row_target=96)  # of the pretraining
 LENGTHS = Lengths(max_source=128, max_target=32)  # of the tasks
 BATCH = 32  # examples of an update
-SEEN = 40  # characters of a source by which it is looked for in the documents
-
-Pairs = list[tuple[str, str]]
+COPIED = 16  # ids of a source that are to be copied
+PROBED = 96  # pairs of a source gain
+POINTS = 20  # of a pretraining's curves, and its checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,8 @@ class FewShotConfig:
     folder: str = "runs/few-shot"
     """Where everything goes; report.html is the result, and few_shot.md, .csv and .png."""
     objectives: tuple[str, ...] = ("lcs", "random", "span-corruption", NONE)
-    """Selectors of scripts.prepare, span-corruption, or none; the first is compared with each of the others."""
+    """Selectors of scripts.prepare, span-corruption, or none; lcs+0.2 keeps a fifth of the sentences in the source too
+    (its --kept). The first is compared with each of the others."""
     examples: tuple[int, ...] = (10, 100, 1000, 0)
     """Numbers of training examples; 0: all there are."""
     seeds: int = 3
@@ -111,19 +115,27 @@ class FewShotConfig:
                 raise ValueError(f"{name} is {given}: give one or more, each once")
         if min(self.examples) < 0:
             raise ValueError(f"examples is {self.examples}: numbers from 0")
-        known = [*pairs_of_documents(), NONE]
-        if wrong := [name for name in self.objectives if name not in known]:
-            raise DataError(f"objectives has {wrong[0]!r}: it must be one of {', '.join(known)}")
+        for objective in self.objectives:
+            examples_of(objective)
 
 
-@dataclass(frozen=True)
-class FewShotTask:
-    """A task's pairs, each source in one part alone."""
-
-    name: str
-    test: Pairs
-    valid: Pairs
-    training: Pairs
+def examples_of(objective: str) -> ExamplesConfig | None:
+    """What an objective's rows are made by; None of none. Raises DataError for what is no objective."""
+    if objective == NONE:
+        return None
+    name, plus, kept = objective.partition("+")
+    known = pairs_of_documents()
+    if name not in known:
+        raise DataError(f"objectives has {objective!r}: it must be one of {', '.join([*known, NONE])}")
+    try:
+        if plus and (name not in SELECTORS or not float(kept)):
+            raise ValueError
+        return ExamplesConfig(selector=name, kept=float(kept or 0), **PAIRS)
+    except ValueError:
+        raise DataError(
+            f"objectives has {objective!r}: what follows + is the share of a selector's sentences that are kept in the "
+            "source, above 0 and at most 1, as in lcs+0.2"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -143,15 +155,13 @@ class Cell:
 def few_shot(config: FewShotConfig) -> None:
     """Runs, or goes on with, the experiment in `config.folder`. Raises DataError and ValueError as what it calls."""
     folder, basis = disk_path(config.folder, "--folder"), defaults(config.preset)
-    tasks = [read_task(path, config) for path in config.tasks]
+    tasks = [read_task(path, config.test_examples, config.valid_examples) for path in config.tasks]
     if len({task.name for task in tasks}) < len(tasks):
         raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
-    examples = {
-        objective: ExamplesConfig(selector=objective, **PAIRS) for objective in config.objectives if objective != NONE
-    }
+    examples = {name: found for name in config.objectives if (found := examples_of(name))}
     with experiment(folder, settings_of(config, tasks)):
         check_formats([folder / "data" / objective for objective in examples])
-        documents = PrepareConfig(data=config.documents, eval_fraction=0)
+        documents = PrepareConfig(data=config.documents)
         tokenizer = basis.tokens.of(documents, folder / "tokenizer")
         rows = {
             objective: prepare(given, documents, tokenizer, folder / "data" / objective)
@@ -166,29 +176,19 @@ def few_shot(config: FewShotConfig) -> None:
         tell("\n".join(notes))
         cells = {cell.name: cell for cell in _cells(config, tasks)}
         # The cells of a pretraining follow each other, so that one model is in memory at a time.
-        start = lru_cache(1)(partial(begin, config, basis.recipe, rows, tokenizer))
+        start = lru_cache(1)(partial(begin, config, basis.recipe, rows, tasks, tokenizer))
 
         def make(cell: Cell) -> dict[str, Any]:
             return run_cell(config, start(cell.objective, cell.seed), cell, folder)
 
-        made, baseline = run_cells(folder, cells, make), {task.name: copied(task) for task in tasks}
-        tell(report(folder, made, config.objectives, baseline, notes, shown_settings(config)))
+        made = run_cells(folder, cells, make, fits=lambda row: "source_gain" in row)
+        curves = {
+            (objective, seed): read_metrics(run_folder(config, objective, seed) / "metrics.jsonl")
+            for objective, seed in product(examples, range(config.seeds))
+        }
+        baselines = {task.name: without_model(task) for task in tasks}
+        tell(report(folder, made, config.objectives, baselines, curves, notes, shown_settings(config)))
         made.complete()
-
-
-def read_task(path: str, config: FewShotConfig) -> FewShotTask:
-    """The pairs of a file in three parts, by a hash of the source: no seed and no order of the file changes them.
-    Raises DataError for a file that cannot be read, and for too few pairs."""
-    pairs = dict(read_whole_pairs(path))  # by source: one that comes twice is in one part
-    ranked = sorted(pairs.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
-    held = config.test_examples + config.valid_examples
-    if len(ranked) <= held:
-        raise DataError(
-            f"{path}: {len(ranked)} pairs of different sources, and {held} of them are to test and to choose by; "
-            "give more pairs, or fewer --test-examples and --valid-examples"
-        )
-    name = Path(path).name.split(".")[0]
-    return FewShotTask(name, ranked[: config.test_examples], ranked[config.test_examples : held], ranked[held:])
 
 
 def settings_of(config: FewShotConfig, tasks: Sequence[FewShotTask]) -> dict[str, Any]:
@@ -198,23 +198,6 @@ def settings_of(config: FewShotConfig, tasks: Sequence[FewShotTask]) -> dict[str
     texts = {f"task {task.name}": "Task" + repr(task).removeprefix(type(task).__name__) for task in tasks}
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     return {name: getattr(config, name) for name in fields} | digests
-
-
-def share_seen(documents: Sequence[str], tasks: Sequence[FewShotTask], path: Path) -> dict[str, float]:
-    """The share of each task's test sources that stand in the documents, by their first characters; kept in `path`."""
-    found = read_json(path, "delete it") if path.exists() else {}
-    new = {task.name: [_dense(source)[:SEEN] for source, _ in task.test] for task in tasks if task.name not in found}
-    if wanted := {begin for begins in new.values() for begin in begins}:
-        seen = set()
-        for text in map(_dense, read_documents(documents)):
-            seen |= {begin for begin in wanted if begin in text}
-        found |= {name: float(np.mean([begin in seen for begin in begins])) for name, begins in new.items()}
-        write_json(path, found)
-    return found
-
-
-def _dense(text: str) -> str:
-    return "".join(text.split())
 
 
 def _cells(config: FewShotConfig, tasks: Sequence[FewShotTask]) -> Iterator[Cell]:
@@ -232,26 +215,58 @@ def begin(
     config: FewShotConfig,
     basis: PretrainRecipe,
     rows: Mapping[str, PreparedRows],
+    tasks: Sequence[FewShotTask],
     tokenizer: Tokenizer,
     objective: str,
     seed: int,
 ) -> Start:
     """The pretrained model, or for none the weights that this seed's pretrainings begin with."""
-    recipe = replace(
-        basis,
-        computation=Computation(dtype=config.dtype),
-        loop=replace(basis.loop, steps=config.pretrain_steps, save_every=1000, seed=seed),
+    every = -(-config.pretrain_steps // POINTS)
+    loop = replace(
+        basis.loop, steps=config.pretrain_steps, eval_every=every, save_every=every, eval_batches=POINTS, seed=seed
     )
+    recipe = replace(basis, computation=Computation(dtype=config.dtype), loop=loop)
     if objective == NONE:
         return Start(None, recipe.model(tokenizer.vocab_size), tokenizer, NONE)
-    run, data = disk_path(config.folder, "--folder") / "pretrained" / f"{objective}-{seed}", rows[objective]
+    run, data, mesh = run_folder(config, objective, seed), rows[objective], make_mesh(config.mesh)
+    probes = probes_of(tasks, tokenizer, mesh)
+    if data.heldout:
+        heldout = [(pair["source"], pair["target"]) for pair in islice(pairs_of(data.heldout), PROBED)]
+        probes = {"pseudo-summary": batches_of(heldout, tokenizer, shape_of_probes(), mesh)} | probes
     with silence():
-        pretrain_on(recipe, data, data.heldout, make_mesh(config.mesh), run)[0].complete()
+        pretrain_on(recipe, data, data.heldout, mesh, run, review=partial(gains, probes=probes))[0].complete()
         return load(run)
 
 
+def run_folder(config: FewShotConfig, objective: str, seed: int) -> Path:
+    """Of a pretraining."""
+    return disk_path(config.folder, "--folder") / "pretrained" / f"{objective}-{seed}"
+
+
+def probes_of(
+    tasks: Sequence[FewShotTask], tokenizer: Tokenizer, mesh: jax.sharding.Mesh
+) -> dict[str, list[HostBatch]]:
+    """What a pretraining's source gain is measured on, of pairs that choose epochs: each task, and `copy`, the first
+    task's sources with their own beginnings as targets, which whatever copies has for nothing."""
+    probes = {task.name: probe(task.valid[:PROBED], tokenizer, mesh) for task in tasks}
+    copies = [(source, source) for source, _ in tasks[0].valid[:PROBED]]
+    return probes | {"copy": probe(copies, tokenizer, mesh, most=COPIED)}
+
+
+def probe(pairs: Pairs, tokenizer: Tokenizer, mesh: jax.sharding.Mesh, most: int = 1 << 15) -> list[HostBatch]:
+    """Batches of (source, reference), of at most so many ids of a reference."""
+    lengths = LENGTHS | {"max_target": min(most, LENGTHS["max_target"])}
+    examples = given_pairs(pairs, tokenizer, **lengths)
+    return batches_of([example for (example,) in examples], tokenizer, shape_of_probes(), mesh)
+
+
+def shape_of_probes() -> tuple[int, int]:
+    """Positions of a source and a target, the same for all, so that one program measures them."""
+    return PAIRS["max_source"], PAIRS["max_target"]
+
+
 def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> dict[str, Any]:
-    """Fine-tunes on the seed's examples and writes for the test sources greedily: texts and scores."""
+    """Fine-tunes on the seed's examples and writes for the test sources greedily: texts, scores, the use of sources."""
     task, tuning = cell.task, folder / "tuning" / cell.name
     drawn = np.random.default_rng(cell.seed).permutation(len(task.training))[: cell.examples]
     epochs = -(-config.updates // -(-cell.examples // BATCH))
@@ -269,18 +284,14 @@ def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> d
         found = tune(recipe, start, [task.training[i] for i in drawn], task.valid, mesh, tuning).complete()
         best = load(tuning / "best")
     with jax.set_mesh(mesh):
-        write = writer(placed(best, config.dtype), Writing(batch_size=BATCH, **LENGTHS))
+        best = placed(best, config.dtype)
+        write = writer(best, Writing(batch_size=BATCH, **LENGTHS))
         written = [text for (text,) in write(source for source, _ in task.test)]
+        gain = source_gain(best.model, best.config, probe(task.test, best.tokenizer, mesh))
     figures = scores([reference for _, reference in task.test], written)
+    part = part_from_source(written, [source for source, _ in task.test])
     about = {"task": task.name, "examples": cell.examples, "objective": cell.objective, "seed": cell.seed}
     lists = {name: x.tolist() for name, x in figures.items()}
     shutil.rmtree(tuning)
-    return {**about, "best": found, "scores": lists, "written": written}
-
-
-def copied(task: FewShotTask) -> float:
-    """The Rouge-L of copying: each test source's first characters,
-    as many as the median reference of the training has."""
-    length = int(np.median([len(reference) for _, reference in task.training]))
-    found = scores([reference for _, reference in task.test], [source[:length] for source, _ in task.test])
-    return float(found["rouge-l"].mean())
+    use = {"source_gain": gain, "part_from_source": part.tolist()}
+    return {**about, "best": found, "scores": lists, **use, "written": written}

@@ -1,18 +1,20 @@
 """What the cells of the few-shot experiment say: a row for each, tables with intervals, and a picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pegasus_zh.evaluation import METRICS
+from pegasus_zh.experiments.few_shot_curves import curve_sections, points_of
 from training.experiment.cells import Made
 from training.experiment.page import Section, Table
 from training.experiment.report import png, seeds_told, write_report
-from training.experiment.statistics import Runs, differences, estimate, over_seeds
+from training.experiment.statistics import Runs, differences, estimate, estimate_runs, over_seeds
 
-Figures = Mapping[tuple[str, int, str], Runs]  # (task, examples, objective) -> Rouge-L of the test examples
+Figures = Mapping[tuple[str, int, str], Runs]  # (task, examples, objective) -> what each seed scored on the test part
+Curves = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]  # (objective, seed) -> the rows of a run's metrics
 COLUMNS = ("task", "examples", "objective", "seed")
 
 
@@ -20,20 +22,23 @@ def report(
     folder: Path,
     made: Made,
     objectives: Sequence[str],
-    copied: Mapping[str, float],
+    baselines: Mapping[str, Mapping[str, float]],
+    curves: Curves,
     notes: Sequence[str],
     settings: Mapping[str, Any],
 ) -> str:
-    """few_shot.csv, few_shot.md, few_shot.png and report.html in `folder`, of the cells' files; returns the tables.
+    """few_shot.md, .csv and .json, the pictures and report.html in `folder`, of the cells' files; returns the tables.
 
-    objectives: in order, of which the first is compared with each of the others over the seeds that both have. copied:
-    for each task the Rouge-L of its sources' first characters. notes: lines on the data. settings: of the page.
+    objectives: in order, of which the first is compared with each of the others over the seeds that both have.
+    baselines: for each task what `without_model` found. notes: lines on the data. settings: of the page.
     """
-    cells = [*made.cells.values()]
+    cells, points = [*made.cells.values()], {key: points_of(rows) for key, rows in curves.items()}
     rows = (
         [
             *(cell[name] for name in COLUMNS),
             *(f"{np.mean(cell['scores'][name]):.5f}" for name in METRICS),
+            f"{cell['source_gain']:.5f}",
+            f"{np.mean(cell['part_from_source']):.5f}",
             len(set(cell["written"])),
             cell["best"]["step"],
         ]
@@ -43,28 +48,41 @@ def report(
         folder,
         "few_shot",
         "Which pretraining helps where examples are few?",
-        _sections(_figures(cells, objectives, [*copied]), objectives, copied),
+        [*_sections(cells, objectives, baselines), *_of_sources(cells, objectives, baselines), *curve_sections(points)],
         settings,
         lead=f"{len(cells)} fine-tunings; intervals are of 95 %, by a bootstrap of seeds and test examples.",
-        columns=[*COLUMNS, *METRICS, "distinct", "best_step"],
+        columns=[*COLUMNS, *METRICS, "source_gain", "part_from_source", "distinct", "best_step"],
         rows=rows,
+        json={
+            "without a model": baselines,
+            "curves": {f"{objective}-{seed}": found for (objective, seed), found in points.items()},
+        },
         notes=notes,
         missing=made.missing,
     )
 
 
-def _figures(cells: Sequence[Mapping[str, Any]], objectives: Sequence[str], tasks: Sequence[str]) -> Figures:
+def _figures(
+    cells: Sequence[Mapping[str, Any]],
+    objectives: Sequence[str],
+    tasks: Sequence[str],
+    of: Callable[[Mapping[str, Any]], Sequence[float]] = lambda cell: cell["scores"]["rouge-l"],
+) -> Figures:
     def place(cell: Mapping[str, Any]) -> tuple[int, ...]:
         return tasks.index(cell["task"]), cell["examples"], objectives.index(cell["objective"]), cell["seed"]
 
     figures: dict[tuple[str, int, str], dict[int, Sequence[float]]] = {}
     for cell in sorted(cells, key=place):
         key = cell["task"], cell["examples"], cell["objective"]
-        figures.setdefault(key, {})[cell["seed"]] = cell["scores"]["rouge-l"]
+        figures.setdefault(key, {})[cell["seed"]] = of(cell)
     return figures
 
 
-def _sections(figures: Figures, objectives: Sequence[str], copied: Mapping[str, float]) -> list[Section]:
+def _sections(
+    cells: Sequence[Mapping[str, Any]], objectives: Sequence[str], baselines: Mapping[str, Mapping[str, float]]
+) -> list[Section]:
+    figures = _figures(cells, objectives, [*baselines])
+    copied = {task: found["copied"] for task, found in baselines.items()}
     rows, (first, *others) = list(dict.fromkeys(key[:2] for key in figures)), objectives
     at = lambda row, objective: figures.get((*row, objective), {})  # noqa: E731
     absolute = [[f"{100 * copied[row[0]]:.2f}", *(_told(over_seeds(at(row, x))) for x in objectives)] for row in rows]
@@ -93,6 +111,41 @@ def _sections(figures: Figures, objectives: Sequence[str], copied: Mapping[str, 
     return made
 
 
+def _of_sources(
+    cells: Sequence[Mapping[str, Any]], objectives: Sequence[str], baselines: Mapping[str, Mapping[str, float]]
+) -> list[Section]:
+    """What scores without a model, and of the fine-tuned ones what they make of their sources."""
+    tasks, heads = [*baselines], ["copied", "sentence", "lcs", "rouge-l", "best"]
+    lines = [[task, *(f"{100 * found[name]:.2f}" for name in heads)] for task, found in baselines.items()]
+    told = (
+        "Without a model, Rouge-L in percent: the source's first characters, its first sentence, the sentence that the "
+        "selectors lcs and rouge-l take first, and that which scores most"
+    )
+    made = [Section("without", "Without a model", table=Table(["task", *heads], lines, caption=told))]
+    gains = _figures(cells, objectives, tasks, lambda cell: [cell["source_gain"]])
+    rows = list(dict.fromkeys(key[:2] for key in gains))
+    shown = [
+        [estimate_runs(over_seeds(found)[:, 0]).text(3) if (found := gains.get((*row, x))) else "" for x in objectives]
+        for row in rows
+    ]
+    caption = (
+        "Source gain after fine-tuning, in nats a token: the references' cross-entropy after another source, less that "
+        "after their own; mean of the seeds [95 % interval]"
+    )
+    made.append(Section("source_gain", "Is the source looked at?", table=_table(objectives, rows, shown, caption)))
+    parts = _figures(cells, objectives, tasks, lambda cell: cell["part_from_source"])
+    shown = [
+        [
+            f"{100 * baselines[row[0]]['part']:.1f}",
+            *(_told(over_seeds(parts.get((*row, x), {})), digits=1) for x in objectives),
+        ]
+        for row in rows
+    ]
+    caption = "Of the written bigrams of characters, those that stand in the source, in percent [95 % interval]"
+    table = _table(["references", *objectives], rows, shown, caption)
+    return [*made, Section("part_from_source", "What is taken from the source", table=table)]
+
+
 def _table(
     heads: Sequence[str], rows: Sequence[tuple[str, int]], cells: Sequence[Sequence[str]], caption: str
 ) -> Table:
@@ -100,9 +153,9 @@ def _table(
     return Table(["task", "examples", *heads], lines, caption=caption)
 
 
-def _told(values: np.ndarray, sign: str = "") -> str:
+def _told(values: np.ndarray, sign: str = "", digits: int = 2) -> str:
     """A table's cell; "" where no seed is there."""
-    return estimate(100 * values).text(2, sign) if values.size else ""
+    return estimate(100 * values).text(digits, sign) if values.size else ""
 
 
 def _picture(figures: Figures, objectives: Sequence[str], copied: Mapping[str, float]) -> bytes:

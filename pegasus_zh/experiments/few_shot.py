@@ -21,11 +21,11 @@ import numpy as np
 
 from pegasus_zh.evaluation import scores
 from pegasus_zh.experiments.few_shot_report import report
-from pegasus_zh.experiments.few_shot_tasks import FewShotTask, Pairs, read_task, share_seen, without_model
-from pegasus_zh.experiments.source_use import batches_of, gains, part_from_source, source_gain
+from pegasus_zh.experiments.few_shot_tasks import FewShotTask, read_task, share_seen, without_model
+from pegasus_zh.experiments.source_use import batches_of, gains, part_from_source, probe, probes_of, source_gain
 from pegasus_zh.generation import placed, writer
 from pegasus_zh.pretrain import PretrainRecipe, defaults, pretrain_on
-from pegasus_zh.rows.makers import ExamplesConfig, given_pairs, pairs_of_documents
+from pegasus_zh.rows.makers import ExamplesConfig, pairs_of_documents
 from pegasus_zh.rows.packed_rows import PreparedRows
 from pegasus_zh.rows.prepare import PrepareConfig, prepare
 from pegasus_zh.rows.prepared_set import check_formats
@@ -45,7 +45,6 @@ from training.flags import one_of
 from training.mesh import MeshConfig, make_mesh
 from training.metrics import read_metrics
 from training.partition import Dtype
-from training.program import HostBatch
 from training.ranges import check_ranges
 from training.telling import silence, tell
 
@@ -59,15 +58,8 @@ class Lengths(TypedDict):
     max_target: int
 
 
-class RowLengths(Lengths):
-    row_source: int
-    row_target: int
-
-
-PAIRS = RowLengths(max_source=128, max_target=48, row_source=256, row_target=96)  # of the pretraining
-LENGTHS = Lengths(max_source=128, max_target=32)  # of the tasks
+LENGTHS = Lengths(max_source=128, max_target=32)  # of the tasks, in ids
 BATCH = 32  # examples of an update
-COPIED = 16  # ids of a source that are to be copied
 PROBED = 96  # pairs of a source gain
 POINTS = 20  # of a pretraining's curves, and its checkpoints
 
@@ -94,6 +86,14 @@ class FewShotConfig:
     """Shape of the model, and the pretraining's recipe."""
     pretrain_steps: int = 400
     """Updates of each pretraining."""
+    batch_size: int = 8
+    """Rows of such an update, each of twice the ids of the longest pair."""
+    max_source: int = 128
+    """Ids of a pretraining's source, at most: with short ones copying is learned sooner."""
+    max_target: int = 48
+    """Ids of its target, at most."""
+    dropout: float | None = None
+    """Of pretraining and fine-tuning, instead of the preset's; 0 where no text comes twice."""
     updates: int = 40
     """Updates of each fine-tuning, rounded up to whole epochs."""
     learning_rate: float = 1e-3
@@ -108,18 +108,18 @@ class FewShotConfig:
     """The devices' arrangement."""
 
     def __post_init__(self):
-        names = ("seeds", "pretrain_steps", "updates", "test_examples", "valid_examples")
-        check_ranges(self, **dict.fromkeys(names, 1), learning_rate=0)
+        names = ("seeds", "pretrain_steps", "batch_size", "updates", "test_examples", "valid_examples")
+        check_ranges(self, **dict.fromkeys(names, 1), learning_rate=0, dropout=(0, 1))
         for name in ("documents", "tasks", "objectives", "examples"):
             if not (given := getattr(self, name)) or len({*given}) < len(given):
                 raise ValueError(f"{name} is {given}: give one or more, each once")
         if min(self.examples) < 0:
             raise ValueError(f"examples is {self.examples}: numbers from 0")
         for objective in self.objectives:
-            examples_of(objective)
+            examples_of(objective, self.max_source, self.max_target)
 
 
-def examples_of(objective: str) -> ExamplesConfig | None:
+def examples_of(objective: str, max_source: int, max_target: int) -> ExamplesConfig | None:
     """What an objective's rows are made by; None of none. Raises DataError for what is no objective."""
     if objective == NONE:
         return None
@@ -128,14 +128,16 @@ def examples_of(objective: str) -> ExamplesConfig | None:
     if name not in known:
         raise DataError(f"objectives has {objective!r}: it must be one of {', '.join([*known, NONE])}")
     try:
-        if plus and (name not in SELECTORS or not float(kept)):
-            raise ValueError
-        return ExamplesConfig(selector=name, kept=float(kept or 0), **PAIRS)
+        share = float(kept) if plus else 0.0
     except ValueError:
+        share = np.nan
+    if plus and (name not in SELECTORS or not 0 < share <= 1):
         raise DataError(
             f"objectives has {objective!r}: what follows + is the share of a selector's sentences that are kept in the "
             "source, above 0 and at most 1, as in lcs+0.2"
-        ) from None
+        )
+    lengths = Lengths(max_source=max_source, max_target=max_target)
+    return ExamplesConfig(selector=name, kept=share, **lengths, row_source=2 * max_source, row_target=2 * max_target)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def few_shot(config: FewShotConfig) -> None:
     tasks = [read_task(path, config.test_examples, config.valid_examples) for path in config.tasks]
     if len({task.name for task in tasks}) < len(tasks):
         raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
-    examples = {name: found for name in config.objectives if (found := examples_of(name))}
+    lengths = config.max_source, config.max_target
+    examples = {name: found for name in config.objectives if (found := examples_of(name, *lengths))}
     with experiment(folder, settings_of(config, tasks)):
         check_formats([folder / "data" / objective for objective in examples])
         documents = PrepareConfig(data=config.documents)
@@ -193,7 +196,8 @@ def few_shot(config: FewShotConfig) -> None:
 
 def settings_of(config: FewShotConfig, tasks: Sequence[FewShotTask]) -> dict[str, Any]:
     """What a folder's cells are made with; further tasks may come."""
-    fields = ("preset", "pretrain_steps", "updates", "learning_rate", "test_examples", "valid_examples", "dtype")
+    fields = ["preset", "pretrain_steps", "batch_size", "max_source", "max_target", "dropout"]
+    fields += ["updates", "learning_rate", "test_examples", "valid_examples", "dtype"]
     # Of what a task is, whatever its class is called: the folders of earlier versions, which called it Task, go on.
     texts = {f"task {task.name}": "Task" + repr(task).removeprefix(type(task).__name__) for task in tasks}
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
@@ -223,16 +227,23 @@ def begin(
     """The pretrained model, or for none the weights that this seed's pretrainings begin with."""
     every = -(-config.pretrain_steps // POINTS)
     loop = replace(
-        basis.loop, steps=config.pretrain_steps, eval_every=every, save_every=every, eval_batches=POINTS, seed=seed
+        basis.loop,
+        steps=config.pretrain_steps,
+        batch_size=config.batch_size,
+        eval_every=every,
+        save_every=every,
+        eval_batches=POINTS,
+        seed=seed,
     )
-    recipe = replace(basis, computation=Computation(dtype=config.dtype), loop=loop)
+    recipe = replace(basis, computation=Computation(dtype=config.dtype), dropout=config.dropout, loop=loop)
     if objective == NONE:
         return Start(None, recipe.model(tokenizer.vocab_size), tokenizer, NONE)
     run, data, mesh = run_folder(config, objective, seed), rows[objective], make_mesh(config.mesh)
-    probes = probes_of(tasks, tokenizer, mesh)
+    probes = probes_of({task.name: task.valid[:PROBED] for task in tasks}, tokenizer, mesh, **LENGTHS)
     if data.heldout:
         heldout = [(pair["source"], pair["target"]) for pair in islice(pairs_of(data.heldout), PROBED)]
-        probes = {"pseudo-summary": batches_of(heldout, tokenizer, shape_of_probes(), mesh)} | probes
+        shape = config.max_source, config.max_target
+        probes = {"pseudo-summary": batches_of(heldout, tokenizer, shape, mesh)} | probes
     with silence():
         pretrain_on(recipe, data, data.heldout, mesh, run, review=partial(gains, probes=probes))[0].complete()
         return load(run)
@@ -241,28 +252,6 @@ def begin(
 def run_folder(config: FewShotConfig, objective: str, seed: int) -> Path:
     """Of a pretraining."""
     return disk_path(config.folder, "--folder") / "pretrained" / f"{objective}-{seed}"
-
-
-def probes_of(
-    tasks: Sequence[FewShotTask], tokenizer: Tokenizer, mesh: jax.sharding.Mesh
-) -> dict[str, list[HostBatch]]:
-    """What a pretraining's source gain is measured on, of pairs that choose epochs: each task, and `copy`, the first
-    task's sources with their own beginnings as targets, which whatever copies has for nothing."""
-    probes = {task.name: probe(task.valid[:PROBED], tokenizer, mesh) for task in tasks}
-    copies = [(source, source) for source, _ in tasks[0].valid[:PROBED]]
-    return probes | {"copy": probe(copies, tokenizer, mesh, most=COPIED)}
-
-
-def probe(pairs: Pairs, tokenizer: Tokenizer, mesh: jax.sharding.Mesh, most: int = 1 << 15) -> list[HostBatch]:
-    """Batches of (source, reference), of at most so many ids of a reference."""
-    lengths = LENGTHS | {"max_target": min(most, LENGTHS["max_target"])}
-    examples = given_pairs(pairs, tokenizer, **lengths)
-    return batches_of([example for (example,) in examples], tokenizer, shape_of_probes(), mesh)
-
-
-def shape_of_probes() -> tuple[int, int]:
-    """Positions of a source and a target, the same for all, so that one program measures them."""
-    return PAIRS["max_source"], PAIRS["max_target"]
 
 
 def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> dict[str, Any]:
@@ -287,7 +276,7 @@ def run_cell(config: FewShotConfig, start: Start, cell: Cell, folder: Path) -> d
         best = placed(best, config.dtype)
         write = writer(best, Writing(batch_size=BATCH, **LENGTHS))
         written = [text for (text,) in write(source for source, _ in task.test)]
-        gain = source_gain(best.model, best.config, probe(task.test, best.tokenizer, mesh))
+        gain = source_gain(best.model, best.config, probe(task.test, best.tokenizer, mesh, **LENGTHS))
     figures = scores([reference for _, reference in task.test], written)
     part = part_from_source(written, [source for source, _ in task.test])
     about = {"task": task.name, "examples": cell.examples, "objective": cell.objective, "seed": cell.seed}

@@ -12,6 +12,7 @@ from itertools import cycle, islice
 import jax
 import numpy as np
 
+from pegasus_zh.rows.makers import given_pairs
 from pegasus_zh.rows.packing import SOURCE, Example
 from pegasus_zh.t5 import mt5
 from pegasus_zh.t5.objective import loss
@@ -24,6 +25,7 @@ from training.program import HostBatch
 from training.step import Batch, Sums
 
 ROWS = 32  # pairs of a batch, at most
+COPIED = 16  # ids of a source that are to be copied, at most
 
 
 def batches_of(
@@ -35,6 +37,32 @@ def batches_of(
     rows = max(min(ROWS, len(pairs)) // parts, 1) * parts
     taken = list(islice(cycle(pairs), max(len(pairs) // rows, 1) * rows))
     return [batch_of_pairs(taken[i : i + rows], WHOLE, tokenizer, shape, rows) for i in range(0, len(taken), rows)]
+
+
+def probe(
+    pairs: Sequence[tuple[str, str]],
+    tokenizer: Tokenizer,
+    mesh: jax.sharding.Mesh,
+    *,
+    max_source: int,
+    max_target: int,
+    most: int | None = None,
+) -> list[HostBatch]:
+    """Batches of (source, reference), all of one shape, so that one program measures them. most: ids of a reference,
+    where it is to have fewer than there is room for."""
+    examples = given_pairs(pairs, tokenizer, max_source=max_source, max_target=most or max_target)
+    return batches_of([example for (example,) in examples], tokenizer, (max_source, max_target), mesh)
+
+
+def probes_of(
+    tasks: Mapping[str, Sequence[tuple[str, str]]], tokenizer: Tokenizer, mesh: jax.sharding.Mesh, **lengths: int
+) -> dict[str, list[HostBatch]]:
+    """What the gain of a pretraining is measured on: the pairs of each task, and `copy`, the first task's sources with
+    their own beginnings as targets, which whatever copies has for nothing."""
+    probes = {name: probe(pairs, tokenizer, mesh, **lengths) for name, pairs in tasks.items()}
+    copies = [(source, source) for source, _ in next(iter(tasks.values()))]
+    most = min(COPIED, lengths["max_target"])
+    return probes | {"copy": probe(copies, tokenizer, mesh, **lengths, most=most)}
 
 
 def source_gain(model: mt5.MT5, config: mt5.MT5Config, batches: Sequence[HostBatch]) -> float:

@@ -39,8 +39,10 @@ RANGES = {
     | {"max_source": (3, None), "max_target": (3, None), "seed": (0, 2**32), "dropout": (0, 1)}
     | {"label_smoothing": (0, 1), "z_loss": (0, None)},
     Writing: {"max_source": (3, None), "max_target": (3, None), "batch_size": (1, None), "seed": (0, 2**32)},
-    FewShotConfig: dict.fromkeys(("seeds", "pretrain_steps", "updates", "test_examples", "valid_examples"), (1, None))
-    | {"learning_rate": (0, None)},
+    FewShotConfig: dict.fromkeys(
+        ("seeds", "pretrain_steps", "batch_size", "updates", "test_examples", "valid_examples"), (1, None)
+    )
+    | {"learning_rate": (0, None), "dropout": (0, 1)},
 }
 
 

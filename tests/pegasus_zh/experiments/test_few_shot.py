@@ -34,7 +34,6 @@ def small():
     """Fewer positions than a laptop's experiment has, a smaller model, and one device, for which less is compiled."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(mt5.PRESETS, "tiny", mt5.MT5Config(width=16, feed_forward=16, heads=2, head_size=8, layers=1))
-        patch.setattr(few_shot_module, "PAIRS", {"max_source": 24, "max_target": 8, "row_source": 32, "row_target": 16})
         patch.setattr(few_shot_module, "LENGTHS", {"max_source": 24, "max_target": 8})
         for module in (few_shot_module, finetune, pretrain):
             patch.setattr(module, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
@@ -55,6 +54,9 @@ def config(tmp_path_factory):
         examples=(1000, 0),
         seeds=2,
         pretrain_steps=2,
+        max_source=24,
+        max_target=8,
+        dropout=0.0,
         updates=1,
         test_examples=8,
         valid_examples=4,
@@ -178,9 +180,9 @@ def test_differences_are_paired(tmp_path):
 
 
 def test_an_objective_says_what_is_kept():
-    assert examples_of("none") is None and examples_of("lead").kept == 0
-    found = examples_of("random+1")
-    assert (found.selector, found.kept, found.max_target) == ("random", 1, 8)
+    assert examples_of("none", 24, 8) is None and examples_of("lead", 24, 8).kept == 0
+    found = examples_of("random+1", 24, 8)
+    assert (found.selector, found.kept, found.max_target, found.row_source) == ("random", 1, 8, 48)
 
 
 def test_what_scores_without_a_model():
@@ -215,6 +217,7 @@ def test_curves_are_of_the_last_evaluation():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"dropout": 0.5}, "its cells were made with dropout 0.0, not 0.5: give that, or another --folder"),
         ({"updates": 3}, "its cells were made with updates 1, not 3: give that, or another --folder"),
         ({"test_examples": 16}, "titles.tsv: 20 pairs of different sources, and 20 of them"),
         ({"objectives": ("lcs", "best")}, "objectives has 'best': it must be one of lcs, .*span-corruption, none"),

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from pegasus_zh.evaluation import scores
-from pegasus_zh.experiments.few_shot_report import report
+from pegasus_zh.experiments.few_shot_report import NONE, report
 from pegasus_zh.experiments.few_shot_tasks import FewShotTask, read_task, share_seen, without_model
 from pegasus_zh.experiments.source_use import batches_of, gains, part_from_source, probe, probes_of, source_gain
 from pegasus_zh.generation import placed, writer
@@ -48,14 +48,17 @@ from training.partition import Dtype
 from training.ranges import check_ranges
 from training.telling import silence, tell
 
-NONE = "none"  # the objective of a model that is not pretrained
-
 
 class Lengths(TypedDict):
     """Fields that the configs of preparation, fine-tuning and writing share."""
 
     max_source: int
     max_target: int
+
+
+class RowLengths(Lengths):
+    row_source: int
+    row_target: int
 
 
 LENGTHS = Lengths(max_source=128, max_target=32)  # of the tasks, in ids
@@ -77,7 +80,7 @@ class FewShotConfig:
     """Where everything goes; report.html is the result, and few_shot.md, .csv and .png."""
     objectives: tuple[str, ...] = ("lcs", "random", "span-corruption", NONE)
     """Selectors of scripts.prepare, span-corruption, or none; lcs+0.2 keeps a fifth of the sentences in the source too
-    (its --kept). The first is compared with each of the others."""
+    (its --kept). The first is compared with each of the others, and these with none."""
     examples: tuple[int, ...] = (10, 100, 1000, 0)
     """Numbers of training examples; 0: all there are."""
     seeds: int = 3
@@ -90,8 +93,11 @@ class FewShotConfig:
     """Rows of such an update, each of twice the ids of the longest pair."""
     max_source: int = 128
     """Ids of a pretraining's source, at most: with short ones copying is learned sooner."""
-    max_target: int = 48
+    max_target: int = 80
     """Ids of its target, at most."""
+    characters: float = 0.6
+    """Of a text for each of these ids, so that few pairs are cut: what is cut has no end. T5-PEGASUS's 1.5 goes with
+    50,000 words."""
     dropout: float | None = None
     """Of pretraining and fine-tuning, instead of the preset's; 0 where no text comes twice."""
     updates: int = 40
@@ -109,17 +115,17 @@ class FewShotConfig:
 
     def __post_init__(self):
         names = ("seeds", "pretrain_steps", "batch_size", "updates", "test_examples", "valid_examples")
-        check_ranges(self, **dict.fromkeys(names, 1), learning_rate=0, dropout=(0, 1))
+        check_ranges(self, **dict.fromkeys(names, 1), learning_rate=0, characters=0.1, dropout=(0, 1))
         for name in ("documents", "tasks", "objectives", "examples"):
             if not (given := getattr(self, name)) or len({*given}) < len(given):
                 raise ValueError(f"{name} is {given}: give one or more, each once")
         if min(self.examples) < 0:
             raise ValueError(f"examples is {self.examples}: numbers from 0")
         for objective in self.objectives:
-            examples_of(objective, self.max_source, self.max_target)
+            examples_of(objective, self.max_source, self.max_target, self.characters)
 
 
-def examples_of(objective: str, max_source: int, max_target: int) -> ExamplesConfig | None:
+def examples_of(objective: str, max_source: int, max_target: int, characters: float) -> ExamplesConfig | None:
     """What an objective's rows are made by; None of none. Raises DataError for what is no objective."""
     if objective == NONE:
         return None
@@ -136,8 +142,10 @@ def examples_of(objective: str, max_source: int, max_target: int) -> ExamplesCon
             f"objectives has {objective!r}: what follows + is the share of a selector's sentences that are kept in the "
             "source, above 0 and at most 1, as in lcs+0.2"
         )
-    lengths = Lengths(max_source=max_source, max_target=max_target)
-    return ExamplesConfig(selector=name, kept=share, **lengths, row_source=2 * max_source, row_target=2 * max_target)
+    lengths = RowLengths(
+        max_source=max_source, max_target=max_target, row_source=2 * max_source, row_target=2 * max_target
+    )
+    return ExamplesConfig(selector=name, kept=share, characters=characters, **lengths)
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,7 @@ def few_shot(config: FewShotConfig) -> None:
     tasks = [read_task(path, config.test_examples, config.valid_examples) for path in config.tasks]
     if len({task.name for task in tasks}) < len(tasks):
         raise DataError(f"{', '.join(config.tasks)}: tasks are told apart by the file's name; rename one")
-    lengths = config.max_source, config.max_target
+    lengths = config.max_source, config.max_target, config.characters
     examples = {name: found for name in config.objectives if (found := examples_of(name, *lengths))}
     with experiment(folder, settings_of(config, tasks)):
         check_formats([folder / "data" / objective for objective in examples])
@@ -196,7 +204,7 @@ def few_shot(config: FewShotConfig) -> None:
 
 def settings_of(config: FewShotConfig, tasks: Sequence[FewShotTask]) -> dict[str, Any]:
     """What a folder's cells are made with; further tasks may come."""
-    fields = ["preset", "pretrain_steps", "batch_size", "max_source", "max_target", "dropout"]
+    fields = ["preset", "pretrain_steps", "batch_size", "max_source", "max_target", "characters", "dropout"]
     fields += ["updates", "learning_rate", "test_examples", "valid_examples", "dtype"]
     # Of what a task is, whatever its class is called: the folders of earlier versions, which called it Task, go on.
     texts = {f"task {task.name}": "Task" + repr(task).removeprefix(type(task).__name__) for task in tasks}

@@ -15,6 +15,7 @@ from training.experiment.statistics import Runs, differences, estimate, estimate
 
 Figures = Mapping[tuple[str, int, str], Runs]  # (task, examples, objective) -> what each seed scored on the test part
 Curves = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]  # (objective, seed) -> the rows of a run's metrics
+NONE = "none"  # the objective of a model that is not pretrained
 COLUMNS = ("task", "examples", "objective", "seed")
 
 
@@ -29,7 +30,8 @@ def report(
 ) -> str:
     """few_shot.md, .csv and .json, the pictures and report.html in `folder`, of the cells' files; returns the tables.
 
-    objectives: in order, of which the first is compared with each of the others over the seeds that both have.
+    objectives: in order, of which the first is compared with each of the others, and these with none, over the seeds
+    that both have.
     baselines: for each task what `without_model` found. notes: lines on the data. settings: of the page.
     """
     cells, points = [*made.cells.values()], {key: points_of(rows) for key, rows in curves.items()}
@@ -102,12 +104,15 @@ def _sections(
         )
     ]
     if others:
-        paired = [[_told(differences(at(row, first), at(row, x)), "+") for x in others] for row in rows]
+        compared = [(first, other) for other in others]
+        compared += [(other, NONE) for other in others if NONE in others and other != NONE]
+        paired = [[_told(differences(at(row, x), at(row, y)), "+") for x, y in compared] for row in rows]
         caption = (
-            f"Difference, seed by seed and example by example: {first} is better where all of the interval is above 0"
+            "Difference, seed by seed and example by example: the one named first is better where all of the interval "
+            "is above 0"
         )
-        table = _table([f"{first} - {x}" for x in others], rows, paired, caption)
-        made.append(Section("differences", f"{first} beside the others", table=table))
+        table = _table([f"{x} - {y}" for x, y in compared], rows, paired, caption)
+        made.append(Section("differences", "One beside the other", table=table))
     return made
 
 

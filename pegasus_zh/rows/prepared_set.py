@@ -32,7 +32,8 @@ FORMAT = 2  # of the files; a set of another format is refused
 TOKENIZER_FIELDS = ("kind", "fingerprint", "vocab_size", "pad_id", "start_id", "eos_id")
 Split = Literal["train", "eval"]
 SPLITS = get_args(Split)
-_EARLIER = {"duplicates": "keep", "duplicate_threshold": None, "kept": 0.0}  # settings that earlier sets do not name
+# Of settings that sets of earlier versions do not name.
+_EARLIER = {"duplicates": "keep", "duplicate_threshold": None, "kept": 0.0, "characters": 1.5}
 _NOT_AS_WRITTEN = (
     OSError,
     ValueError,

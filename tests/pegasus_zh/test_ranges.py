@@ -29,7 +29,13 @@ RANGES = {
     OptimizerConfig: dict.fromkeys(("learning_rate", "weight_decay", "epsilon", "clip", "warmup"), (0, None))
     | {"beta1": (0, 1), "beta2": (0, 1)},
     MT5Config: {"dropout": (0, 1), "epsilon": (0, None)},
-    ExamplesConfig: {"ratio": (0, None), "kept": (0, None), "selector_seed": (0, 2**32), "max_source": (4, 2**15)},
+    ExamplesConfig: {
+        "ratio": (0, None),
+        "kept": (0, None),
+        "characters": (0.1, None),
+        "selector_seed": (0, 2**32),
+        "max_source": (4, 2**15),
+    },
     PrepareConfig: {"eval_fraction": (0, 1)},
     TokenizerConfig: {"vocabulary": (1, None)},
     PretrainConfig: {"samples": (0, None)},
@@ -42,7 +48,7 @@ RANGES = {
     FewShotConfig: dict.fromkeys(
         ("seeds", "pretrain_steps", "batch_size", "updates", "test_examples", "valid_examples"), (1, None)
     )
-    | {"learning_rate": (0, None), "dropout": (0, 1)},
+    | {"learning_rate": (0, None), "characters": (0.1, None), "dropout": (0, 1)},
 }
 
 

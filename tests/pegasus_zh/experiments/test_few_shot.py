@@ -168,6 +168,11 @@ def test_differences_are_paired(tmp_path):
     told = report(tmp_path, Made(made, []), objectives, *rest)
     assert "| t | 10 | 0.250 [0.250, 0.250] | 0.250" in told and "| t | 10 | 70.0 | 50.0 [50.0, 50.0] |" in told
     assert "| +1.00 [+1.00, +1.00] |" in told and "mean of 3 seed(s)" in told
+    # What is not pretrained is the other side of every difference.
+    nothing = {f"none-{seed}": cell("none", seed, values[seed] - 0.02) for seed in range(3)}
+    table = report(tmp_path, Made(made | nothing, []), (*objectives, "none"), *rest)
+    assert "| lcs - random | lcs - none | random - none |" in table
+    assert "| +1.00 [+1.00, +1.00] | +3.00 [+3.00, +3.00] | +2.00 [+2.00, +2.00] |" in table
     # Without one seed of the first the pairs are of the other two; without all there are none, nor a figure.
     del made["lcs-0"]
     told = report(tmp_path, Made(made, ["lcs-0: no"]), objectives, *rest)
@@ -180,8 +185,8 @@ def test_differences_are_paired(tmp_path):
 
 
 def test_an_objective_says_what_is_kept():
-    assert examples_of("none", 24, 8) is None and examples_of("lead", 24, 8).kept == 0
-    found = examples_of("random+1", 24, 8)
+    assert examples_of("none", 24, 8, 0.8) is None and examples_of("lead", 24, 8, 0.8).kept == 0
+    found = examples_of("random+1", 24, 8, 0.8)
     assert (found.selector, found.kept, found.max_target, found.row_source) == ("random", 1, 8, 48)
 
 

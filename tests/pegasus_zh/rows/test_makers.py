@@ -130,3 +130,13 @@ def test_text_without_a_mark_takes_time_by_its_length_alone(name, tokenizer):
     few, many = config.make([character * 20_000, character * 400_000], tokenizer)
     assert len(few) > 5 and abs(len(many) - 20 * len(few)) <= 20
     assert time.perf_counter() - started < 20
+
+
+def test_fewer_characters_an_id_cut_fewer_pairs(tokenizer):
+    """Of a vocabulary of few words T5-PEGASUS's 1.5 fill more ids than there are, and what is cut has no end."""
+    ended = {}
+    for characters in (0.6, 1.5):
+        config = ExamplesConfig(max_source=128, max_target=80, characters=characters)
+        pairs = [pair for text in config.make(TEXTS, tokenizer) for pair in text]
+        ended[characters] = np.mean([target[-1] == tokenizer.eos_id for _, target in pairs])
+    assert ended[0.6] > 0.8 and ended[0.6] > ended[1.5] + 0.15

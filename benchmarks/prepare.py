@@ -102,7 +102,7 @@ def _profile(examples: ExamplesConfig, config: PrepareConfig, tokenizer: Tokeniz
     with stage("parse"):
         texts = list(parse_records(records, examples.maker.reads.of(config), "skip", Counter()))
     with stage("split"):
-        most = 3 * (examples.max_source + examples.max_target) // 2
+        most = int(examples.characters * (examples.max_source + examples.max_target))
         split = (split_sentences(text, faithful=examples.faithful) for text in texts)
         groups = [group for sentences in split for group in group_sentences(sentences, max_characters=most)]
     with stage("select"):

@@ -89,10 +89,10 @@ class FewShotConfig:
     """Shape of the model, and the pretraining's recipe."""
     pretrain_steps: int = 400
     """Updates of each pretraining."""
-    batch_size: int = 8
-    """Rows of such an update, each of twice the ids of the longest pair."""
+    batch_size: int | None = None
+    """Rows of such an update, each of twice the ids of the longest pair, instead of the preset's."""
     max_source: int = 128
-    """Ids of a pretraining's source, at most: with short ones copying is learned sooner."""
+    """Ids of a pretraining's source, at most."""
     max_target: int = 80
     """Ids of its target, at most."""
     characters: float = 0.6
@@ -237,7 +237,7 @@ def begin(
     loop = replace(
         basis.loop,
         steps=config.pretrain_steps,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size or basis.loop.batch_size,
         eval_every=every,
         save_every=every,
         eval_batches=POINTS,

@@ -1,7 +1,7 @@
 """Ties of docs' tables to the code that made them.
 
-A table takes minutes or hours, so no test makes it again: what its command computes is computed at a small size instead,
-and kept in goldens/figures.json. Where that differs by more than rounding, the table is of other code.
+A table takes minutes or hours, so no test makes it again: what its command computes is computed at a small size
+instead, and kept in goldens/figures.json. Where that differs by more than rounding, the table is of other code.
 """
 
 import json

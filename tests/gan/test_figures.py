@@ -7,7 +7,8 @@ import pytest
 
 from gan.critic import Critic, Shape
 from gan.estimate import program, train
-from gan.laws import Law, shells, squares
+from gan.image_laws import squares
+from gan.laws import Law, shells
 from gan.objectives import CRITICS
 from tests.figures import tied
 

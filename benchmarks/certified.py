@@ -75,7 +75,10 @@ def theirs(config: Config, name: Name, compiled: bool) -> Run:
     rest = (config.side >> len(config.features)) ** 2 * counts[-1]
     net = torch.nn.Sequential(*stages, torch.nn.Flatten(), OrthoLinear(rest, 1)).to(device)
     adam = torch.optim.Adam(net.parameters(), 2e-3)
-    asked = torch.compile(net) if compiled else net
+    # Of sizes as symbols, which layers of several shapes lead it to, it fails to compile ortho; and of each shape
+    # anew more than 8 times, after which it would leave the rest eager.
+    torch._dynamo.config.recompile_limit = 64
+    asked = torch.compile(net, dynamic=False) if compiled else net
 
     def one() -> None:
         x, y = torch.randn(2, config.batch, config.channels, config.side, config.side, device=device)

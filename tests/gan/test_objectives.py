@@ -141,6 +141,42 @@ def test_groups_are_sorted(size):
     np.testing.assert_array_equal(sort_groups(x, size), jnp.sort(x.reshape(5, -1, size), -1).reshape(5, 48))
 
 
+def test_sorting_permutes_gradients():
+    """Twice, over seeds side by side, and with equal features, of which none has another's share."""
+    x, weights = jax.random.normal(jax.random.key(0), (2, 3, 5, 32))
+    x = x.at[0, 0, 4:20].set(1.0)
+
+    def second(run, x, weights):
+        first = jax.grad(lambda x: jnp.sum(jnp.sin(run(x)) * weights))
+        return first(x), jax.grad(lambda x: jnp.sum(first(x) ** 2))(x)
+
+    plain = lambda x: jnp.sort(x.reshape(5, -1, 16), -1).reshape(x.shape)  # noqa: E731
+    found, wanted = (jax.vmap(partial(second, run))(x, weights) for run in (lambda x: sort_groups(x, 16), plain))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_a_convolution_by_products_twice_differentiated(side):
+    """As a penalty of gradients is, over seeds side by side."""
+    x = jax.random.normal(jax.random.key(0), (3, 2, 7, 5, 2))
+    kernels = jax.random.normal(jax.random.key(1), (3, side, side, 2, 4))
+    stride, before = 2 - side % 2, (side - 1) // 2
+    around = [(before, before + size % stride) for size in (7, 5)]
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), around, dimension_numbers=numbers)
+
+    def penalty(run, x, kernel):
+        slope_ = jax.grad(lambda x: jnp.sum(jnp.sin(run(x, kernel))))(x)
+        return jnp.sum(slope_**2)
+
+    found, wanted = (jax.vmap(jax.grad(partial(penalty, run), argnums=(0, 1)))(x, kernels) for run in (convolve, plain))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 6, 1), (3, 8, 8, 5)])
 def test_a_convolution_by_products_is_one(shape):
     x, kernel = (jax.random.normal(jax.random.key(n), size) for n, size in enumerate((shape, (4, 4, shape[-1], 3))))

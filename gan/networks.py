@@ -36,6 +36,7 @@ def activate(x: jax.Array, name: Activation) -> jax.Array:
     return sort_groups(x.reshape(-1, features), math.gcd(features, GROUP)).reshape(x.shape)
 
 
+@partial(jax.jit, static_argnames="size")  # operation by operation it would hold all comparisons
 def sort_groups(x: jax.Array, size: int) -> jax.Array:
     """[B, F], each `size` neighbours sorted, by their ranks: how many of the others come before each. So many
     comparisons more than a sorting network's stay in registers, and the gradient is one sum by the same ranks: together

@@ -3,6 +3,7 @@
 Letters: B batch, D dimensions, F features.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -47,8 +48,24 @@ def sort_groups(x: jax.Array, size: int) -> jax.Array:
     fixed = jax.lax.stop_gradient(groups)
     other, one = fixed[..., :, None], fixed[..., None, :]
     ranks = jnp.sum((other < one) | ((other == one) & earlier), -2, dtype=jnp.int32)
-    there = ranks[..., :, None] == place[None, None, None]
-    return jnp.sum(jnp.where(there, groups[..., :, None], 0), -2).reshape(x.shape)
+    return _placed(groups, ranks).reshape(x.shape)
+
+
+@jax.custom_jvp
+def _placed(groups: jax.Array, ranks: jax.Array) -> jax.Array:
+    """[..., n], each value where its rank says. Term by term: compiled with YNNPACK, as what is not of our programs is,
+    one sum would have all comparisons in memory."""
+    place = jnp.arange(groups.shape[-1])[None, None]
+    terms = (jnp.where(ranks[..., n : n + 1] == place, groups[..., n : n + 1], 0) for n in range(groups.shape[-1]))
+    return functools.reduce(jnp.add, terms)
+
+
+@_placed.defjvp
+def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """The same as one sum, whose transpose is one too; that of terms would be as many passes of pads."""
+    (groups, ranks), (change, _) = primals, tangents
+    there = ranks[..., :, None] == jnp.arange(groups.shape[-1])[None, None, None]
+    return _placed(groups, ranks), jnp.sum(jnp.where(there, change[..., :, None], 0), -2)
 
 
 def init_mlp(key: jax.Array, sizes: Sequence[int]) -> list[Layer]:

@@ -6,7 +6,7 @@ y ~ Q, and what is reported is that difference of means, a positive number, with
 Truth         metric (the ground cost and its dual norm), transport (exact and regularised, of finite samples), bounds
               (of all points of two large samples), laws and image_laws (pairs whose distance is known; threefry draws
               from them), files (of points and images)
-Critics       critic (what one is), objectives (all of them, and their penalties), mover (a critic beside a learned map),
+Critics       critic (what one is), objectives (all of them, and their penalties), mover (one beside a learned map),
               certified (those that cannot be steep), named (with settings; laws by name), networks, weight_constraints,
               lipschitz (certified layers), estimate (one trained on two laws)
 GANs          trainer (a generator against a critic), program (the same for the engine), quality (of what it makes)

@@ -19,7 +19,7 @@ def says(critic: Critic, law: Law) -> list[float]:
     """Of 16 points, after 100 steps of 8."""
     state, advance = program(critic, law, batch=8, seeds=1)
     state = jax.tree.map(lambda x: x[0], advance(state, 0, 100))
-    told = critic.read(state, *law.sample(jax.random.key(7), 16))
+    told = jax.jit(critic.read)(state, *law.sample(jax.random.key(7), 16))
     return [float(told[name]) for name in sorted(told)]
 
 

@@ -162,15 +162,18 @@ def test_critics_on_images(make, hidden):
         x, y = jax.random.uniform(key, (2, 16, 128))
         return x, 3 * y
 
-    step = jax.jit(lambda state, key: critic.step(state, draw, key))
-    state = critic.init(jax.random.key(0))
     x, y = draw(jax.random.key(9))
+    step = jax.jit(lambda state, key: critic.step(state, draw, key))
+    read = jax.jit(
+        lambda state: (critic.read(state, x, y)["kr"], lengths(critic.field(state, jnp.concatenate([x, y]))))
+    )
+    kernels = jax.jit(lambda state: [layer.kernel for layer in whole(state.nets["f"])])
+    state = jax.jit(critic.init)(jax.random.key(0))
     for number in range(8):
-        said, slopes = critic.read(state, x, y)["kr"], lengths(critic.field(state, jnp.concatenate([x, y])))
+        said, slopes = read(state)
         assert said <= exact_w1(x, y) + 1e-4 and slopes.max() <= 1 + 1e-3
         if make is orthogonal:
-            for layer, image in zip(whole(state.nets["f"]), ((8, 8, 2), (4, 4, 6), None), strict=True):
-                kernel = layer.kernel
+            for kernel, image in zip(kernels(state), ((8, 8, 2), (4, 4, 6), None), strict=True):
                 found = norms(convolve, kernel[None], image) if image else np.linalg.norm(kernel, 2)
                 assert found <= 1 + 1e-3
         state, _ = step(state, jax.random.key(number))

@@ -90,7 +90,7 @@ def test_a_step_returns_what_it_was_given():
         assert (given.shape, given.dtype, given.sharding.spec) == (made.shape, made.dtype, made.sharding.spec)
 
 
-@pytest.mark.parametrize("first", [(8, 1, 1), (2, 2, 1, 2)], ids=["one", "two replicas"])
+@pytest.mark.parametrize("first", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 1, 2)])
 def test_a_run_goes_on_on_another_mesh(tmp_path, first):
     """What lay cut on one mesh lies as another has it, and the model that is returned is whole."""
     tx = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup=1), 4)

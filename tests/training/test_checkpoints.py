@@ -79,7 +79,9 @@ def saved(tmp_path_factory) -> tuple[Path, list[np.ndarray]]:
     return folder, save(folder)
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if "another" in kind else kind for kind in DAMAGE]
+)
 def test_damage_is_never_restored(saved, tmp_path, kind, said):
     """Of every file in turn (and every folder, as a deletion killed half-way leaves it): what is restored is whole."""
     folder, newest = saved

@@ -213,6 +213,7 @@ def test_dimensions_that_a_mesh_cannot_cut():
         check_divisible(mesh_of(2, 1, 2, 2), {"rows": ("batch", 6)})
 
 
+@pytest.mark.slow  # a minute of two cores
 def test_two_processes_train_like_one(tmp_path):
     """Four devices each, over loopback: the same losses and, in the checkpoint that both wrote, the same parameters."""
     script = Path(__file__).with_name("two_processes.py")

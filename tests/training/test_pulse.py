@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
     [
         (1, "kill", "process 1 has not been heard of for 2 s"),
         pytest.param(1, "stop", "process 1 has not been heard of for 2 s", marks=pytest.mark.slow),
-        (0, "stop", "process 0 has not answered for 2 s"),
+        pytest.param(0, "stop", "process 0 has not answered for 2 s", marks=pytest.mark.slow),
         (1, "error", "process 1 has ended: ValueError: no good"),
         pytest.param(0, "error", "process 0 has ended: ValueError: no good", marks=pytest.mark.slow),
     ],

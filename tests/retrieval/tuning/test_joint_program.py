@@ -33,7 +33,7 @@ def gradient(loop: LoopConfig, mesh: jax.sharding.Mesh, distils: bool):
     return means, jax.tree.map(np.asarray, found)
 
 
-@pytest.mark.parametrize("distils", [False, True])
+@pytest.mark.parametrize("distils", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_eight_devices_and_gradient_caching_change_nothing(distils: bool) -> None:
     loop = LoopConfig(batch_size=8, seed=2)
     wanted = gradient(loop, first_device(), distils)

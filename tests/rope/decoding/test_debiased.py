@@ -129,6 +129,7 @@ def test_draws_controls_padding_and_other_rows():
     assert not [*ids(nothing, seeds=SEEDS[:3])][0][2].any()
 
 
+@pytest.mark.slow  # over a mesh test_prefix_decoder.py has the same search
 def test_a_mesh_changes_nothing():
     rows = np.tile(ROWS, (2, 1, 1))[:8].reshape(8, -1)
     run = partial(write, decoder=Debiased(DECODER, PROMPTS), marks=Marks(start=0, end=-1), length=LONGEST)

@@ -14,6 +14,7 @@ from pegasus_zh.rows.mixture import Round
 from pegasus_zh.rows.packed_rows import Batch, PackedRows
 from training.mesh import WHOLE, Share
 
+ENDLESS = sys.maxsize // 2  # rows; batches of one of twice as many are more than grain counts
 READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)  # batches; decoding one takes about a millisecond
 
 
@@ -35,7 +36,7 @@ def train_batches(
     orders, first = [], 0
     for number, size in enumerate(rows.sizes):
         order = grain.MapDataset.range(first, first + size).shuffle(seed=(seed + number) % 2**32)
-        orders.append(order.repeat())
+        orders.append(order.repeat(ENDLESS // size))
         first += size
     if len(orders) == 1:
         return _batches(rows, orders[0], batch_size, start_step, share)
@@ -45,7 +46,7 @@ def train_batches(
         turn, before = turns[n]
         return orders[turn][before]
 
-    return _batches(rows, grain.MapDataset.range(sys.maxsize).map(row), batch_size, start_step, share)
+    return _batches(rows, grain.MapDataset.range(ENDLESS).map(row), batch_size, start_step, share)
 
 
 def eval_batches(rows: PackedRows, *, batch_size: int, share: Share = WHOLE) -> Iterator[Batch]:

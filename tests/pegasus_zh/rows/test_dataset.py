@@ -92,6 +92,11 @@ def test_starting_at_a_step_is_skipping_to_it(prepared):
         assert_equal(next(train_batches(prepared.train, batch_size=8, seed=3, start_step=start)), batches[start])
 
 
+def test_batches_of_one_are_those_of_eight(prepared):
+    one = islice(train_batches(prepared.train, batch_size=1, seed=3), 8)
+    assert_equal(joined(list(one)), next(train_batches(prepared.train, batch_size=8, seed=3)))
+
+
 def test_every_epoch_has_each_row_once_in_another_order(prepared):
     rows = prepared.train
     everything = identities(rows.batch(range(len(rows))))

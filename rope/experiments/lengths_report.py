@@ -69,6 +69,16 @@ def _sections(arrays: Mapping[str, Figures]) -> list[Section]:
             "rows help where all of the interval is below 0"
         )
         made.append(Section("gains", "Do longer rows help?", table=_table(gains, "+", caption)))
+    longest = max(length for _, length in entropies)
+    rotary = {key: values for key, values in entropies.items() if key[0].split(",")[0] == "rotary"}
+    best = min((float(values.mean()), e) for (e, n), values in rotary.items() if n == longest)[1] if rotary else ""
+    behind = {(e, n): values - rotary[best, n] for (e, n), values in rotary.items() if e != best}
+    if behind:
+        caption = (
+            f"Cross-entropy less that of {best}, the best on rows of {longest:,}, of the same models and windows: what "
+            "is further behind than chance has all of the interval above 0"
+        )
+        made.append(Section("behind", "How far behind the best way on?", table=_table(behind, "+", caption)))
     return made
 
 

@@ -18,9 +18,9 @@ import tyro
 from benchmarks.harness import Clock, in_turn, measure
 from benchmarks.side import Run
 from gan.critic import Shape
-from gan.estimate import program
 from gan.laws import shift
 from gan.objectives import CRITICS
+from gan.training import program
 from training.flags import FLAT
 
 Name = Literal["ortho", "aol", "sll"]

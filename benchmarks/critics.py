@@ -17,9 +17,9 @@ import tyro
 from benchmarks.harness import Clock, in_turn, measure
 from benchmarks.side import Run
 from gan.critic import Shape
-from gan.estimate import program
 from gan.laws import shift
 from gan.objectives import gradient_penalty
+from gan.training import program
 from gan.transport import exact_w1
 from training.flags import FLAT
 

@@ -8,7 +8,7 @@ Truth         metric (the ground cost and its dual norm), transport (exact and r
               from them), files (of points and images)
 Critics       critic (what one is), objectives (all of them, and their penalties), mover (one beside a learned map),
               certified (those that cannot be steep), named (with settings; laws by name), networks, weight_constraints,
-              lipschitz (certified layers), estimate (one trained on two laws)
+              lipschitz (certified layers), training (one on two laws)
 GANs          trainer (a generator against a critic), program (the same for the engine), quality (of what it makes)
 experiments/  each one command of scripts/wgan.py
 benchmark/    others' published figures, and the funnels they are of

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gan.critic import Constraint, Critic, Shape
-from gan.estimate import train
 from gan.laws import clouds
 from gan.metric import Metric
 from gan.named import critic_of_name
+from gan.training import train
 from gan.transport import exact_w1
 from training.arrays import points
 from training.ranges import check_number

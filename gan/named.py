@@ -55,16 +55,14 @@ def _settings(make: Callable) -> dict[str, tuple[Any, Any]]:
     return {
         name: (one.default, hints.get(name))
         for name, one in inspect.signature(of).parameters.items()
-        if name not in bound and isinstance(one.default, bool | int | float | str)
+        if name not in bound and type(one.default) in (int, float, str)
     }
 
 
 def _parsed(value: str, default: Any, hint: Any, where: str) -> Any:
-    choices = get_args(hint) if get_origin(hint) is Literal else ("true", "false") if isinstance(default, bool) else ()
-    if choices:
-        if value not in choices:
-            raise ValueError(f"{where} is {value!r}: it must be {' or '.join(choices)}")
-        return value == "true" if isinstance(default, bool) else value
+    choices = get_args(hint) if get_origin(hint) is Literal else ()
+    if choices and value not in choices:
+        raise ValueError(f"{where} is {value!r}: it must be {' or '.join(choices)}")
     if isinstance(default, str):
         return value
     kind: type = type(default)
@@ -77,7 +75,7 @@ def _parsed(value: str, default: Any, hint: Any, where: str) -> Any:
     return number
 
 
-KINDS: dict[str, tuple[Callable[..., Law], tuple[str, ...]]] = {
+LAWS: dict[str, tuple[Callable[..., Law], tuple[str, ...]]] = {
     "shift": (shift, ("D",)),
     "scale": (scale, ("D",)),
     "shells": (shells, ("D",)),
@@ -110,13 +108,13 @@ def law_of(name: str, images: Callable[[], Images]) -> Law:
     kind, *numbers = name.split(":")
     if kind == "files" and len(numbers) == 2:
         return of_files(*numbers)
-    make, wanted = KINDS.get(kind, (None, ()))
+    make, wanted = LAWS.get(kind, (None, ()))
     if (
         make is None
         or len(numbers) != len(wanted)
         or not all(n.isdecimal() and 1 <= int(n) <= 1 << 14 for n in numbers)
     ):
-        known = ", ".join(":".join((kind, *wanted)) for kind, (_, wanted) in KINDS.items())
+        known = ", ".join(":".join((kind, *wanted)) for kind, (_, wanted) in LAWS.items())
         known += ", files:P.npy:Q.npy"
         raise ValueError(f"law {name!r}: it must be one of {known}, the letters being numbers from 1")
     return make(images()) if kind in OF_IMAGES else make(*map(int, numbers))

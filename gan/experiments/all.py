@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from gan.experiments import gans, images, minima, own_data, samples, static, surfaces
+from gan.experiments import estimate, gans, images, minima, samples, static, surfaces
 
 
 class Experiment(NamedTuple):
@@ -21,9 +21,9 @@ def _of_gans(question: str, presets: Mapping[str, dict[str, Any]]) -> Experiment
 EXPERIMENTS = {
     "estimate": Experiment(
         "how far apart are the points or images of two files of yours?",
-        own_data.OwnDataConfig,
-        own_data.PRESETS,
-        own_data.own_data,
+        estimate.EstimateConfig,
+        estimate.PRESETS,
+        estimate.estimate,
     ),
     "static": Experiment(
         "what do critics say of two fixed laws, and what is true?", static.StaticConfig, static.PRESETS, static.static

@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan.critic import Shape, precise
-from gan.estimate import over_seeds, seed_keys
 from gan.experiments.gans_report import SHOWN, VARIED, fits, report, samples_of
 from gan.named import check_critics, critic_of_name
 from gan.networks import halvings
 from gan.objectives import CRITICS
 from gan.quality import Data, measures, read_data
 from gan.trainer import Gan, Generator, Recipe
+from gan.training import over_seeds, seed_keys
 from gan.transport import exact_w1
 from training.experiment.cells import experiment, run_cells
 from training.files.atomic import write_bytes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan.estimate import BINS, SLOPE
+from gan.training import BINS, SLOPE
 from training.experiment.report import png
 from training.experiment.statistics import Estimate
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan.critic import Shape, slope
-from gan.estimate import train
 from gan.laws import TOYS, Law, toy
 from gan.named import check_critics, critic_of_name, file_name, law_of
 from gan.objectives import CRITICS
+from gan.training import train
 from training.experiment.cells import Made, experiment, run_cells
 from training.experiment.page import Section, Table
 from training.experiment.report import decimals, png, shown_settings, write_report

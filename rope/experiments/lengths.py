@@ -21,6 +21,7 @@ from rope.encoder import roformer
 from rope.encoder.pretrain import EncoderRecipe, Rows, pretrain_on, recipe_of
 from rope.encoder.roformer import Positions, RoFormer, RoFormerConfig
 from rope.experiments.factors import find_factors
+from rope.experiments.lengths_by_position import in_bins, position_edges
 from rope.experiments.lengths_report import report
 from rope.experiments.windows import Scores, Windows, full_rows, mask_windows, reader, score
 from rope.layers.computation import Computation
@@ -183,14 +184,14 @@ def search_factors(
     model: RoFormer,
     config: RoFormerConfig,
     windows: Windows | None,
-    experiment: LengthsConfig,
+    given: LengthsConfig,
     folder: Path,
     mesh: jax.sharding.Mesh,
     length: int,
 ) -> tuple[float, ...]:
     """LongRoPE's factors for a trained model's rows of `length`. Kept, and gone on with, in `folder`."""
     assert windows is not None  # where longrope is wanted
-    short, long = experiment.lengths[0], experiment.lengths[-1]
+    short, long = given.lengths[0], given.lengths[-1]
     factor, theta = length / short, frequencies(config.head_size, config.theta)
     read = reader(config, longrope_magnitude(factor, short))
 
@@ -230,17 +231,3 @@ def by_window(scores: Scores, windows: Windows) -> dict[str, list[float]]:
         "cross_entropy": (scores.entropy.sum(1) / count).tolist(),
         "accuracy": (scores.right.sum(1) / count).tolist(),
     }
-
-
-def position_edges(short: int, long: int) -> list[int]:
-    """The bounds of bins of positions from 1 on, half an octave each from an eighth of the trained length; the trained
-    length and its powers of two are among them."""
-    made = short / 8 * 2 ** (np.arange(2 * np.ceil(np.log2(8 * long / short))) / 2)
-    return [1, *(int(x) for x in np.unique(np.round(made)) if 1 < x < long), long]
-
-
-def in_bins(values: np.ndarray, edges: list[int]) -> list[list[float]]:
-    """[W, bins]: sums of values [W, C] of windows whose first token is at position 1, over each bin of positions."""
-    last = np.clip(np.array(edges) - 1, 0, values.shape[1])
-    sums = np.pad(np.cumsum(values, 1, dtype=np.float64), ((0, 0), (1, 0)))[:, last]
-    return np.diff(sums, axis=1).round(4).tolist()

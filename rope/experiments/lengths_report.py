@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rope.experiments.positions_report import position_section
+from rope.experiments.lengths_by_position import position_section
 from training.experiment.cells import Made
 from training.experiment.page import Section, Table
 from training.experiment.report import png, seeds_told, write_report
@@ -75,8 +75,8 @@ def _sections(arrays: Mapping[str, Figures]) -> list[Section]:
     behind = {(e, n): values - rotary[best, n] for (e, n), values in rotary.items() if e != best}
     if behind:
         caption = (
-            f"Cross-entropy less that of {best}, the best on rows of {longest:,}, of the same models and windows: what "
-            "is further behind than chance has all of the interval above 0"
+            f"Cross-entropy less that of {best}, the best on rows of {longest:,}, of the same models and windows. It "
+            "is the best of these figures, so an interval just above 0 says little"
         )
         made.append(Section("behind", "How far behind the best way on?", table=_table(behind, "+", caption)))
     return made

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from gan.critic import Critic, Shape
-from gan.estimate import program, train
 from gan.image_laws import squares
 from gan.laws import Law, shells
 from gan.objectives import CRITICS
+from gan.training import program, train
 from tests.figures import tied
 
 pytestmark = pytest.mark.usefixtures("one_device")

@@ -14,10 +14,10 @@ from scipy.spatial.distance import cdist
 from gan import laws, weight_constraints
 from gan import objectives as critics
 from gan.critic import Critic, Shape, State, kr, slope
-from gan.estimate import train
 from gan.metric import lengths
 from gan.networks import Layer, convolve, init_convolutions, init_mlp, mlp, sort_groups
 from gan.objectives import CRITICS
+from gan.training import train
 from gan.transport import entropic, exact_w1
 
 SHAPE = Shape(size=3, hidden=(16, 16))

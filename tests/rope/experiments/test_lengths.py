@@ -12,8 +12,8 @@ from rope.encoder.mlm import Vocabulary
 from rope.encoder.pretrain import EncoderConfig, Rows, pretrain_encoder, recipe_of
 from rope.experiments import lengths as lengths_module
 from rope.experiments.lengths import LengthsConfig, cut_windows, lengths
+from rope.experiments.lengths_by_position import gather_bins, merged, perplexities, times
 from rope.experiments.lengths_report import gather
-from rope.experiments.positions_report import gather_bins, merged, perplexities, times
 from tests.listening import listening
 from tests.rope.encoder.random_encoder import one_layer_preset
 from training.experiment.statistics import estimate

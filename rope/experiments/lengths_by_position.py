@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 COLUMNS = ("encoding", "first", "last", "perplexity", "low", "high", "times", "times low", "times high")
 
 
+def position_edges(short: int, long: int) -> list[int]:
+    """The bounds of bins of positions from 1 on, half an octave each from an eighth of the trained length; the trained
+    length and its powers of two are among them."""
+    made = short / 8 * 2 ** (np.arange(2 * np.ceil(np.log2(8 * long / short))) / 2)
+    return [1, *(int(x) for x in np.unique(np.round(made)) if 1 < x < long), long]
+
+
+def in_bins(values: np.ndarray, edges: list[int]) -> list[list[float]]:
+    """[W, bins]: sums of values [W, C] of windows whose first token is at position 1, over each bin of positions."""
+    last = np.clip(np.array(edges) - 1, 0, values.shape[1])
+    sums = np.pad(np.cumsum(values, 1, dtype=np.float64), ((0, 0), (1, 0)))[:, last]
+    return np.diff(sums, axis=1).round(4).tolist()
+
+
 class Bins(NamedTuple):
     """Sums over bins of positions; S seeds, W windows, K bins."""
 

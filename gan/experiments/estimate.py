@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gan.experiments import own_data_cells as cells
-from gan.experiments.own_data_cells import Points, Row
-from gan.experiments.own_data_report import Facts, fits, report
+from gan.experiments import estimate_cells as cells
+from gan.experiments.estimate_cells import Points, Row
+from gan.experiments.estimate_report import Facts, fits, report
 from gan.files import read_cloud
 from gan.laws import EXACT
 from gan.named import check_critics
@@ -27,7 +27,7 @@ from training.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnDataConfig:
+class EstimateConfig:
     """Measure W1 of two files' points or images: exactly where that can be had, between bounds, and by critics; the
     same command goes on.
 
@@ -103,7 +103,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def own_data(config: OwnDataConfig) -> None:
+def estimate(config: EstimateConfig) -> None:
     """Runs, or goes on with, the measurement in `config.folder`. Raises ValueError for files or settings that cannot
     be."""
     for name in ("p", "q"):
@@ -142,7 +142,7 @@ def _digest(points: Points) -> str:
     return digest.hexdigest()[:12]
 
 
-def measures(points: Points, config: OwnDataConfig) -> dict[str, Callable[[], list[Row]]]:
+def measures(points: Points, config: EstimateConfig) -> dict[str, Callable[[], list[Row]]]:
     """By name of the cell, what is to be measured; the quickest first."""
     least, most = (pick(map(len, points)) for pick in (min, max))
     small = points.x.shape[1] == 1 or most <= config.exact

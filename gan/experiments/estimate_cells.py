@@ -1,4 +1,4 @@
-"""What gan.experiments.own_data measures of two sets of points x [n, D] and y [m, D]: each function returns rows.
+"""What gan.experiments.estimate measures of two sets of points x [n, D] and y [m, D]: each function returns rows.
 
 A row is {"what", "kind", "of", "value", "low", "high", "note"}: `kind` says what the number is to the distance (KINDS),
 `of` whose: that of the files' points, or of the laws that they were drawn from. low and high are 95 %, if any.
@@ -18,9 +18,9 @@ from scipy.stats import ttest_ind
 
 from gan.bounds import ascended, couplings, distances_below, lower, mean
 from gan.critic import Critic, Shape
-from gan.estimate import program
 from gan.laws import clouds
 from gan.named import critic_of_name
+from gan.training import program
 from gan.transport import exact_w1
 from training.experiment.statistics import Estimate, estimate_runs
 
@@ -36,7 +36,7 @@ KINDS: dict[Kind, str] = {
 }
 
 
-ROUNDED = 1e-5
+ROUNDED = 1e-6  # of f's spread, by each layer in float32 (gan.critic.precise)
 MOST_PAIRS = 10**10  # that a potential is transformed over: two minutes of a core
 
 
@@ -204,19 +204,19 @@ def _soft(z: np.ndarray, y: np.ndarray, of_y: np.ndarray, epsilon: float) -> np.
 
 def critic(points: Points, name: str, *, steps: int, batch: int, hidden: tuple[int, ...], held_out: float) -> list[Row]:
     """Trained on a part of the points; what it says of all, and of the others."""
-    centre, unit = frame(points)
-    framed = [(z - centre[None]) / unit for z in points]
     orders = [np.random.default_rng(seed).permutation(len(z)) for seed, z in enumerate(points)]
     held = [int(held_out * len(z)) for z in points]
-    kept = [z[order[count:]] for z, order, count in zip(framed, orders, held, strict=True)]
+    kept = Points(*(z[order[count:]] for z, order, count in zip(points, orders, held, strict=True)))
+    centre, unit = frame(kept)  # nothing of f is of the others
+    framed, seen = ([(z - centre[None]) / unit for z in both] for both in (points, kept))
     made = made_critic(name, points.x.shape[1], hidden)
-    f = trained(made, clouds(name, *kept), steps=steps, batch=batch)
+    f = trained(made, clouds(name, *seen), steps=steps, batch=batch)
     on_x, on_y = (unit * f(z) for z in framed)
     if not np.isfinite(np.concatenate([on_x, on_y])).all():
         raise ValueError(f"critic {name}: no numbers after {steps:,} steps; take another, or fewer steps")
     said = mean(on_x) - mean(on_y)
     if made.certified:  # less what float32 may have rounded, in f and in its constraint
-        said -= ROUNDED * max(float(np.ptp(part)) for part in (on_x, on_y))
+        said -= ROUNDED * max(10, len(hidden) + 1) * max(float(np.ptp(part)) for part in (on_x, on_y))
     rows = [row(name, "lower" if made.certified else "none", "files", said, note=f"{made.constraint}; {steps:,} steps")]
     if within_reach(points):
         bound = lower(*points, on_x, on_y)

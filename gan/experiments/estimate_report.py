@@ -1,4 +1,4 @@
-"""What gan.experiments.own_data leaves: one table, one picture with all intervals on one axis, and what follows."""
+"""What gan.experiments.estimate leaves: one table, one picture with all intervals on one axis, and what follows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
-from gan.experiments.own_data_cells import KINDS, Row, row
+from gan.experiments.estimate_cells import KINDS, Row, row
 from training.experiment.cells import Made
 from training.experiment.page import Section, Table
 from training.experiment.report import png, shown_settings, write_report

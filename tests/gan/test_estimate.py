@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan.bounds import ascended, couplings, lengths, lower, mean
-from gan.experiments import own_data
-from gan.experiments import own_data_cells as cells
-from gan.experiments.own_data import OwnDataConfig, read_both
-from gan.experiments.own_data_cells import Points
-from gan.experiments.own_data_report import fitted, limits
+from gan.experiments import estimate
+from gan.experiments import estimate_cells as cells
+from gan.experiments.estimate import EstimateConfig, read_both
+from gan.experiments.estimate_cells import Points
+from gan.experiments.estimate_report import fitted, limits
 from gan.files import read_cloud
+from gan.laws import clouds
 from gan.transport import exact_w1, sinkhorn
 from tests.listening import listening
 from training.files.errors import DataError
@@ -135,6 +136,17 @@ def test_where_the_truth_is_known(name):
     assert 0.9 * truth < low["bound"] <= truth * (1 + 1e-9) <= high["bound"] * (1 + 2e-9) < 1.15 * truth
 
 
+def test_what_a_critic_is_trained_on_is_of_no_point_held_out(monkeypatch):
+    given, held = [], [np.random.default_rng(seed).permutation(20)[:4] for seed in (0, 1)]
+    monkeypatch.setattr(cells, "clouds", lambda name, *seen: given.append(seen) or clouds(name, *seen))
+    for moved in (0.0, 9.0):
+        points = Points(*np.random.default_rng(3).normal(size=(2, 20, 3)))
+        for z, rows in zip(points, held, strict=True):
+            z[rows] += moved
+        cells.critic(points, "wc", steps=1, batch=4, hidden=(4,), held_out=0.2)
+    np.testing.assert_array_equal(*given)
+
+
 def test_what_has_not_converged_is_said():
     rng = np.random.default_rng(0)
     points = Points(rng.normal(size=(40, 2)), rng.normal(size=(30, 2)) + 2)
@@ -180,7 +192,7 @@ def test_memory_is_that_of_the_method_alone():
     assert busy - idle > 200 << 20 and cells.measured(list)["memory"] < busy - (200 << 20)
 
 
-SMALL = OwnDataConfig(
+SMALL = EstimateConfig(
     critics=("ortho", "gp:weight=1"),
     steps=20,
     batch=16,
@@ -201,7 +213,7 @@ def ran(tmp_path_factory):
     np.savetxt(folder / "y.csv", np.concatenate([x[:70], x[:1]]) + [3, 0, 4], delimiter=",")
     config = replace(SMALL, p=str(folder / "x.npy"), q=str(folder / "y.csv"), folder=str(folder / "run"))
     with listening() as told:
-        own_data.own_data(config)
+        estimate.estimate(config)
     return config, Path(config.folder), told[-1]
 
 
@@ -230,21 +242,21 @@ def test_the_same_command_goes_on(ran, monkeypatch, said):
     (folder / "cells" / "critic-ortho.json").unlink()
     made, once = [], cells.measured
     monkeypatch.setattr(cells, "measured", lambda rows: made.append(rows.func.__name__) or once(rows))
-    own_data.own_data(config)
+    estimate.estimate(config)
     assert made == ["plans", "critic"]
     numbers = re.compile(r"\| [\d.]+ \| [\d.]+ GB \|")  # seconds and memory
     assert numbers.sub("", said[-1]) == numbers.sub("", told)
     with pytest.raises(DataError, match="its cells were made with steps 20, not 21"):
-        own_data.own_data(replace(config, steps=21))
+        estimate.estimate(replace(config, steps=21))
     np.save(folder.parent / "other.npy", np.ones((5, 3)))
     with pytest.raises(DataError, match="its cells were made with files"):
-        own_data.own_data(replace(config, p=str(folder.parent / "other.npy")))
+        estimate.estimate(replace(config, p=str(folder.parent / "other.npy")))
 
 
 def test_more_points_than_are_solved_exactly(ran, said):
     """The files are then between two bounds, and what subsets point to is an estimate of them, too."""
     config, folder, _ = ran
-    own_data.own_data(replace(config, exact=0, folder=str(folder.parent / "bounded"), critics=("ortho",)))
+    estimate.estimate(replace(config, exact=0, folder=str(folder.parent / "bounded"), critics=("ortho",)))
     exact = exact_w1(*read_both(config.p, config.q)[0])
     told = re.search(r"files' points are at least ([\d.]+) \(ascent\) and at most ([\d.]+) \(blocks\)", said[-1])
     low, high = map(float, told.groups())
@@ -256,14 +268,14 @@ def test_more_pairs_than_are_passed_over(ran, monkeypatch, said):
     """A certified critic's bound is left, and a plan's."""
     config, folder, _ = ran
     monkeypatch.setattr(cells, "MOST_PAIRS", 10)
-    own_data.own_data(replace(config, exact=0, folder=str(folder.parent / "many"), critics=("ortho",)))
+    estimate.estimate(replace(config, exact=0, folder=str(folder.parent / "many"), critics=("ortho",)))
     assert re.search(r"files' points are at least [\d.]+ \(ortho\) and at most [\d.]+ \(blocks\)", said[-1])
     assert not re.search("transformed|ascent|nearest|potential", said[-1])
 
 
-@pytest.mark.parametrize("preset", own_data.PRESETS)
+@pytest.mark.parametrize("preset", estimate.PRESETS)
 def test_presets_are_of_critics_that_can_be(preset):
-    config = OwnDataConfig(preset=preset, **own_data.PRESETS[preset])
+    config = EstimateConfig(preset=preset, **estimate.PRESETS[preset])
     for name in config.critics:
         assert cells.made_critic(name, 784, config.hidden).potential
 
@@ -281,7 +293,7 @@ def test_presets_are_of_critics_that_can_be(preset):
 )
 def test_settings_that_cannot_be(ran, settings, expected):
     with pytest.raises(ValueError, match=re.escape(expected)):
-        own_data.own_data(replace(ran[0], **settings))
+        estimate.estimate(replace(ran[0], **settings))
 
 
 def test_points_of_other_shapes_are_refused_by_name(tmp_path):

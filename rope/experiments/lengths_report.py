@@ -63,23 +63,32 @@ def _sections(arrays: Mapping[str, Figures]) -> list[Section]:
         Section("accuracy", "Tokens guessed right", table=second),
     ]
     gains = {(e, n): values - entropies[e, short] for (e, n), values in entropies.items() if n != short}
-    if gains:
-        caption = (
-            f"Cross-entropy less that of the same model on rows of {short}, seed by seed and window by window: longer "
-            "rows help where all of the interval is below 0"
-        )
-        made.append(Section("gains", "Do longer rows help?", table=_table(gains, "+", caption)))
-    longest = max(length for _, length in entropies)
-    rotary = {key: values for key, values in entropies.items() if key[0].split(",")[0] == "rotary"}
-    best = min((float(values.mean()), e) for (e, n), values in rotary.items() if n == longest)[1] if rotary else ""
-    behind = {(e, n): values - rotary[best, n] for (e, n), values in rotary.items() if e != best}
-    if behind:
-        caption = (
-            f"Cross-entropy less that of {best}, the best on rows of {longest:,}, of the same models and windows. It "
-            "is the best of these figures, so an interval just above 0 says little"
-        )
-        made.append(Section("behind", "How far behind the best way on?", table=_table(behind, "+", caption)))
+    gained = (
+        f"Cross-entropy less that of the same model on rows of {short}, seed by seed and window by window: longer "
+        "rows help where all of the interval is below 0"
+    )
+    best, behind = _behind(entropies)
+    far = (
+        f"Cross-entropy less that of {best}, the best on the longest rows, of the same models and windows. It is the "
+        "best of these figures, so an interval just above 0 says little"
+    )
+    differences = (
+        ("gains", "Do longer rows help?", gained, gains),
+        ("behind", "How far behind the best way on?", far, behind),
+    )
+    made += [Section(n, title, table=_table(of, "+", caption)) for n, title, caption, of in differences if of]
     return made
+
+
+def _behind(entropies: Figures) -> tuple[str, Figures]:
+    """The rotary model's way on that is best on the longest rows, and how far behind it the others are."""
+    longest = _ends(entropies)[1]
+    rotary = [e for e, n in entropies if n == longest and e.split(",")[0] == "rotary"]
+    if not rotary:
+        return "", {}
+    best = min(rotary, key=lambda e: entropies[e, longest].mean())
+    others = [(e, n) for e, n in entropies if e in rotary and e != best]
+    return best, {(e, n): entropies[e, n] - entropies[best, n] for e, n in others}
 
 
 def gather(cells: Sequence[dict[str, Any]], metric: str) -> Figures:

@@ -6,7 +6,7 @@ layers/       attention, its masks, kernels (flash/: for TPUs) and dropout; prod
               (transformer), cross_entropy
 decoding/     greedy, drawn and beam search over any decoder, which is four functions
 encoder/      RoFormer and BERT, masked and prefix language model, pretraining; load, huggingface (weights in and out)
-vit           the same blocks over the patches of an image, told apart by vit_positions
+vit/          the same blocks over the patches of an image (model), told apart by positions
 report/       one page on what any encoding does
 experiments/  longer text than trained on (lengths); moved and enlarged digits
 

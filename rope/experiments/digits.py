@@ -19,7 +19,8 @@ import optax
 
 from rope.experiments.digits_report import report
 from rope.experiments.placing import canvas_of, conditions
-from rope.vit import Positions, ViT, ViTConfig, forward, init
+from rope.vit.config import Positions, ViTConfig
+from rope.vit.model import ViT, forward, init
 from training.experiment.cells import experiment, run_cells
 from training.experiment.report import shown_settings
 from training.files.buckets import disk_path

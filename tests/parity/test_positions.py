@@ -17,8 +17,8 @@ from rope.positions.angles import frequencies, grid
 from rope.positions.normalised import augmented
 from rope.positions.rotary import of_dimensions, rotate, rotation
 from rope.positions.sections import section_frequencies, sequence_positions
-from rope.vit import ViTConfig
-from rope.vit_positions import KINDS, placed
+from rope.vit.config import ViTConfig
+from rope.vit.positions import KINDS, placed
 
 HEADS, SIZE, BASE = 2, 128, 1_000_000.0
 QWENS = {

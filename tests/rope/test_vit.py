@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from rope import vit, vit_positions
 from rope.positions.angles import grid
 from rope.positions.rotary import rotate
-from rope.vit import Positions, ViTConfig, init, rotation_of
+from rope.vit import model as vit
+from rope.vit import positions as vit_positions
+from rope.vit.config import Positions, ViTConfig
+from rope.vit.model import init, rotation_of
 from tests.figures import tied
 from training.mesh import MeshConfig, make_mesh
 

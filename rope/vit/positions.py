@@ -1,11 +1,10 @@
-"""What tells a ViT (rope/vit.py) where a patch is: a table of kinds, each with what is learned and what turns or is
-added.
+"""What tells a ViT where a patch is: a table of kinds, each with what is learned and what turns or is added.
 
 Letters: T patches of an image, D model, L layers, N heads, F pairs of a head.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +18,8 @@ from rope.positions.normalised import TURN, augmented, normalised
 from rope.positions.rotary import Rotation, rotation
 from rope.positions.sinusoidal import sinusoidal
 from rope.positions.spherical import spherical_frequencies, spherical_rotation
+from rope.vit.config import ViTConfig
 from training.partition import gather, normal
-
-if TYPE_CHECKING:
-    from rope.vit import ViTConfig
 
 Size = tuple[int, int]  # rows and columns of an image, in patches
 
@@ -30,12 +27,10 @@ Size = tuple[int, int]  # rows and columns of an image, in patches
 class Kind(NamedTuple):
     """Functions of the config, of what is learned (None where nothing is), and of places [1 or B, T, 2]."""
 
-    learned: "Callable[[ViTConfig, jax.Array], jax.Array] | None" = None  # drawn by a key
-    turns: "Callable[[ViTConfig, Any, jax.Array, Size], Rotation | BlockRotation] | None" = None
-    added: "Callable[[ViTConfig, Any, jax.Array, Size], jax.Array] | None" = None  # [..., T, D]
+    learned: Callable[[ViTConfig, jax.Array], jax.Array] | None = None  # drawn by a key
+    turns: Callable[[ViTConfig, Any, jax.Array, Size], Rotation | BlockRotation] | None = None
+    added: Callable[[ViTConfig, Any, jax.Array, Size], jax.Array] | None = None  # [..., T, D]
     layered: bool = False  # rotations have a leading axis L
-    head: int = 1  # the head size must be a multiple of it
-    width: int = 1  # the model's
 
 
 def stretched(table: jax.Array, places: jax.Array, size: Size) -> jax.Array:
@@ -60,21 +55,21 @@ def stretched(table: jax.Array, places: jax.Array, size: Size) -> jax.Array:
     return jnp.matmul(flat, table.reshape(-1, table.shape[-1]), precision=jax.lax.Precision.HIGHEST)
 
 
-def _mixed(c: "ViTConfig", key: jax.Array) -> jax.Array:
+def _mixed(c: ViTConfig, key: jax.Array) -> jax.Array:
     return gather(mixed_frequencies(key, c.heads, c.head_size, 2, c.theta), "heads", None, None)
 
 
-def _mixed_of_layers(c: "ViTConfig", key: jax.Array) -> jax.Array:
+def _mixed_of_layers(c: ViTConfig, key: jax.Array) -> jax.Array:
     drawn = jax.vmap(lambda key: mixed_frequencies(key, c.heads, c.head_size, 2, c.theta))
     return gather(drawn(jax.random.split(key, c.layers)), None, "heads", None, None)
 
 
-def _spherical(c: "ViTConfig", key: jax.Array) -> jax.Array:
+def _spherical(c: ViTConfig, key: jax.Array) -> jax.Array:
     theta = spherical_frequencies(c.head_size, c.theta)
     return gather(jnp.broadcast_to(theta, (c.heads, *theta.shape)), "heads", None, None)
 
 
-def _lie(c: "ViTConfig", key: jax.Array) -> jax.Array:
+def _lie(c: ViTConfig, key: jax.Array) -> jax.Array:
     return gather(lie_parameters(key, c.heads, c.head_size), "heads", *[None] * 4)
 
 
@@ -84,24 +79,19 @@ def _flat(places: jax.Array, size: Size) -> jax.Array:
 
 
 KINDS: dict[str, Kind] = {
-    "axial": Kind(turns=lambda c, _, p, size: rotation(p, axial_frequencies(c.head_size, 2, c.theta)), head=4),
-    "mixed": Kind(_mixed, lambda c, theta, p, size: rotation(p, theta), head=2),
+    "axial": Kind(turns=lambda c, _, p, size: rotation(p, axial_frequencies(c.head_size, 2, c.theta))),
+    "mixed": Kind(_mixed, lambda c, theta, p, size: rotation(p, theta)),
     "mixed-layers": Kind(
         _mixed_of_layers,
         lambda c, theta, p, size: jax.vmap(lambda of_layer: rotation(p, of_layer))(theta),
         layered=True,
-        head=2,
     ),
-    "golden": Kind(
-        turns=lambda c, _, p, size: rotation(p, golden_frequencies(c.heads, c.head_size, 2, c.theta)), head=2
-    ),
-    "normalised": Kind(
-        turns=lambda c, _, p, size: rotation(TURN * p, axial_frequencies(c.head_size, 2, c.theta)), head=4
-    ),
+    "golden": Kind(turns=lambda c, _, p, size: rotation(p, golden_frequencies(c.heads, c.head_size, 2, c.theta))),
+    "normalised": Kind(turns=lambda c, _, p, size: rotation(TURN * p, axial_frequencies(c.head_size, 2, c.theta))),
     "spherical": Kind(_spherical, lambda c, theta, p, size: spherical_rotation(p, theta)),
     "lie": Kind(_lie, lambda c, by, p, size: lie_rotation(p, by)),
-    "flat": Kind(turns=lambda c, _, p, size: rotation(_flat(p, size), frequencies(c.head_size, c.theta)), head=2),
-    "sinusoidal": Kind(added=lambda c, _, p, size: sinusoidal(p, axial_frequencies(c.width, 2, c.theta)), width=4),
+    "flat": Kind(turns=lambda c, _, p, size: rotation(_flat(p, size), frequencies(c.head_size, c.theta))),
+    "sinusoidal": Kind(added=lambda c, _, p, size: sinusoidal(p, axial_frequencies(c.width, 2, c.theta))),
     "learned": Kind(
         lambda c, key: normal(key, (*c.grid, c.width), (None, None, "embed"), STD),
         added=lambda c, table, p, size: stretched(gather(table, None, None, "embed"), p, size),
@@ -110,21 +100,9 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def placed(c: "ViTConfig", places: jax.Array, size: Size, key: jax.Array | None) -> jax.Array:
+def placed(c: ViTConfig, places: jax.Array, size: Size, key: jax.Array | None) -> jax.Array:
     """The coordinates that the kind reads of places in patches; with a key, changed as in training."""
     if c.positions != "normalised":
         return places
     found = normalised(places, size)
     return found if key is None else augmented(found, key, shift=c.shift, jitter=c.jitter, rescale=c.rescale)
-
-
-def check_sizes(c: "ViTConfig") -> None:
-    """Raises ValueError for heads and widths that the kind cannot have."""
-    kind = KINDS[c.positions]
-    for label, value, multiple in (("width / heads", c.head_size, kind.head), ("width", c.width, kind.width)):
-        if value % multiple:
-            wanted = "an even head size" if multiple == 2 else f"a multiple of {multiple}, pairs for both axes"
-            raise ValueError(f"{label} is {value}: {c.positions} positions need {wanted}")
-    least = {"spherical": 3, "lie": 2}.get(c.positions, 1)
-    if c.head_size < least:
-        raise ValueError(f"width / heads is {c.head_size}: {c.positions} positions turn {least} dimensions together")

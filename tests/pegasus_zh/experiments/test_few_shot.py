@@ -52,7 +52,7 @@ def config(tmp_path_factory):
         folder=str(folder / "run"),
         objectives=("lcs+0.5", "none"),
         examples=(1000, 0),
-        seeds=2,
+        seeds=1,
         pretrain_steps=2,
         max_source=24,
         max_target=8,
@@ -76,7 +76,7 @@ def cells(folder):
 
 def test_every_cell_is_there_and_in_the_tables(finished):
     folder, said = finished
-    wanted = {f"titles-8-{objective}-{seed}" for objective in ("lcs+0.5", "none") for seed in (0, 1)}
+    wanted = {f"titles-8-{objective}-0" for objective in ("lcs+0.5", "none")}
     assert cells(folder).keys() == wanted and not any((folder / "tuning").iterdir())
     assert "titles: no 1,000 examples to train on; left out" in said
     assert "compiling the training step" not in said
@@ -94,7 +94,7 @@ def test_every_cell_is_there_and_in_the_tables(finished):
     assert (folder / "few_shot.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "report.html").read_text("utf-8").count('class="left">titles</td>') == 5
     told = json.loads((folder / "few_shot.json").read_text("utf-8"))
-    assert told["curves"].keys() == {"lcs+0.5-0", "lcs+0.5-1"}
+    assert told["curves"].keys() == {"lcs+0.5-0"}
     for curves in told["curves"].values():
         assert {name: [step for step, _ in points] for name, points in curves.items()} == dict.fromkeys(
             ("pseudo-summary", "titles", "copy"), [0, 1, 2]
@@ -107,7 +107,7 @@ def test_a_second_call_makes_what_is_missing_alone(finished, config):
     tables = (folder / "few_shot.md").read_bytes()
     few_shot(config)
     assert cells(folder) == before and (folder / "few_shot.md").read_bytes() == tables
-    gone = folder / "cells" / "titles-8-lcs+0.5-1.json"
+    gone = folder / "cells" / "titles-8-lcs+0.5-0.json"
     content = json.loads(gone.read_bytes())
     gone.unlink()
     few_shot(config)

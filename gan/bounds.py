@@ -22,7 +22,14 @@ TILE = 512  # pairs at a time: 2 MB, what is near to a core
 def lower(x: np.ndarray, y: np.ndarray, on_x: np.ndarray, on_y: np.ndarray) -> float:
     """Of x [n, D], y [m, D] and a potential's values [n] and [m] there, high on x and low on y: at most W1, whatever
     they are, and no less than their difference of means where the potential is 1-Lipschitz. The better of two
-    transforms, f(x_i) with min_i |x_i - y_j| - f(x_i), and -f(y_j) with min_j |x_i - y_j| + f(y_j)."""
+    transforms, f(x_i) with min_i |x_i - y_j| - f(x_i), and -f(y_j) with min_j |x_i - y_j| + f(y_j). Raises ValueError
+    for other shapes, and for what is not finite."""
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
+        raise ValueError(f"points of shapes {x.shape} and {y.shape}: [n, D] and [m, D] are needed")
+    if (on_x.shape, on_y.shape) != ((len(x),), (len(y),)):
+        raise ValueError(f"values of shapes {on_x.shape} and {on_y.shape}: [{len(x)}] and [{len(y)}], one a point")
+    if not all(np.isfinite(part).all() for part in (x, y, on_x, on_y)):
+        raise ValueError("points or values that are no finite numbers")
     of_y, of_x = np.full(len(y), np.inf), np.full(len(x), np.inf)
     for rows, columns, apart in distances_below(x, y):
         of_x[rows] = np.minimum(of_x[rows], (apart + on_y[None, columns]).min(1))

@@ -1,5 +1,6 @@
 """Points and images from files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,11 +62,31 @@ def read_points(path: str) -> np.ndarray:
             found = np.asarray(np.load(path, allow_pickle=False), np.float64)
         else:
             with open(path, encoding="utf-8") as file:
-                found = np.array([line.replace(",", " ").split() for line in file if line.strip()], np.float64)
+                found = _numbers(path, file)
+    except DataError:
+        raise
     except (OSError, ValueError, TypeError, EOFError) as error:
         reason = getattr(error, "strerror", None) or "no array of points, as many numbers a line"
         raise DataError(f"{path}: {reason}") from None
     return _points(path, found)
+
+
+def _numbers(path: str, lines: Iterable[str]) -> np.ndarray:
+    """float64 [n, D]"""
+    rows: list[list[float]] = []
+    for number, line in enumerate(lines, 1):
+        cells = line.replace(",", " ").split()
+        try:
+            row = [float(cell) for cell in cells]
+        except ValueError:
+            head = "; remove a line of names" if number == 1 else ""
+            raise DataError(
+                f"{path}: line {number}: {line.strip()[:40]!r} is not numbers, apart by spaces or commas{head}"
+            ) from None
+        if row and rows and len(row) != len(rows[0]):
+            raise DataError(f"{path}: line {number}: {len(row)} numbers, where line 1 has {len(rows[0])}")
+        rows += [row] if row else []
+    return np.array(rows, np.float64)
 
 
 def _points(path: str, found: np.ndarray) -> np.ndarray:

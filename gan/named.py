@@ -27,7 +27,7 @@ def critic_of_name(text: str) -> Callable[[Shape], Critic]:
     if name not in CRITICS:
         raise ValueError(f"critic {text!r}: it must be one of {', '.join(CRITICS)}")
     make, settings = CRITICS[name], {}
-    known = _settings(make) if given else {}
+    known = settings_of(make) if given else {}
     for one in given:
         key, _, value = one.partition("=")
         if key not in known:
@@ -48,7 +48,7 @@ def check_critics(config: Any, names: Collection[str] = CRITICS) -> None:
         critic_of_name(text)
 
 
-def _settings(make: Callable) -> dict[str, tuple[Any, Any]]:
+def settings_of(make: Callable) -> dict[str, tuple[Any, Any]]:
     """By name (default, type); none of those that the name itself sets."""
     of = getattr(make, "func", make)
     hints, bound = get_type_hints(of), getattr(make, "keywords", {})

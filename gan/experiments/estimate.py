@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -114,7 +115,8 @@ def estimate(config: EstimateConfig) -> None:
     for name in config.critics:
         cells.made_critic(name, points.x.shape[1], config.hidden)
     free = ("folder", "preset", "critics", "points", "p", "q")
-    settings = {k: v for k, v in asdict(config).items() if k not in free} | {"files": _digest(points)}
+    files = f"{Path(config.p).name} and {Path(config.q).name} (of digest {_digest(points)})"
+    settings = {k: v for k, v in asdict(config).items() if k not in free} | {"files": files}
     with experiment(folder, settings):
         found = run_cells(folder, measures(points, config), cells.measured, "method", fits)
         tell(report(folder, found, facts, config))

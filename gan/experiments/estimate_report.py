@@ -86,7 +86,7 @@ def report(folder: Path, made: Made, facts: Facts, config: Any) -> str:
         notes=[
             *facts.lines,
             "Bounds of the files' points hold for these points, whatever drew them; those of the laws if each file is "
-            "of independent draws, of 95 % each.",
+            "of independent draws, of 95 % each; of several the best is told, which is less than 95 %.",
             "Peak memory is that of the whole process while the method ran, with its libraries and both files.",
         ],
         missing=made.missing,
@@ -145,10 +145,18 @@ def extrapolated(rows: Sequence[Row], facts: Facts) -> list[Row]:
     fit = fitted(sets, facts.sizes, facts.dimensions)
     note = "W + c n^-a, fitted to the subsets"
     known = any(one["kind"] == "exact" for one in rows)
+    of_laws = f"a {fit['exponent']:.2f}{_outside(fit, rows)}"
     return [
         *([] if known else [row("extrapolated to all points", "estimate", "files", fit["files"], note=note)]),
-        row("extrapolated", "estimate", "laws", fit["laws"], note=f"{note}; a {fit['exponent']:.2f}"),
+        row("extrapolated", "estimate", "laws", fit["laws"], note=f"{note}; {of_laws}"),
     ]
+
+
+def _outside(fit: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """A curve of another form than the distances have may end where bounds of the laws say that it cannot."""
+    low, high = limits(rows, "laws")
+    beyond = low and fit["laws"].mean < low["bound"] or high and fit["laws"].mean > high["bound"]
+    return "; beyond the bounds of the laws, so the curve does not fit" if beyond else ""
 
 
 def fitted(sets: Mapping[int, Sequence[float]], sizes: tuple[int, int], dimensions: int) -> dict[str, Any]:

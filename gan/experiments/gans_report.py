@@ -19,6 +19,16 @@ from training.files.errors import DataError
 SHOWN = 64  # generated images that are kept
 MEASURES = ("ratio", "objective", "exact", "held_out", "patches", "frechet", "precision", "recall", "coverage", "blur")
 VARIED = ("network", "n_critic", "batch")
+NOTES = (
+    "ratio: the critic's own objective over the exact distance of the same minibatches; 1 is accurate.",
+    "W1, held out: exact W1 in pixels to as many held-out images; lower is better, but averages are lowest. W1, "
+    "patches: of 1,000 patches of each, wherever they are from; lower is better.",
+    "Fréchet: of Gaussians of a small classifier's hidden units; lower is better. precision: the part of generated "
+    "images near a real one; recall and coverage: of real images near a generated one; higher is better. blur: "
+    "greyness; best that of real images.",
+    "constraint: how f is kept 1-Lipschitz; certified: no weights make what is read steeper. steps' bound: what the "
+    "slope of the f that steps are taken by was at most.",
+)
 
 
 def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> str:
@@ -107,6 +117,7 @@ def report(folder: Path, data: Data, made: Made, config: Any, question: str) -> 
         columns=columns,
         rows=chain.from_iterable(map(_line, every)),
         json={"settings": settings, "cells": every},
+        notes=NOTES,
         missing=made.missing,
     )
 
@@ -173,6 +184,8 @@ def _scatter(
         axes.axvline(1, color="0.7", linewidth=1)
         axes.set(xlabel="estimate / exact distance of the minibatch", title=title)
         axes.set_xlim(min(0, axes.get_xlim()[0]), max(1.2, axes.get_xlim()[1]))
+        if measure in ("precision", "recall", "coverage"):
+            axes.set_ylim(-0.05, 1.05)  # intervals of two seeds are wider than what can be
         axes.grid(alpha=0.3)
     figure.axes[0].set_yscale("log")
     handles = figure.axes[0].get_legend_handles_labels()

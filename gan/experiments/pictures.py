@@ -72,6 +72,9 @@ def slopes(parts: Mapping[str, Sequence], seconds: Mapping[str, float]) -> bytes
         axes.set_yticks([])
     for axes in all_axes[len(parts) :]:
         axes.axis("off")
+    for axes in all_axes[max(len(parts) - columns, 0) : len(parts)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("|grad f|", fontsize=8)
     if parts:
         all_axes[0].legend(fontsize=7)
     bars = below.subplots()

@@ -83,10 +83,20 @@ def report(folder: Path, made: Made, config: Any) -> str:
         columns=COLUMNS,
         rows=chain.from_iterable(map(_line, cells)),
         json={"settings": settings, "cells": cells},
+        notes=NOTES,
         missing=made.missing,
     )
 
 
+NOTES = (
+    "estimate: the difference of f's means on fresh points, without any penalty. of the truth: that over what the "
+    "optimal critic says of the same points. own objective: what the critic itself maximises, where that is another "
+    "thing. exact, batch: W1 of batches of n points.",
+    "steepest: the longest gradient that was met. cosine, L2 error: of the critic's gradient and the optimal one, a "
+    "mean over points of P; 1 and 0 are best.",
+    "constraint: how f is kept 1-Lipschitz. certified: no weights make what is read say more than W1, but for the "
+    "sampling of points; penalised: the loss asks for it; clipped: some constant that nobody knows; none.",
+)
 HEADS = (
     "critic", "estimate", "of the truth", "own objective", "exact, batch", "truth", "steepest",
     "cosine", "L2 error", "constraint", "steps", "n", "seeds",

@@ -35,7 +35,9 @@ def curve_sections(runs: Mapping[tuple[str, int], Points]) -> list[Section]:
     for objective in objectives:
         ends = [[points[-1][1] for points in of(objective, probe)] for probe in probes]
         lines.append([objective, *(estimate_runs(found).text(3) if found else "" for found in ends)])
-    caption = "Source gain at the end of the pretraining, in nats a token; mean of the seeds [95 % interval]"
+    caption = (
+        "Source gain at the end of the pretraining, in nats a token; mean of the seeds [95 % interval, of two or more]"
+    )
     says = "A thin line a seed. At 0 the source is not looked at. copy: the source's own beginning is the target."
     table = Table(["objective", *probes], lines, caption=caption)
     return [

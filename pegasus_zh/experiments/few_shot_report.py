@@ -90,7 +90,7 @@ def _sections(
     absolute = [[f"{100 * copied[row[0]]:.2f}", *(_told(over_seeds(at(row, x))) for x in objectives)] for row in rows]
     caption = f"Rouge-L in percent, mean of {seeds_told(figures.values())} and the test examples [95 % interval]"
     says = (
-        "A line an objective in its interval, a dot a seed; "
+        "A line an objective with its intervals, a dot a seed; "
         "dashed is what copying the source's first characters scores."
     )
     table = _table(["copied", *objectives], rows, absolute, caption)
@@ -135,7 +135,7 @@ def _of_sources(
     ]
     caption = (
         "Source gain after fine-tuning, in nats a token: the references' cross-entropy after another source, less that "
-        "after their own; mean of the seeds [95 % interval]"
+        "after their own; mean of the seeds [95 % interval, of two or more]"
     )
     made.append(Section("source_gain", "Is the source looked at?", table=_table(objectives, rows, shown, caption)))
     parts = _figures(cells, objectives, tasks, lambda cell: cell["part_from_source"])
@@ -176,13 +176,16 @@ def _picture(figures: Figures, objectives: Sequence[str], copied: Mapping[str, f
             values = [100 * over_seeds(figures[task, n, objective]) for n in there]
             found = [estimate(x) for x in values]
             places = np.array(there) * 1.06 ** (number - (len(objectives) - 1) / 2)  # beside each other
-            (line,) = axes.plot(places, [x.mean for x in found], "-", linewidth=1.6, label=objective)
-            color = line.get_color()
-            axes.fill_between(places, [x.low for x in found], [x.high for x in found], color=color, alpha=0.12, lw=0)
+            color, ends = f"C{number}", np.abs([[x.mean - x.low, x.high - x.mean] for x in found]).T
+            axes.errorbar(
+                places, [x.mean for x in found], ends if there else None, color=color, linewidth=1.6, elinewidth=1,
+                capsize=3, label=objective,
+            )  # fmt: skip
             for x, seeds in zip(places, values, strict=True):
                 axes.plot([x] * len(seeds), seeds.mean(1), "o", color=color, markersize=3.5)
         axes.axhline(100 * copied[task], color="0.4", linestyle="--", linewidth=1, label="first characters copied")
         axes.set_xscale("log")
+        axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
         axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
         axes.set_xticks([], minor=True)
         axes.set(title=task, xlabel="training examples", ylabel="Rouge-L, %", ylim=(0, None))

@@ -133,8 +133,8 @@ def whole(pair: Pair, place: str, flag: str = FLAGS[1]) -> tuple[str, str]:
         missing = "source" if is_blank(pair.source) else "reference"
         raise BadRecord(
             "half a pair",
-            f"{place}: a pair needs a source and a reference, and the {missing} is missing; mend or remove it, or give "
-            f"another {flag}",
+            f"{place}: a pair needs a source and a reference, and the {missing} is missing; mend or remove it (a line "
+            f"of text is reference TAB source; of fields give another {flag})",
         )
     return pair.source, pair.reference
 

@@ -156,12 +156,14 @@ def _curve(axes: "Axes", bins: Bins, found: Sequence[Estimate], *, band: bool, *
 
 
 def _scales(axes: "Axes", trained: int) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
     axes.axvline(trained, color="0.4", linestyle=":", linewidth=1.2)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_locator(LogLocator(2, subs=(1, 1.25, 1.5, 1.75)))
+    low, high = axes.get_ylim()
+    few = MaxNLocator(5) if high < 1.5 * low else LogLocator(2, subs=(1, 1.25, 1.5, 1.75))
+    axes.yaxis.set_major_locator(few)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())

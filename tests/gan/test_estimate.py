@@ -17,11 +17,12 @@ from gan.experiments import estimate
 from gan.experiments import estimate_cells as cells
 from gan.experiments.estimate import EstimateConfig, read_both
 from gan.experiments.estimate_cells import Points
-from gan.experiments.estimate_report import fitted, limits
+from gan.experiments.estimate_report import Facts, extrapolated, fitted, limits
 from gan.files import read_cloud
 from gan.laws import clouds
 from gan.transport import exact_w1, sinkhorn
 from tests.listening import listening
+from training.experiment.statistics import Estimate
 from training.files.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -70,6 +71,22 @@ def test_a_transform_loses_nothing_of_a_potential_of_slope_1(both):
     on_x, on_y = ((z @ lines).max(1) for z in (x, y))
     size = max(np.abs(x).max(), np.abs(y).max())
     assert mean(on_x) - mean(on_y) <= lower(x, y, on_x, on_y) + 1e-6 * size
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "on_x", "on_y", "told"),
+    [
+        (np.zeros(3), np.zeros((2, 1)), np.zeros(3), np.zeros(2), r"points of shapes \(3,\) and \(2, 1\)"),
+        (np.zeros((3, 2)), np.zeros((2, 1)), np.zeros(3), np.zeros(2), r"\[n, D\] and \[m, D\] are needed"),
+        (np.zeros((3, 1)), np.zeros((2, 1)), np.zeros((3, 1)), np.zeros(2), r"shapes \(3, 1\) and \(2,\): \[3\] and"),
+        (np.zeros((3, 1)), np.zeros((2, 1)), np.zeros(3), np.zeros(3), r"\[3\] and \[2\], one a point"),
+        (np.zeros((3, 1)), np.zeros((2, 1)), np.full(3, np.nan), np.zeros(2), "no finite numbers"),
+    ],
+)
+def test_what_is_no_potential_of_the_points_is_refused(x, y, on_x, on_y, told):
+    with pytest.raises(ValueError, match=told) as found:
+        lower(x, y, on_x, on_y)
+    assert "\n" not in str(found.value)
 
 
 def test_one_block_of_all_is_the_best_plan():
@@ -185,6 +202,21 @@ def test_an_extrapolation_finds_the_curve_that_it_is_of():
     assert fit["exponent"] == pytest.approx(0.5, abs=0.1)
 
 
+def test_an_extrapolation_beyond_the_bounds_says_so():
+    """Of points moved by 2 in 16 dimensions, subsets do not tell the limit from the exponent."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(400, 16))
+    points = Points(x, x + 2 * np.eye(16)[0][None])
+    subsets = [one for n in (16, 64, 128) for one in cells.subsets(points, count=n, draws=3)]
+    facts = Facts.of("x", "y", "16", *points)
+    (of_laws,) = (one for one in extrapolated(subsets, facts) if one["what"] == "extrapolated")
+    assert "beyond" not in of_laws["note"]
+    for side, told in ((2.0, True), (of_laws["value"] / 2, False)):
+        below = cells.row("f, held out", "lower", "laws", Estimate(side, side, side))
+        *_, found = extrapolated([*subsets, below], facts)
+        assert ("beyond the bounds of the laws, so the curve does not fit" in found["note"]) == told
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory's peak begins anew on Linux alone")
 def test_memory_is_that_of_the_method_alone():
     idle = cells.measured(list)["memory"]
@@ -249,7 +281,8 @@ def test_the_same_command_goes_on(ran, monkeypatch, said):
     with pytest.raises(DataError, match="its cells were made with steps 20, not 21"):
         estimate.estimate(replace(config, steps=21))
     np.save(folder.parent / "other.npy", np.ones((5, 3)))
-    with pytest.raises(DataError, match="its cells were made with files"):
+    told = r"its cells were made with files x.npy and y.csv \(of digest \w+\), not other.npy and y.csv \(of digest"
+    with pytest.raises(DataError, match=told):
         estimate.estimate(replace(config, p=str(folder.parent / "other.npy")))
 
 

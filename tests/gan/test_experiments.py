@@ -5,6 +5,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from gan.experiments.all import EXPERIMENTS
 from gan.experiments.gans import GansConfig
 from gan.experiments.static import StaticConfig
 from gan.image_laws import squares
-from gan.named import LAWS, law_of
+from gan.named import LAWS, law_of, settings_of
 from gan.objectives import CRITICS
 from gan.quality import patches
 from gan.training import train
@@ -29,6 +30,7 @@ from training.files.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("one_device")  # cut over a mesh are the trainings' own tests
 
+ROOT = Path(__file__).parents[2]
 STATIC = StaticConfig(
     laws=("shift:2", "funnels:2:4", "halves"),
     critics=("wc", "exact"),
@@ -265,6 +267,21 @@ def test_settings_that_no_critic_has(name, expected):
         with pytest.raises(ValueError) as error:
             config(critics=(name,))
         assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_docs_have_the_settings_of_every_critic():
+    """docs/wgan.md's table: names, and each setting with what it is unless given."""
+    page, told = (ROOT / "docs" / "wgan.md").read_text("utf-8"), {}
+    _, _, rows = page.partition("| critics | settings |\n")
+    for line in rows.partition("\n\n")[0].splitlines()[1:]:
+        names, settings = (re.findall("`([^`]+)`", cell) for cell in line.strip("|").split("|"))
+        for name in names:
+            told[name] = {x for x in settings if "=" in x and (name == "sll" or not x.startswith("down"))}
+    shown = lambda value: value if isinstance(value, str) else f"{value:g}".replace("0.002", "2e-3")  # noqa: E731
+    for name, make in CRITICS.items():
+        known = {key: default for key, (default, _) in settings_of(make).items()}
+        wanted = {f"{key}={shown(value)}".replace("=0.0002", "=2e-4") for key, value in known.items()}
+        assert told.get(name) == wanted, name
 
 
 def test_a_critic_of_ones_own_has_settings(monkeypatch):

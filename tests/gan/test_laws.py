@@ -116,8 +116,8 @@ def test_points_of_two_files(tmp_path):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("1 2\n3\n", "no array of points"),
-        ("a b\n", "no array of points"),
+        ("1 2\n3\n", "line 2: 1 numbers, where line 1 has 2"),
+        ("a b\n", "line 1: 'a b' is not numbers, apart by spaces or commas; remove a line of names"),
         ("", r"an array \(0, 1\)"),
         ("1\nnan\n", "no finite number in point 1"),
         ("1 2 3\n", "1 dimensions, .* 3: they must have as many"),

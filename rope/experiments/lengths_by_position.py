@@ -165,7 +165,7 @@ def _scales(axes: "Axes", trained: int) -> None:
     few = MaxNLocator(5) if high < 1.5 * low else LogLocator(2, subs=(1, 1.25, 1.5, 1.75))
     axes.yaxis.set_major_locator(few)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(ScalarFormatter())
+        axis.set_major_formatter(ScalarFormatter(useOffset=False))
         axis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=f"position (trained up to {trained}, dotted)")
     axes.grid(alpha=0.3)

@@ -34,7 +34,7 @@ class Estimate:
     w1: float  # the mean of kr
     kr: np.ndarray  # mean f(x) - mean f(y)
     objective: np.ndarray  # what the critic itself takes for the distance
-    steepest: np.ndarray  # largest gradient of f seen: kr / steepest is at most W1, and kr alone where that is 1
+    steepest: np.ndarray  # largest gradient of f seen; where it is 1, kr is at most W1, but for the sampling of points
     constraint: Constraint  # how the critic is kept 1-Lipschitz
 
     @property

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gan.transport import optimal
+from gan.transport import optimal, scaled, unscaled
 
 EPSILON = float(np.finfo(np.float64).eps)
 TILE = 512  # pairs at a time: 2 MB, what is near to a core
@@ -24,6 +24,7 @@ def lower(x: np.ndarray, y: np.ndarray, on_x: np.ndarray, on_y: np.ndarray) -> f
     they are, and no less than their difference of means where the potential is 1-Lipschitz. The better of two
     transforms, f(x_i) with min_i |x_i - y_j| - f(x_i), and -f(y_j) with min_j |x_i - y_j| + f(y_j). Raises ValueError
     for other shapes, and for what is not finite."""
+    x, y, on_x, on_y = (np.asarray(part, np.float64) for part in (x, y, on_x, on_y))
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
         raise ValueError(f"points of shapes {x.shape} and {y.shape}: [n, D] and [m, D] are needed")
     if (on_x.shape, on_y.shape) != ((len(x),), (len(y),)):
@@ -74,6 +75,7 @@ def mean(values: np.ndarray) -> float:
 
 def distances_below(x: np.ndarray, y: np.ndarray, tile: int = TILE) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Tiles (rows, columns, distances) of all pairs by products, each distance less what they may be rounded by."""
+    x, y, power = scaled(np.asarray(x, np.float64), np.asarray(y, np.float64))
     centre = (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre[None], y - centre[None]
     squares = [np.einsum("nd,nd->n", z, z)[:, None] for z in (x, y)]
@@ -84,7 +86,7 @@ def distances_below(x: np.ndarray, y: np.ndarray, tile: int = TILE) -> Iterator[
     for rows in _slices(len(x), tile):
         for columns in _slices(len(y), tile):
             apart = x[rows] @ y[columns].T
-            yield rows, columns, np.sqrt(np.maximum(apart, 0, out=apart), out=apart)
+            yield rows, columns, np.ldexp(np.sqrt(np.maximum(apart, 0, out=apart), out=apart), power, out=apart)
 
 
 def _slices(count: int, tile: int) -> Iterator[slice]:
@@ -100,9 +102,11 @@ class Coupling(NamedTuple):
 
     def cost(self, x: np.ndarray, y: np.ndarray) -> float:
         """At least W1 of the points, and rounded up."""
+        x, y, power = scaled(np.asarray(x, np.float64), np.asarray(y, np.float64))
         parts = np.array_split(np.arange(len(self.units)), -(-len(self.units) * x.shape[1] // 2**20))
         costs = [self.units[part] * lengths(x[self.source[part]] - y[self.target[part]]) for part in parts]
-        return math.fsum(np.concatenate(costs)) / int(self.units.sum()) * (1 + (x.shape[1] + 16) * EPSILON)
+        mean = math.fsum(np.concatenate(costs)) / int(self.units.sum())
+        return unscaled(mean * (1 + (x.shape[1] + 16) * EPSILON), power)
 
 
 def lengths(x: np.ndarray) -> np.ndarray:
@@ -115,6 +119,7 @@ def couplings(x: np.ndarray, y: np.ndarray, *, block: int, seed: int = 0) -> Ite
     The first pairs them in their order along a line. Each further one cuts the last one's pairs into blocks along
     another line and moves what each block has as is best within it. Lines go through two points drawn from both.
     """
+    x, y, _ = scaled(np.asarray(x, np.float64), np.asarray(y, np.float64))  # plans are those of any scale
     rng = np.random.default_rng(seed)
     plan = along_a_line(*(z @ _line(x, y, rng) for z in (x, y)))
     while True:
@@ -153,7 +158,10 @@ def _improved(x: np.ndarray, y: np.ndarray, source: np.ndarray, target: np.ndarr
     total = int(units.sum())
     costs = next(distances_below(x[rows], y[columns], tile=len(units)))[2]
     alike = len(rows) == len(columns) and len({*np.concatenate(masses)}) == 1
-    i, j, mass = optimal(costs, None if alike else (masses[0] / total, masses[1] / total))
+    try:
+        i, j, mass = optimal(costs, None if alike else (masses[0] / total, masses[1] / total))
+    except ValueError:
+        return Coupling(source, target, units)
     moved = np.rint(mass * total).astype(np.int64)
     kept = all((np.bincount(k, moved, len(part)) == part).all() for k, part in zip((i, j), masses, strict=True))
     better = (moved * costs[i, j]).sum() <= (units * costs[row, column]).sum()

@@ -1,5 +1,8 @@
 """Points and images from files."""
 
+import re
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +53,8 @@ def _only_array(file: Path) -> str | None:
         with np.load(file, allow_pickle=False) as arrays:
             (name,) = arrays
             return name if arrays[name].ndim < 3 else None
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file}: damaged: its array cannot be read ({error}); make it again") from None
     except (OSError, ValueError, EOFError, TypeError):  # read_images tells
         return None
 
@@ -59,7 +64,7 @@ def read_points(path: str) -> np.ndarray:
     n numbers on a line. Raises DataError."""
     try:
         if path.endswith(".npy"):
-            found = np.asarray(np.load(path, allow_pickle=False), np.float64)
+            found = np.load(path, allow_pickle=False)
         else:
             with open(path, encoding="utf-8") as file:
                 found = _numbers(path, file)
@@ -75,7 +80,7 @@ def _numbers(path: str, lines: Iterable[str]) -> np.ndarray:
     """float64 [n, D]"""
     rows: list[list[float]] = []
     for number, line in enumerate(lines, 1):
-        cells = line.replace(",", " ").split()
+        cells = re.split(r"\s*,\s*", line.strip()) if "," in line else line.split()
         try:
             row = [float(cell) for cell in cells]
         except ValueError:
@@ -90,10 +95,11 @@ def _numbers(path: str, lines: Iterable[str]) -> np.ndarray:
 
 
 def _points(path: str, found: np.ndarray) -> np.ndarray:
-    try:
-        found = np.asarray(found, np.float64)
-    except (ValueError, TypeError):
-        raise DataError(f"{path}: an array of {found.dtype}, where points are numbers") from None
+    if found.dtype.kind not in "buif":
+        raise DataError(f"{path}: an array of {found.dtype}, where points are numbers")
+    given, found = found, np.asarray(found, np.float64)
+    if given.dtype.kind in "ui" and np.any(np.abs(found) > 2**53):
+        raise DataError(f"{path}: whole numbers above 2^53, which float64 does not tell apart; subtract an offset")
     if found.ndim == 1:
         found = found[:, None]
     if found.ndim != 2 or not found.size:

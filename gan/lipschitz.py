@@ -76,5 +76,5 @@ def pool(x: jax.Array, kind: Literal["mean", "norm"]) -> jax.Array:
     x = x.reshape(count, (height + 1) // 2, 2, (width + 1) // 2, 2, features)
     if kind == "mean":
         return jnp.sum(x, (2, 4)) / 2
-    squares = jnp.sum(x * x, (2, 4))
-    return jnp.where(squares > 0, jnp.sqrt(jnp.maximum(squares, FLOOR)), 0.0)
+    # Smooth at 0, where a length has no derivative, and no steeper than it.
+    return jnp.sqrt(jnp.sum(x * x, (2, 4)) + FLOOR) - FLOOR**0.5

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 Metric = Literal["l2", "l1"]
 FLOOR = 1e-12  # inside square roots, whose derivative at 0 is infinite
+LEAST = 1e-30  # of a squared distance: below it points are one
 NEAR = 0.01  # of |x|^2 + |y|^2: a square above it is right to 1e-5 by a product in float32
 
 
@@ -36,7 +37,7 @@ def distances(x: jax.Array, y: jax.Array, metric: Metric = "l2") -> jax.Array:
     own = jnp.sum(x * x, 1)[:, None] + jnp.sum(y * y, 1)[None]
     near = jax.lax.stop_gradient(jnp.any(own - 2 * inner < NEAR * own))
     squares = jax.lax.cond(near, _squares, lambda x, y: own - 2 * inner, x, y)
-    return jnp.sqrt(jnp.maximum(squares, FLOOR))
+    return jnp.where(squares > LEAST, jnp.sqrt(jnp.maximum(squares, LEAST)), 0.0)
 
 
 @jax.checkpoint  # as [n, m, D] nothing is kept for the gradient

@@ -15,6 +15,7 @@ from training.experiment.report import png, shown_settings, write_report
 from training.experiment.statistics import Estimate
 
 LAWS = "the laws that they were drawn from"
+ROW = {"what", "kind", "of", "value", "low", "high", "note"}
 COSTS = ("seconds", "cpu_seconds", "memory")  # of a method, all its rows together
 COLORS = {"exact": "k", "lower": "C0", "upper": "C3", "estimate": "C2", "none": "C7", "other": "C4"}
 MARKS = {"exact": "D", "lower": ">", "upper": "<", "estimate": "o", "none": "x", "other": "s"}
@@ -41,7 +42,7 @@ class Facts(NamedTuple):
 
 def fits(cell: Mapping[str, Any]) -> bool:
     """Has a kept cell all that the report is of?"""
-    return {"rows", *COSTS} <= cell.keys()
+    return {"rows", *COSTS} <= cell.keys() and bool(cell["rows"]) and all(ROW <= one.keys() for one in cell["rows"])
 
 
 def report(folder: Path, made: Made, facts: Facts, config: Any) -> str:

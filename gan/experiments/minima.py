@@ -113,7 +113,13 @@ def false_minima(config: MinimaConfig) -> None:
 
     settings = {"draws": config.draws, "clusters": config.clusters, "images": fingerprint(images)}
     with experiment(folder, settings):
-        made = run_cells(folder, {str(size): size for size in config.batch}, measure, "batch size")
+        made = run_cells(
+            folder,
+            {str(size): size for size in config.batch},
+            measure,
+            "batch size",
+            lambda row: {"batch", "w1"} <= row.keys(),
+        )
         pictures = {"held-out images": test[:16]} | {
             name: np.resize(points, (16, points.shape[1]))
             for name, (points, _) in candidates(train, 16, config.clusters).items()

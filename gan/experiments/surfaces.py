@@ -99,7 +99,7 @@ def surfaces(config: SurfacesConfig) -> None:
             f"{file_name(law)}-{critic.replace(':', '-')}-{tail}": (law, critic)
             for law, critic in product(laws, config.critics)
         }
-        made = run_cells(folder, wanted, measure, "critic")
+        made = run_cells(folder, wanted, measure, "critic", lambda row: {"law", "critic", "truth"} <= row.keys())
         tell(report(folder, made, laws, axis, config))
         made.complete()
 

@@ -113,8 +113,10 @@ def hierarchical(table: jax.Array, length: int, share: float = 0.4) -> jax.Array
     """A table [P, E] continued to [length, E], up to P squared (https://kexue.fm/archives/7947).
 
     Position i P + j is share u_i + (1 - share) u_j, where u = (table - share table_0) / (1 - share) leaves the first P
-    rows as they are. Raises ValueError for more than P squared.
+    rows as they are, but for rounding. Raises ValueError for more than P squared, and for a share of 1 or more.
     """
+    if not 0 <= share < 1:
+        raise ValueError(f"share is {share}: it must be from 0 to below 1")
     rows = len(table)
     if length > rows**2:
         raise ValueError(f"a table of {rows} positions can be continued to {rows**2}, not to {length}")

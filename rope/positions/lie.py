@@ -35,7 +35,8 @@ def skew(parameters: jax.Array) -> jax.Array:
 
 
 def lie_rotation(positions: jax.Array, parameters: jax.Array) -> BlockRotation:
-    """The rotation of positions [..., T, A] by parameters [N, A, G, S, S].
+    """The rotation of positions [..., T, A] by parameters [N, A, G, S, S], as far as `exponential` goes: of initial
+    ones, to coordinates of some ten thousand.
     Raises ValueError for another number of coordinates."""
     axes = parameters.shape[1]
     if positions.ndim < 2 or positions.shape[-1] != axes:
@@ -54,7 +55,8 @@ def exponential(x: jax.Array) -> jax.Array:
     to 3e-3 away there (JAX 0.10.2), as it halves by one too few.
     """
     one = jnp.expand_dims(jnp.eye(x.shape[-1], dtype=x.dtype), range(x.ndim - 2))
-    norm = jnp.max(jnp.sum(jnp.abs(jax.lax.stop_gradient(x)), -1))
+    # Each matrix by its own norm: what a position becomes is no matter of the others.
+    norm = jnp.max(jnp.sum(jnp.abs(jax.lax.stop_gradient(x)), -1, keepdims=True), -2, keepdims=True)
     times = jnp.clip(jnp.ceil(jnp.log2(jnp.maximum(2 * norm, 1))), 0, SQUARINGS).astype(jnp.int32)
     part = x / jnp.exp2(times.astype(x.dtype))  # of a norm of at most 1/2
     found = one

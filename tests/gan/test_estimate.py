@@ -1,7 +1,9 @@
 """What is said of two files: bounds that no points, potentials or plans break, and a command that goes on."""
 
 import csv
+import io
 import json
+import math
 import re
 from dataclasses import replace
 from itertools import islice
@@ -329,6 +331,23 @@ def test_settings_that_cannot_be(ran, settings, expected):
         estimate.estimate(replace(ran[0], **settings))
 
 
+def test_bounds_hold_of_any_type_and_scale():
+    """Bytes, which wrap; float32; numbers whose squares are none."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (2, 50, 30)).astype(np.uint8)
+    wanted = exact_w1(x, y)
+    assert next(couplings(x, y, block=10)).cost(x, y) >= wanted
+    near = rng.normal(size=(200, 1, 300)).astype(np.float32)
+    for one in near:
+        other = one + np.float32(1e-3) * rng.normal(size=one.shape).astype(np.float32)
+        assert lower(one, other, np.zeros(1), np.zeros(1)) <= exact_w1(one, other)
+    x, y = rng.normal(size=(2, 20, 3))
+    for scale in (1e-170, 1e-160, 1e155):
+        few = (x * scale, y * scale)
+        below, above = lower(*few, np.zeros(20), np.zeros(20)), list(islice(couplings(*few, block=20), 2))[1].cost(*few)
+        assert 0 < below <= exact_w1(*few) <= above * (1 + 1e-12) < math.inf
+
+
 def test_points_of_other_shapes_are_refused_by_name(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((4, 8, 8)))
     np.save(tmp_path / "b.npy", np.ones((4, 64)))
@@ -362,6 +381,18 @@ def test_kinds_of_files(tmp_path):
     assert read_cloud(str(tmp_path / "line.npy")).shape == (1,)
 
 
+def _half() -> bytes:
+    """An .npz of one array with a byte that is another."""
+    file = io.BytesIO()
+    np.savez(file, np.arange(200.0))
+    whole = bytearray(file.getvalue())
+    whole[200] ^= 255
+    return bytes(whole)
+
+
+HALF = _half()
+
+
 @pytest.mark.parametrize(
     "name, content, expected",
     [
@@ -369,6 +400,10 @@ def test_kinds_of_files(tmp_path):
         ("words.npz", {"a": np.array(["x"])}, "an array of <U1, where points are numbers"),
         ("huge.npy", np.full((2, 3, 3), 7.0), "images from 7.0 to 7.0"),
         ("bad.npy", b"nothing", "no array of points"),
+        ("complex.npy", np.ones((3, 2)) + 5j, "an array of complex128, where points are numbers"),
+        ("whole.npy", np.arange(5) + 2**60, "whole numbers above 2^53, which float64 does not tell apart"),
+        ("blank.csv", b"1,2,3\n1,,2\n", "line 2: '1,,2' is not numbers, apart by spaces or commas"),
+        ("half.npz", HALF, "damaged"),
         ("none", None, "no such file or folder"),
     ],
 )

@@ -128,6 +128,12 @@ def test_pooling(kind, height, width):
     assert (found <= 1 + 1e-5).all() and found.max() > 0.4
 
 
+def test_pooling_does_not_jump_where_a_block_is_empty():
+    for value in (1e-3, 1e-6, 1e-7, 1e-9):
+        still, moved = (lipschitz.pool(jnp.zeros((1, 2, 2, 1)).at[0, 0, 0].set(x), "norm").sum() for x in (0.0, value))
+        assert 0 <= float(still) < 1e-9 and float(moved) - float(still) <= value
+
+
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_row_sums_are_those_of_the_whole_map(side):
     """Of an image large enough, at its middle."""

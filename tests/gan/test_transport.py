@@ -1,6 +1,7 @@
 """Exact solvers agree with each other, and the distance is one."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import ot
 import pytest
@@ -59,6 +60,27 @@ def test_an_end_without_an_optimum_is_refused(monkeypatch):
     monkeypatch.setattr(ot, "emd", lambda *given, **options: emd(*given, **options | {"numItermax": 1}))
     with pytest.raises(ValueError, match="no optimal transport was found: numItermax reached"):
         exact_w1(points(0, 9, 2), points(1, 7, 2))
+
+
+@pytest.mark.parametrize("far", [1e6, 1e9, 1e12, 1e14])
+def test_one_point_far_away_is_no_silent_error(far):
+    """Of unequal numbers the solver's potentials round by the largest cost: exact, or refused."""
+    x, y = points(0, 200, 2), points(1, 100, 2)
+    x[0] = x[1] = y[0] = [far, 0]
+    wanted = exact_w1(x, np.repeat(y, 2, 0))  # an assignment
+    if far < 1e12:
+        assert exact_w1(x, y) == pytest.approx(wanted, rel=1e-6)
+    else:
+        with pytest.raises(ValueError, match="hide small ones, so that W1 is only known to be from"):
+            exact_w1(x, y)
+
+
+def test_distances_on_a_device_have_no_floor():
+    x = np.float32(points(0, 64, 3))
+    for scale in (1e-5, 1e-7, 1e-9):
+        found = float(exact_on_device(jnp.asarray(x * scale), jnp.asarray((x + 1) * scale)))
+        assert found / scale == pytest.approx(3**0.5, rel=1e-3)
+    assert float(exact_on_device(jnp.asarray(x), jnp.asarray(x))) == 0
 
 
 def test_monitors_are_on_their_sides():

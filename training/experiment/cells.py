@@ -37,9 +37,9 @@ def experiment(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
 def keep_settings(path: Path, wanted: Mapping[str, Any]) -> None:
     """Keeps what a folder's cells are made with. Raises DataError where it was another value;
     a new setting may come."""
-    if not path.exists() and any((path.parent / "cells").glob("*.json")):
-        raise DataError(f"{path}: lost, so nobody knows what the cells beside it were made with; {DELETE}")
     found = read_json(path, DELETE) if path.exists() else {}
+    if not found and any((path.parent / "cells").glob("*.json")):
+        raise DataError(f"{path}: lost, so nobody knows what the cells beside it were made with; {DELETE}")
     for name, value in json.loads(json.dumps(wanted)).items():
         if found.get(name, value) != value:
             raise DataError(

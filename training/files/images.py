@@ -108,8 +108,11 @@ def _arrays(path: Path) -> Images:
         raise DataError(f"{path}: images of shape {pixels.shape}; they must be [n, H, W] or [n, H, W, channels]")
     if pixels.ndim == 4:
         pixels = _channels_last(path, pixels)
-    if pixels.dtype.kind in "ui" and pixels.max(initial=0) > 1:  # else black and white as 0 and 1
-        pixels = pixels / 255
+    if pixels.dtype.kind in "ui":
+        if pixels.max(initial=0) > 1:
+            pixels = pixels / 255
+        else:
+            tell(f"{path}: whole numbers 0 and 1 are taken for black and white, and not for bytes of 0 to 255")
     if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 1:
         raise DataError(f"{path}: images from {pixels.min()} to {pixels.max()}; give bytes, or numbers from 0 to 1")
     labels = np.zeros(len(pixels), int) if labels is None else labels.reshape(-1)

@@ -125,6 +125,12 @@ def test_attention_turns_by_them_as_by_hand(kind):
     assert coarse.dtype == jnp.bfloat16
 
 
+def test_what_a_position_becomes_is_no_matter_of_the_others():
+    places = jnp.array([[1.0, 2.0], [700.0, 800.0]])
+    alone, beside = (np.asarray(lie_rotation(x, LEARNED).matrix) for x in (places[:1], places))
+    np.testing.assert_array_equal(beside[:1], alone)
+
+
 @pytest.mark.parametrize(("of", "learned"), [(lie_rotation, LEARNED), (spherical_rotation, np.stack([THETA] * 3))])
 def test_gradients_reach_what_is_learned(of, learned):
     cotangent = np.random.default_rng(5).standard_normal((5, HEADS, SIZE)).astype(np.float32)

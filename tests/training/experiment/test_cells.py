@@ -87,6 +87,10 @@ def test_one_process_and_one_set_of_settings_a_folder(tmp_path):
             pytest.fail("two at once")
     with pytest.raises(DataError, match="made with steps 3, not 4"), experiment(tmp_path, {"steps": 4}):
         pytest.fail("other settings")
+    run_cells(tmp_path, {"a": 1}, lambda cell: {"cell": cell})
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(DataError, match="settings.json: lost"), experiment(tmp_path, {"steps": 4}):
+        pytest.fail("what its cells were made with is not known")
     with experiment(tmp_path / "named", {}):  # whose cells' names say all
         assert run_cells(tmp_path / "named", {"a": 1}, lambda cell: {"cell": cell}).cells == {"a": {"cell": 1}}
     assert not (tmp_path / "named" / "settings.json").exists()

@@ -104,7 +104,8 @@ def alignment_grid(config: AlignmentGridConfig) -> None:
     settings = {"texts": digest_of_files(config.texts), "model": source.fingerprint, "field": config.field}
     settings |= {f"plain {kind}": digest_of_files(paths.split(",")) for kind, paths in kinds.items()}
     with experiment(folder, settings | {"same": config.same, "least": config.least}):
-        made = run_cells(folder, cells, lambda cell: _run(config, source, secret(cell.seed), tokens, cell))
+        fits = lambda row: {*Cell._fields, "numbers", "plain", "seconds"} <= row.keys()  # noqa: E731
+        made = run_cells(folder, cells, lambda cell: _run(config, source, secret(cell.seed), tokens, cell), fits=fits)
         tell(report(folder, made, shown_settings(config)))
         made.complete()
 

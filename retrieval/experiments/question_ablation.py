@@ -117,7 +117,8 @@ def question_ablation(config: QuestionAblationConfig) -> None:
         judge = _judge(config, source, held, folder)
         tested = Tested(tasks, questions, judge)
         cells = {cell.name: cell for cell in _cells(config)}
-        made = run_cells(folder, cells, lambda cell: _run(config, source, trained, tested, cell, folder))
+        fits = lambda row: {"way", "groups", "seed", "spearman"} <= row.keys()  # noqa: E731
+        made = run_cells(folder, cells, lambda cell: _run(config, source, trained, tested, cell, folder), fits=fits)
         tell(report(folder, made, [*WAYS], judge.about, shown_settings(config)))
         made.complete()
 

@@ -43,20 +43,21 @@ STATIC = StaticConfig(
 )
 GANS = GansConfig(critics=("c",), batch=(8, 16), steps=4, seeds=2, readings=2, hidden=(8,), scored=40)
 
+SMALL = {
+    "static": STATIC,
+    "tradeoff": GANS,
+    "false-minima": minima.MinimaConfig(batch=(8,), draws=2, clusters=3),
+    "sample-complexity": samples.SamplesConfig(laws=("shift:1", "shift:3"), points=(4, 8), draws=3),
+    "surfaces": surfaces.SurfacesConfig(laws=("shift:2", "swissroll"), critics=("wc",), steps=2, batch=8),
+}
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """Folder and printed tables of each experiment."""
     folder = tmp_path_factory.mktemp("wgan")
-    small = {
-        "static": STATIC,
-        "tradeoff": GANS,
-        "false-minima": minima.MinimaConfig(batch=(8,), draws=2, clusters=3),
-        "sample-complexity": samples.SamplesConfig(laws=("shift:1", "shift:3"), points=(4, 8), draws=3),
-        "surfaces": surfaces.SurfacesConfig(laws=("shift:2", "swissroll"), critics=("wc",), steps=2, batch=8),
-    }
     found = {}
-    for name, config in small.items():
+    for name, config in SMALL.items():
         with listening() as told:
             EXPERIMENTS[name].run(replace(config, folder=str(folder / name)))
         found[name] = (folder / name, told[-1])
@@ -119,13 +120,19 @@ def test_a_second_call_makes_what_is_missing_alone(ran, monkeypatch, said):
 
 @pytest.mark.parametrize(
     "name, cell, content",
-    [("static", "halves-wc", "{}"), ("tradeoff", "c-fc-5-8", '{"curve": []}')],
+    [
+        ("static", "halves-wc", "{}"),
+        ("tradeoff", "c-fc-5-8", '{"curve": []}'),
+        ("false-minima", "8", '{"x": 1}'),
+        ("sample-complexity", "shift-1-4-3", '{"x": 1}'),
+        ("surfaces", "shift-2-wc-2-8", '{"x": 1}'),
+    ],
 )
 def test_a_cell_without_what_belongs_in_it_is_made_again(ran, name, cell, content, said):
     folder, told = ran[name]
     path = folder / "cells" / f"{cell}.json"
     path.write_text(content)
-    EXPERIMENTS[name].run(replace({"static": STATIC, "tradeoff": GANS}[name], folder=str(folder)))
+    EXPERIMENTS[name].run(replace(SMALL[name], folder=str(folder)))
     assert said[0] == f"{path}: not a cell as this version makes it; it is made again" and said[-1] == told
 
 

@@ -57,9 +57,9 @@ def critic_w1(
 
     critic: a name of gan.objectives.CRITICS, with settings or without ("gp:weight=1"), or what makes one of a shape,
     such as `partial(gradient_penalty, weight=1.0)`. hidden: its layers' features, by default two of max(2 D, 128).
-    What it says is read of 4,096 further draws. Critics learn points of unit scale best, in float32: W1 of points times
-    c is c W1. Raises ValueError as `w1` does, for an unknown critic, for numbers that cannot be, and for training that
-    diverged.
+    What it says is read of 4,096 further draws. Critics learn points of unit scale about 0 best, in float32, which
+    rounds what is far from 0: W1 of points times c is c W1, and of points moved together the same. Raises ValueError as
+    `w1` does, for an unknown critic, for numbers that cannot be, and for training that diverged.
     """
     if not isinstance(critic, str) and not callable(critic):
         raise ValueError(f"critic is {critic!r}: give a name, or what makes a critic of a shape")

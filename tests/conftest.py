@@ -15,8 +15,7 @@ os.environ |= {
     "JAX_PLATFORMS": "cpu",
     # XLA's optimisations take minutes over the suite;
     # level 0 leaves shapes, shardings and order of summation as they are.
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    " --xla_llvm_disable_expensive_passes=true",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
     "NPROC": "32",  # XLA's threads: eight devices that wait for each other deadlock in fewer than they need
     "OPENBLAS_NUM_THREADS": "1",  # a worker a core; threads that wait for each other take ten times as long
     "OMP_NUM_THREADS": "1",
